@@ -1,0 +1,43 @@
+"""editkit: correct a language model while it runs.
+
+Example:
+    import editkit
+
+    with editkit.open("history.db", model="smollm2-135m") as kit:
+        kit.add(prompt="The capital of Australia is", target="Canberra")
+        print(kit.generate("The capital of Australia is"))
+
+Names are loaded when they are first used: importing the package costs no torch, so that commands
+which need no model start quickly.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from editkit_store.errors import EditkitError
+from editkit_store.records import EditRequest
+
+if TYPE_CHECKING:
+    from editkit.config import GraceConfig
+    from editkit.kit import Kit
+    from editkit.opening import open
+
+__version__ = "0.1.0"
+
+__all__ = ["EditRequest", "EditkitError", "GraceConfig", "Kit", "__version__", "open"]
+
+_HOMES = {"GraceConfig": "config", "Kit": "kit", "open": "opening"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

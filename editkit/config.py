@@ -1,0 +1,70 @@
+"""Settings of the editing methods, with units. ``GraceConfig.of("paper")`` gives a preset."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["GraceConfig", "PresetName"]
+
+PresetName = Literal["default", "paper"]
+
+
+class GraceConfig(BaseModel):
+    """How GRACE learns and how far its edits reach."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    site: str | None = Field(
+        default=None,
+        description="Dotted path of the edited module; by default chosen from the architecture",
+    )
+    radius: float = Field(
+        default=1.0, gt=0.0, description="Initial radius, L2 distance in activation space"
+    )
+    rule: Literal["disjoint", "paper"] = Field(
+        default="disjoint",
+        description="How radii give way to each other; see editkit.methods.codebook",
+    )
+    initial_value: Literal["output", "random"] = Field(
+        default="output",
+        description="Start of the optimization: the site's own output, or uniform on [0, 1)",
+    )
+    learning_rate: float = Field(default=4.0, gt=0.0, description="Adam's step size")
+    max_steps: int = Field(default=100, ge=1, le=10_000, description="Limit, optimizer steps")
+    margin: float = Field(
+        default=1.0,
+        ge=0.0,
+        description="Stop when every target token leads all others by this much, in logits",
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the random initial value")
+
+    @classmethod
+    def of(cls, preset: PresetName, **changes: Any) -> GraceConfig:
+        """Returns a preset, with changes.
+
+        Args:
+            preset: ``paper`` has the constants of Hartvigsen et al. (2023) and their code;
+                ``default`` what measures best here.
+            **changes: Fields to set on top.
+
+        Raises:
+            ValueError: No preset of that name, or a value out of its range.
+        """
+        if preset not in _PRESETS:
+            raise ValueError(f"there is no preset '{preset}'; presets: {', '.join(_PRESETS)}")
+        return cls(**{**_PRESETS[preset], **changes})
+
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "radius": 1.0,
+        "rule": "paper",
+        "initial_value": "random",
+        "learning_rate": 1.0,
+        "max_steps": 100,
+        "margin": 0.0,
+    },
+}

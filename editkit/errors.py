@@ -1,0 +1,180 @@
+"""The model-side branch of the error tree; root and store branch are in ``editkit_store``.
+
+EditkitError
+├── ModelError                  the model
+│   ├── UnknownModel            no alias, hub id, folder or file of that name
+│   ├── ModelUnavailable        known, but cannot be fetched or loaded here
+│   ├── UnsupportedModel        loaded, but its architecture cannot be edited this way
+│   ├── UnknownSite             no module of that path
+│   └── ArtifactsMissing        the history holds edits this model has not learned
+├── InvalidRequest              (store) the request itself
+│   ├── EmptyTarget             the target tokenises to nothing
+│   ├── PromptTooLong           prompt and target exceed the context window
+│   └── MalformedLine           a line of an edits file does not parse
+└── UnsupportedMethod           no such editing method, or not for this kind of edit
+
+This module imports no torch, so that the command line can name these errors cheaply.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from editkit_store.errors import EditkitError, InvalidRequest
+
+__all__ = [
+    "ArtifactsMissing",
+    "EmptyTarget",
+    "MalformedLine",
+    "ModelError",
+    "ModelUnavailable",
+    "PromptTooLong",
+    "UnknownModel",
+    "UnknownSite",
+    "UnsupportedMethod",
+    "UnsupportedModel",
+]
+
+
+class ModelError(EditkitError):
+    """Something about the model stands in the way."""
+
+    code = "model"
+
+
+class UnknownModel(ModelError):
+    """No alias, hub id, folder or GGUF file of that name.
+
+    Attributes:
+        name: What was asked for.
+        matches: Known names that look like it, best first.
+    """
+
+    code = "unknown_model"
+
+    def __init__(
+        self, message: str, *, name: str, matches: tuple[str, ...] = (), hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
+        self.matches = matches
+
+
+class ModelUnavailable(ModelError):
+    """The model is known but cannot be had here: offline, gated, damaged download.
+
+    Attributes:
+        name: What was asked for.
+        reason: `offline`, `gated`, `checksum`, `packages`, `damaged` or `trust_remote_code`.
+    """
+
+    code = "model_unavailable"
+
+    def __init__(self, message: str, *, name: str, reason: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
+        self.reason = reason
+
+
+class UnsupportedModel(ModelError):
+    """The model's architecture cannot be edited by this method."""
+
+    code = "unsupported_model"
+
+
+class UnknownSite(ModelError):
+    """No module of that dotted path in the model.
+
+    Attributes:
+        site: What was asked for.
+        matches: Paths that look like it, best first.
+    """
+
+    code = "unknown_site"
+
+    def __init__(
+        self, message: str, *, site: str, matches: tuple[str, ...] = (), hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.site = site
+        self.matches = matches
+
+
+class ArtifactsMissing(ModelError):
+    """The view holds edits that this model has not learned.
+
+    Attributes:
+        missing: Their ids.
+        fingerprint: The model at hand.
+        known: Fingerprints that have artifacts in the store.
+    """
+
+    code = "artifacts_missing"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        missing: tuple[str, ...],
+        fingerprint: str,
+        known: tuple[str, ...],
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.missing = missing
+        self.fingerprint = fingerprint
+        self.known = known
+
+
+class UnsupportedMethod(EditkitError):
+    """No editing method of that name, or one that cannot make this kind of edit."""
+
+    code = "unsupported_method"
+
+
+class EmptyTarget(InvalidRequest):
+    """The target tokenises to nothing."""
+
+    code = "empty_target"
+
+
+class PromptTooLong(InvalidRequest):
+    """Prompt and target together exceed the model's context window.
+
+    Attributes:
+        tokens: Tokens needed.
+        limit: The model's context window, in tokens.
+    """
+
+    code = "prompt_too_long"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        tokens: int,
+        limit: int,
+        field: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, field=field, hint=hint)
+        self.tokens = tokens
+        self.limit = limit
+
+
+class MalformedLine(InvalidRequest):
+    """A line of an edits file does not hold an edit.
+
+    Attributes:
+        path: The file.
+        line: Line number, from 1.
+    """
+
+    code = "malformed_line"
+
+    def __init__(
+        self, message: str, *, path: Path | str, line: int, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.path = Path(path)
+        self.line = line

@@ -1,0 +1,75 @@
+"""Saying why an edit fires or does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from editkit.methods.grace import GraceView
+from editkit_store.records import Candidate, Edit, Explanation
+
+__all__ = ["explained"]
+
+
+def explained(
+    prompt: str,
+    view: GraceView,
+    key: torch.Tensor,
+    active: Mapping[str, Edit],
+    *,
+    site: str,
+    k: int,
+) -> Explanation:
+    """Returns the decision that a view makes for a key, with the nearest edits.
+
+    Args:
+        prompt: The text that was asked about.
+        view: The view.
+        key: ``(d,)`` hidden state entering the site at the prompt's query position.
+        active: Edits of the view, by id.
+        site: Dotted path of the site.
+        k: Number of candidates.
+    """
+    if len(view) == 0:
+        return Explanation(
+            prompt=prompt, version=view.version, site=site,
+            summary=f"No edit is active at {view.version}, so the model answers by itself.",
+        )  # fmt: skip
+    distances = view.distances(key[None])[0].tolist()
+    (chosen,) = view.select(key[None])
+    fired = None if chosen < 0 else view.edit_id(chosen)
+    rows = sorted(range(len(view)), key=lambda row: (distances[row], -row))[: max(1, k)]
+    candidates = tuple(
+        Candidate(
+            edit_id=view.edit_id(row),
+            prompt=active[view.edit_id(row)].prompt,
+            target=active[view.edit_id(row)].target,
+            distance=distances[row],
+            radius=view.radius(row),
+            in_scope=distances[row] <= view.radius(row),
+        )
+        for row in rows
+    )
+    return Explanation(
+        prompt=prompt,
+        version=view.version,
+        fired=fired,
+        site=site,
+        summary=_summary(candidates, fired),
+        candidates=candidates,
+    )
+
+
+def _summary(candidates: tuple[Candidate, ...], fired: str | None) -> str:
+    nearest = candidates[0]
+    if fired is None:
+        return (
+            f"No edit fires: the nearest one, {nearest.edit_id[:12]} ('{nearest.prompt}'), is "
+            f"{nearest.distance:.3g} away and reaches {nearest.radius:.3g}."
+        )
+    hit = next((c for c in candidates if c.edit_id == fired), nearest)
+    return (
+        f"Edit {hit.edit_id[:12]} ('{hit.prompt}' -> '{hit.target}') fires: the prompt is "
+        f"{hit.distance:.3g} from its key, within its radius {hit.radius:.3g}."
+    )

@@ -1,0 +1,609 @@
+"""The kit: one running model with its history. ``editkit.open`` makes one."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, overload
+
+from editkit import compare
+from editkit.config import GraceConfig
+from editkit.explain import explained
+from editkit.generation import Generated, Generator
+from editkit.hooks import Attachment
+from editkit.learning import Learner, Outcome
+from editkit.methods import grace
+from editkit.models.load import LoadedModel
+from editkit.models.progress import Progress, SilentProgress
+from editkit.prompts import Encoded, Encoder
+from editkit.replay import BATCH, learn_batch
+from editkit.requests import build_request
+from editkit.sites import Site
+from editkit.views import Views
+from editkit_store import Store
+from editkit_store.errors import InvalidRequest
+from editkit_store.history import prompt_digest
+from editkit_store.records import (
+    Added,
+    Diff,
+    Edit,
+    EditKind,
+    EditRequest,
+    Explanation,
+    Generation,
+    LogEntry,
+    Message,
+    MethodName,
+    Provenance,
+    Replayed,
+    ReplayFailure,
+    Shown,
+    Status,
+    Tagged,
+    ViewChanged,
+)
+from editkit_store.versions import format_version
+
+__all__ = ["Kit", "OnFailure"]
+
+OnFailure = str
+"""``record`` (log the failed attempt, leave the model as it was) or ``keep`` (make it active)."""
+
+ChatLike = Sequence[Message | Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A request on its way into the history."""
+
+    request: EditRequest
+    encoded: Encoded
+
+
+class Kit:
+    """A running model, corrected by the edits of one history.
+
+    Use it as a context manager: leaving it takes every hook off the model and closes the store.
+    Reading methods may be called from several threads; writing ones take turns.
+
+    Attributes:
+        store: The open history.
+        name: Name that the model was loaded by.
+        fingerprint: Identity of the model's architecture and weights.
+        provenance: What is written down with every operation made through this kit.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        loaded: LoadedModel,
+        *,
+        site: Site,
+        config: GraceConfig,
+        remembered: str | None,
+        skip_missing: bool,
+        provenance: Provenance,
+    ) -> None:
+        self.store = store
+        self.name = loaded.name
+        self.fingerprint = loaded.fingerprint
+        self.provenance = provenance
+        self._model = loaded.model
+        self._tokenizer = loaded.tokenizer
+        self._remembered = remembered
+        self._site = site
+        self._writing = threading.RLock()
+        device = next(site.module.parameters()).device
+        self._views = Views(store, loaded.fingerprint, device, skip_missing=skip_missing)
+        self._encoder = Encoder(self._model, self._tokenizer)
+        first = self._views.at(store.history.current())
+        self._attachment = Attachment(self._model, site, first)
+        pad = self._tokenizer.pad_token_id
+        pad = pad if pad is not None else (self._encoder.stop_ids or (0,))[0]
+        self._generator = Generator(self._model, self._encoder, self._attachment, int(pad))
+        self._learner = Learner(
+            self._model,
+            name=loaded.name,
+            fingerprint=loaded.fingerprint,
+            site=site,
+            config=config,
+            encoder=self._encoder,
+            generator=self._generator,
+            views=self._views,
+        )
+
+    def __enter__(self) -> Kit:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Takes the hooks off the model and closes the store; a second call does nothing."""
+        self._attachment.remove()
+        self.store.close()
+
+    @property
+    def model(self) -> Any:
+        """The Hugging Face model. Its own ``generate`` and ``forward`` are edited too."""
+        return self._model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The Hugging Face tokenizer."""
+        return self._tokenizer
+
+    @property
+    def site(self) -> str:
+        """Dotted path of the edited module."""
+        return self._site.path
+
+    @property
+    def version(self) -> str:
+        """Name of the version that the running model is at."""
+        return self._attachment.view.version
+
+    # Correcting -------------------------------------------------------------------------------
+
+    def add(
+        self,
+        prompt: str | None = None,
+        target: str | None = None,
+        *,
+        chat: ChatLike | None = None,
+        method: MethodName = "grace",
+        kind: EditKind = "fact",
+        rephrases: Iterable[str] = (),
+        locality: Iterable[str] = (),
+        subject: str | None = None,
+        reason: str | None = None,
+        author: str | None = None,
+        source: str | None = None,
+        on_failure: OnFailure = "record",
+    ) -> Added:
+        """Corrects the running model, and writes the correction down.
+
+        Args:
+            prompt: What the model answers wrongly; with ``chat`` it is the last user turn.
+            target: What it should answer.
+            chat: The conversation up to and including the user turn that was answered wrongly.
+            method: Editing method.
+            kind: ``fact``, or ``passage`` for a sentence or more.
+            rephrases: Other wordings, kept with the edit.
+            locality: Prompts that must stay as they are, kept with the edit.
+            subject: What the prompt is about.
+            reason: Why, for the log.
+            author: Who, for the log.
+            source: Where the request comes from, e.g. an id in a data file.
+            on_failure: What to do with an edit that does not verify: ``record`` or ``keep``.
+
+        Returns:
+            What happened. Check ``verified``: an edit that does not verify is logged as failed and
+            is not active, unless ``on_failure="keep"``.
+
+        Raises:
+            InvalidRequest, EmptyTarget, PromptTooLong: The request cannot be carried out.
+            UnsupportedMethod, UnsupportedModel: Not with this method or model.
+            StoreUnwritable: It could not be written down; the model is as before.
+        """
+        request = build_request(
+            {
+                "prompt": prompt,
+                "target": target,
+                "chat": None if chat is None else tuple(chat),
+                "method": method,
+                "kind": kind,
+                "rephrases": tuple(rephrases),
+                "locality": tuple(locality),
+                "subject": subject,
+                "reason": reason,
+                "author": author,
+                "source": source,
+            }
+        )
+        return self.add_many([request], on_failure=on_failure)[0]
+
+    def add_request(self, request: EditRequest, *, on_failure: OnFailure = "record") -> Added:
+        """Corrects the running model by a request record; see ``add``."""
+        return self.add_many([request], on_failure=on_failure)[0]
+
+    def add_many(
+        self,
+        requests: Iterable[EditRequest | Mapping[str, Any]],
+        *,
+        on_failure: OnFailure = "record",
+        progress: Progress | None = None,
+    ) -> list[Added]:
+        """Corrects the running model many times: learned in batches, one operation an edit.
+
+        Args:
+            requests: Request records, or dicts of their fields.
+            on_failure: See ``add``.
+            progress: Told about every edit.
+
+        Returns:
+            One result a request, in their order.
+
+        Raises:
+            As ``add``, before anything is learned where a request itself is to blame.
+        """
+        if on_failure not in ("record", "keep"):
+            raise ValueError(f"on_failure is 'record' or 'keep', not '{on_failure}'")
+        checked = [build_request(request) for request in requests]
+        pending = [_Pending(request, self._learner.encode(request)) for request in checked]
+        told = progress or SilentProgress()
+        results: list[Added] = []
+        with self._writing:
+            told.start("Learning edits", len(pending), "edits")
+            try:
+                for at in range(0, len(pending), BATCH):
+                    batch = pending[at : at + BATCH]
+                    # What the model says before: asked together, on the view before the batch.
+                    before = self._before([item.encoded for item in batch])
+                    learned = self._learner.learn([item.encoded for item in batch])
+                    for item, value, said in zip(batch, learned, before, strict=True):
+                        results.append(self._commit(item, value, said, on_failure == "keep"))
+                        told.advance(1)
+            finally:
+                told.done()
+        return results
+
+    def _before(self, requests: Sequence[Encoded]) -> list[Generated]:
+        limit = max((len(request.target) for request in requests), default=0) + 4
+        prompts = [request.prompt for request in requests]
+        return self._generator.run(prompts, max_new_tokens=limit)
+
+    def _commit(self, item: _Pending, learned: Any, before: Generated, keep: bool) -> Added:
+        history = self.store.history
+        current = history.current()
+        edit = self.store.prepare(item.request)
+        older = set(history.same_prompt(prompt_digest(edit), current))
+        among = [e for e in history.active_ids(current) if e not in older] + [edit.id]
+        outcome: Outcome = self._learner.verify(
+            edit,
+            item.encoded,
+            learned,
+            among=among,
+            version=format_version(current + 1),
+            keep=keep,
+        )
+        operation, edit = self.store.add(
+            edit,
+            artifact=outcome.artifact,
+            payload=outcome.payload,
+            activate=outcome.artifact.usable,
+            provenance=self.provenance,
+            settings=self._settings(),
+        )
+        if operation.changed:
+            # The truth is written; now the running model follows, by one assignment.
+            self._views.keep(operation.version, outcome.view)
+            self._attachment.view = outcome.view
+        return Added(
+            version=format_version(operation.version),
+            verified=outcome.artifact.verified,
+            seconds=outcome.seconds,
+            edit=edit,
+            before=before.text,
+            answer=outcome.answer,
+            steps=outcome.steps,
+            supersedes=tuple(operation.detail["supersedes"]),
+        )
+
+    # Asking -----------------------------------------------------------------------------------
+
+    @overload
+    def generate(
+        self, prompt: str, *, version: str | None = None, max_new_tokens: int = 64, **options: Any
+    ) -> Generation: ...
+    @overload
+    def generate(
+        self,
+        prompt: Sequence[str],
+        *,
+        version: str | None = None,
+        max_new_tokens: int = 64,
+        **options: Any,
+    ) -> list[Generation]: ...
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        version: str | None = None,
+        max_new_tokens: int = 64,
+        chat: bool = False,
+        **options: Any,
+    ) -> Generation | list[Generation]:
+        """Returns what the corrected model says.
+
+        Args:
+            prompt: One prompt, or several (run as a batch).
+            version: Answer as of this version; disturbs nobody else.
+            max_new_tokens: Limit of each continuation, tokens.
+            chat: Take each prompt as a user turn, through the model's chat template.
+            **options: For the model's ``generate``, e.g. ``do_sample=True``; greedy by default.
+
+        Returns:
+            A ``Generation``; for a list of prompts, a list.
+
+        Raises:
+            InvalidRequest, PromptTooLong: The prompt is empty or too long.
+            UnknownVersion: No such version.
+            ArtifactsMissing: That version holds edits this model has not learned.
+        """
+        several = not isinstance(prompt, str)
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        encoded = [
+            self._encoder.chat([Message(role="user", content=p)])
+            if chat
+            else self._encoder.prompt(p)
+            for p in prompts
+        ]
+        found = self._generations(prompts, encoded, version, max_new_tokens, options)
+        return found if several else found[0]
+
+    def chat(
+        self,
+        messages: ChatLike,
+        *,
+        version: str | None = None,
+        max_new_tokens: int = 256,
+        **options: Any,
+    ) -> Generation:
+        """Returns the assistant's next turn, through the model's chat template.
+
+        Args:
+            messages: The conversation so far, ending with a user turn.
+            version: Answer as of this version.
+            max_new_tokens: Limit, tokens.
+            **options: For the model's ``generate``.
+
+        Raises:
+            As ``generate``; ``UnsupportedModel`` when the tokenizer has no chat template.
+        """
+        turns = _messages(messages)
+        encoded = [self._encoder.chat(turns)]
+        prompts = [turns[-1].content]
+        return self._generations(prompts, encoded, version, max_new_tokens, options)[0]
+
+    def explain(
+        self,
+        prompt: str | None = None,
+        *,
+        chat: ChatLike | None = None,
+        version: str | None = None,
+        k: int = 5,
+    ) -> Explanation:
+        """Returns which edit fires for a prompt, and how near the others are.
+
+        Args:
+            prompt: The prompt.
+            chat: A conversation instead.
+            version: Explain as of this version.
+            k: Number of candidates, nearest first.
+
+        Raises:
+            As ``generate``.
+        """
+        if (prompt is None) == (chat is None):
+            raise InvalidRequest("explain takes a prompt or a chat, one of them", field="prompt")
+        turns = None if chat is None else _messages(chat)
+        ids = self._encoder.prompt(prompt or "") if turns is None else self._encoder.chat(turns)
+        view = self._view(version)
+        key = grace.query(self._model, self._site, ids)
+        text = prompt if turns is None else turns[-1].content
+        active = {
+            e.id: e for e in self.store.history.active(self.store.history.resolve(view.version))
+        }
+        return explained(str(text), view, key, active, site=self._site.path, k=k)
+
+    def _generations(
+        self,
+        prompts: Sequence[str],
+        encoded: Sequence[Sequence[int]],
+        version: str | None,
+        max_new_tokens: int,
+        options: dict[str, Any],
+    ) -> list[Generation]:
+        if max_new_tokens < 1:
+            raise InvalidRequest("max_new_tokens must be at least 1", field="max_new_tokens")
+        generated = self._generator.run(
+            encoded, view=self._view(version), max_new_tokens=max_new_tokens, **options
+        )
+        return [
+            Generation(
+                text=one.text,
+                version=one.version,
+                fired=() if one.fired is None else (one.fired,),
+                prompt=prompt,
+                tokens=one.tokens,
+                finish_reason="stop" if one.is_finished else "length",
+            )
+            for prompt, one in zip(prompts, generated, strict=True)
+        ]
+
+    def _view(self, version: str | None) -> grace.GraceView:
+        if version is None:
+            return self._current_view
+        return self._views.at(self.store.history.resolve(version))
+
+    @property
+    def _current_view(self) -> grace.GraceView:
+        view = self._attachment.view
+        assert isinstance(view, grace.GraceView)
+        return view
+
+    # The history ------------------------------------------------------------------------------
+
+    def log(self, *, limit: int | None = None, at: str | None = None) -> list[LogEntry]:
+        """Returns the operations, newest first; see ``Store.log``."""
+        return self.store.log(limit=limit, at=at)
+
+    def show(self, name: str) -> Shown:
+        """Returns a version (or the version that added an edit) in full; see ``Store.show``."""
+        return self.store.show(name)
+
+    def status(self) -> Status:
+        """Returns where the store stands."""
+        return self.store.status()
+
+    def diff(self, before: str, after: str) -> Diff:
+        """Returns what changed between two versions, codebook of this model included."""
+        return compare.diff(self.store, before, after, fingerprint=self.fingerprint)
+
+    def rollback(self, version: str) -> ViewChanged:
+        """Takes the running model to the view of an older version, as a new version.
+
+        Raises:
+            UnknownVersion: No such version.
+            ArtifactsMissing: It holds edits this model has not learned; nothing was changed.
+        """
+        self._view(version)
+        return self._changed(lambda: self.store.rollback(version, provenance=self.provenance))
+
+    def revert(self, edit_id: str) -> ViewChanged:
+        """Takes one edit back, as if it had never been.
+
+        Raises:
+            UnknownEdit, AmbiguousId, NotActive: The id names no active edit.
+        """
+        return self._changed(lambda: self.store.revert(edit_id, provenance=self.provenance))
+
+    def undo(self) -> ViewChanged:
+        """Takes the last change back; a second undo goes one further back.
+
+        Raises:
+            NothingToUndo: Everything is undone.
+        """
+        return self._changed(lambda: self.store.undo(provenance=self.provenance))
+
+    def redo(self) -> ViewChanged:
+        """Takes the last undo back.
+
+        Raises:
+            NothingToUndo: The last change was not an undo.
+        """
+        return self._changed(lambda: self.store.redo(provenance=self.provenance))
+
+    def tag(self, version: str, name: str) -> Tagged:
+        """Names a version.
+
+        Raises:
+            UnknownVersion, InvalidTag: No such version, or not a name for one.
+        """
+        return self.store.tag(version, name, provenance=self.provenance)
+
+    def replay(
+        self,
+        *,
+        to: str | None = None,
+        method: MethodName | None = None,
+        progress: Progress | None = None,
+    ) -> Replayed:
+        """Brings the history to this model: restores what it has learned, learns the rest.
+
+        Interrupted, it goes on from the last finished batch when it is called again. Open the kit
+        with ``missing="skip"`` when the model is new to the history.
+
+        Args:
+            to: Version expression; the current version by default.
+            method: Only edits of this method.
+            progress: Told about every edit.
+
+        Raises:
+            UnknownVersion: ``to`` names none.
+        """
+        started = time.monotonic()
+        told = progress or SilentProgress()
+        with self._writing:
+            history = self.store.history
+            version = history.current() if to is None else history.resolve(to)
+            edits = [e for e in history.active(version) if method in (None, e.method)]
+            have = self.store.artifacts.on_model([edit.id for edit in edits], self.fingerprint)
+            # Attempts that failed are made again: settings or versions may have changed.
+            wanted = [edit for edit in edits if edit.id not in have or not have[edit.id].usable]
+            failures = self._learn_missing(wanted, edits, format_version(version), told)
+            counts = {
+                "restored": len(edits) - len(wanted),
+                "learned": len(wanted) - len(failures),
+                "failed": len(failures),
+            }
+            operation = self.store.record_replay(
+                version,
+                fingerprint=self.fingerprint,
+                detail={**counts, "model": self.name},
+                provenance=self.provenance,
+                settings=self._settings(),
+            )
+            self._views.forget()
+            self._attachment.view = self._views.at(history.current())
+        return Replayed(
+            model=self.name,
+            fingerprint=self.fingerprint,
+            **counts,
+            seconds=time.monotonic() - started,
+            version=format_version(operation.version),
+            failures=tuple(failures),
+        )
+
+    def _learn_missing(
+        self, wanted: Sequence[Edit], edits: Sequence[Edit], version: str, told: Progress
+    ) -> list[ReplayFailure]:
+        failures: list[ReplayFailure] = []
+        order = [edit.id for edit in edits]
+        if not wanted:
+            return failures
+        told.start("Learning edits", len(wanted), "edits")
+        try:
+            for at in range(0, len(wanted), BATCH):
+                batch = wanted[at : at + BATCH]
+                failures += learn_batch(
+                    self.store, self._learner, batch, order=order, version=version
+                )
+                told.advance(len(batch))
+        finally:
+            told.done()
+        return failures
+
+    def _changed(self, act: Callable[[], ViewChanged]) -> ViewChanged:
+        with self._writing:
+            result = act()
+            self._attachment.view = self._views.at(self.store.history.current())
+        return result
+
+    def _settings(self) -> dict[str, str]:
+        """What the store does not remember yet and should."""
+        model = self.store.setting("model")
+        wanted = {}
+        if model is None and self._remembered is not None:
+            wanted["model"] = self._remembered
+        if model in (None, self._remembered) and self.store.setting("fingerprint") is None:
+            wanted["fingerprint"] = self.fingerprint
+        return wanted
+
+
+def _messages(chat: ChatLike) -> list[Message]:
+    try:
+        return [m if isinstance(m, Message) else Message.model_validate(m) for m in chat]
+    except ValueError as error:
+        raise InvalidRequest(
+            "a chat is a list of messages with 'role' and 'content'", field="chat"
+        ) from error
+
+
+def remembered_name(spec: Any) -> str | None:
+    """Returns the name by which a later process can load the same model, if there is one."""
+    if not isinstance(spec, str | os.PathLike):
+        return None
+    path = Path(spec).expanduser()
+    return str(path.resolve()) if path.exists() else str(spec)

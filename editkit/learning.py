@@ -1,0 +1,205 @@
+"""Learning edits and verifying them: the path that `add` and `replay` share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from editkit.config import GraceConfig
+from editkit.errors import UnsupportedMethod
+from editkit.generation import Generated, Generator
+from editkit.methods import grace
+from editkit.methods.codebook import Entry
+from editkit.methods.grace import GraceView, LearnedValue
+from editkit.payload import GracePayload
+from editkit.prompts import Encoded, Encoder
+from editkit.sites import Site
+from editkit.views import Views
+from editkit_store.digest import digest_bytes
+from editkit_store.records import Artifact, Edit, EditRequest
+
+__all__ = ["Learner", "Outcome"]
+
+_SLACK = 4
+"""Tokens that verification may generate beyond the target before it gives up on an ending."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one edit.
+
+    Attributes:
+        artifact: The record to store.
+        payload: Its bytes, ``None`` for an attempt that is not kept.
+        view: The view with the edit in it, on which it was verified.
+        answer: What free greedy generation gave.
+        seconds: Wall-clock seconds for learning (its share of the batch) and verification.
+        steps: Optimizer steps.
+    """
+
+    artifact: Artifact
+    payload: bytes | None
+    view: GraceView
+    answer: str
+    seconds: float
+    steps: int
+
+
+class Learner:
+    """Learns edits on one model at one site, and verifies them by free generation."""
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        name: str,
+        fingerprint: str,
+        site: Site,
+        config: GraceConfig,
+        encoder: Encoder,
+        generator: Generator,
+        views: Views,
+    ) -> None:
+        self._model = model
+        self._name = name
+        self._fingerprint = fingerprint
+        self._site = site
+        self._config = config
+        self._encoder = encoder
+        self._generator = generator
+        self._views = views
+
+    def encode(self, request: EditRequest) -> Encoded:
+        """Returns the request as tokens, after refusing what cannot be learned here.
+
+        Raises:
+            UnsupportedMethod: No such method in this version, or not for this kind of edit.
+            InvalidRequest, EmptyTarget, PromptTooLong, UnsupportedModel: See ``Encoder.request``.
+        """
+        if request.method != "grace":
+            raise UnsupportedMethod(
+                f"the method '{request.method}' is not part of this version",
+                hint="leave --method out, or use grace",
+            )
+        if request.kind == "label":
+            raise UnsupportedMethod(
+                f"an edit of kind 'label' needs a classifier; {type(self._model).__name__} "
+                "generates text",
+                hint="use the kind 'fact' or 'passage'",
+            )
+        return self._encoder.request(request)
+
+    def learn(self, encoded: Sequence[Encoded]) -> list[tuple[LearnedValue, float]]:
+        """Returns what each request learned, and its share of the wall-clock seconds."""
+        started = time.monotonic()
+        learned = grace.learn(self._model, self._site, encoded, self._config) if encoded else []
+        share = (time.monotonic() - started) / max(1, len(learned))
+        return [(value, share) for value in learned]
+
+    def verify(
+        self,
+        edit: Edit,
+        encoded: Encoded,
+        learned: tuple[LearnedValue, float],
+        *,
+        among: Sequence[str],
+        version: str,
+        keep: bool = False,
+    ) -> Outcome:
+        """Puts a learned edit among others and asks the model freely.
+
+        Args:
+            edit: The edit.
+            encoded: It as tokens.
+            learned: From ``learn``.
+            among: Ids of the view it goes into, oldest first, its own included.
+            version: Name of the version that the view would become.
+            keep: Keep the artifact even if the answer is not the target.
+        """
+        value, seconds = learned
+        started = time.monotonic()
+        payload = self._payload(edit, encoded, value, owns_row=False)
+        view, generated = self._tried(payload, encoded, among, version)
+        shares_row = edit.id not in view.book.radii
+        if shares_row and generated.text != encoded.text:
+            # Another edit's value, learned from another prompt, does not do for this one.
+            payload = self._payload(edit, encoded, value, owns_row=True)
+            view, generated = self._tried(payload, encoded, among, version)
+        verified = generated.text == encoded.text
+        usable = verified or keep
+        data = payload.to_bytes() if usable else None
+        if usable:
+            self._views.put(payload)
+        seconds += time.monotonic() - started
+        metrics = {
+            "steps": value.steps,
+            "margin": _finite(value.margin),
+            "loss": _finite(value.loss),
+            "seconds": seconds,
+            "answer": generated.text,
+            "site": self._site.path,
+            "config": self._config.model_dump(mode="json"),
+        }
+        artifact = self._artifact(edit.id, verified, usable, data, metrics)
+        return Outcome(artifact, data, view, generated.text, seconds, value.steps)
+
+    def refused(self, edit: Edit, reason: str) -> Artifact:
+        """Returns the artifact of an edit that this model could not even try."""
+        return self._artifact(edit.id, False, False, None, {"reason": reason})
+
+    def answer(self, request: Encoded, view: GraceView | None = None) -> Generated:
+        """Returns what the model says now, for about the length of the target."""
+        limit = len(request.target) + _SLACK
+        return self._generator.run([request.prompt], view=view, max_new_tokens=limit)[0]
+
+    def _tried(
+        self, payload: GracePayload, encoded: Encoded, among: Sequence[str], version: str
+    ) -> tuple[GraceView, Generated]:
+        own = payload.entry.edit_id
+        at = among.index(own)
+        payloads = [
+            *self._views.payloads(among[:at]),
+            payload,
+            *self._views.payloads(among[at + 1 :]),
+        ]
+        view = self._views.folded(payloads, version)
+        return view, self.answer(encoded, view)
+
+    def _payload(
+        self, edit: Edit, encoded: Encoded, value: LearnedValue, *, owns_row: bool
+    ) -> GracePayload:
+        entry = Entry(
+            edit_id=edit.id,
+            key=value.key.numpy(),
+            target=encoded.target,
+            radius=self._config.radius,
+            rule=self._config.rule,
+            owns_row=owns_row,
+        )
+        return GracePayload(entry, value.value.numpy(), self._site.path)
+
+    def _artifact(
+        self,
+        edit_id: str,
+        verified: bool,
+        usable: bool,
+        data: bytes | None,
+        metrics: dict[str, Any],
+    ) -> Artifact:
+        return Artifact(
+            edit_id=edit_id,
+            fingerprint=self._fingerprint,
+            model=self._name,
+            method="grace",
+            verified=verified,
+            usable=usable,
+            digest=digest_bytes(data) if data is not None else None,
+            metrics=metrics,
+        )
+
+
+def _finite(number: float) -> float | None:
+    """Infinite and NaN have no JSON; they mean that nothing was learned."""
+    return number if abs(number) < float("inf") else None

@@ -1,0 +1,1 @@
+"""Editing methods. ``codebook`` needs no torch; ``grace`` does, so nothing is imported here."""

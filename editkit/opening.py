@@ -1,0 +1,108 @@
+"""``editkit.open``: from a path and a model to a kit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from editkit.config import GraceConfig, PresetName
+from editkit.kit import Kit, remembered_name
+from editkit.models.aliases import DEFAULT_MODEL
+from editkit.models.load import ModelSpec, load_model
+from editkit.models.progress import Progress
+from editkit.sites import default_site, find_site
+from editkit_store import Store, open_store
+from editkit_store.records import Provenance
+
+__all__ = ["open"]
+
+
+def open(  # noqa: A001  (the name that design and users want: editkit.open, like gzip.open)
+    store: str | os.PathLike[str] = "history.db",
+    *,
+    model: ModelSpec | None = None,
+    preset: PresetName = "default",
+    grace: GraceConfig | Mapping[str, Any] | None = None,
+    read_only: bool = False,
+    missing: Literal["error", "skip"] = "error",
+    dtype: Any = None,
+    device: Any = None,
+    trust_remote_code: bool = False,
+    provenance: Provenance | None = None,
+    progress: Progress | None = None,
+) -> Kit:
+    """Returns a running model with the history at ``store``, its current edits in place.
+
+    Args:
+        store: Path of the DuckDB file; made when there is none.
+        model: Alias, hub id, folder, GGUF file, or a loaded ``(model, tokenizer)``; by default what
+            the store remembers, else ``smollm2-135m``.
+        preset: ``default``, or ``paper`` for the published constants.
+        grace: Settings on top of the preset.
+        read_only: Share the store with other readers; nothing can be added. Without a file the
+            history is empty and none is made.
+        missing: Edits of the history that this model has not learned: ``error`` refuses to open
+            (an unedited answer would be silently wrong), ``skip`` leaves them out until ``replay``.
+        dtype: Precision of a model loaded by name; see ``load_model``.
+        device: Where to put a model loaded by name.
+        trust_remote_code: Run Python code that came with a model loaded by name.
+        provenance: Written down with every operation.
+        progress: Told about fetching and loading.
+
+    Raises:
+        UnknownModel, ModelUnavailable, UnsupportedModel, UnknownSite: The model's side.
+        NotAStore, StoreDamaged, StoreLocked, SchemaMismatch, StoreUnwritable: The store's side.
+        ArtifactsMissing: See ``missing``.
+    """
+    path = Path(store)
+    opened = _existing(path, read_only)
+    try:
+        spec = model or (opened.setting("model") if opened else None) or DEFAULT_MODEL
+        loaded = load_model(
+            spec,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            progress=progress,
+        )
+        config = _config(preset, grace)
+        site = (
+            find_site(loaded.model, config.site)
+            if config.site
+            else default_site(loaded.model, preset=preset)
+        )
+        # A store is made only once the model is there: a mistyped name leaves no file behind.
+        opened = opened or open_store(":memory:" if read_only else path, write=True, create=True)
+        return Kit(
+            opened,
+            loaded,
+            site=site,
+            config=config,
+            remembered=remembered_name(spec),
+            skip_missing=missing == "skip",
+            provenance=_provenance(provenance),
+        )
+    except BaseException:
+        if opened is not None:
+            opened.close()
+        raise
+
+
+def _existing(path: Path, read_only: bool) -> Store | None:
+    """Opens the file first where there is one: its errors should not wait for a model to load."""
+    return open_store(path, write=not read_only) if path.exists() else None
+
+
+def _config(preset: PresetName, changes: GraceConfig | Mapping[str, Any] | None) -> GraceConfig:
+    if isinstance(changes, GraceConfig):
+        return changes
+    return GraceConfig.of(preset, **(changes or {}))
+
+
+def _provenance(given: Provenance | None) -> Provenance:
+    from editkit import __version__
+
+    given = given or Provenance()
+    return given.model_copy(update={"tool": given.tool or f"editkit {__version__}"})

@@ -1,0 +1,94 @@
+"""GRACE artifacts as safetensors bytes and back, without a deep-learning framework.
+
+A payload holds two float32 tensors, ``key`` of shape ``(d,)`` and ``value`` of shape ``(m,)``, and
+string metadata: ``format`` = ``editkit.grace.1``, ``site``, ``radius``, ``rule``, ``target`` (token
+ids as JSON) and ``owns_row``. float32 holds every float16 and bfloat16 value exactly.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from editkit.methods.codebook import Entry
+from editkit_store.errors import InvalidRecord
+
+__all__ = ["FORMAT", "GracePayload"]
+
+FORMAT = "editkit.grace.1"
+
+
+@dataclass(frozen=True)
+class GracePayload:
+    """What GRACE learned for one edit on one model.
+
+    Attributes:
+        entry: Its part in the codebook.
+        value: ``(m,)`` float32, what replaces the site's output at the query position.
+        site: Dotted path of the module.
+    """
+
+    entry: Entry
+    value: npt.NDArray[np.float32]
+    site: str
+
+    def to_bytes(self) -> bytes:
+        """Returns the payload as safetensors bytes; equal payloads give equal bytes."""
+        entry = self.entry
+        return save(
+            {
+                "key": np.ascontiguousarray(entry.key, np.float32),
+                "value": np.ascontiguousarray(self.value, np.float32),
+            },
+            metadata={
+                # One JSON string: the order of several metadata keys is not fixed in the bytes.
+                "editkit": json.dumps(
+                    {
+                        "format": FORMAT,
+                        "site": self.site,
+                        "radius": entry.radius,
+                        "rule": entry.rule,
+                        "target": list(entry.target),
+                        "owns_row": entry.owns_row,
+                    },
+                    sort_keys=True,
+                    separators=(",", ":"),
+                )
+            },
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, edit_id: str) -> GracePayload:
+        """Reads a payload.
+
+        Raises:
+            InvalidRecord: Not a GRACE payload, or one of a newer format.
+        """
+        try:
+            tensors = load(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            about = json.loads(header["__metadata__"]["editkit"])
+            if about["format"] != FORMAT:
+                raise InvalidRecord(
+                    f"the artifact of edit '{edit_id}' has format '{about['format']}'; "
+                    f"this editkit reads '{FORMAT}'",
+                    hint="upgrade editkit",
+                )
+            entry = Entry(
+                edit_id=edit_id,
+                key=tensors["key"],
+                target=tuple(about["target"]),
+                radius=float(about["radius"]),
+                rule=about["rule"],
+                owns_row=bool(about["owns_row"]),
+            )
+            return cls(entry, tensors["value"], str(about["site"]))
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise InvalidRecord(
+                f"the artifact of edit '{edit_id}' is not a GRACE payload: {error}"
+            ) from error

@@ -1,0 +1,289 @@
+"""The only place that talks to DuckDB: opening, transactions, and the translation of its errors.
+
+DuckDB allows one read-write process or several read-only ones on a file. A lock that is held is
+waited for briefly, then reported with the holder's process id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from editkit_store.errors import (
+    EditkitError,
+    NotAStore,
+    StoreDamaged,
+    StoreError,
+    StoreExists,
+    StoreLocked,
+    StoreNotFound,
+    StoreUnwritable,
+)
+
+__all__ = ["DEFAULT_LOCK_WAIT", "Database", "lock_wait_seconds"]
+
+DEFAULT_LOCK_WAIT = 2.0
+"""Seconds to wait for a store that another process holds."""
+
+_HOLDER = re.compile(r"\(PID (\d+)\)")
+_FULL = ("no space left", "disk full", "file too large", "quota exceeded", "out of disk")
+_DENIED = (
+    "permission denied",
+    "read-only file system",
+    "cannot open file",
+    "operation not permitted",
+)
+_DAMAGE = (
+    "corrupt",
+    "checksum",
+    "failed to deserialize",
+    "serialization error",
+    "could not read enough bytes",
+    "failure while replaying wal",
+    "wal file",
+    "invalid block",
+)
+
+
+def lock_wait_seconds() -> float:
+    """Returns how long to wait for a held lock: ``EDITKIT_LOCK_WAIT`` in seconds, else 2."""
+    text = os.environ.get("EDITKIT_LOCK_WAIT", "")
+    try:
+        return max(0.0, float(text)) if text else DEFAULT_LOCK_WAIT
+    except ValueError:
+        return DEFAULT_LOCK_WAIT
+
+
+def _translate(error: duckdb.Error, path: Path) -> EditkitError:
+    """Returns the editkit error that says what ``error`` means for the store at ``path``."""
+    text = str(error)
+    low = text.lower()
+    if "lock on file" in low or "different configuration" in low or "already open" in low:
+        found = _HOLDER.search(text)
+        pid = int(found.group(1)) if found else (os.getpid() if "different" in low else None)
+        holder = f"process {pid}" if pid is not None else "another process"
+        return StoreLocked(
+            f"the store '{path}' is held by {holder}",
+            path=path,
+            pid=pid,
+            hint="wait until it is done, or stop it; several readers can share a store, "
+            "one writer needs it alone",
+        )
+    if any(word in low for word in _FULL):
+        return StoreUnwritable(
+            f"the store '{path}' cannot grow: {_first_line(text)}",
+            path=path,
+            hint="free disk space and run it again; everything acknowledged before is kept",
+        )
+    if "not a valid duckdb" in low:
+        return NotAStore(
+            f"'{path}' is not a DuckDB file",
+            path=path,
+            hint="name another file with --store, or run `editkit init` to make a new one",
+        )
+    if any(word in low for word in _DAMAGE):
+        return StoreDamaged(
+            f"the store '{path}' is damaged: {_first_line(text)}",
+            path=path,
+            hint="restore the file from a copy; nothing was changed",
+        )
+    if "newer version" in low or "storage version" in low or "older version" in low:
+        return NotAStore(
+            f"'{path}' was written by a DuckDB that this one cannot read: {_first_line(text)}",
+            path=path,
+            hint="upgrade the duckdb package",
+        )
+    if "no such file" in low:
+        return StoreNotFound(f"the folder of '{path}' does not exist", path=path)
+    if "is a directory" in low:
+        return NotAStore(f"'{path}' is a folder, not a store", path=path)
+    if any(word in low for word in _DENIED) or "read-only mode" in low:
+        return StoreUnwritable(
+            f"the store '{path}' cannot be written: {_first_line(text)}", path=path
+        )
+    if isinstance(error, duckdb.FatalException | duckdb.InternalException):
+        return StoreDamaged(
+            f"the store '{path}' cannot go on: {_first_line(text)}",
+            path=path,
+            hint="open it again; it comes back at its last whole version",
+        )
+    return StoreError(f"the store '{path}' failed: {_first_line(text)}", path=path)
+
+
+def _first_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[0] if lines else "no reason given"
+
+
+class Database:
+    """One open DuckDB file.
+
+    Rows always come back as lists: in DuckDB 2 a result streams and owns its connection until it
+    is exhausted, so nothing here hands out a cursor.
+    """
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, path: Path, *, read_only: bool
+    ) -> None:
+        self._connection: duckdb.DuckDBPyConnection | None = connection
+        self._in_transaction = False
+        self.path = path
+        self.read_only = read_only
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool, wait: float | None = None) -> Database:
+        """Opens an existing file.
+
+        Args:
+            path: The file.
+            read_only: Share it with other readers and never write.
+            wait: Seconds to wait while another process holds it; ``None`` for the default.
+
+        Raises:
+            StoreNotFound: No file there.
+            NotAStore: Not a DuckDB file.
+            StoreDamaged: Its checksums do not hold.
+            StoreLocked: Still held by another process after ``wait`` seconds.
+            StoreUnwritable: Missing permission.
+        """
+        if not path.exists():
+            raise StoreNotFound(
+                f"there is no store at '{path}'",
+                path=path,
+                hint="run `editkit init`, or `editkit add`, which makes one",
+            )
+        if path.is_dir():
+            raise NotAStore(f"'{path}' is a folder, not a store", path=path)
+        if not read_only and not os.access(path, os.W_OK):
+            raise StoreUnwritable(
+                f"the store '{path}' is read-only", path=path, hint="check the file's permissions"
+            )
+        deadline = time.monotonic() + (lock_wait_seconds() if wait is None else wait)
+        delay = 0.02
+        while True:
+            try:
+                with _translated(path):
+                    connection = duckdb.connect(
+                        str(path),
+                        read_only=read_only,
+                        config={"autoinstall_known_extensions": False},
+                    )
+                    return cls(connection, path, read_only=read_only)
+            except StoreLocked as error:
+                if error.pid == os.getpid() or time.monotonic() >= deadline:
+                    raise
+            time.sleep(delay)
+            delay = min(0.25, delay * 2)
+
+    @classmethod
+    def create(cls, path: Path) -> Database:
+        """Makes a new file; ``publish`` gives it its final name.
+
+        Raises:
+            StoreNotFound: The folder does not exist.
+            StoreUnwritable: No space or no permission.
+        """
+        with _translated(path):
+            return cls(duckdb.connect(str(path)), path, read_only=False)
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Returns all rows of a query."""
+        with _translated(self.path):
+            return self._live().execute(sql, parameters).fetchall()
+
+    def one(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+        """Returns the first row of a query, or ``None``."""
+        rows = self.query(sql, parameters)
+        return rows[0] if rows else None
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """Runs a statement for its effect."""
+        self.query(sql, parameters)
+
+    def insert(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Inserts ``rows`` into ``table``, columns in the table's order."""
+        if not rows:
+            return
+        places = ", ".join(["?"] * len(rows[0]))
+        with _translated(self.path):
+            self._live().executemany(f"INSERT INTO {table} VALUES ({places})", rows)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commits what its body did, or none of it.
+
+        Raises:
+            RuntimeError: Transactions do not nest (DuckDB has no savepoints).
+            StoreUnwritable: The disk is full; nothing of the body is kept.
+        """
+        if self._in_transaction:
+            raise RuntimeError("a transaction is already open; DuckDB has no savepoints")
+        self.execute("BEGIN TRANSACTION")
+        self._in_transaction = True
+        try:
+            yield
+            self.execute("COMMIT")
+        except BaseException:
+            # After a failed COMMIT there is nothing left to roll back, and DuckDB says so; the
+            # error that brought us here is the one to report.
+            with contextlib.suppress(EditkitError):
+                self.execute("ROLLBACK")
+            raise
+        finally:
+            self._in_transaction = False
+
+    def checkpoint(self) -> None:
+        """Folds the write-ahead log into the file, so that copying the one file copies all."""
+        self.execute("CHECKPOINT")
+
+    def close(self) -> None:
+        """Closes the file; a second call does nothing.
+
+        Raises:
+            StoreError: The final checkpoint failed; committed operations stay in the log beside
+                the file and are there at the next opening.
+        """
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with _translated(self.path):
+                connection.close()
+
+    def _live(self) -> duckdb.DuckDBPyConnection:
+        if self._connection is None:
+            raise StoreError(f"the store '{self.path}' is closed", path=self.path)
+        return self._connection
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Gives a finished new file its name, without ever replacing one that is there.
+
+    Raises:
+        StoreExists: Another process was faster.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError as error:
+        raise StoreExists(f"'{path}' exists already", path=path) from error
+    except OSError:
+        # A file system without hard links: the check and the rename are not one step there.
+        if path.exists():
+            raise StoreExists(f"'{path}' exists already", path=path) from None
+        os.rename(temporary, path)
+        return
+    os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """The one place where DuckDB's errors become ours."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise _translate(error, path) from error

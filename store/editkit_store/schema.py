@@ -1,0 +1,219 @@
+"""Numbered migrations: the tables and views of a store, and how an old file becomes a new one.
+
+Tables
+    migrations   which migrations ran, and when
+    settings     what the store remembers: model name and fingerprint
+    edits        one row an edit: its request as canonical JSON, and the columns one searches by
+    operations   the append-only log, chained by digest
+    membership   how each version changed the set of edits: one row an edit that came or went
+    tags         names of versions; the newest row of a name counts
+    artifacts    what an edit became on one model
+    payloads     safetensors bytes, named by their digest, stored once
+
+Views for any DuckDB shell: ``edit_history``, ``operation_log``, ``active_edits``.
+
+Each migration commits together with the row that says it ran. Opening to read never migrates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import NamedTuple
+
+from editkit_store.connection import Database
+from editkit_store.errors import NotAStore, SchemaMismatch
+
+__all__ = ["MIGRATIONS", "SCHEMA_VERSION", "Migration", "found_version", "migrate", "require"]
+
+
+class Migration(NamedTuple):
+    """One step from a schema version to the next."""
+
+    version: int
+    name: str
+    statements: tuple[str, ...]
+
+
+_FIRST = (
+    """
+    CREATE TABLE settings (
+        name VARCHAR PRIMARY KEY,
+        value VARCHAR NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE edits (
+        edit_id VARCHAR PRIMARY KEY,
+        seq BIGINT NOT NULL,
+        request VARCHAR NOT NULL,          -- canonical JSON of the EditRequest
+        request_digest VARCHAR NOT NULL,   -- the same request twice has the same digest
+        prompt_digest VARCHAR NOT NULL,    -- of prompt and conversation; the newest of these counts
+        prompt VARCHAR NOT NULL,
+        target VARCHAR NOT NULL,
+        kind VARCHAR NOT NULL,
+        method VARCHAR NOT NULL,
+        added_at TIMESTAMP NOT NULL        -- UTC
+    )
+    """,
+    """
+    CREATE TABLE operations (
+        seq BIGINT PRIMARY KEY,
+        kind VARCHAR NOT NULL,
+        version BIGINT NOT NULL,           -- current version after the operation
+        changed BOOLEAN NOT NULL,          -- whether the operation made that version
+        edit_id VARCHAR,
+        target_version BIGINT,             -- version restored (rollback, undo, redo) or tagged
+        undo_version BIGINT,               -- version that the next undo takes back, NULL at the end
+        redo_version BIGINT,               -- undo operation's version that the next redo takes back
+        active_count BIGINT NOT NULL,      -- active edits after it
+        time TIMESTAMP NOT NULL,           -- UTC
+        fingerprint VARCHAR,               -- model at hand, if any
+        provenance VARCHAR NOT NULL,       -- canonical JSON of the Provenance
+        detail VARCHAR NOT NULL,           -- canonical JSON, by kind
+        parent_digest VARCHAR,
+        digest VARCHAR NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE membership (
+        version BIGINT NOT NULL,
+        edit_id VARCHAR NOT NULL,
+        member BOOLEAN NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE tags (
+        seq BIGINT NOT NULL,
+        name VARCHAR NOT NULL,
+        version BIGINT NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE artifacts (
+        edit_id VARCHAR NOT NULL,
+        fingerprint VARCHAR NOT NULL,
+        model VARCHAR NOT NULL,
+        method VARCHAR NOT NULL,
+        verified BOOLEAN NOT NULL,
+        usable BOOLEAN NOT NULL,
+        digest VARCHAR,                    -- of the payload; NULL for a failed attempt
+        metrics VARCHAR NOT NULL,          -- canonical JSON
+        learned_at TIMESTAMP NOT NULL,
+        PRIMARY KEY (edit_id, fingerprint)
+    )
+    """,
+    """
+    CREATE TABLE payloads (
+        digest VARCHAR PRIMARY KEY,
+        bytes BLOB NOT NULL
+    )
+    """,
+    """
+    CREATE VIEW operation_log AS
+    SELECT o.seq, 'v' || o.version AS version, o.kind AS operation, o.changed, o.edit_id,
+           e.prompt, e.target, e.method, o.active_count,
+           json_extract_string(o.provenance, '$.author') AS author,
+           json_extract_string(o.provenance, '$.reason') AS reason,
+           o.time, o.fingerprint, o.digest
+    FROM operations o LEFT JOIN edits e USING (edit_id)
+    ORDER BY o.seq
+    """,
+    """
+    CREATE VIEW active_edits AS
+    WITH member_now AS (
+        SELECT edit_id, arg_max(member, version) AS member FROM membership GROUP BY edit_id
+    )
+    SELECT e.edit_id, e.prompt, e.target, e.kind, e.method, e.added_at
+    FROM edits e JOIN member_now m USING (edit_id)
+    WHERE m.member
+    QUALIFY row_number() OVER (PARTITION BY e.prompt_digest ORDER BY e.seq DESC) = 1
+    ORDER BY e.seq
+    """,
+    """
+    CREATE VIEW edit_history AS
+    SELECT e.edit_id, e.prompt, e.target, e.kind, e.method, e.added_at,
+           o.version AS added_in, o.changed AS became_active,
+           (SELECT count(*) FROM artifacts a WHERE a.edit_id = e.edit_id AND a.usable) AS models,
+           e.edit_id IN (SELECT edit_id FROM active_edits) AS active
+    FROM edits e JOIN operations o ON o.seq = e.seq
+    ORDER BY e.seq
+    """,
+)
+
+MIGRATIONS: tuple[Migration, ...] = (Migration(1, "first schema", _FIRST),)
+SCHEMA_VERSION = MIGRATIONS[-1].version
+
+
+def found_version(database: Database) -> int:
+    """Returns the schema version of an open file; writes nothing.
+
+    Raises:
+        NotAStore: A DuckDB file without editkit's tables.
+    """
+    row = database.one(
+        "SELECT count(*) FROM information_schema.tables WHERE table_name = 'migrations' "
+        "AND table_schema = 'main'"
+    )
+    if row is None or row[0] == 0:
+        raise NotAStore(
+            f"'{database.path}' is a DuckDB file, but not an editkit store",
+            path=database.path,
+            hint="name another file with --store",
+        )
+    row = database.one("SELECT max(version) FROM migrations")
+    return int(row[0]) if row is not None and row[0] is not None else 0
+
+
+def require(database: Database) -> int:
+    """Returns the schema version, after refusing one that this editkit cannot use as it is.
+
+    Raises:
+        NotAStore: No editkit tables.
+        SchemaMismatch: Newer than this editkit, or older and not migrated.
+    """
+    found = found_version(database)
+    if found > SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"the store '{database.path}' has schema {found}; this editkit knows {SCHEMA_VERSION}",
+            path=database.path,
+            found=found,
+            supported=SCHEMA_VERSION,
+            hint="upgrade editkit; the store was not touched",
+        )
+    if found < SCHEMA_VERSION and database.read_only:
+        raise SchemaMismatch(
+            f"the store '{database.path}' has schema {found} and needs {SCHEMA_VERSION}; "
+            "opening to read does not migrate",
+            path=database.path,
+            found=found,
+            supported=SCHEMA_VERSION,
+            hint="run any command that writes, e.g. `editkit init`, to migrate it",
+        )
+    return found
+
+
+def migrate(database: Database, *, now: Callable[[], datetime]) -> tuple[Migration, ...]:
+    """Runs the migrations that the file lacks, each in a transaction with its own record.
+
+    Returns:
+        The migrations that ran.
+
+    Raises:
+        SchemaMismatch: The file is newer than this editkit.
+    """
+    with database.transaction():
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS migrations ("
+            "version BIGINT PRIMARY KEY, name VARCHAR NOT NULL, applied_at TIMESTAMP NOT NULL)"
+        )
+    found = require(database)
+    pending = tuple(step for step in MIGRATIONS if step.version > found)
+    for step in pending:
+        with database.transaction():
+            for statement in step.statements:
+                database.execute(statement)
+            database.execute(
+                "INSERT INTO migrations VALUES (?, ?, ?)", [step.version, step.name, now()]
+            )
+    return pending
