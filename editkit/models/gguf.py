@@ -1,0 +1,214 @@
+"""Converting a GGUF file, once, to a folder that loads fast and like any other model.
+
+transformers reads GGUF, but it dequantises anew at each start (14 s for the default model, and 5 s
+more for its tokenizer, on a modest machine) and such a model refuses ``save_pretrained``. So the
+weights are written out as safetensors here. They are float32: dequantising is exact then, and
+rounding to a narrower type afterwards would make the model neither the file's nor the hub's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ModelUnavailable, UnsupportedModel
+from . import cache
+from .progress import Progress, task
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+__all__ = ["convert", "convert_cached", "file_sha256"]
+
+_CHUNK = 1 << 22
+_MAGIC = b"GGUF"
+
+
+def convert_cached(gguf: Path, *, progress: Progress) -> Path:
+    """The converted folder of a user's own GGUF file, made at the first use.
+
+    The folder is named after the file's SHA-256, so a moved file is not converted again and a
+    changed one is.
+
+    Raises:
+        ModelUnavailable: `damaged` for a file that cannot be read as GGUF.
+        UnsupportedModel: transformers cannot convert this architecture.
+    """
+    _check_magic(gguf)
+    digest = file_sha256(gguf, progress=progress)
+    folder_name = f"gguf-{digest[:24]}"
+    if folder := cache.cached_folder(folder_name):
+        return folder
+    with cache.locked(folder_name, progress):
+        if folder := cache.cached_folder(folder_name):
+            return folder
+        with cache.staging(folder_name) as staging:
+            convert(gguf, staging, name=gguf.name, progress=progress)
+            receipt = cache.Receipt(
+                name=gguf.name, source="gguf", sha256=digest, made_by=converter_versions()
+            )
+            return cache.publish(staging, folder_name, receipt)
+
+
+def converter_versions() -> dict[str, str]:
+    """Versions of what turns GGUF into safetensors, for the receipt."""
+    return {package: version(package) for package in ("editkit", "gguf", "torch", "transformers")}
+
+
+def file_sha256(path: Path, *, progress: Progress) -> str:
+    """SHA-256 of a file in hexadecimal; taken once per path, size and modification time."""
+    key = cache.file_key([path], "sha256")
+    if known := cache.recall(key):
+        return known
+    digest = hashlib.sha256()
+    with task(progress, f"Reading {path.name}", total=path.stat().st_size, unit="bytes"):
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                progress.advance(len(chunk))
+    cache.remember(key, digest.hexdigest())
+    return digest.hexdigest()
+
+
+def convert(gguf: Path, into: Path, *, name: str, progress: Progress) -> None:
+    """Write a GGUF file's model and tokenizer into a folder that ``from_pretrained`` takes.
+
+    Args:
+        gguf: The file.
+        into: Existing folder; gets ``model.safetensors``, ``config.json`` and the tokenizer.
+        name: What the user calls the model, for messages.
+        progress: Told about tensors.
+
+    Raises:
+        ModelUnavailable: `damaged` for a file that cannot be read.
+        UnsupportedModel: transformers cannot convert this architecture.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from .quiet import quiet_transformers
+
+    _check_magic(gguf)
+    with quiet_transformers():
+        try:
+            with _reported_tensors(name, progress):
+                model = AutoModelForCausalLM.from_pretrained(
+                    gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
+                )
+            with task(progress, f"Converting the tokenizer of {name}"):
+                tokenizer: Any = AutoTokenizer.from_pretrained(
+                    gguf.parent, gguf_file=gguf.name, local_files_only=True
+                )
+        except Exception as error:
+            # The GGUF reader and the tokenizer builder raise whatever the bad bytes lead to.
+            raise _conversion_failed(name, error) from error
+        with task(progress, f"Writing {name}"):
+            write_model(model, into)
+            tokenizer.save_pretrained(into)
+
+
+def write_model(model: PreTrainedModel, into: Path) -> None:
+    """Write weights and configuration the way ``save_pretrained`` would if it accepted GGUF."""
+    from safetensors.torch import save_file
+
+    weights = into / "model.safetensors"
+    save_file(_saved_tensors(model), weights, metadata={"format": "pt"})
+    weights.chmod(0o644)  # safetensors makes it private; a shared cache folder must be readable
+    config = model.config.to_dict()
+    for key in ("quantization_config", "_model_name_or_path"):
+        config.pop(key, None)
+    config["architectures"] = [type(model).__name__]
+    _write_json(into / "config.json", config)
+    if model.generation_config is not None:
+        _write_json(into / "generation_config.json", model.generation_config.to_diff_dict())
+
+
+def _saved_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The state with each tied weight once; safetensors refuses tensors that share memory."""
+    seen: set[int] = set()
+    tensors = {}
+    for key, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            tensors[key] = tensor.contiguous()
+    return tensors
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    # Dtypes are the one thing in these dictionaries that JSON does not know; "torch.float32" is
+    # written as transformers writes it.
+    text = json.dumps(values, indent=2, sort_keys=True, default=lambda v: str(v).split(".")[-1])
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _reported_tensors(name: str, progress: Progress) -> Iterator[None]:
+    """Send the tensors that transformers dequantises to our progress instead of its own bar.
+
+    transformers draws this bar with tqdm directly, so none of its switches turn it off; the name
+    in its module is replaced for the time of the conversion. Should a release rename it, the
+    stages are reported without amounts.
+    """
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    def counted(tensors: Iterable[Any], **_: object) -> Iterator[Any]:
+        items = list(tensors)
+        progress.done()  # reading the header, which takes as long again as the tensors
+        progress.start(f"Converting {name}", len(items), "tensors")
+        for item in items:
+            yield item
+            progress.advance(1)
+        progress.done()
+        progress.start(f"Building {name}", None, "steps")
+
+    original = vars(reader).get("tqdm")
+    if original is not None:
+        vars(reader)["tqdm"] = counted
+    progress.start(f"Reading {name}", None, "steps")
+    try:
+        yield
+    finally:
+        progress.done()
+        if original is not None:
+            vars(reader)["tqdm"] = original
+
+
+def _check_magic(gguf: Path) -> None:
+    """Refuse what is no GGUF file before anything large is imported."""
+    try:
+        with gguf.open("rb") as file:
+            magic = file.read(len(_MAGIC))
+    except OSError as error:
+        raise ModelUnavailable(
+            f"the file {str(gguf)!r} cannot be read: {error.strerror}",
+            name=str(gguf),
+            reason="damaged",
+        ) from error
+    if magic != _MAGIC:
+        raise ModelUnavailable(
+            f"the file {str(gguf)!r} is not a GGUF file: it does not begin with `GGUF`",
+            name=str(gguf),
+            reason="damaged",
+            hint="pass a GGUF file, or a folder with config.json and safetensors",
+        )
+
+
+def _conversion_failed(name: str, error: Exception) -> Exception:
+    text = str(error)
+    if "not supported" in text or "Unrecognized configuration class" in text:
+        return UnsupportedModel(
+            f"the GGUF file of {name} cannot be converted: {text}",
+            hint="pass a folder with config.json and safetensors of the same model instead",
+        )
+    return ModelUnavailable(
+        f"the GGUF file of {name} cannot be converted: {type(error).__name__}: {text}",
+        name=name,
+        reason="damaged",
+        hint="the file may be cut short; fetch it again",
+    )

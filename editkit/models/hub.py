@@ -1,0 +1,215 @@
+"""Model files from the Hugging Face hub, or from the copy of it that other tools left on this disk.
+
+huggingface_hub raises a different exception for every way in which a hub can say no, and some of
+them change between releases. They become one `HubRefusal` here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from .progress import Progress, watched
+
+__all__ = ["HubRefusal", "fetch_snapshot", "is_hub_id"]
+
+PROBE_SECONDS = 5.0
+"""How long a hub may take to answer before it counts as out of reach."""
+
+_SMALL_FILES = (
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.jinja",
+    "*.tiktoken",
+    "*.py",
+    "LICENSE*",
+    "NOTICE*",
+)
+# Repositories may hold the same weights in several formats, e.g. `consolidated.safetensors`.
+_SAFETENSORS = "model*.safetensors"
+_PICKLED = "pytorch_model*.bin"
+
+Reason = Literal["offline", "gated", "missing", "unusable"]
+
+
+class HubRefusal(Exception):
+    """The hub does not give the model.
+
+    Attributes:
+        reason: `offline` (no answer), `gated` (answered, access denied), `missing` (no such
+            repository, or a private one) or `unusable` (holds no weights that can be loaded).
+        detail: What happened, in words.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether the name has the shape of a hub repository: ``owner/name``."""
+    return re.fullmatch(r"\w[\w.\-]*/\w[\w.\-]*", name) is not None and ".." not in name
+
+
+def fetch_snapshot(hub_id: str, into: Path, *, name: str, progress: Progress) -> str:
+    """Put a repository's config, tokenizer and weights into a folder; safetensors if there are any.
+
+    A complete copy in the hub's own cache folder is used without asking the hub, so models that
+    other tools fetched work offline. The files are linked where the disk allows it, which costs no
+    space and outlives a clean-up of the hub's cache.
+
+    Args:
+        hub_id: ``owner/name``.
+        into: Existing empty folder.
+        name: What the user calls the model, for the progress.
+        progress: Told about bytes.
+
+    Returns:
+        The commit that the files belong to.
+
+    Raises:
+        HubRefusal: For every way in which that cannot be done.
+        OSError: The disk is full or cannot be written.
+    """
+    snapshot = _local_snapshot(hub_id) or _download(hub_id, name, progress)
+    for source in sorted(snapshot.iterdir()):
+        if source.is_file() and _wanted(source.name, _weights(_names(snapshot))):
+            _link(source.resolve(), into / source.name)
+    return snapshot.name
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.is_file()]
+
+
+def _weights(names: Iterable[str]) -> str | None:
+    """The pattern of the weights to take among these files."""
+    found = list(names)
+    return next((p for p in (_SAFETENSORS, _PICKLED) if fnmatch.filter(found, p)), None)
+
+
+def _wanted(name: str, weights: str | None) -> bool:
+    patterns = (*_SMALL_FILES, weights) if weights else _SMALL_FILES
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def _local_snapshot(hub_id: str) -> Path | None:
+    """A complete copy in the hub's cache folder, or ``None``."""
+    from huggingface_hub import snapshot_download
+
+    for weights in (_SAFETENSORS, _PICKLED):
+        try:
+            folder = Path(
+                snapshot_download(
+                    hub_id, local_files_only=True, allow_patterns=["config.json", weights]
+                )
+            )
+        except (OSError, ValueError):
+            continue  # not there, only a part of it, or no valid id: the hub will say which
+        names = _names(folder)
+        if "config.json" in names and _shards_present(folder, names, weights):
+            return folder
+    return None
+
+
+def _shards_present(folder: Path, names: list[str], weights: str) -> bool:
+    """Whether the weights are all there; older caches cannot tell whether they are complete."""
+    shards = fnmatch.filter(names, weights)
+    counted = [re.fullmatch(r".*-\d+-of-0*(\d+)\.\w+", shard) for shard in shards]
+    return bool(shards) and all(m is None or len(shards) >= int(m[1]) for m in counted)
+
+
+def _download(hub_id: str, name: str, progress: Progress) -> Path:
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    from .quiet import quiet_hub
+
+    try:
+        # Asked first, with a short limit: the download itself would retry for much longer.
+        info: Any = HfApi().model_info(hub_id, timeout=PROBE_SECONDS, files_metadata=True)
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        weights = _weights(sizes)
+        if weights is None or "config.json" not in sizes:
+            raise HubRefusal("unusable", _why_unusable(hub_id, sizes))
+        chosen = [file for file in sizes if "/" not in file and _wanted(file, weights)]
+        blobs = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "blobs"
+        before = _folder_bytes(blobs)
+        total = sum(sizes[file] for file in chosen)
+        with (
+            quiet_hub(),
+            watched(
+                progress,
+                f"Downloading {name}",
+                total=total,
+                measure=lambda: _folder_bytes(blobs) - before,
+            ),
+        ):
+            return Path(snapshot_download(hub_id, allow_patterns=chosen))
+    except HubRefusal:
+        raise
+    except Exception as error:
+        # huggingface_hub lets its HTTP library's exceptions through, and which library that is
+        # has changed between releases; so the kind is read off the exception, not its class tree.
+        raise _refusal(hub_id, error) from error
+
+
+def _refusal(hub_id: str, error: Exception) -> Exception:
+    """What a failed request means; an error that is not about the hub is given back as it is."""
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EACCES, errno.EROFS}:
+        return error
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(error, GatedRepoError):
+        return HubRefusal("gated", "the hub asks to accept the licence first")
+    if isinstance(error, RepositoryNotFoundError | HFValidationError):
+        return HubRefusal("missing", f"the hub has no public repository {hub_id!r}")
+    if status == 401 and "Invalid credentials" not in str(error):
+        # To strangers the hub answers 401 for missing and private repositories alike.
+        return HubRefusal("missing", f"the hub has no public repository {hub_id!r}")
+    if status in {401, 403}:
+        return HubRefusal("gated", f"the hub denied access (HTTP {status})")
+    if isinstance(error, OSError) or status is not None or _is_transport_error(error):
+        return HubRefusal("offline", f"the hub did not answer: {first_line}")
+    return error
+
+
+def _is_transport_error(error: Exception) -> bool:
+    return any(
+        kind.__name__ in {"HTTPError", "RequestError", "TransportError", "XetDownloadError"}
+        for kind in type(error).__mro__
+    )
+
+
+def _why_unusable(hub_id: str, names: Iterable[str]) -> str:
+    found = list(names)
+    if fnmatch.filter(found, "*.gguf"):
+        return (
+            f"{hub_id!r} holds GGUF files only; download one of them and pass its path as the model"
+        )
+    if "adapter_config.json" in found:
+        return f"{hub_id!r} holds an adapter, not a whole model"
+    return f"{hub_id!r} holds no config.json with safetensors or PyTorch weights"
+
+
+def _folder_bytes(folder: Path) -> int:
+    try:
+        return sum(entry.stat().st_size for entry in os.scandir(folder))
+    except OSError:
+        return 0  # not made yet, or a file was renamed between listing and looking
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)  # another disk, or a file system without links

