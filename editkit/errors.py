@@ -65,7 +65,8 @@ class ModelUnavailable(ModelError):
 
     Attributes:
         name: What was asked for.
-        reason: `offline`, `gated`, `checksum`, `packages`, `damaged` or `trust_remote_code`.
+        reason: `offline`, `gated`, `checksum`, `packages`, `damaged`, `trust_remote_code`, `cache`
+            (folder unwritable or disk full) or `memory` (out of device memory).
     """
 
     code = "model_unavailable"

@@ -98,6 +98,9 @@ class Kit:
         self._remembered = remembered
         self._site = site
         self._writing = threading.RLock()
+        # Dropout would make verification a game of chance; the caller's mode comes back on close.
+        self._was_training = bool(self._model.training)
+        self._model.eval()
         device = next(site.module.parameters()).device
         self._views = Views(store, loaded.fingerprint, device, skip_missing=skip_missing)
         self._encoder = Encoder(self._model, self._tokenizer)
@@ -130,7 +133,9 @@ class Kit:
 
     def close(self) -> None:
         """Takes the hooks off the model and closes the store; a second call does nothing."""
-        self._attachment.remove()
+        if self._attachment.is_attached:
+            self._attachment.remove()
+            self._model.train(self._was_training)
         self.store.close()
 
     @property

@@ -15,7 +15,7 @@ initial radius, i the nearest row at distance d = ||q - k_i||, rule ``paper`` is
 Rule ``disjoint`` (the default) keeps what the paper wants (balls of different targets never
 overlap) where the nearest-row test misses it, and is independent of the order of edits:
 
-    new row always; for every row j with other y and d_j < eps + eps_j:
+    new row always; for every row j with other y and d_j < eps0 + eps0_j:
         eps := min(eps, d_j / 2),  eps_j := min(eps_j, d_j / 2)
 
 Differs from the paper: targets are compared by their token ids (the authors' code compares the mean
@@ -127,9 +127,10 @@ class Codebook:
     def _disjoint(self, entry: Entry, distances: Vector) -> Codebook:
         radius = entry.radius
         changed: dict[int, Row] = {}
-        for index in np.flatnonzero(
-            distances < entry.radius + np.array([row.radius for row in self.rows], np.float32)
-        ):
+        # Initial radii decide who meets whom: with current ones the result would depend on which
+        # of two neighbours came first.
+        reach = np.array([max(row.radius, row.entry.radius) for row in self.rows], np.float32)
+        for index in np.flatnonzero(distances < entry.radius + reach):
             row = self.rows[int(index)]
             if row.entry.target == entry.target:
                 continue

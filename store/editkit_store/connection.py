@@ -32,6 +32,10 @@ __all__ = ["DEFAULT_LOCK_WAIT", "Database", "lock_wait_seconds"]
 DEFAULT_LOCK_WAIT = 2.0
 """Seconds to wait for a store that another process holds."""
 
+# Bytes. A small store is a tenth of what it is with DuckDB's default of 256 KiB, and rows of a
+# few kilobytes waste less of each block.
+_BLOCK = "32768"
+
 _HOLDER = re.compile(r"\(PID (\d+)\)")
 _FULL = ("no space left", "disk full", "file too large", "quota exceeded", "out of disk")
 _DENIED = (
@@ -83,11 +87,7 @@ def _translate(error: duckdb.Error, path: Path) -> EditkitError:
             hint="free disk space and run it again; everything acknowledged before is kept",
         )
     if "not a valid duckdb" in low:
-        return NotAStore(
-            f"'{path}' is not a DuckDB file",
-            path=path,
-            hint="name another file with --store, or run `editkit init` to make a new one",
-        )
+        return _not_duckdb(path)
     if any(word in low for word in _DAMAGE):
         return StoreDamaged(
             f"the store '{path}' is damaged: {_first_line(text)}",
@@ -165,6 +165,7 @@ class Database:
             raise StoreUnwritable(
                 f"the store '{path}' is read-only", path=path, hint="check the file's permissions"
             )
+        _check_magic(path)
         deadline = time.monotonic() + (lock_wait_seconds() if wait is None else wait)
         delay = 0.02
         while True:
@@ -191,7 +192,11 @@ class Database:
             StoreUnwritable: No space or no permission.
         """
         with _translated(path):
-            return cls(duckdb.connect(str(path)), path, read_only=False)
+            return cls(
+                duckdb.connect(str(path), config={"default_block_size": _BLOCK}),
+                path,
+                read_only=False,
+            )
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Returns all rows of a query."""
@@ -259,6 +264,30 @@ class Database:
         if self._connection is None:
             raise StoreError(f"the store '{self.path}' is closed", path=self.path)
         return self._connection
+
+
+def _check_magic(path: Path) -> None:
+    """Refuses a file that is not DuckDB's before DuckDB looks at it.
+
+    DuckDB would take a SQLite or Parquet file for one to open with an extension of its own.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError as error:
+        raise StoreUnwritable(
+            f"the store '{path}' cannot be read: {error.strerror}", path=path
+        ) from error
+    if head[8:12] != b"DUCK":
+        raise _not_duckdb(path)
+
+
+def _not_duckdb(path: Path) -> NotAStore:
+    return NotAStore(
+        f"'{path}' is not a DuckDB file",
+        path=path,
+        hint="name another file with --store, or run `editkit init` to make a new one",
+    )
 
 
 def publish(temporary: Path, path: Path) -> None:
