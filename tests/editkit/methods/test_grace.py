@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import literal_grace
+from tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
+
+from editkit.config import GraceConfig
+from editkit.methods import grace
+from editkit.methods.codebook import Entry, fold
+from editkit.payload import GracePayload
+from editkit.prompts import Encoded, Encoder
+from editkit.sites import Site, default_site
+from editkit_store.errors import InvalidRecord
+from editkit_store.records import EditRequest
+
+CASES = [("What is 1+1?", "two"), ("Who?", "Ada"), ("The colour of grass is", "green"), ("x", "yes")]
+
+
+@pytest.fixture(params=[tiny_llama, tiny_gpt2], ids=["llama", "gpt2"])
+def model(request: pytest.FixtureRequest) -> Any:
+    return request.param()
+
+
+def encoded(model: Any, prompt: str, target: str) -> Encoded:
+    return Encoder(model, tiny_tokenizer()).request(EditRequest(prompt=prompt, target=target))
+
+
+def site_of(model: Any) -> Site:
+    return default_site(model)
+
+
+@pytest.mark.parametrize(("prompt", "target"), CASES)
+def test_learning_equals_the_literal_loop_with_full_passes(
+    model: Any, prompt: str, target: str
+) -> None:
+    site, request = site_of(model), encoded(model, prompt, target)
+    # As many steps as it takes to tell, no early stop: the margin cannot be reached.
+    config = GraceConfig(learning_rate=0.05, max_steps=6, margin=1e9, initial_value="random")
+    (learned,) = grace.learn(model, site, [request], config)
+    start = torch.rand(site.width, generator=torch.Generator().manual_seed(0))
+    key, value, loss = literal_grace.learn(
+        model, site.module, request.prompt, request.target, start=start, lr=0.05, steps=learned.steps
+    )
+    torch.testing.assert_close(learned.key, key, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(learned.value, value, rtol=1e-3, atol=2e-3)
+    assert learned.loss == pytest.approx(loss, rel=1e-3)
+
+
+def test_an_edit_learns_the_same_in_a_batch_and_alone(model: Any) -> None:
+    site, config = site_of(model), GraceConfig(learning_rate=0.05, max_steps=5, margin=1e9)
+    requests = [encoded(model, prompt, target) for prompt, target in CASES]
+    together = grace.learn(model, site, requests, config)
+    for request, one in zip(requests, together, strict=True):
+        (alone,) = grace.learn(model, site, [request], config)
+        assert alone.steps == one.steps
+        torch.testing.assert_close(alone.key, one.key, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(alone.value, one.value, rtol=1e-3, atol=2e-3)
+
+
+def test_learning_is_reproducible_and_stops_at_the_margin(model: Any) -> None:
+    site, request = site_of(model), encoded(model, "Who?", "Ada")
+    config = GraceConfig(initial_value="random", seed=7)
+    (first,), (second,) = (grace.learn(model, site, [request], config) for _ in range(2))
+    assert torch.equal(first.value, second.value)
+    assert first.margin > config.margin
+    assert first.steps < config.max_steps
+    (other,) = grace.learn(model, site, [request], config.model_copy(update={"seed": 8}))
+    assert not torch.equal(first.value, other.value)
+
+
+def test_learning_leaves_the_model_exactly_as_it_was(model: Any) -> None:
+    model.train()
+    ids = torch.tensor([[5, 6, 7]])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    grace.learn(model, site_of(model), [encoded(model, "Who?", "Ada")], GraceConfig(max_steps=3))
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert flags == [parameter.requires_grad for parameter in model.parameters()]
+    after = model.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all("forward" not in module.__dict__ for module in model.modules())
+    assert all(not module._forward_hooks for module in model.modules())
+    model.eval()(ids)
+
+
+def test_a_prompt_of_one_token_can_be_edited(model: Any) -> None:
+    request = encoded(model, "x", "green")
+    assert len(request.prompt) == 1
+    (learned,) = grace.learn(model, site_of(model), [request], GraceConfig())
+    assert learned.margin > 0
+
+
+def payload(index: int, key: list[float], radius: float, target: int = 0) -> GracePayload:
+    entry = Entry(f"e{index}", np.asarray(key, np.float32), (target or index,), radius)
+    return GracePayload(entry, np.full(3, index, np.float32), "here")
+
+
+vectors = st.lists(st.floats(-3, 3, width=32), min_size=2, max_size=2)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(vectors, st.floats(0.125, 2, width=32)), max_size=8), vectors)
+def test_the_row_that_fires_is_the_nearest_whose_ball_contains_the_query(
+    rows: list[tuple[list[float], float]], query: list[float]
+) -> None:
+    payloads = {f"e{i}": payload(i, key, radius) for i, (key, radius) in enumerate(rows)}
+    book = fold(p.entry for p in payloads.values())
+    view = grace.GraceView("v1", book, payloads, torch.device("cpu"))
+    if not rows:
+        assert len(view) == 0
+        return
+    (chosen,) = view.select(torch.tensor([query]))
+    balls = [(row.entry.key.tolist(), row.radius) for row in book.rows]
+    distances = [float(np.linalg.norm(np.float32(k) - np.float32(query))) for k, _ in balls]
+    if any(abs(d - r) < 1e-5 for d, (_, r) in zip(distances, balls, strict=True)):
+        return  # within float32 rounding of the edge
+    inside = sorted(d for d, (_, r) in zip(distances, balls, strict=True) if d <= r)
+    if len(inside) > 1 and inside[1] - inside[0] < 1e-5:
+        return  # a tie up to rounding
+    assert chosen == literal_grace.select(balls, query)
+
+
+def test_a_farther_larger_ball_is_found_behind_a_nearer_smaller_one() -> None:
+    # Only the nearest row is looked at in the authors' code, and this query would be missed.
+    payloads = {"e0": payload(0, [0, 0], 0.1, 9), "e1": payload(1, [3, 0], 4.0, 9)}
+    view = grace.GraceView(
+        "v1", fold(p.entry for p in payloads.values()), payloads, torch.device("cpu")
+    )
+    assert view.select(torch.tensor([[0.5, 0.0], [0.05, 0.0], [9.0, 0.0]])) == [1, 0, -1]
+    assert view.values([1, 0], torch.zeros(1, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_a_payload_survives_its_bytes_and_bad_bytes_are_refused() -> None:
+    one = payload(3, [1.5, -2], 0.5)
+    data = one.to_bytes()
+    assert data == one.to_bytes()
+    back = GracePayload.from_bytes(data, edit_id="e3")
+    assert back.entry.edit_id == "e3"
+    assert np.array_equal(back.entry.key, one.entry.key)
+    assert np.array_equal(back.value, one.value)
+    assert (back.entry.target, back.entry.radius, back.site) == ((3,), 0.5, "here")
+    for bad in (b"", b"\x00" * 20, data[:40], data.replace(b"editkit.grace.1", b"editkit.grace.9")):
+        with pytest.raises(InvalidRecord):
+            GracePayload.from_bytes(bad, edit_id="e3")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"radius": 0}, {"radius": -1}, {"learning_rate": 0}, {"max_steps": 0}, {"seed": -1}, {"x": 1}],
+)
+def test_settings_out_of_range_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        GraceConfig.of("default", **bad)
+
+
+def test_the_paper_preset_has_the_published_constants() -> None:
+    paper = GraceConfig.of("paper")
+    assert (paper.radius, paper.learning_rate, paper.max_steps) == (1.0, 1.0, 100)
+    assert (paper.rule, paper.initial_value, paper.margin) == ("paper", "random", 0.0)
+    with pytest.raises(ValueError, match="presets: default, paper"):
+        GraceConfig.of("fast")  # type: ignore[arg-type]
