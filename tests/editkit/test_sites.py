@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny_gpt2, tiny_llama
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertForSequenceClassification,
+    Gemma3TextConfig,
+    MistralConfig,
+    Qwen2Config,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from editkit.errors import UnknownSite, UnsupportedModel
+from editkit.sites import default_site, find_site
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 50, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 6,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [MistralConfig, Qwen2Config, Gemma3TextConfig])
+def test_the_ffn_output_is_found_by_structure(config: Any) -> None:
+    model = AutoModelForCausalLM.from_config(config(**SMALL))
+    site = default_site(model)
+    assert site.path == "model.layers.4.mlp.down_proj"
+    assert (site.block, site.width) == (4, 32)
+
+
+def test_conv1d_layers_count_as_linear() -> None:
+    assert default_site(tiny_gpt2()).path == "transformer.h.2.mlp.c_proj"
+    paper = default_site(tiny_gpt2(), preset="paper")
+    assert (paper.path, paper.width) == ("transformer.h.2.mlp.c_fc", 256)
+
+
+def test_the_common_settings_of_published_models_come_out() -> None:
+    with torch.device("meta"):  # the shapes of the real models, without their weights
+        llama = tiny_llama.__globals__["LlamaForCausalLM"](
+            tiny_llama.__globals__["LlamaConfig"](
+                hidden_size=64, intermediate_size=128, num_hidden_layers=32, num_attention_heads=4,
+                vocab_size=50,
+            )
+        )  # fmt: skip
+    assert default_site(llama).path == "model.layers.27.mlp.down_proj"
+
+
+def test_a_site_can_be_written_with_brackets() -> None:
+    assert find_site(tiny_llama(), "model.layers[1].mlp.up_proj").path == "model.layers.1.mlp.up_proj"
+
+
+def test_an_unknown_path_names_close_matches() -> None:
+    with pytest.raises(UnknownSite, match="there is no module") as caught:
+        find_site(tiny_llama(), "model.layers.2.mlp.down_prj")
+    assert caught.value.matches[0] == "model.layers.2.mlp.down_proj"
+    assert "did you mean" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("model.norm", "is not inside one of the decoder blocks"), ("model.layers.2.mlp", "not a lin")],
+)
+def test_a_module_that_cannot_be_a_site_is_refused(path: str, message: str) -> None:
+    with pytest.raises(UnknownSite, match=message):
+        find_site(tiny_llama(), path)
+
+
+def test_models_that_are_not_decoder_only_are_refused_by_name() -> None:
+    t5 = T5ForConditionalGeneration(
+        T5Config(vocab_size=50, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
+    )
+    bert = BertForSequenceClassification(
+        BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                   intermediate_size=64)
+    )  # fmt: skip
+    with pytest.raises(UnsupportedModel, match="T5ForConditionalGeneration is not a decoder-only"):
+        default_site(t5)
+    with pytest.raises(UnsupportedModel, match="no list|not a decoder-only"):
+        default_site(bert)
