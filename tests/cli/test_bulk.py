@@ -114,7 +114,7 @@ def test_a_malformed_first_line_is_seen_before_a_model_is_loaded(sh, folder):
 
 
 def test_a_line_that_is_not_utf8_is_malformed(sh, folder):
-    (folder / "edits.jsonl").write_bytes(b'{"prompt": "caf\xe9", "target": "x"}\n')
+    (folder / "edits.jsonl").write_bytes(b'{"prompt": "\xe9t\xe9", "target": "x"}\n')
     ran = sh("add", "--from", "edits.jsonl")
     assert ran.code == 1
     assert "line 1" in ran.stderr

@@ -195,6 +195,16 @@ def test_replay_to_an_unknown_version_is_refused(sh, edited, other_model):
     assert "there is no version 'v7'" in ran.stderr
 
 
+def test_an_interrupted_replay_says_how_to_go_on(sh, edited, other_model, monkeypatch):
+    def interrupted(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("editkit.kit.Kit.replay", interrupted)
+    ran = sh("replay", "--model", other_model)
+    assert (ran.code, ran.stdout) == (130, "")
+    assert f"from here: editkit replay --model {other_model}" in ran.stderr
+
+
 def test_the_store_remembers_the_model_of_the_first_edit(sh, edited, model, monkeypatch):
     monkeypatch.delenv("EDITKIT_MODEL")
     assert sh("status", "--json").json["model"] == model

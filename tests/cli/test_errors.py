@@ -158,7 +158,7 @@ def test_quiet_never_hides_an_error(sh, folder):
 
 
 def test_text_that_is_not_utf8_is_wrong_usage(process, folder):
-    ran = process("add", "--prompt", b"caf\xe9", "--target", "x")
+    ran = process("add", "--prompt", b"\xe9t\xe9", "--target", "x")
     assert (ran.code, ran.stdout) == (2, "")
     assert "the text is not valid UTF-8" in ran.stderr
 

@@ -1,0 +1,61 @@
+# Two commands do everything on a machine with Python >= 3.11 and make:
+#   make demo   installs, fetches the default model, runs the main job
+#   make test   installs, runs all tests
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+TREES  := editkit store cli tests examples benchmarks
+
+.PHONY: help demo test test-fast lint types format bench clean
+
+help:
+	@echo "make demo       install, fetch the default model, correct it, look at the history"
+	@echo "make test       install, run all tests (real models included)"
+	@echo "make test-fast  the tests that need no model"
+	@echo "make lint types format bench clean"
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "editkit needs Python 3.11 or newer; say which with: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The package is installed in editable form, so only a change of what it needs installs again.
+$(VENV)/.editkit: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing editkit into $(VENV) (the first time takes a minute or two) ..."
+	$(PIP) -e '.[cpu]'
+	@touch $@
+
+$(VENV)/.editkit-dev: $(VENV)/.editkit
+	@echo "Installing what development needs ..."
+	$(PIP) -e '.[cpu,dev]'
+	@touch $@
+
+demo: $(VENV)/.editkit
+	@PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh
+
+test: $(VENV)/.editkit-dev
+	@$(BIN)/editkit models pull smollm2-135m --quiet >/dev/null
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.editkit-dev
+	$(BIN)/python -m pytest -m "not real and not slow"
+
+lint: $(VENV)/.editkit-dev
+	$(BIN)/ruff check $(TREES)
+	$(BIN)/ruff format --check $(TREES)
+	$(BIN)/codespell $(TREES) README.md CHANGELOG.md
+
+types: $(VENV)/.editkit-dev
+	$(BIN)/mypy
+
+format: $(VENV)/.editkit-dev
+	$(BIN)/ruff check --fix $(TREES)
+	$(BIN)/ruff format $(TREES)
+
+bench: $(VENV)/.editkit-dev
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/first_edits.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

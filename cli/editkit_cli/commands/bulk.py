@@ -1,0 +1,156 @@
+"""Many edits from a file: one transaction each, so that a run can stop anywhere and go on."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shlex
+from collections.abc import Iterator
+from typing import Literal
+
+from editkit_cli.interrupts import keeping
+from editkit_cli.options import Settings
+from editkit_cli.session import open_kit
+from editkit_store.errors import InvalidRequest
+from editkit_store.records import Added, MethodName
+
+__all__ = ["add_file"]
+
+
+def add_file(
+    settings: Settings,
+    source: str,
+    *,
+    method: MethodName | None,
+    reason: str | None,
+    author: str | None,
+    preset: Literal["default", "paper"],
+    on_failure: Literal["record", "keep"],
+) -> int:
+    """Adds the edits of a JSON lines file and prints what became of each.
+
+    Args:
+        settings: The shared options.
+        source: Path of the file; ``-`` for standard input.
+        method: For lines that name none.
+        reason: Why, for the history. It does not enter the edits, so that a run with another one
+            still skips what is done.
+        author: Who, likewise.
+        preset: Constants of the methods.
+        on_failure: What becomes of an edit that does not verify.
+
+    Returns:
+        How many did not verify.
+
+    Raises:
+        MalformedLine: A line holds no edit, or one that cannot be made; the lines before it are
+            done.
+    """
+    from editkit.requests import read_requests
+
+    run = _Run(settings)
+    try:
+        with keeping(run.kept):
+            lines = read_requests(source, method=method)
+            first = next(lines, None)  # a bad first line shows before a model is loaded
+            if first is None:
+                settings.out.warning(f"there are no edits in '{source}'")
+            else:
+                how = settings.provenance(author=author, reason=reason)
+                with open_kit(settings, preset=preset, provenance=how) as kit, run.bar(source):
+                    for number, request in itertools.chain([first], lines):
+                        if kit.store.has_request(request):
+                            run.skip()
+                            continue
+                        with _blamed_on(source, number):
+                            run.take(kit.add_request(request, on_failure=on_failure))
+    finally:
+        run.report()
+    return run.failed
+
+
+class _Run:
+    """What became of the lines so far."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._out = settings.out
+        self._progress = settings.out.progress()
+        self._results: list[Added] = []
+        self._skipped = 0
+        self._again = shlex.join(["editkit", *settings.argv])
+        self.failed = 0
+
+    def kept(self) -> str:
+        """Returns what an interrupted run leaves behind, and how to go on."""
+        done = len(self._results) - self.failed
+        edits = f"{done} new edit{'' if done == 1 else 's'}"
+        return f"{edits} in the history; the same command goes on from here: {self._again}"
+
+    @contextlib.contextmanager
+    def bar(self, source: str) -> Iterator[None]:
+        """Shows the progress through the lines."""
+        self._progress.start("Adding edits", _count_lines(source), "edits")
+        try:
+            yield
+        finally:
+            self._progress.done()
+
+    def skip(self) -> None:
+        """Counts a line that is in the history already."""
+        self._skipped += 1
+        self._progress.advance(1)
+
+    def take(self, added: Added) -> None:
+        """Counts a finished edit; prints it, unless a JSON list is to hold them all."""
+        self._results.append(added)
+        self.failed += not added.verified
+        out = self._out
+        if out.as_lines or not out.as_json:
+            out.result(added, lambda: out.text(_line(added)))
+        self._progress.advance(1)
+
+    def report(self) -> None:
+        """Prints the list and the summary, however the run ended."""
+        if self._out.as_json and not self._out.as_lines:
+            self._out.result(self._results, lambda: None)
+        done = len(self._results) - self.failed
+        self._out.status(
+            f"{done} verified, {self.failed} not verified, "
+            f"{self._skipped} skipped (in the history already)"
+        )
+
+
+def _line(added: Added) -> str:
+    from editkit_cli.tables import clean, short_digest
+
+    verified = "verified" if added.verified else "FAILED  "
+    said = "" if added.verified else f", not '{clean(added.answer)}'"
+    return (
+        f"{added.version:<6} {verified} {added.seconds:5.1f} s  {short_digest(added.edit.id)}  "
+        f"{clean(added.edit.prompt)} → {clean(added.edit.target)}{said}"
+    )
+
+
+@contextlib.contextmanager
+def _blamed_on(source: str, number: int) -> Iterator[None]:
+    """Adds the line's number to what is wrong with the edit in it."""
+    try:
+        yield
+    except InvalidRequest as error:
+        from editkit.errors import MalformedLine
+
+        where = "standard input" if source == "-" else source
+        raise MalformedLine(
+            f"{where}, line {number}: {error}",
+            path=source,
+            line=number,
+            hint=error.hint
+            or "correct the line and give the same command again; what is done is skipped",
+        ) from error
+
+
+def _count_lines(source: str) -> int | None:
+    if source == "-":
+        return None
+    with open(source, "rb") as file:
+        return sum(1 for line in file if line.strip())

@@ -1,0 +1,247 @@
+"""What happened, and moving about in it. None of these commands loads a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+
+from editkit_cli.group import command
+from editkit_cli.options import Settings, provenance_options
+from editkit_cli.output import Output
+from editkit_cli.tables import Column, short_digest
+from editkit_store import Store, open_store
+from editkit_store.records import Diff, Edit, LogEntry, Shown, ViewChanged
+
+__all__ = ["diff", "log", "redo", "revert", "rollback", "show", "tag", "undo"]
+
+LOG_COLUMNS = (
+    Column("version", style="bold"),
+    Column("operation"),
+    Column("edit", style="cyan"),
+    Column("what", flexible=True),
+    Column("status"),
+    Column("by"),
+    Column("time", style="dim"),
+    Column("tags", style="green"),
+)
+
+
+@command(
+    "log",
+    example="editkit log -n 5\neditkit log --json",
+    shared=("store", "json", "nl", "quiet"),
+)
+@click.option("-n", "--limit", type=click.IntRange(min=1), metavar="N", help="At most so many")
+@click.option("--at", metavar="V", help="The log as it stood at this version: v3, @-, a tag")
+def log(settings: Settings, limit: int | None, at: str | None) -> None:
+    """List the operations, newest first.
+
+    In the table, @ marks the current version.
+    """
+    with open_store(settings.path) as store:
+        entries = store.log(limit=limit, at=at)
+        current = store.version()
+        origin = limit is None or len(entries) < limit  # the list goes back to the beginning
+        tags = [name for name, number in store.history.tags().items() if number == 0]
+    out = settings.out
+    out.result(entries, lambda: _draw_log(out, entries, current, tags if origin else None))
+
+
+def _draw_log(out: Output, entries: list[LogEntry], current: str, tags: list[str] | None) -> None:
+    rows: list[tuple[str, ...]] = [
+        (
+            _marked(entry.version, entry.changed and entry.version == current),
+            entry.operation,
+            short_digest(entry.edit_id or ""),
+            _what(entry),
+            "" if entry.status in (None, "active") else str(entry.status),
+            entry.author or "",
+            f"{entry.time.astimezone():%Y-%m-%d %H:%M}",
+            ", ".join(entry.tags),
+        )
+        for entry in entries
+    ]
+    if tags is not None:
+        first = (_marked("v0", current == "v0"), "", "", "the model as it came")
+        rows.append((*first, "", "", "", ", ".join(tags)))
+    out.table(LOG_COLUMNS, rows)
+
+
+def _marked(version: str, is_current: bool) -> str:
+    return f"{'@' if is_current else ' '} {version}"
+
+
+def _what(entry: LogEntry) -> str:
+    said = f"{entry.prompt} → {entry.target}" if entry.prompt is not None else ""
+    if entry.operation == "add":
+        return said
+    return said if entry.operation == "revert" else entry.detail
+
+
+@command("show", example="editkit show v3\neditkit show @-\neditkit show 1f3a0c7e91b2")
+@click.argument("version", metavar="V")
+def show(settings: Settings, version: str) -> None:
+    """Show one version in full.
+
+    V is a version (v3, @, @-), a tag, or the id of an edit, which shows the version that added it.
+    """
+    with open_store(settings.path) as store:
+        shown = store.show(version)
+    out = settings.out
+    out.result(shown, lambda: _draw_shown(out, shown))
+
+
+def _draw_shown(out: Output, shown: Shown) -> None:
+    rows = [("version", shown.version), ("tags", ", ".join(shown.tags))]
+    if shown.operation is not None:
+        did = f"{shown.operation.operation} {shown.operation.detail}"
+        rows += [("operation", did), ("time", f"{shown.operation.time.astimezone():%c %Z}")]
+    if shown.provenance is not None:
+        who = shown.provenance
+        rows += [("by", who.author or ""), ("reason", who.reason or "")]
+        rows += [("command", who.command or ""), ("tool", who.tool or "")]
+    if shown.edit is not None:
+        rows += [("edit", f"{short_digest(shown.edit.id)} ({shown.edit.status} now)")]
+        rows += [("method", f"{shown.edit.method}, {shown.edit.kind}")]
+        rows += [("prompt", shown.edit.prompt), ("target", shown.edit.target)]
+        rows += [("rephrase", rephrase) for rephrase in shown.edit.rephrases]
+    for artifact in shown.artifacts:
+        verified = "verified" if artifact.verified else "not verified"
+        rows.append(
+            ("learned by", f"{artifact.model} [{short_digest(artifact.fingerprint)}], {verified}")
+        )
+    rows.append(("view", _count(shown.view)))
+    out.fields(*rows)
+    if shown.edits:
+        out.text("")
+        _draw_edits(out, [("", edit) for edit in shown.edits])
+
+
+def _draw_edits(out: Output, edits: list[tuple[str, Edit]]) -> None:
+    out.table(
+        (Column(""), Column("edit", style="cyan"), Column("prompt", flexible=True),
+         Column("target", flexible=True), Column("method")),
+        [
+            (mark, short_digest(edit.id), edit.prompt, edit.target, edit.method)
+            for mark, edit in edits
+        ],
+    )  # fmt: skip
+
+
+def _count(edits: int) -> str:
+    return f"{edits} active edit{'' if edits == 1 else 's'}"
+
+
+@command("diff", example="editkit diff v1 v3\neditkit diff prod")
+@click.argument("before", metavar="A", default="@-")
+@click.argument("after", metavar="B", default="@")
+def diff(settings: Settings, before: str, after: str) -> None:
+    """Compare two versions: edits, codebook and adaptor weights.
+
+    A is the version before the current one unless given, B the current one.
+    """
+    with open_store(settings.path) as store:
+        # Names are checked first: they need no numpy, the comparison of artifacts does.
+        for name in (before, after):
+            store.history.resolve(name)
+        from editkit import compare
+
+        found = compare.diff(store, before, after)
+    out = settings.out
+    out.result(found, lambda: _draw_diff(out, found))
+
+
+def _draw_diff(out: Output, found: Diff) -> None:
+    out.text(f"from {found.from_} to {found.to}")
+    edits = [("+", edit) for edit in found.added] + [("-", edit) for edit in found.removed]
+    if edits:
+        _draw_edits(out, edits)
+    else:
+        out.text("the same edits are active")
+    book = found.codebook
+    out.text(
+        f"codebook: {book.added} added, {book.removed} removed, "
+        f"{book.radius_changed} with another radius"
+    )
+    if book.changed_rows:
+        out.table(
+            (Column("edit", style="cyan"), Column("radius before", right=True),
+             Column("after", right=True)),
+            [
+                (short_digest(row.edit_id), f"{row.before:.4g}", f"{row.after:.4g}")
+                for row in book.changed_rows
+            ],
+        )  # fmt: skip
+    if book.missing:
+        out.status(
+            f"not learned by this model: {', '.join(short_digest(one) for one in book.missing)}"
+        )
+    if found.adaptors:
+        out.table(
+            (Column("adaptor"), Column("weight change (L2)", right=True)),
+            [(one.layer, f"{one.delta_norm:.4g}") for one in found.adaptors],
+        )
+
+
+@command("rollback", example="editkit rollback v2\neditkit rollback prod --reason 'bad batch'")
+@click.argument("version", metavar="V")
+@provenance_options
+def rollback(settings: Settings, version: str, reason: str | None, author: str | None) -> None:
+    """Make the edits of an older version the active ones again.
+
+    This makes a new version, so it can itself be taken back: nothing is lost.
+    """
+    how = settings.provenance(author=author, reason=reason)
+    _change(settings, lambda store: store.rollback(version, provenance=how))
+
+
+@command("revert", example="editkit revert 1f3a0c7e91b2 --reason 'the source was wrong'")
+@click.argument("edit_id", metavar="EDIT_ID")
+@provenance_options
+def revert(settings: Settings, edit_id: str, reason: str | None, author: str | None) -> None:
+    """Take back one edit; later ones stay.
+
+    EDIT_ID may be shortened as long as it stays unique.
+    """
+    how = settings.provenance(author=author, reason=reason)
+    _change(settings, lambda store: store.revert(edit_id, provenance=how))
+
+
+@command("undo", example="editkit undo")
+@provenance_options
+def undo(settings: Settings, reason: str | None, author: str | None) -> None:
+    """Take back the last change; once more goes one further back."""
+    how = settings.provenance(author=author, reason=reason)
+    _change(settings, lambda store: store.undo(provenance=how))
+
+
+@command("redo", example="editkit undo\neditkit redo")
+@provenance_options
+def redo(settings: Settings, reason: str | None, author: str | None) -> None:
+    """Take back the last undo."""
+    how = settings.provenance(author=author, reason=reason)
+    _change(settings, lambda store: store.redo(provenance=how))
+
+
+def _change(settings: Settings, act: Callable[[Store], ViewChanged]) -> None:
+    with open_store(settings.path, write=True) as store:
+        changed = act(store)
+    out = settings.out
+    out.status(f"{changed.operation}: {changed.detail}; now at {changed.version}")
+    out.result(changed, lambda: out.text(f"{changed.version}, {_count(changed.view)}"))
+
+
+@command("tag", example="editkit tag v3 prod\neditkit tag @ before-import")
+@click.argument("version", metavar="V")
+@click.argument("name", metavar="NAME")
+@provenance_options
+def tag(
+    settings: Settings, version: str, name: str, reason: str | None, author: str | None
+) -> None:
+    """Name a version; a name in use moves there."""
+    how = settings.provenance(author=author, reason=reason)
+    with open_store(settings.path, write=True) as store:
+        tagged = store.tag(version, name, provenance=how)
+    out = settings.out
+    out.result(tagged, lambda: out.text(f"{tagged.version} is '{tagged.tag}'"))

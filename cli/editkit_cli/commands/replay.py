@@ -1,0 +1,89 @@
+"""Moving a history to another model, or back to life on the one that learned it."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+import click
+from click.core import ParameterSource
+
+from editkit_cli.group import command
+from editkit_cli.interrupts import keeping
+from editkit_cli.options import METHODS, Settings, provenance_options
+from editkit_cli.session import check_store, open_kit
+from editkit_cli.tables import Column, short_digest
+
+if TYPE_CHECKING:
+    from editkit_cli.output import Output
+    from editkit_store.records import MethodName, Replayed
+
+__all__ = ["replay"]
+
+SOME_FAILED = 3
+"""Exit code when the model did not learn every edit."""
+
+
+@command(
+    "replay",
+    example="editkit replay history.db --model gemma3-270m\neditkit replay --model gpt2 --to prod",
+    shared=("store", "model", "json", "quiet"),
+)
+@click.argument("history", metavar="[HISTORY]", required=False)
+@click.option("--to", metavar="V", help="Replay up to this version  [default: @]")
+@click.option("--method", type=click.Choice(METHODS), help="Learn with this method instead")
+@provenance_options
+def replay(
+    settings: Settings,
+    history: str | None,
+    to: str | None,
+    method: MethodName | None,
+    reason: str | None,
+    author: str | None,
+) -> int:
+    """Bring the active edits of a history to a model.
+
+    What this model learned before is restored without training; the rest is learned again. Each
+    edit is stored as it is learned: an interrupted replay goes on when it is started again.
+
+    Exits with 3 when the model did not learn every edit.
+    """
+    if history is not None:
+        _use_store(settings, history)
+    check_store(settings, to)
+    out = settings.out
+    how = settings.provenance(author=author, reason=reason)
+    again = shlex.join(["editkit", *settings.argv])
+    kept = f"what was learned so far is stored; the same command goes on from here: {again}"
+    with keeping(lambda: kept), open_kit(settings, missing="skip", provenance=how) as kit:
+        done = kit.replay(to=to, method=method, progress=out.progress())
+    out.result(done, lambda: _draw_replayed(out, done))
+    return SOME_FAILED if done.failed else 0
+
+
+def _use_store(settings: Settings, history: str) -> None:
+    """Takes the positional store, unless an option names another one."""
+    if settings.was_flagged("store") and settings.store != history:
+        raise click.UsageError(f"'{history}' and --store '{settings.store}' name two stores")
+    settings.take("store", history, ParameterSource.COMMANDLINE)
+
+
+def _draw_replayed(out: Output, done: Replayed) -> None:
+    out.fields(
+        ("model", f"{done.model} [{short_digest(done.fingerprint)}]"),
+        ("version", done.version),
+        ("restored", str(done.restored)),
+        ("learned", str(done.learned)),
+        ("failed", str(done.failed)),
+        ("seconds", f"{done.seconds:.1f}"),
+    )
+    if done.failures:
+        out.table(
+            (Column("failed edit", style="red"), Column("prompt", flexible=True),
+             Column("target", flexible=True), Column("answer", flexible=True),
+             Column("reason", flexible=True)),
+            [
+                (short_digest(one.edit_id), one.prompt, one.target, one.answer, one.reason)
+                for one in done.failures
+            ],
+        )  # fmt: skip

@@ -1,0 +1,29 @@
+"""Ctrl-C: recognising it, and saying what an interrupted command leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+__all__ = ["is_interrupt", "keeping"]
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Returns whether an exception is a Ctrl-C, in whatever guise.
+
+    DuckDB reports one that reaches it in the middle of a query as a ``RuntimeError``.
+    """
+    return isinstance(error, KeyboardInterrupt) or (
+        isinstance(error, RuntimeError) and "query interrupted" in str(error).lower()
+    )
+
+
+@contextlib.contextmanager
+def keeping(kept: Callable[[], str]) -> Iterator[None]:
+    """Lets an interrupt of the body say what is kept; the error boundary prints it."""
+    try:
+        yield
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if not is_interrupt(error):
+            raise
+        raise KeyboardInterrupt(kept()) from None

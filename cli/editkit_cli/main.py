@@ -1,0 +1,65 @@
+"""The entry point: global options, and the table of commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from editkit_cli.group import RootGroup
+from editkit_cli.options import shared_options
+from editkit_cli.output import Output
+
+__all__ = ["COMMANDS", "cli", "main"]
+
+COMMANDS = {
+    "init": "editkit_cli.commands.maintain:init",
+    "add": "editkit_cli.commands.edit:add",
+    "generate": "editkit_cli.commands.edit:generate",
+    "explain": "editkit_cli.commands.edit:explain",
+    "log": "editkit_cli.commands.history:log",
+    "show": "editkit_cli.commands.history:show",
+    "status": "editkit_cli.commands.maintain:status",
+    "diff": "editkit_cli.commands.history:diff",
+    "rollback": "editkit_cli.commands.history:rollback",
+    "revert": "editkit_cli.commands.history:revert",
+    "undo": "editkit_cli.commands.history:undo",
+    "redo": "editkit_cli.commands.history:redo",
+    "tag": "editkit_cli.commands.history:tag",
+    "replay": "editkit_cli.commands.replay:replay",
+    "models": "editkit_cli.commands.models:models",
+}
+
+
+def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        from editkit_cli import __version__
+
+        Output().text(f"editkit {__version__}")
+        context.exit()
+
+
+@click.group(
+    cls=RootGroup,
+    members=COMMANDS,
+    help="Correct a language model while it runs, and keep every correction in one DuckDB file",
+    epilog="Exit codes: 0 done, 1 a known error, 2 wrong usage, 3 checked and the answer is no.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version of editkit",
+)
+@shared_options("store", "model", "json", "quiet")
+def cli(_settings: Any) -> None:
+    """The root of all commands."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs ``editkit`` on a command line (by default the process's own) and exits."""
+    cli.main(args=None if argv is None else list(argv), prog_name="editkit")
