@@ -9,6 +9,7 @@ again. Data: `zsre.jsonl` in the folder EDITKIT_DATA, by default `../shared/data
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import tempfile
@@ -30,9 +31,8 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--preset", default="default", choices=["default", "paper"])
     asked: Any = parser.parse_args()
-    requests = [
-        request for _, (_, request) in zip(range(asked.count), read_requests(asked.data), strict=False)
-    ]
+    lines = itertools.islice(read_requests(asked.data), asked.count)
+    requests = [request for _, request in lines]
     with (
         tempfile.TemporaryDirectory() as work,
         editkit.open(Path(work) / "h.db", model=asked.model, preset=asked.preset) as kit,

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
 
-from editkit import compare
+from editkit import compare, replay
 from editkit.config import GraceConfig
+from editkit.correcting import Corrector, OnFailure
 from editkit.explain import explained
-from editkit.generation import Generated, Generator
+from editkit.generation import Generator
 from editkit.hooks import Attachment
-from editkit.learning import Learner, Outcome
+from editkit.learning import Learner
 from editkit.methods import grace
 from editkit.models.load import LoadedModel
-from editkit.models.progress import Progress, SilentProgress
-from editkit.prompts import Encoded, Encoder
-from editkit.replay import BATCH, learn_batch
+from editkit.models.progress import Progress
+from editkit.prompts import Encoder
 from editkit.requests import build_request
 from editkit.sites import Site
 from editkit.views import Views
 from editkit_store import Store
 from editkit_store.errors import InvalidRequest
-from editkit_store.history import prompt_digest
 from editkit_store.records import (
     Added,
     Diff,
-    Edit,
     EditKind,
     EditRequest,
     Explanation,
@@ -41,28 +35,15 @@ from editkit_store.records import (
     MethodName,
     Provenance,
     Replayed,
-    ReplayFailure,
     Shown,
     Status,
     Tagged,
     ViewChanged,
 )
-from editkit_store.versions import format_version
 
 __all__ = ["Kit", "OnFailure"]
 
-OnFailure = str
-"""``record`` (log the failed attempt, leave the model as it was) or ``keep`` (make it active)."""
-
 ChatLike = Sequence[Message | Mapping[str, str]]
-
-
-@dataclass(frozen=True)
-class _Pending:
-    """A request on its way into the history."""
-
-    request: EditRequest
-    encoded: Encoded
 
 
 class Kit:
@@ -118,6 +99,9 @@ class Kit:
             encoder=self._encoder,
             generator=self._generator,
             views=self._views,
+        )
+        self._corrector = Corrector(
+            store, self._learner, self._views, self._attachment, self._settings
         )
 
     def __enter__(self) -> Kit:
@@ -242,68 +226,10 @@ class Kit:
         Raises:
             As ``add``, before anything is learned where a request itself is to blame.
         """
-        if on_failure not in ("record", "keep"):
-            raise ValueError(f"on_failure is 'record' or 'keep', not '{on_failure}'")
-        checked = [build_request(request) for request in requests]
-        pending = [_Pending(request, self._learner.encode(request)) for request in checked]
-        told = progress or SilentProgress()
-        results: list[Added] = []
         with self._writing:
-            told.start("Learning edits", len(pending), "edits")
-            try:
-                for at in range(0, len(pending), BATCH):
-                    batch = pending[at : at + BATCH]
-                    # What the model says before: asked together, on the view before the batch.
-                    before = self._before([item.encoded for item in batch])
-                    learned = self._learner.learn([item.encoded for item in batch])
-                    for item, value, said in zip(batch, learned, before, strict=True):
-                        results.append(self._commit(item, value, said, on_failure == "keep"))
-                        told.advance(1)
-            finally:
-                told.done()
-        return results
-
-    def _before(self, requests: Sequence[Encoded]) -> list[Generated]:
-        limit = max((len(request.target) for request in requests), default=0) + 4
-        prompts = [request.prompt for request in requests]
-        return self._generator.run(prompts, max_new_tokens=limit)
-
-    def _commit(self, item: _Pending, learned: Any, before: Generated, keep: bool) -> Added:
-        history = self.store.history
-        current = history.current()
-        edit = self.store.prepare(item.request)
-        older = set(history.same_prompt(prompt_digest(edit), current))
-        among = [e for e in history.active_ids(current) if e not in older] + [edit.id]
-        outcome: Outcome = self._learner.verify(
-            edit,
-            item.encoded,
-            learned,
-            among=among,
-            version=format_version(current + 1),
-            keep=keep,
-        )
-        operation, edit = self.store.add(
-            edit,
-            artifact=outcome.artifact,
-            payload=outcome.payload,
-            activate=outcome.artifact.usable,
-            provenance=self.provenance,
-            settings=self._settings(),
-        )
-        if operation.changed:
-            # The truth is written; now the running model follows, by one assignment.
-            self._views.keep(operation.version, outcome.view)
-            self._attachment.view = outcome.view
-        return Added(
-            version=format_version(operation.version),
-            verified=outcome.artifact.verified,
-            seconds=outcome.seconds,
-            edit=edit,
-            before=before.text,
-            answer=outcome.answer,
-            steps=outcome.steps,
-            supersedes=tuple(operation.detail["supersedes"]),
-        )
+            return self._corrector.add_many(
+                requests, on_failure=on_failure, provenance=self.provenance, progress=progress
+            )
 
     # Asking -----------------------------------------------------------------------------------
 
@@ -528,57 +454,19 @@ class Kit:
         Raises:
             UnknownVersion: ``to`` names none.
         """
-        started = time.monotonic()
-        told = progress or SilentProgress()
         with self._writing:
-            history = self.store.history
-            version = history.current() if to is None else history.resolve(to)
-            edits = [e for e in history.active(version) if method in (None, e.method)]
-            have = self.store.artifacts.on_model([edit.id for edit in edits], self.fingerprint)
-            # Attempts that failed are made again: settings or versions may have changed.
-            wanted = [edit for edit in edits if edit.id not in have or not have[edit.id].usable]
-            failures = self._learn_missing(wanted, edits, format_version(version), told)
-            counts = {
-                "restored": len(edits) - len(wanted),
-                "learned": len(wanted) - len(failures),
-                "failed": len(failures),
-            }
-            operation = self.store.record_replay(
-                version,
-                fingerprint=self.fingerprint,
-                detail={**counts, "model": self.name},
+            result = replay.run(
+                self.store,
+                self._learner,
+                to=to,
+                method=method,
                 provenance=self.provenance,
                 settings=self._settings(),
+                progress=progress,
             )
             self._views.forget()
-            self._attachment.view = self._views.at(history.current())
-        return Replayed(
-            model=self.name,
-            fingerprint=self.fingerprint,
-            **counts,
-            seconds=time.monotonic() - started,
-            version=format_version(operation.version),
-            failures=tuple(failures),
-        )
-
-    def _learn_missing(
-        self, wanted: Sequence[Edit], edits: Sequence[Edit], version: str, told: Progress
-    ) -> list[ReplayFailure]:
-        failures: list[ReplayFailure] = []
-        order = [edit.id for edit in edits]
-        if not wanted:
-            return failures
-        told.start("Learning edits", len(wanted), "edits")
-        try:
-            for at in range(0, len(wanted), BATCH):
-                batch = wanted[at : at + BATCH]
-                failures += learn_batch(
-                    self.store, self._learner, batch, order=order, version=version
-                )
-                told.advance(len(batch))
-        finally:
-            told.done()
-        return failures
+            self._attachment.view = self._views.at(self.store.history.current())
+        return result
 
     def _changed(self, act: Callable[[], ViewChanged]) -> ViewChanged:
         with self._writing:
@@ -604,11 +492,3 @@ def _messages(chat: ChatLike) -> list[Message]:
         raise InvalidRequest(
             "a chat is a list of messages with 'role' and 'content'", field="chat"
         ) from error
-
-
-def remembered_name(spec: Any) -> str | None:
-    """Returns the name by which a later process can load the same model, if there is one."""
-    if not isinstance(spec, str | os.PathLike):
-        return None
-    path = Path(spec).expanduser()
-    return str(path.resolve()) if path.exists() else str(spec)

@@ -48,7 +48,12 @@ class Outcome:
 
 
 class Learner:
-    """Learns edits on one model at one site, and verifies them by free generation."""
+    """Learns edits on one model at one site, and verifies them by free generation.
+
+    Attributes:
+        name: Name that the model was loaded by.
+        fingerprint: The model's identity.
+    """
 
     def __init__(
         self,
@@ -63,8 +68,8 @@ class Learner:
         views: Views,
     ) -> None:
         self._model = model
-        self._name = name
-        self._fingerprint = fingerprint
+        self.name = name
+        self.fingerprint = fingerprint
         self._site = site
         self._config = config
         self._encoder = encoder
@@ -149,10 +154,13 @@ class Learner:
         """Returns the artifact of an edit that this model could not even try."""
         return self._artifact(edit.id, False, False, None, {"reason": reason})
 
-    def answer(self, request: Encoded, view: GraceView | None = None) -> Generated:
-        """Returns what the model says now, for about the length of the target."""
-        limit = len(request.target) + _SLACK
-        return self._generator.run([request.prompt], view=view, max_new_tokens=limit)[0]
+    def answers(
+        self, requests: Sequence[Encoded], view: GraceView | None = None
+    ) -> list[Generated]:
+        """Returns what the model says (now, or on a view), for about the length of the targets."""
+        limit = max((len(request.target) for request in requests), default=0) + _SLACK
+        prompts = [request.prompt for request in requests]
+        return self._generator.run(prompts, view=view, max_new_tokens=limit)
 
     def _tried(
         self, payload: GracePayload, encoded: Encoded, among: Sequence[str], version: str
@@ -165,7 +173,7 @@ class Learner:
             *self._views.payloads(among[at + 1 :]),
         ]
         view = self._views.folded(payloads, version)
-        return view, self.answer(encoded, view)
+        return view, self.answers([encoded], view)[0]
 
     def _payload(
         self, edit: Edit, encoded: Encoded, value: LearnedValue, *, owns_row: bool
@@ -190,8 +198,8 @@ class Learner:
     ) -> Artifact:
         return Artifact(
             edit_id=edit_id,
-            fingerprint=self._fingerprint,
-            model=self._name,
+            fingerprint=self.fingerprint,
+            model=self.name,
             method="grace",
             verified=verified,
             usable=usable,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from editkit.config import GraceConfig, PresetName
-from editkit.kit import Kit, remembered_name
+from editkit.kit import Kit
 from editkit.models.aliases import DEFAULT_MODEL
 from editkit.models.load import ModelSpec, load_model
 from editkit.models.progress import Progress
@@ -80,7 +80,7 @@ def open(  # noqa: A001  (the name that design and users want: editkit.open, lik
             loaded,
             site=site,
             config=config,
-            remembered=remembered_name(spec),
+            remembered=_remembered_name(spec),
             skip_missing=missing == "skip",
             provenance=_provenance(provenance),
         )
@@ -106,3 +106,11 @@ def _provenance(given: Provenance | None) -> Provenance:
 
     given = given or Provenance()
     return given.model_copy(update={"tool": given.tool or f"editkit {__version__}"})
+
+
+def _remembered_name(spec: Any) -> str | None:
+    """Returns the name by which a later process can load the same model, if there is one."""
+    if not isinstance(spec, str | os.PathLike):
+        return None
+    path = Path(spec).expanduser()
+    return str(path.resolve()) if path.exists() else str(spec)

@@ -7,35 +7,86 @@ from there when it is run again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 
 from editkit.learning import Learner
+from editkit.models.progress import Progress, SilentProgress
 from editkit.prompts import Encoded
 from editkit_store import Store
 from editkit_store.errors import EditkitError
-from editkit_store.records import Artifact, Edit, ReplayFailure
+from editkit_store.records import (
+    Artifact,
+    Edit,
+    MethodName,
+    Provenance,
+    Replayed,
+    ReplayFailure,
+)
+from editkit_store.versions import format_version
 
-__all__ = ["BATCH", "learn_batch"]
+__all__ = ["BATCH", "run"]
 
 BATCH = 8
 """Edits learned together and committed together."""
 
 
-def learn_batch(
-    store: Store, learner: Learner, batch: Sequence[Edit], *, order: Sequence[str], version: str
+def run(
+    store: Store,
+    learner: Learner,
+    *,
+    to: str | None,
+    method: MethodName | None,
+    provenance: Provenance,
+    settings: Mapping[str, str],
+    progress: Progress | None,
+) -> Replayed:
+    """Makes the learner's model hold every edit that is active at a version; see ``Kit.replay``."""
+    started = time.monotonic()
+    history = store.history
+    version = history.current() if to is None else history.resolve(to)
+    edits = [edit for edit in history.active(version) if method in (None, edit.method)]
+    have = store.artifacts.on_model([edit.id for edit in edits], learner.fingerprint)
+    # Attempts that failed are made again: settings or versions may have changed.
+    wanted = [edit for edit in edits if edit.id not in have or not have[edit.id].usable]
+    failures: list[ReplayFailure] = []
+    told = progress or SilentProgress()
+    if wanted:
+        told.start("Learning edits", len(wanted), "edits")
+        try:
+            for at in range(0, len(wanted), BATCH):
+                batch = wanted[at : at + BATCH]
+                failures += _learn(store, learner, batch, edits, format_version(version))
+                told.advance(len(batch))
+        finally:
+            told.done()
+    counts = {
+        "restored": len(edits) - len(wanted),
+        "learned": len(wanted) - len(failures),
+        "failed": len(failures),
+    }
+    operation = store.record_replay(
+        version,
+        fingerprint=learner.fingerprint,
+        detail={**counts, "model": learner.name},
+        provenance=provenance,
+        settings=settings,
+    )
+    return Replayed(
+        model=learner.name,
+        fingerprint=learner.fingerprint,
+        **counts,
+        seconds=time.monotonic() - started,
+        version=format_version(operation.version),
+        failures=tuple(failures),
+    )
+
+
+def _learn(
+    store: Store, learner: Learner, batch: Sequence[Edit], edits: Sequence[Edit], version: str
 ) -> list[ReplayFailure]:
-    """Learns edits of a history on the learner's model, and stores them in one transaction.
-
-    Args:
-        store: The history.
-        learner: The model's.
-        batch: Edits to learn.
-        order: Ids of the whole view that is replayed, oldest first.
-        version: Name of the version that is replayed.
-
-    Returns:
-        Those that this model did not learn, and why. They are recorded too.
-    """
+    """Learns a batch and stores it in one transaction; returns what this model did not learn."""
+    order = [edit.id for edit in edits]
     failures: list[ReplayFailure] = []
     stored: list[tuple[Artifact, bytes | None]] = []
     possible: list[tuple[Edit, Encoded]] = []

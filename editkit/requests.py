@@ -102,7 +102,7 @@ def read_requests(
 
 def _parse(raw: bytes, number: int, path: str, method: MethodName | None) -> EditRequest:
     try:
-        fields = json.loads(raw.decode("utf-8"))
+        fields = json.loads(raw.decode("utf-8").strip())
         if not isinstance(fields, dict):
             raise InvalidRequest(f"a JSON object is wanted, not {type(fields).__name__}")
         return build_request(_translated(fields, method))

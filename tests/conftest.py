@@ -52,8 +52,9 @@ def append(store: Store, prompt: str, target: str, *, activate: bool = True, **f
 @pytest.fixture
 def kit(tmp_path: Path) -> Iterator[Any]:
     """A tiny GPT-2 with an empty history."""
-    import editkit
     from tiny import tiny_gpt2, tiny_tokenizer
+
+    import editkit
 
     with editkit.open(tmp_path / "kit.db", model=(tiny_gpt2(), tiny_tokenizer())) as opened:
         yield opened

@@ -56,6 +56,12 @@ _DAMAGE = (
 )
 
 
+class MissingTable(StoreError):
+    """A statement names a table or column that the file does not have. Internal to the store."""
+
+    code = "missing_table"
+
+
 def lock_wait_seconds() -> float:
     """Returns how long to wait for a held lock: ``EDITKIT_LOCK_WAIT`` in seconds, else 2."""
     text = os.environ.get("EDITKIT_LOCK_WAIT", "")
@@ -114,6 +120,8 @@ def _translate(error: duckdb.Error, path: Path) -> EditkitError:
             path=path,
             hint="open it again; it comes back at its last whole version",
         )
+    if isinstance(error, duckdb.CatalogException | duckdb.BinderException):
+        return MissingTable(f"the store '{path}' lacks a table: {_first_line(text)}", path=path)
     return StoreError(f"the store '{path}' failed: {_first_line(text)}", path=path)
 
 
@@ -286,7 +294,7 @@ def _not_duckdb(path: Path) -> NotAStore:
     return NotAStore(
         f"'{path}' is not a DuckDB file",
         path=path,
-        hint="name another file with --store, or run `editkit init` to make a new one",
+        hint="name another file with --store",
     )
 
 
@@ -316,3 +324,8 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         raise _translate(error, path) from error
+    except RuntimeError as error:
+        # What Ctrl-C becomes when it arrives inside a query.
+        if "interrupted" in str(error).lower():
+            raise KeyboardInterrupt from error
+        raise

@@ -35,7 +35,7 @@ from editkit_store.errors import (
     UnknownEdit,
 )
 from editkit_store.records import Edit, EditRequest, EditStatus, OperationKind, Provenance
-from editkit_store.versions import check_tag, format_version, parse_version
+from editkit_store.versions import check_tag, parse_version
 
 __all__ = ["History", "Operation", "prompt_digest"]
 
@@ -456,34 +456,6 @@ class History:
             )
             for row in rows
         ]
-
-
-def describe(operation: Operation) -> str:
-    """Returns in a few words what an operation did."""
-    detail = operation.detail
-    target = "" if operation.target_version is None else format_version(operation.target_version)
-    match operation.kind:
-        case "rollback":
-            return f"back to {target}"
-        case "undo":
-            return f"took back {format_version(detail['undoes'])} ({detail['undone']})"
-        case "redo":
-            return f"did {format_version(detail['redoes'])} ({detail['redone']}) again"
-        case "tag":
-            return f"{target} is '{detail['tag']}'"
-        case "replay":
-            counts = ", ".join(
-                f"{detail.get(key, 0)} {key}" for key in ("restored", "learned", "failed")
-            )
-            return f"up to {target}: {counts}"
-        case "revert":
-            return f"took back {operation.edit_id}"
-        case "add" if not operation.changed:
-            return "did not verify; not active"
-        case "add" if detail.get("supersedes"):
-            return "supersedes " + ", ".join(detail["supersedes"])
-        case _:
-            return ""
 
 
 def _edit(edit_id: str, request: str, added: datetime, status: EditStatus) -> Edit:

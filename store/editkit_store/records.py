@@ -53,7 +53,13 @@ class Record(BaseModel):
     """Base of all records: frozen, unknown keys refused, aliases used on output."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True
+        frozen=True,
+        extra="forbid",
+        serialize_by_alias=True,
+        validate_by_name=True,
+        # A command uses a few of these records; building all their validators would cost it more
+        # than everything else it imports from here.
+        defer_build=True,
     )
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
-from editkit_store.connection import Database
+from editkit_store.connection import Database, MissingTable
 from editkit_store.errors import NotAStore, SchemaMismatch
 
 __all__ = ["MIGRATIONS", "SCHEMA_VERSION", "Migration", "found_version", "migrate", "require"]
@@ -151,17 +151,14 @@ def found_version(database: Database) -> int:
     Raises:
         NotAStore: A DuckDB file without editkit's tables.
     """
-    row = database.one(
-        "SELECT count(*) FROM information_schema.tables WHERE table_name = 'migrations' "
-        "AND table_schema = 'main'"
-    )
-    if row is None or row[0] == 0:
+    try:
+        row = database.one("SELECT max(version) FROM migrations")
+    except MissingTable as error:
         raise NotAStore(
             f"'{database.path}' is a DuckDB file, but not an editkit store",
             path=database.path,
             hint="name another file with --store",
-        )
-    row = database.one("SELECT max(version) FROM migrations")
+        ) from error
     return int(row[0]) if row is not None and row[0] is not None else 0
 
 

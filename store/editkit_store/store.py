@@ -7,11 +7,7 @@ or the process dies inside it, the file is as before.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
-import socket
-import tempfile
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +17,10 @@ from typing import Any
 from editkit_store import schema
 from editkit_store.artifacts import Artifacts
 from editkit_store.connection import Database, publish
+from editkit_store.describe import describe
 from editkit_store.digest import digest_json, short_id
 from editkit_store.errors import StoreExists, UnknownEdit, UnknownVersion
-from editkit_store.history import History, Operation, describe
+from editkit_store.history import History, Operation
 from editkit_store.records import (
     Artifact,
     Edit,
@@ -95,6 +92,8 @@ def open_store(
 
 def _create(path: Path, clock: Callable[[], datetime]) -> None:
     """Makes a complete empty store beside ``path`` and gives it its name in one step."""
+    import tempfile
+
     parent = path.parent
     with tempfile.TemporaryDirectory(
         prefix=f".{path.name}-", dir=parent if parent.is_dir() else None
@@ -157,6 +156,9 @@ class Store:
             self._remember(settings)
 
     def _remember(self, settings: Mapping[str, str]) -> None:
+        if "model" in settings and settings["model"] != self.setting("model"):
+            # The fingerprint belonged to the model remembered before.
+            self._db.execute("DELETE FROM settings WHERE name = 'fingerprint'")
         for name, value in settings.items():
             self._db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", [name, value])
 
@@ -164,6 +166,8 @@ class Store:
 
     def prepare(self, request: EditRequest) -> Edit:
         """Returns the edit that a request would become, with its id and time; writes nothing."""
+        import uuid
+
         time = self._clock()
         body = request.model_dump(mode="json")
         unique = {"request": body, "time": time.isoformat(), "nonce": uuid.uuid4().hex}
@@ -294,6 +298,8 @@ class Store:
 
     def _provenance(self, given: Provenance | None, edit: Edit | None = None) -> Provenance:
         """Fills what the caller left open: the author, the user and the host."""
+        import socket  # like getpass, uuid and tempfile: reading commands do without
+
         given = given or Provenance()
         user = given.user or _user()
         asked = edit.author if edit else None
@@ -414,6 +420,8 @@ class Store:
 
 
 def _user() -> str:
+    import getpass
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # no such user in this container

@@ -147,7 +147,9 @@ def test_correcting_again_supersedes_and_reverting_that_restores(kit: Kit) -> No
 
 
 def test_many_edits_are_learned_in_batches_and_all_hold(kit: Kit) -> None:
-    pairs = [(f"Question {i}?", t) for i, t in enumerate(["two", "Ada", "green", "Oslo", "tea"] * 2)]
+    pairs = [
+        (f"Question {i}?", t) for i, t in enumerate(["two", "Ada", "green", "Oslo", "tea"] * 2)
+    ]
     results = kit.add_many([{"prompt": p, "target": t} for p, t in pairs])
     assert all(result.verified for result in results)
     assert [result.version for result in results] == [f"v{i}" for i in range(1, 11)]

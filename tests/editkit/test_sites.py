@@ -51,7 +51,9 @@ def test_the_common_settings_of_published_models_come_out() -> None:
 
 
 def test_a_site_can_be_written_with_brackets() -> None:
-    assert find_site(tiny_llama(), "model.layers[1].mlp.up_proj").path == "model.layers.1.mlp.up_proj"
+    assert (
+        find_site(tiny_llama(), "model.layers[1].mlp.up_proj").path == "model.layers.1.mlp.up_proj"
+    )
 
 
 def test_an_unknown_path_names_close_matches() -> None:
@@ -63,7 +65,10 @@ def test_an_unknown_path_names_close_matches() -> None:
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("model.norm", "is not inside one of the decoder blocks"), ("model.layers.2.mlp", "not a lin")],
+    [
+        ("model.norm", "is not inside one of the decoder blocks"),
+        ("model.layers.2.mlp", "not a lin"),
+    ],
 )
 def test_a_module_that_cannot_be_a_site_is_refused(path: str, message: str) -> None:
     with pytest.raises(UnknownSite, match=message):

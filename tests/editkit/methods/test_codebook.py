@@ -49,8 +49,14 @@ def test_the_paper_rule_agrees_with_a_literal_loop(edits: list[tuple[list[float]
     ]  # fmt: skip
     if any(near):
         return  # on the edge of a comparison float32 and float64 may differ, and both are right
-    if len({round(float(np.hypot(a[0][0] - b[0][0], a[0][1] - b[0][1])), 3)
-            for a in edits for b in edits if a is not b}) < len(edits):
+    if len(
+        {
+            round(float(np.hypot(a[0][0] - b[0][0], a[0][1] - b[0][1])), 3)
+            for a in edits
+            for b in edits
+            if a is not b
+        }
+    ) < len(edits):
         return  # ties
     got = [(int(row.entry.edit_id[1:]), row.radius) for row in book.rows]
     if [owner for owner, _ in got] != [owner for owner, _ in expected]:

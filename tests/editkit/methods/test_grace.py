@@ -19,7 +19,12 @@ from editkit.sites import Site, default_site
 from editkit_store.errors import InvalidRecord
 from editkit_store.records import EditRequest
 
-CASES = [("What is 1+1?", "two"), ("Who?", "Ada"), ("The colour of grass is", "green"), ("x", "yes")]
+CASES = [
+    ("What is 1+1?", "two"),
+    ("Who?", "Ada"),
+    ("The colour of grass is", "green"),
+    ("x", "yes"),
+]
 
 
 @pytest.fixture(params=[tiny_llama, tiny_gpt2], ids=["llama", "gpt2"])
@@ -45,7 +50,13 @@ def test_learning_equals_the_literal_loop_with_full_passes(
     (learned,) = grace.learn(model, site, [request], config)
     start = torch.rand(site.width, generator=torch.Generator().manual_seed(0))
     key, value, loss = literal_grace.learn(
-        model, site.module, request.prompt, request.target, start=start, lr=0.05, steps=learned.steps
+        model,
+        site.module,
+        request.prompt,
+        request.target,
+        start=start,
+        lr=0.05,
+        steps=learned.steps,
     )
     torch.testing.assert_close(learned.key, key, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(learned.value, value, rtol=1e-3, atol=2e-3)

@@ -1,0 +1,36 @@
+"""Operations in words, for logs."""
+
+from __future__ import annotations
+
+from editkit_store.history import Operation
+from editkit_store.versions import format_version
+
+__all__ = ["describe"]
+
+
+def describe(operation: Operation) -> str:
+    """Returns in a few words what an operation did."""
+    detail = operation.detail
+    target = "" if operation.target_version is None else format_version(operation.target_version)
+    match operation.kind:
+        case "rollback":
+            return f"back to {target}"
+        case "undo":
+            return f"took back {format_version(detail['undoes'])} ({detail['undone']})"
+        case "redo":
+            return f"did {format_version(detail['redoes'])} ({detail['redone']}) again"
+        case "tag":
+            return f"{target} is '{detail['tag']}'"
+        case "replay":
+            counts = ", ".join(
+                f"{detail.get(key, 0)} {key}" for key in ("restored", "learned", "failed")
+            )
+            return f"up to {target}: {counts}"
+        case "revert":
+            return f"took back {operation.edit_id}"
+        case "add" if not operation.changed:
+            return "did not verify; not active"
+        case "add" if detail.get("supersedes"):
+            return "supersedes " + ", ".join(detail["supersedes"])
+        case _:
+            return ""
