@@ -20,9 +20,13 @@ class GraceConfig(BaseModel):
         default=None,
         description="Dotted path of the edited module; by default chosen from the architecture",
     )
-    radius: float = Field(
-        default=1.0, gt=0.0, description="Initial radius, L2 distance in activation space"
+    units: Literal["activation", "absolute"] = Field(
+        default="activation",
+        description="Of radius and learning rate. `activation`: the radius is a share of the key's "
+        "L2 norm, the learning rate a multiple of the RMS of the site's own output at the query "
+        "(activations of one model are a hundred times those of another). `absolute`: as they are",
     )
+    radius: float = Field(default=0.06, gt=0.0, description="Initial radius, L2; see units")
     rule: Literal["disjoint", "paper"] = Field(
         default="disjoint",
         description="How radii give way to each other; see editkit.methods.codebook",
@@ -31,7 +35,7 @@ class GraceConfig(BaseModel):
         default="output",
         description="Start of the optimization: the site's own output, or uniform on [0, 1)",
     )
-    learning_rate: float = Field(default=4.0, gt=0.0, description="Adam's step size")
+    learning_rate: float = Field(default=1.0, gt=0.0, description="Adam's step; see units")
     max_steps: int = Field(default=100, ge=1, le=10_000, description="Limit, optimizer steps")
     margin: float = Field(
         default=1.0,
@@ -60,6 +64,7 @@ class GraceConfig(BaseModel):
 _PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
+        "units": "absolute",
         "radius": 1.0,
         "rule": "paper",
         "initial_value": "random",

@@ -264,21 +264,17 @@ def resume_above(blocks: Sequence[nn.Module], index: int, output: Any) -> Iterat
 
 
 @contextlib.contextmanager
-def substitute(module: nn.Module, column: int) -> Iterator[list[torch.Tensor]]:
-    """Replaces the module's output at ``column`` by the tensor in the list that it yields.
-
-    The tensor has shape ``(rows, m)``; gradients flow into it.
-    """
-    value: list[torch.Tensor] = []
+def substitute(module: nn.Module, column: int, value: torch.Tensor) -> Iterator[None]:
+    """Replaces the module's output at ``column`` by ``value``, ``(rows, m)``, with gradients."""
 
     def put(_: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         position = torch.arange(output.shape[1], device=output.device) == column
-        replacement = value[0].to(output.dtype)[:, None, :]  # (rows, 1, m)
+        replacement = value.to(output.dtype)[:, None, :]  # (rows, 1, m)
         return torch.where(position[None, :, None], replacement, output)
 
     handle = module.register_forward_hook(put)
     try:
-        yield value
+        yield
     finally:
         handle.remove()
 

@@ -448,7 +448,7 @@ class Kit:
 
         Args:
             to: Version expression; the current version by default.
-            method: Only edits of this method.
+            method: Learn with this method instead of each edit's own.
             progress: Told about every edit.
 
         Raises:

@@ -18,7 +18,7 @@ from editkit.prompts import Encoded, Encoder
 from editkit.sites import Site
 from editkit.views import Views
 from editkit_store.digest import digest_bytes
-from editkit_store.records import Artifact, Edit, EditRequest
+from editkit_store.records import Artifact, Edit, EditRequest, MethodName
 
 __all__ = ["Learner", "Outcome"]
 
@@ -83,11 +83,7 @@ class Learner:
             UnsupportedMethod: No such method in this version, or not for this kind of edit.
             InvalidRequest, EmptyTarget, PromptTooLong, UnsupportedModel: See ``Encoder.request``.
         """
-        if request.method != "grace":
-            raise UnsupportedMethod(
-                f"the method '{request.method}' is not part of this version",
-                hint="leave --method out, or use grace",
-            )
+        self.check_method(request.method)
         if request.kind == "label":
             raise UnsupportedMethod(
                 f"an edit of kind 'label' needs a classifier; {type(self._model).__name__} "
@@ -95,6 +91,18 @@ class Learner:
                 hint="use the kind 'fact' or 'passage'",
             )
         return self._encoder.request(request)
+
+    def check_method(self, method: MethodName) -> None:
+        """Refuses a method that cannot learn here.
+
+        Raises:
+            UnsupportedMethod: No such method in this version.
+        """
+        if method != "grace":
+            raise UnsupportedMethod(
+                f"the method '{method}' is not part of this version",
+                hint="leave --method out, or use grace",
+            )
 
     def learn(self, encoded: Sequence[Encoded]) -> list[tuple[LearnedValue, float]]:
         """Returns what each request learned, and its share of the wall-clock seconds."""
@@ -182,11 +190,16 @@ class Learner:
             edit_id=edit.id,
             key=value.key.numpy(),
             target=encoded.target,
-            radius=self._config.radius,
+            radius=self._radius(value),
             rule=self._config.rule,
             owns_row=owns_row,
         )
         return GracePayload(entry, value.value.numpy(), self._site.path)
+
+    def _radius(self, value: LearnedValue) -> float:
+        if self._config.units == "absolute":
+            return self._config.radius
+        return self._config.radius * float(value.key.norm())
 
     def _artifact(
         self,

@@ -45,7 +45,10 @@ def run(
     started = time.monotonic()
     history = store.history
     version = history.current() if to is None else history.resolve(to)
-    edits = [edit for edit in history.active(version) if method in (None, edit.method)]
+    edits = history.active(version)
+    if method is not None:
+        learner.check_method(method)
+        edits = [edit.model_copy(update={"method": method}) for edit in edits]
     have = store.artifacts.on_model([edit.id for edit in edits], learner.fingerprint)
     # Attempts that failed are made again: settings or versions may have changed.
     wanted = [edit for edit in edits if edit.id not in have or not have[edit.id].usable]

@@ -1,8 +1,10 @@
 """Where a method attaches: finding the decoder blocks and their FFN output by structure.
 
 A site is a module named by its dotted path. Nothing here depends on class names: the blocks are the
-longest ``ModuleList`` with as many members as the config says the model has layers, and the FFN
-output is the block's last linear map from the wider FFN space back to the hidden size.
+first ``ModuleList`` with as many members as the config says the model has layers, and the FFN
+output is the block's last linear map into the hidden size, or the norm that follows it where
+there is one (Gemma, OLMo 2): such a norm undoes the length of whatever is put before it, so a
+value before it could only turn, not push.
 """
 
 from __future__ import annotations
@@ -21,12 +23,16 @@ from editkit.errors import UnknownSite, UnsupportedModel
 
 __all__ = ["Site", "default_site", "find_site", "text_config"]
 
-# Depth of the default site as a share of all layers: layer 27 of 32 is the common setting for
-# Llama-2-7B, and measures well on SmolLM2 (25 of 30).
-_DEPTH = 0.84
+# Depth of the site as a share of all layers. `paper`: layer 27 of 32, the common setting for
+# Llama-2-7B. `default`: a little lower, where a value is learned in a third fewer steps and the
+# slowest edit in half (benchmarks/results/site_depth.txt).
+_DEPTH: dict[PresetName, float] = {"default": 0.77, "paper": 0.84}
+
+# A norm between the FFN and the residual stream, by the names that models give it.
+_FFN_NORM = re.compile(r"post_?(feedforward|ffn|ffw|mlp)", re.IGNORECASE)
 
 # Published by the authors where it differs: GPT2-XL, block 35 of 48, the FFN's first linear map.
-_PAPER = {"gpt2": (35 / 48, "mlp.c_fc")}
+_PAPER: dict[str, tuple[float, str | None]] = {"gpt2": (35 / 48, "mlp.c_fc")}
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,9 @@ def default_site(model: nn.Module, *, preset: PresetName = "default") -> Site:
         UnsupportedModel: Not a decoder-only language model, or no FFN was found.
     """
     path, blocks = _blocks(model)
-    depth, inner = _DEPTH, None
+    depth, inner = _DEPTH[preset], None
     if preset == "paper":
-        depth, inner = _PAPER.get(str(text_config(model).model_type), (_DEPTH, None))
+        depth, inner = _PAPER.get(str(text_config(model).model_type), (depth, None))
     # Later tokens see the value only through the attention of blocks above the site, so in a
     # shallow model one block at least must be left above it.
     index = max(0, min(len(blocks) - 2, round(depth * len(blocks))))
@@ -102,10 +108,10 @@ def find_site(model: nn.Module, path: str) -> Site:
             f"'{prefix}.{len(blocks) - 1}'",
             site=path,
         )
-    shape = _linear_shape(module)
+    shape = _shape(module)
     if shape is None:
         raise UnknownSite(
-            f"'{path}' is a {type(module).__name__}, not a linear map", site=path,
+            f"'{path}' is a {type(module).__name__}, not a linear map or a norm", site=path,
             hint="choose a linear module of a feed-forward part",
         )  # fmt: skip
     return Site(asked, module, blocks, int(inside[1]), shape[1])
@@ -130,22 +136,27 @@ def _blocks(model: nn.Module) -> tuple[str, Sequence[nn.Module]]:
 
 
 def _ffn_output(block: nn.Module, hidden: int) -> str | None:
+    for name, module in block.named_children():
+        if _FFN_NORM.search(name) and _shape(module) is not None:
+            return name
     found = None
     for name, module in block.named_modules():
-        shape = _linear_shape(module)
+        shape = _shape(module)
         # The attention output maps hidden to hidden (or from the heads' width), so the last map
         # from elsewhere into the hidden size is the FFN's; FFNs follow attention in every layout.
-        if shape is not None and shape[1] == hidden:
+        if shape is not None and shape[1] == hidden and "norm" not in name:
             found = name
     return found
 
 
-def _linear_shape(module: nn.Module) -> tuple[int, int] | None:
-    """Input and output width of a linear module, ``Conv1D`` and quantised ones included."""
+def _shape(module: nn.Module) -> tuple[int, int] | None:
+    """Input and output width of a linear map (``Conv1D``, quantised) or of a norm."""
     for inputs, outputs in (("in_features", "out_features"), ("nx", "nf")):
         if hasattr(module, inputs) and hasattr(module, outputs):
             return int(getattr(module, inputs)), int(getattr(module, outputs))
     weight = getattr(module, "weight", None)
     if type(module).__name__ == "Conv1D" and isinstance(weight, torch.Tensor):
         return int(weight.shape[0]), int(weight.shape[1])
+    if isinstance(weight, torch.Tensor) and weight.dim() == 1:  # a norm
+        return int(weight.shape[0]), int(weight.shape[0])
     return None

@@ -135,6 +135,9 @@ class GraceView:
         return self.book.rows[row].radius
 
 
+_SHRINK_AT = 0.75
+"""Share of open rows at which a batch is cut down to them."""
+
 EMPTY = GraceView("v0", Codebook(), {}, torch.device("cpu"))
 
 
@@ -200,6 +203,16 @@ class _Batch:
     def __len__(self) -> int:
         return len(self.suffix)
 
+    def select(self, rows: torch.Tensor) -> _Batch:
+        """Returns the batch of some of the rows."""
+        chosen = copy.copy(self)
+        for name in ("prefix", "suffix", "valid", "target", "mask", "positions"):
+            setattr(chosen, name, getattr(self, name)[rows])
+        chosen.cache = _branched(self.cache)
+        if chosen.cache is not None:
+            chosen.cache.batch_select_indices(rows)
+        return chosen
+
     def fill_cache(self) -> None:
         """Runs the prefixes once."""
         if self.front == 0:
@@ -248,33 +261,44 @@ def _optimize(batch: _Batch, site: Site, config: GraceConfig) -> list[LearnedVal
                 for _ in range(len(batch))
             ]
         ).to(start.device)
-    value = start.clone().requires_grad_(True)  # (rows, m)
+    # Adam's steps have the size of its learning rate whatever the gradient, so the unit of the
+    # learning rate is the unit in which the value is moved.
+    unit = torch.ones(len(batch), 1, device=start.device)
+    if config.units == "activation":
+        unit = outputs[:, 0].float().square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
+    moved = torch.zeros_like(start, requires_grad=True)  # (rows, m)
     best = start.clone()
     best_margin = torch.full((len(batch),), -torch.inf, device=start.device)
     best_loss = torch.full_like(best_margin, torch.inf)
     steps = torch.zeros(len(batch), dtype=torch.long, device=start.device)
-    optimizer = torch.optim.Adam([value], lr=config.learning_rate)
-    skipped = site.block if below is not None else 0
-    with (
-        torch.enable_grad(),
-        hooks.resume_above(site.blocks, skipped, found[-1][1]),
-        hooks.substitute(site.module, 0) as put,
-    ):
-        put.append(value)
-        for step in range(config.max_steps + 1):
-            logits = batch.logits()
+    optimizer = torch.optim.Adam([moved], lr=config.learning_rate)
+    rows = torch.arange(len(batch), device=start.device)  # those still in the batch
+    resumed = found[-1][1]
+    for step in range(config.max_steps + 1):
+        with torch.enable_grad():
+            value = start[rows] + unit[rows] * moved[rows]
+            with (
+                hooks.resume_above(site.blocks, 0 if below is None else site.block, resumed),
+                hooks.substitute(site.module, 0, value),
+            ):
+                logits = batch.logits()
             losses, margins = _losses(logits, batch)
-            with torch.no_grad():
-                # Rows that are done keep their value while the others of the batch go on.
-                better = (margins > best_margin) & (best_margin <= config.margin)
-                best[better] = value.detach()[better]
-                best_margin[better], best_loss[better] = margins[better], losses.detach()[better]
-                steps[better] = step
-            if step == config.max_steps or bool((best_margin > config.margin).all()):
-                break
-            # Gradients of the values alone: the model's parameters get none, whatever their flags.
-            (value.grad,) = torch.autograd.grad(losses.sum(), [value])
-            optimizer.step()
+        with torch.no_grad():
+            better = (margins > best_margin[rows]) & (best_margin[rows] <= config.margin)
+            gained = rows[better]
+            best[gained] = value.detach()[better]
+            best_margin[gained], best_loss[gained] = margins[better], losses.detach()[better]
+            steps[gained] = step
+        open_rows = best_margin[rows] <= config.margin
+        if step == config.max_steps or not bool(open_rows.any()):
+            break
+        # Gradients of the values alone: the model's parameters get none, whatever their flags.
+        (moved.grad,) = torch.autograd.grad(losses.sum(), [moved])
+        optimizer.step()
+        # A batch takes as long as its slowest edit; rows that are done should not pay for it.
+        if int(open_rows.sum()) <= _SHRINK_AT * len(rows):
+            kept = open_rows.nonzero()[:, 0]
+            rows, batch, resumed = rows[kept], batch.select(kept), _selected(resumed, kept)
     return [
         LearnedValue(
             key=keys[row].cpu(),
@@ -283,7 +307,7 @@ def _optimize(batch: _Batch, site: Site, config: GraceConfig) -> list[LearnedVal
             margin=float(best_margin[row]),
             loss=float(best_loss[row]),
         )
-        for row in range(len(batch))
+        for row in range(len(keys))
     ]
 
 
@@ -296,6 +320,13 @@ def _losses(logits: torch.Tensor, batch: _Batch) -> tuple[torch.Tensor, torch.Te
         others = logits.scatter(2, batch.target[..., None], -torch.inf).amax(dim=2)
         leads = (wanted[..., 0] - others).masked_fill(~batch.valid, torch.inf)
     return loss, leads.amin(dim=1)
+
+
+def _selected(output: Any, rows: torch.Tensor) -> Any:
+    """Returns some rows of what a block gave: a tensor, or a tuple that begins with one."""
+    if isinstance(output, tuple):
+        return (output[0][rows], *output[1:])
+    return output[rows]
 
 
 def _branched(cache: Any) -> Any:

@@ -201,7 +201,9 @@ def test_diff_shows_edits_and_codebook_rows(kit: Kit) -> None:
 
 def test_two_near_prompts_with_other_targets_share_the_space_between_them(tmp_path: Path) -> None:
     with editkit.open(
-        tmp_path / "h.db", model=(tiny_gpt2(), tiny_tokenizer()), grace={"radius": 50.0}
+        tmp_path / "h.db",
+        model=(tiny_gpt2(), tiny_tokenizer()),
+        grace={"units": "absolute", "radius": 50.0},
     ) as kit:
         one = kit.add(prompt="What is 1+1?", target="two").edit
         two = kit.add(prompt="What is 2+2?", target="four").edit

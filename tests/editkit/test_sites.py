@@ -10,6 +10,8 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
     MistralConfig,
     Qwen2Config,
     T5Config,
@@ -25,11 +27,19 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("config", [MistralConfig, Qwen2Config, Gemma3TextConfig])
-def test_the_ffn_output_is_found_by_structure(config: Any) -> None:
+@pytest.mark.parametrize(
+    ("config", "inner"),
+    [
+        (MistralConfig, "mlp.down_proj"),
+        (Qwen2Config, "mlp.down_proj"),
+        # A norm after the FFN would undo the length of a value put before it.
+        (Gemma3TextConfig, "post_feedforward_layernorm"),
+    ],
+)
+def test_the_ffn_output_is_found_by_structure(config: Any, inner: str) -> None:
     model = AutoModelForCausalLM.from_config(config(**SMALL))
     site = default_site(model)
-    assert site.path == "model.layers.4.mlp.down_proj"
+    assert site.path == f"model.layers.4.{inner}"
     assert (site.block, site.width) == (4, 32)
 
 
@@ -39,15 +49,16 @@ def test_conv1d_layers_count_as_linear() -> None:
     assert (paper.path, paper.width) == ("transformer.h.2.mlp.c_fc", 256)
 
 
-def test_the_common_settings_of_published_models_come_out() -> None:
+def test_the_common_setting_of_llama_2_is_the_papers_preset() -> None:
     with torch.device("meta"):  # the shapes of the real models, without their weights
-        llama = tiny_llama.__globals__["LlamaForCausalLM"](
-            tiny_llama.__globals__["LlamaConfig"](
+        llama = LlamaForCausalLM(
+            LlamaConfig(
                 hidden_size=64, intermediate_size=128, num_hidden_layers=32, num_attention_heads=4,
                 vocab_size=50,
             )
         )  # fmt: skip
-    assert default_site(llama).path == "model.layers.27.mlp.down_proj"
+    assert default_site(llama, preset="paper").path == "model.layers.27.mlp.down_proj"
+    assert default_site(llama).path == "model.layers.25.mlp.down_proj"
 
 
 def test_a_site_can_be_written_with_brackets() -> None:

@@ -46,7 +46,9 @@ def test_learning_equals_the_literal_loop_with_full_passes(
 ) -> None:
     site, request = site_of(model), encoded(model, prompt, target)
     # As many steps as it takes to tell, no early stop: the margin cannot be reached.
-    config = GraceConfig(learning_rate=0.05, max_steps=6, margin=1e9, initial_value="random")
+    config = GraceConfig(
+        units="absolute", learning_rate=0.05, max_steps=6, margin=1e9, initial_value="random"
+    )
     (learned,) = grace.learn(model, site, [request], config)
     start = torch.rand(site.width, generator=torch.Generator().manual_seed(0))
     key, value, loss = literal_grace.learn(
@@ -64,7 +66,10 @@ def test_learning_equals_the_literal_loop_with_full_passes(
 
 
 def test_an_edit_learns_the_same_in_a_batch_and_alone(model: Any) -> None:
-    site, config = site_of(model), GraceConfig(learning_rate=0.05, max_steps=5, margin=1e9)
+    site, config = (
+        site_of(model),
+        GraceConfig(units="absolute", learning_rate=0.05, max_steps=5, margin=1e9),
+    )
     requests = [encoded(model, prompt, target) for prompt, target in CASES]
     together = grace.learn(model, site, requests, config)
     for request, one in zip(requests, together, strict=True):
