@@ -54,7 +54,7 @@ def test_the_method_of_the_command_is_for_lines_that_name_none(tmp_path: Path) -
         ('{"prompt": "a"}', "the request has no target"),
         ('{"prompt": "", "target": "x"}', "the prompt is empty"),
         ('{"prompt": "a", "target": 3}', "field 'target' is not usable"),
-        ('{"prompt": "a", "target": "b", "wieght": 1}', "field 'wieght' is not usable"),
+        ('{"prompt": "a", "target": "b", "note": 1}', "field 'note' is not usable"),
         ('{"prompt": "a", "target": "b", "kind": "joke"}', "field 'kind' is not usable"),
         ('{"prompt": "a\\ud800", "target": "b"}', "lone surrogate"),
         ("\udcff", "not JSON"),

@@ -84,9 +84,11 @@ def test_one_command_in_an_empty_folder_is_enough(smollm: Any, tmp_path: Path) -
     again = run("generate", QUESTION, "--json", folder=tmp_path)
     assert json.loads(again.stdout)["text"] == "Canberra"
     old = run("generate", QUESTION, "--version", "v0", "--json", folder=tmp_path)
-    assert json.loads(old.stdout)["text"] == json.loads(
-        run("generate", QUESTION, "--json", "--store", "none.db", folder=tmp_path).stdout
-    )["text"]  # fmt: skip
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    elsewhere.mkdir()
+    never = run("generate", QUESTION, "--json", folder=elsewhere)
+    assert json.loads(old.stdout)["text"] == json.loads(never.stdout)["text"]
+    assert os.listdir(elsewhere) == []
     assert os.listdir(tmp_path) == ["history.db"]
 
 
