@@ -24,8 +24,8 @@ from editkit.errors import UnknownSite, UnsupportedModel
 __all__ = ["Site", "default_site", "find_site", "text_config"]
 
 # Depth of the site as a share of all layers. `paper`: layer 27 of 32, the common setting for
-# Llama-2-7B. `default`: a little lower, where a value is learned in a third fewer steps and the
-# slowest edit in half (benchmarks/results/site_depth.txt).
+# Llama-2-7B. `default`: a little lower, where a value is learned in about 30% fewer steps, the
+# slowest edit too (benchmarks/results/site_depth.txt).
 _DEPTH: dict[PresetName, float] = {"default": 0.77, "paper": 0.84}
 
 # A norm between the FFN and the residual stream, by the names that models give it.
