@@ -156,6 +156,8 @@ def test_ctrl_c_keeps_what_is_done_and_the_run_can_go_on(sh, model, folder):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A test run that was started in the background hands down an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as running:
         assert running.stdout is not None
         first = running.stdout.readline()
