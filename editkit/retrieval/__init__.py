@@ -1,0 +1,18 @@
+"""The key index behind a codebook: exact, whatever finds the candidates.
+
+Importable without torch and without FAISS: a backend loads its library when it is opened.
+"""
+
+from editkit.retrieval.backends import ALL, NONE, Backend, Candidates, open_backend
+from editkit.retrieval.distance import distances
+from editkit.retrieval.table import KeyTable
+
+__all__ = [
+    "ALL",
+    "NONE",
+    "Backend",
+    "Candidates",
+    "KeyTable",
+    "distances",
+    "open_backend",
+]

@@ -1,0 +1,214 @@
+"""A shorter picture of the keys that never hides one: centring, projection, storage, and bounds.
+
+A sketch maps ``x`` in R^d to ``y(x) = store(s B'(x - c))``: ``c`` a centre, ``B`` orthonormal
+columns (or none), ``s`` a power of two that suits the storage type, ``store`` its rounding. As
+``||B'v|| <= ||v||``, a row within ``R`` of a query lies within ``s R`` of it in the sketch, up to
+rounding. What follows bounds that rounding, so that an index over the sketch may use any arithmetic
+it likes and still lose no row. Notation: ``D`` true distance, ``N = ||q - c||``, ``Y = ||y(q)||``.
+
+1. ``distances()`` is within ``2**-22 D`` of ``D``, so rows of interest have
+   ``D <= R' = R (1 + 2**-22)``.
+2. Computing and storing moves a sketch by at most ``t ||y|| + a`` (storage, relative and absolute)
+   plus ``w ||x - c||`` (float64 arithmetic of the projection, and ``B`` being orthonormal only to
+   float64). A row of interest has ``||x - c|| <= N + R'``, so the distance of two sketches is at
+   most ``z = s R' + e`` with ``e = t M + 2 a + s w (2 N + R')``, where ``M >= ||y(x)|| + Y`` is
+   ``(2 Y + s R' + 2 a + s w (2 N + R')) (1 + 4 t)``.
+3. An index that squares and sums in float32, in any order, with or without expanding the square
+   (``||x||**2 - 2 x'y + ||y||**2``, where terms cancel), errs by at most ``g M**2 + b``.
+
+So every row of interest is reported at a square of at most ``z**2 + g M**2 + b``: the *limit*. Read
+backwards, a row of interest reported at ``f`` has ``D >= (sqrt(f - g M**2 - b) - e) / s``: its
+*lower* bound. For other rows that number means nothing, and needs to mean nothing.
+
+Float16 has a large ``g``: FAISS on a GPU squares the norms' terms in float16 before it sums them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from editkit.retrieval.distance import Vectors
+
+__all__ = ["HALF_LIMIT", "Bounds", "Sketch"]
+
+Doubles = npt.NDArray[np.float64]
+
+_SAMPLE = 2048
+"""Keys looked at to find centre and directions."""
+
+_OUTLYING = 8.0
+"""Keys this many times longer than the median one do not shape the sketch."""
+
+_BLOCK = 1 << 20
+"""Float64 numbers handled at a time when keys are projected (8 MB)."""
+
+_HALF_TARGET = 64.0
+"""Largest entry of the fitted keys in float16: its square is far from overflow (65504), and most
+entries' squares are far from the subnormal numbers (6e-5)."""
+
+HALF_LIMIT = 240.0
+"""Largest entry whose square float16 can hold; keys beyond it need another scale."""
+
+_REPRESENTABLE = 1e18
+"""Largest ``M`` whose square float32 can hold with room to spare."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What an index over sketches may conclude, one entry a query.
+
+    Attributes:
+        limit: ``(b,)`` float32. A row of interest is reported strictly below it; infinity where
+            the index cannot be trusted and every row must be looked at; negative where no row can
+            be within the reach.
+        noise: ``(b,)`` float64, what the arithmetic can add to a reported square.
+        drift: ``(b,)`` float64, what storage can add to the distance of two sketches.
+        scale: ``s``.
+    """
+
+    limit: Vectors
+    noise: Doubles
+    drift: Doubles
+    scale: float
+
+    def lower(self, query: int, squares: Vectors) -> Doubles:
+        """Returns lower bounds of the distances of rows reported at ``squares``."""
+        clean = np.maximum(squares.astype(np.float64) - self.noise[query], 0.0)
+        apart: Doubles = np.maximum(np.sqrt(clean) - self.drift[query], 0.0)
+        return apart * ((1.0 - 2.0**-21) / self.scale)
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """The map, fitted once and then applied to every key and query. Immutable.
+
+    Attributes:
+        center: ``(d,)`` float64.
+        basis: ``(d, p)`` float64 with orthonormal columns; None keeps all dimensions.
+        skew: ``||B'B - I||`` as measured.
+        scale: A power of two.
+        is_half: Whether sketches are rounded to float16 (they are handed out as float32).
+    """
+
+    center: Doubles
+    basis: Doubles | None = None
+    skew: float = 0.0
+    scale: float = 1.0
+    is_half: bool = False
+
+    @classmethod
+    def fit(cls, keys: Vectors, *, dims: int | None = None) -> Sketch:
+        """Returns a sketch in float32 that suits the keys.
+
+        Args:
+            keys: ``(n, d)`` float32, at least one. A sample of them is looked at.
+            dims: Principal directions kept; None, or at least ``d``, keeps the space as it is.
+        """
+        sample = _sample(keys)
+        center = sample.mean(axis=0)
+        if dims is None or dims >= keys.shape[1]:
+            return cls(center)
+        basis = _directions(sample - center, dims)
+        return cls(center, basis, float(np.linalg.norm(basis.T @ basis - np.eye(dims))))
+
+    @classmethod
+    def fit_half(cls, keys: Vectors) -> Sketch:
+        """Returns a sketch in float16, all dimensions kept, scaled so that the keys fit."""
+        center = _sample(keys).mean(axis=0)
+        largest = max(
+            float(np.abs(keys[at : at + _SAMPLE] - center).max())
+            for at in range(0, len(keys), _SAMPLE)
+        )
+        exponent = math.frexp(_HALF_TARGET / largest)[1] - 1 if largest else 0
+        return cls(center, scale=math.ldexp(1.0, min(exponent, 120)), is_half=True)
+
+    @property
+    def dims(self) -> int:
+        """Width of a sketch."""
+        return len(self.center) if self.basis is None else self.basis.shape[1]
+
+    def apply(self, keys: Vectors) -> Vectors:
+        """Returns the sketches of keys or queries, ``(n, dims)`` float32, rounded as stored.
+
+        Entries out of the storage type's range are cut to it: ``bounds`` relies on an entry never
+        being larger than what it stands for.
+        """
+        found = np.empty((len(keys), self.dims), np.float32)
+        storage = np.float16 if self.is_half else np.float32
+        limit = float(np.finfo(storage).max)
+        step = max(1, _BLOCK // max(1, keys.shape[1]))
+        for start in range(0, len(keys), step):
+            exact = self._exact(keys[start : start + step])
+            found[start : start + step] = np.clip(exact, -limit, limit, out=exact).astype(storage)
+        return found
+
+    def bounds(self, queries: Vectors, sketches: Vectors, reach: float, largest: float) -> Bounds:
+        """Returns the limits and error terms for finding every row within ``reach``.
+
+        Args:
+            queries: ``(b, d)`` float32, finite.
+            sketches: ``(b, dims)`` float32, the queries' sketches.
+            reach: Largest distance of interest, L2; finite and not negative.
+            largest: Largest absolute entry of the sketches in the index.
+        """
+        dims, width = self.dims, len(self.center)
+        storage, absolute = 2.0**-23, math.sqrt(dims) * 2.0**-149  # t, a
+        relative, tiny = (dims + 16) * 2.0**-23, dims * 2.0**-125  # g, b
+        if self.is_half:  # tensor cores may truncate where others round
+            storage, absolute = 2.0**-10, math.sqrt(dims) * 2.0**-25
+            relative, tiny = (dims + 16) * 2.0**-21 + 2.0**-10, dims * 2.0**-23
+        with np.errstate(over="ignore", invalid="ignore"):
+            length = np.sqrt(np.square(queries - self.center).sum(axis=1))  # N
+            short = np.sqrt(np.square(sketches, dtype=np.float64).sum(axis=1))  # Y
+            radius = (reach * (1 + 2.0**-22) + 2.0**-149) * self.scale  # s R'
+            arithmetic = self.skew + (width + 8) * math.sqrt(dims) * 2.0**-50  # w
+            fixed = 2 * absolute + arithmetic * (2 * self.scale * length + radius)
+            both = (2 * short + radius + fixed) * (1 + 4 * storage)  # M
+            drift = storage * both + fixed  # e
+            noise = relative * np.square(both) + tiny
+            limit = np.nextafter(
+                (np.square(radius + drift) + noise).astype(np.float32), np.float32(np.inf)
+            )
+            peak = np.abs(sketches).max(axis=1, initial=0.0)
+            # One entry alone keeps them apart. Said without ``M``, which a query too large for the
+            # storage type has no finite one of.
+            margin = 1 + 4 * storage
+            hopeless = peak > (largest + radius + fixed) * margin
+            cap = HALF_LIMIT if self.is_half else _REPRESENTABLE
+            limit[~(both < _REPRESENTABLE) | ~(peak <= cap)] = np.inf
+            limit[hopeless] = -1.0
+        return Bounds(limit, noise, drift, self.scale)
+
+    def _exact(self, keys: Vectors) -> Doubles:
+        moved = keys - self.center  # float64, as the centre is
+        if self.basis is not None:
+            moved = moved @ self.basis
+        return moved if self.scale == 1.0 else moved * self.scale
+
+
+def _sample(keys: Vectors) -> Doubles:
+    """Returns some of the keys, ``(m, d)`` float64, without those far out."""
+    sample = keys[:: max(1, len(keys) // _SAMPLE)].astype(np.float64)
+    lengths = np.sqrt(np.square(sample).sum(axis=1))
+    typical = float(np.median(lengths))
+    return sample[lengths <= _OUTLYING * typical] if typical else sample
+
+
+def _directions(centered: Doubles, count: int) -> Doubles:
+    """Returns ``count`` directions of large variance, ``(d, count)``, orthonormal.
+
+    Subspace iteration: any orthonormal basis is right, a good one prunes better, and a full
+    decomposition at a width of 4096 would take longer than projecting 100k keys.
+    """
+    start = np.random.default_rng(0).standard_normal((centered.shape[1], count + 8))
+    basis = np.linalg.qr(start).Q
+    for _ in range(4):
+        basis = np.linalg.qr(centered.T @ (centered @ basis)).Q
+    # Turned to the principal axes within the subspace, so that cutting it keeps the best ones.
+    seen = centered @ basis
+    turn = np.linalg.eigh(seen.T @ seen).eigenvectors
+    return np.ascontiguousarray(basis @ turn[:, ::-1][:, :count])

@@ -1,0 +1,353 @@
+"""The table of keys behind a codebook: which row fires for a query, in any view.
+
+A row is a key that arrived; its number is given once and never again. A *view* is one radius a row,
+negative for rows that are not in it, so a past version needs no index of its own. The decision for
+a query ``q`` in a view ``eps``:
+
+    among rows i that live, with eps_i >= 0 and distances(k_i, q) <= eps_i:
+    the one at the smallest distance; of equal distances the largest row number; of none, -1
+
+Radii differ, so the nearest row of all need not be it. The decision is a function of keys, radii
+and query only: a backend narrows down where to look, ``distances()`` on the host's copy decides.
+
+Cost of a lookup: one pass over the view's radii for the largest, one proposal by the backend for
+that reach, and a measurement of every proposed row whose lower bound is within its own radius and
+not beyond the best hit so far. Whatever the keys, the worst case is measuring them all; what leads
+there is said in the backends' modules.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from editkit.retrieval.backends import ALL, Backend, Candidates, open_backend
+from editkit.retrieval.distance import Ints, Vectors, distances, nearest_of
+
+__all__ = ["DEAD_SHARE", "DIRECT_ROWS", "KeyTable"]
+
+DIRECT_ROWS = 128
+"""Rows up to which all are measured: no index would be faster."""
+
+DEAD_SHARE = 0.25
+"""Share of dead rows from which they are cleared away."""
+
+_BATCH = 32
+"""Queries proposed for at a time: where everything is a candidate, each holds the whole table."""
+
+_FIRST_CAPACITY = 256
+_SAMPLED = 1024
+_FARTHEST = 1e30  # a reach beyond it says that all rows are wanted
+
+
+class KeyTable:
+    """Append-only keys with stable row numbers. Safe for threads: calls take turns.
+
+    Args:
+        width: Width ``d`` of a key.
+        backend: ``faiss``, ``faiss-gpu`` or ``torch``; None picks, see ``open_backend``. An empty
+            ``Backend`` serves as well. Opened only when the rows are too many to measure all.
+        device: Torch's name of the device for the backend; None is the CPU.
+
+    Raises:
+        ImportError: The backend named is not installed.
+        ValueError: No backend of that name.
+    """
+
+    def __init__(
+        self, width: int, *, backend: str | Backend | None = None, device: str | None = None
+    ) -> None:
+        self.width = width
+        self._asked = backend
+        self._device = device
+        self._backend: Backend | None = None
+        if isinstance(backend, str):
+            open_backend(backend, device)  # what is missing should be said now, not at row 129
+        self._lock = threading.RLock()
+        self._handed_out = 0
+        self._stored = 0  # positions in use; the dead among them wait to be cleared away
+        self._dead = 0
+        self._keys = np.empty((0, width), np.float32)  # (capacity, d), by position
+        self._rows = np.empty(0, np.int64)  # (capacity,), row number by position, ascending
+        self._lives = np.empty(0, bool)  # (capacity,)
+
+    def __len__(self) -> int:
+        """Number of row numbers handed out, dead rows included."""
+        return self._handed_out
+
+    @property
+    def living(self) -> int:
+        """Number of rows that live."""
+        return self._stored - self._dead
+
+    @property
+    def backend(self) -> str | None:
+        """Name of the backend in use; None while every row is measured."""
+        return None if self._backend is None else self._backend.name
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the host's copy of keys, row numbers and marks."""
+        return self._keys.nbytes + self._rows.nbytes + self._lives.nbytes
+
+    @property
+    def index_nbytes(self) -> int:
+        """Bytes that the backend holds beside it."""
+        return 0 if self._backend is None else self._backend.nbytes
+
+    def add(self, keys: Vectors) -> range:
+        """Appends keys and returns their row numbers.
+
+        Args:
+            keys: ``(n, d)`` float32.
+
+        Raises:
+            ValueError: Another shape, or a key that is not finite.
+        """
+        keys = self._checked(keys)
+        if not np.isfinite(keys).all():
+            raise ValueError("a key holds NaN or infinity; no query can be near it")
+        with self._lock:
+            first, start = self._handed_out, self._stored
+            end = start + len(keys)
+            if end > len(self._keys):
+                self._reserve(max(end, 2 * start, _FIRST_CAPACITY))
+            self._keys[start:end] = keys
+            self._rows[start:end] = np.arange(first, first + len(keys))
+            self._lives[start:end] = True
+            self._stored, self._handed_out = end, first + len(keys)
+            if self._backend is not None and len(keys):
+                self._backend.add(self._keys[start:end])
+                if self._backend.is_stale:
+                    self._backend.build(self._keys[:end])
+            elif end > DIRECT_ROWS:
+                self._open()
+            return range(first, self._handed_out)
+
+    def kill(self, rows: Sequence[int] | Ints) -> None:
+        """Takes rows out for good; dead rows are left as they are.
+
+        Their keys are cleared away once dead rows are ``DEAD_SHARE`` of those stored.
+
+        Raises:
+            ValueError: A number that was never handed out.
+        """
+        with self._lock:
+            wanted = np.unique(np.asarray(rows, np.int64))
+            if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < self._handed_out:
+                raise ValueError(f"rows {wanted} among {self._handed_out} handed out")
+            positions = self._positions(wanted)
+            positions = positions[positions >= 0]
+            self._lives[positions] = False
+            self._dead += len(positions)
+            if self._dead and self._dead >= DEAD_SHARE * self._stored:
+                self._compact()
+
+    def keys_of(self, rows: Sequence[int] | Ints) -> Vectors:
+        """Returns a copy of the keys of rows, ``(n, d)`` float32.
+
+        Raises:
+            ValueError: A row that does not live.
+        """
+        with self._lock:
+            wanted = np.asarray(rows, np.int64)
+            positions = self._positions(wanted)
+            if (positions < 0).any():
+                raise ValueError(f"rows {wanted[positions < 0]} do not live in this table")
+            return self._keys[positions]
+
+    def select(self, queries: Vectors, radii: Vectors) -> Ints:
+        """Returns the row that fires for each query, -1 for none.
+
+        Args:
+            queries: ``(b, d)`` float32. A query that is not finite fires nothing.
+            radii: ``(n,)`` float32, the view: L2 radius by row number, negative (or NaN) where the
+                row is not in it. Rows beyond its end are not in it.
+
+        Returns:
+            ``(b,)`` int64 row numbers.
+
+        Raises:
+            ValueError: Another shape, or more radii than row numbers.
+        """
+        queries = self._checked(queries)
+        chosen = np.full(len(queries), -1, np.int64)
+        with self._lock:
+            radii = self._checked_view(np.asarray(radii, np.float32))
+            reach = _largest(radii)
+            if reach < 0 or not self.living:
+                return chosen
+            usable = np.flatnonzero(np.isfinite(queries).all(axis=1))
+            for start in range(0, len(usable), _BATCH):
+                batch = usable[start : start + _BATCH]
+                proposed = self._propose(queries[batch], reach)
+                for at, candidates in zip(batch, proposed, strict=True):
+                    hit, _ = self._nearest(queries[at], candidates, radii, 1, is_inside=True)
+                    if len(hit):
+                        chosen[at] = hit[0]
+        return chosen
+
+    def nearest(self, query: Vectors, k: int, radii: Vectors) -> tuple[Ints, Vectors]:
+        """Returns the ``k`` nearest rows of a view, whether or not their balls hold the query.
+
+        Slower than ``select``: the reach is not known and has to be found from a sample.
+
+        Args:
+            query: ``(d,)`` float32.
+            k: Rows wanted; fewer come back from a smaller view, none for a query not finite.
+            radii: The view, as for ``select``.
+
+        Returns:
+            Row numbers int64 and distances float32, by distance and then newest first.
+
+        Raises:
+            ValueError: Another shape, or more radii than row numbers.
+        """
+        query = self._checked([query])[0]
+        with self._lock:
+            radii = self._checked_view(np.asarray(radii, np.float32))
+            view = np.flatnonzero(self._radii_at(np.arange(self._stored), radii) >= 0)
+            if k < 1 or not len(view) or not np.isfinite(query).all():
+                return np.empty(0, np.int64), np.empty(0, np.float32)
+            candidates = ALL
+            if len(view) > max(k, DIRECT_ROWS):
+                # Any k rows of the view tell how far away the k nearest can be at most.
+                sample = view[:: max(1, len(view) // max(k, _SAMPLED))]
+                found = distances(self._keys[sample], query)
+                candidates = self._propose(query[None], float(np.partition(found, k - 1)[k - 1]))[0]
+            return self._nearest(query, candidates, radii, min(k, len(view)), is_inside=False)
+
+    def within(self, query: Vectors, reach: npt.ArrayLike) -> tuple[Ints, Vectors]:
+        """Returns every living row within reach of a query, in order of row number.
+
+        Args:
+            query: ``(d,)`` float32; none is within reach of one that is not finite.
+            reach: Largest L2 distance: one for all, or ``(n,)`` by row number (negative or NaN:
+                never; rows beyond its end: never). Compared in float64.
+
+        Returns:
+            Row numbers int64 and distances float32.
+
+        Raises:
+            ValueError: Another shape, or more reaches than row numbers.
+        """
+        query = self._checked([query])[0]
+        with self._lock:
+            reaches = np.asarray(reach, np.float64)
+            if not reaches.ndim:
+                reaches = np.full(self._handed_out, reaches)
+            farthest = _largest(self._checked_view(reaches))
+            if farthest < 0 or not self.living or not np.isfinite(query).all():
+                return np.empty(0, np.int64), np.empty(0, np.float32)
+            candidates = self._propose(query[None], farthest)[0]
+            positions, lower = candidates.positions, candidates.lower
+            if candidates.rest <= farthest:
+                positions, lower = np.arange(self._stored), np.zeros(self._stored)
+            allowed = self._radii_at(positions, reaches)
+            positions = np.sort(positions[(allowed >= 0) & (lower <= allowed)])
+            found = distances(self._keys[positions], query)
+            hits = found <= self._radii_at(positions, reaches)
+            return self._rows[positions[hits]], found[hits]
+
+    def _propose(self, queries: Vectors, reach: float) -> list[Candidates]:
+        if self._backend is None or reach > _FARTHEST:
+            return [ALL] * len(queries)
+        return self._backend.propose(queries, reach)
+
+    def _nearest(
+        self, query: Vectors, candidates: Candidates, radii: Vectors, k: int, *, is_inside: bool
+    ) -> tuple[Ints, Vectors]:
+        """The ``k`` nearest rows of the view; ``is_inside`` asks that their balls hold the query.
+
+        The candidates hold every row within the reach or within ``candidates.rest``.
+        """
+        positions, lower, rest = candidates.positions, candidates.lower, candidates.rest
+        for _ in range(2):
+            found, far = nearest_of(
+                self._keys,
+                query,
+                positions,
+                lower,
+                self._radii_at(positions, radii),
+                k,
+                is_inside=is_inside,
+            )
+            if rest == np.inf or (len(far) == k and far[-1] < rest):
+                break
+            # A row that was not proposed may be as near: nothing is left but all of them.
+            positions, lower, rest = np.arange(self._stored), np.zeros(self._stored), np.inf
+        return self._rows[found], far
+
+    def _radii_at(self, positions: Ints, radii: Any) -> Any:
+        """Returns the radius at each position, -1 where the row is dead or not in the view."""
+        rows = self._rows[positions]
+        if len(radii) < self._handed_out:
+            known = rows < len(radii)
+            found = np.full(len(rows), -1, radii.dtype)
+            found[known] = radii[rows[known]]
+        else:
+            found = radii[rows]
+        if self._dead:
+            found[~self._lives[positions]] = -1
+        return found
+
+    def _positions(self, rows: Ints) -> Ints:
+        """Returns the position of each row, -1 where it does not live."""
+        stored = self._rows[: self._stored]
+        if not len(stored):
+            return np.full(rows.shape, -1, np.int64)
+        found = np.minimum(np.searchsorted(stored, rows), len(stored) - 1)
+        return np.where((stored[found] == rows) & self._lives[found], found, -1)
+
+    def _reserve(self, capacity: int) -> None:
+        for name in ("_keys", "_rows", "_lives"):
+            old = getattr(self, name)
+            grown = np.empty((capacity, *old.shape[1:]), old.dtype)
+            grown[: self._stored] = old[: self._stored]
+            setattr(self, name, grown)
+
+    def _compact(self) -> None:
+        kept = np.flatnonzero(self._lives[: self._stored])
+        self._keys, self._rows = self._keys[kept], self._rows[kept]
+        self._lives = np.ones(len(kept), bool)
+        self._stored, self._dead = len(kept), 0
+        if self._stored > DIRECT_ROWS:
+            self._open()
+        else:
+            self._backend = None
+
+    def _open(self) -> None:
+        backend = self._backend or self._new_backend()
+        backend.build(self._keys[: self._stored])
+        self._backend = backend
+
+    def _new_backend(self) -> Backend:
+        if self._asked is None or isinstance(self._asked, str):
+            return open_backend(self._asked, self._device)
+        return self._asked
+
+    def _checked(self, vectors: npt.ArrayLike) -> Vectors:
+        found = np.asarray(vectors, np.float32)
+        if found.ndim != 2 or found.shape[1] != self.width:
+            raise ValueError(
+                f"vectors of shape {found.shape} for a table of width {self.width}:"
+                f" (n, {self.width}) is wanted"
+            )
+        return found
+
+    def _checked_view(self, radii: Any) -> Any:
+        if radii.ndim != 1 or len(radii) > self._handed_out:
+            raise ValueError(
+                f"radii of shape {radii.shape} for a table of {self._handed_out} row numbers"
+            )
+        return radii
+
+
+def _largest(radii: Any) -> float:
+    """Returns the largest number, NaN left out; -1 for none."""
+    largest = float(radii.max(initial=-1.0))
+    return largest if largest == largest else float(np.fmax.reduce(radii, initial=-1.0))
