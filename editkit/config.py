@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["GraceConfig", "PresetName"]
+__all__ = ["GraceConfig", "Position", "PresetName", "Replacement"]
 
 PresetName = Literal["default", "paper"]
+Replacement = Literal["last", "prompt", "all"]
+Position = Literal["last", "first"]
 
 
 class GraceConfig(BaseModel):
@@ -42,6 +44,22 @@ class GraceConfig(BaseModel):
         ge=0.0,
         description="Stop when every target token leads all others by this much, in logits",
     )
+    replacement: Replacement = Field(
+        default="last",
+        description="Positions whose output the value replaces: the query's alone, the whole "
+        "prompt's, or the prompt's and every decoded one",
+    )
+    position: Position | None = Field(
+        default=None,
+        description="Token of the prompt that is the query. By default the last one, in a "
+        "bidirectional classifier the first ([CLS]), from which the label is read",
+    )
+    shortlist: int = Field(
+        default=64,
+        ge=0,
+        description="While learning, only the logits of this many leading tokens for each target "
+        "position are computed; a value is taken after a check of the whole vocabulary. 0: all",
+    )
     seed: int = Field(default=0, ge=0, description="Seed of the random initial value")
 
     @classmethod
@@ -71,5 +89,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 1.0,
         "max_steps": 100,
         "margin": 0.0,
+        "position": "last",
+        "shortlist": 0,
     },
 }

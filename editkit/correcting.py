@@ -62,7 +62,8 @@ class Corrector:
         if on_failure not in ("record", "keep"):
             raise ValueError(f"on_failure is 'record' or 'keep', not '{on_failure}'")
         # Everything is checked before anything is learned: a bad request costs no good one.
-        checked = [build_request(request) for request in requests]
+        kind = self._learner.default_kind
+        checked = [build_request(request, kind=kind) for request in requests]
         encoded = [self._learner.encode(request) for request in checked]
         pending = list(zip(checked, encoded, strict=True))
         told = progress or SilentProgress()

@@ -9,6 +9,7 @@ EditkitError
 │   └── ArtifactsMissing        the history holds edits this model has not learned
 ├── InvalidRequest              (store) the request itself
 │   ├── EmptyTarget             the target tokenises to nothing
+│   ├── EmptyRow                a row of an attention mask attends to no token
 │   ├── PromptTooLong           prompt and target exceed the context window
 │   └── MalformedLine           a line of an edits file does not parse
 └── UnsupportedMethod           no such editing method, or not for this kind of edit
@@ -24,6 +25,7 @@ from editkit_store.errors import EditkitError, InvalidRequest
 
 __all__ = [
     "ArtifactsMissing",
+    "EmptyRow",
     "EmptyTarget",
     "MalformedLine",
     "ModelError",
@@ -137,6 +139,20 @@ class EmptyTarget(InvalidRequest):
     """The target tokenises to nothing."""
 
     code = "empty_target"
+
+
+class EmptyRow(InvalidRequest):
+    """A row of a batch's attention mask attends to no token.
+
+    Attributes:
+        rows: Indices of such rows.
+    """
+
+    code = "empty_row"
+
+    def __init__(self, message: str, *, rows: tuple[int, ...], hint: str | None = None) -> None:
+        super().__init__(message, field="attention_mask", hint=hint)
+        self.rows = rows
 
 
 class PromptTooLong(InvalidRequest):

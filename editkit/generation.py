@@ -1,4 +1,7 @@
-"""Greedy generation through an attached model: batches, versions, and which edits fired."""
+"""Asking an attached model: batches, versions, and which edits fired.
+
+Language models generate, greedily unless asked otherwise; a classifier gives its label.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from editkit.hooks import Attachment
+from editkit.hooks import Attachment, Run
 from editkit.methods.grace import GraceView
 from editkit.prompts import Encoder
+from editkit_store.errors import InvalidRequest
 
 __all__ = ["Generated", "Generator"]
 
@@ -24,8 +28,8 @@ class Generated:
     """What came out for one prompt.
 
     Attributes:
-        text: The continuation, special tokens and surrounding whitespace removed.
-        tokens: Number of generated tokens, the ending one included.
+        text: The continuation, special tokens and surrounding whitespace removed; or the label.
+        tokens: Number of generated tokens, the ending one included; 0 for a label.
         is_finished: The model ended the text itself, before the limit.
         fired: Id of the edit that applied, if any.
         version: Version of the view it ran on.
@@ -39,7 +43,7 @@ class Generated:
 
 
 class Generator:
-    """Generates from encoded prompts on a given view."""
+    """Asks a model encoded prompts on given views."""
 
     def __init__(self, model: Any, encoder: Encoder, attachment: Attachment, pad: int) -> None:
         self._model = model
@@ -51,54 +55,101 @@ class Generator:
         self,
         prompts: Sequence[Sequence[int]],
         *,
-        view: GraceView | None = None,
+        views: Sequence[GraceView] = (),
         max_new_tokens: int,
         **options: Any,
     ) -> list[Generated]:
-        """Returns one continuation a prompt.
+        """Returns one answer a prompt.
 
         Args:
             prompts: Token ids.
-            view: The edits that apply; by default the attachment's current view.
+            views: The edits that apply: one view, or one a prompt; by default the attachment's
+                current view.
             max_new_tokens: Limit of each continuation, tokens.
             **options: For ``model.generate``, e.g. ``do_sample=True``; greedy by default.
+
+        Raises:
+            InvalidRequest: Several continuations of one prompt were asked for.
         """
+        if options.get("num_return_sequences", 1) != 1:
+            raise InvalidRequest(
+                "one prompt has one answer here, so num_return_sequences is 1",
+                field="num_return_sequences",
+                hint="give the prompt several times, or call kit.model.generate",
+            )
         found: list[Generated] = []
         for start in range(0, len(prompts), _ROWS):
-            found += self._batch(prompts[start : start + _ROWS], view, max_new_tokens, options)
+            here = slice(start, start + _ROWS)
+            chosen = views[here] if len(views) > 1 else views
+            with torch.no_grad(), self._attachment.running(*chosen) as run:
+                if self._encoder.family == "classifier":
+                    found += self._labelled(prompts[here], run)
+                else:
+                    found += self._continued(prompts[here], run, max_new_tokens, options)
         return found
 
-    def _batch(
+    def _labelled(self, prompts: Sequence[Sequence[int]], run: Run) -> list[Generated]:
+        width = max(map(len, prompts))
+        ids, mask = self._padded(prompts, width, left=False)
+        run.restart(mask, None)
+        chosen = self._model(input_ids=ids, attention_mask=mask).logits.argmax(dim=-1).tolist()
+        labels = self._encoder.labels
+        return [
+            Generated(labels[index], 0, True, edit, version)
+            for index, (edit, version) in zip(chosen, self._told(run, len(prompts)), strict=True)
+        ]
+
+    def _continued(
         self,
         prompts: Sequence[Sequence[int]],
-        view: GraceView | None,
+        run: Run,
         max_new_tokens: int,
         options: dict[str, Any],
     ) -> list[Generated]:
         width = max(map(len, prompts))
-        rows = [[self._pad] * (width - len(p)) + list(p) for p in prompts]
-        mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
-        stops = self._encoder.stop_ids
-        limit = self._encoder.context
+        is_decoder = self._encoder.family == "decoder"
+        ids, mask = self._padded(prompts, width, left=is_decoder)
+        stops, limit = self._encoder.stop_ids, self._encoder.context
         if limit is not None:
-            max_new_tokens = max(1, min(max_new_tokens, limit - width))
+            max_new_tokens = max(1, min(max_new_tokens, limit - (width if is_decoder else 1)))
         config = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers has no types here
-            max_new_tokens=max_new_tokens,
-            eos_token_id=list(stops) or None,
-            pad_token_id=self._pad,
-            **{"do_sample": False, **options},
+            max_new_tokens=max_new_tokens, eos_token_id=list(stops) or None, pad_token_id=self._pad
         )
-        with torch.no_grad(), self._attachment.running(view) as run:
-            output = self._model.generate(
-                torch.tensor(rows, device=self._model.device),
-                attention_mask=torch.tensor(mask, device=self._model.device),
-                generation_config=config,
-            )
-        fired = run.edits or [None] * len(rows)
+        # Settings go into the config; objects (a streamer, a cache, processors) beside it.
+        settings = {"do_sample": False, **{n: v for n, v in options.items() if hasattr(config, n)}}
+        config.update(**settings)  # type: ignore[no-untyped-call]
+        beside = {name: value for name, value in options.items() if name not in settings}
+        output = self._model.generate(ids, attention_mask=mask, generation_config=config, **beside)
+        # A decoder repeats the prompt; an encoder-decoder begins with its start token.
+        skipped = width if is_decoder else 1
         return [
-            self._read(ids[width:], stops, edit, run.view.version)
-            for ids, edit in zip(output.tolist(), fired, strict=True)
+            self._read(row[skipped:], stops, edit, version)
+            for row, (edit, version) in zip(
+                output.tolist(), self._told(run, len(prompts)), strict=True
+            )
         ]
+
+    def _padded(
+        self, prompts: Sequence[Sequence[int]], width: int, *, left: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns ids and attention mask, each ``(rows, width)`` int64."""
+
+        def filled(row: Sequence[int], gap: list[int]) -> list[int]:
+            return [*gap, *row] if left else [*row, *gap]
+
+        gaps = [width - len(prompt) for prompt in prompts]
+        ids = [filled(p, [self._pad] * gap) for p, gap in zip(prompts, gaps, strict=True)]
+        mask = [filled([1] * len(p), [0] * gap) for p, gap in zip(prompts, gaps, strict=True)]
+        device = self._model.device
+        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+    @staticmethod
+    def _told(run: Run, count: int) -> list[tuple[str | None, str]]:
+        """Which edit fired for each prompt, and on which version."""
+        edits = run.edits or [None] * count
+        beams = len(edits) // count
+        views = run.views if len(run.views) > 1 else run.views * count
+        return [(edits[row * beams], views[row].version) for row in range(count)]
 
     def _read(
         self, ids: list[int], stops: Sequence[int], fired: str | None, version: str

@@ -1,16 +1,16 @@
 """The only module that hooks into a model or replaces anything on it.
 
-An ``Attachment`` makes a model apply a view of edits. It installs a pre-hook on the model (which
-positions does this call cover?), a hook on the site (which rows fire, and what replaces their
-output?), and wraps ``model.generate`` on the instance, so that one call of ``generate`` is one
-*run*.
+An ``Attachment`` makes a model apply a view of edits. It installs a pre-hook on the module that
+runs the blocks (which positions does this call cover?), a hook on the site (which rows fire, and
+what replaces their output?), and wraps ``model.generate`` on the instance, so that one call of
+``generate`` is one *run*.
 
 A run decides the scope of each row once, when the row's query position passes through the site, and
 keeps the decision for the sequence. Positions are absolute (cached tokens included), so the same
 rule covers a KV cache, generation without one, chunked prefill, beams, and left or right padding:
-the value is put wherever the query position is computed, and nowhere else. A forward call outside
-``generate`` is a run of its own; with a cache and a single new token it is a decode step, whose
-scope was decided earlier.
+the value is put wherever the positions that it replaces are computed, and nowhere else. A forward
+call outside ``generate`` is a run of its own; with a cache and a single new token it is a decode
+step, which goes on with what was decided for that cache.
 
 Runs live in a context variable: threads and tasks do not see each other's, and a run finishes on
 the view it began with.
@@ -20,18 +20,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.nn import functional
 
+from editkit.config import Position, Replacement
+from editkit.errors import EmptyRow
 from editkit.sites import Site
 
-__all__ = ["Attachment", "Run", "View", "capture", "resume_above", "substitute"]
+__all__ = ["Attachment", "Run", "View", "capture", "narrow_head", "resume_above", "substitute"]
 
 
 class View(Protocol):
@@ -51,44 +54,78 @@ class View(Protocol):
     def edit_id(self, chosen: int) -> str:
         """Returns the id of an edit."""
 
+    def replacement(self, chosen: int) -> Replacement:
+        """Returns the positions that an edit's value replaces."""
 
-@dataclass
+
 class Run:
-    """One generation or one forward call, on one view.
+    """One generation or one forward call.
+
+    Args:
+        views: The edits that apply: one view for all rows, or one a prompt.
+        position: Which token of a prompt is the query.
+        is_generation: One call of ``generate``, which goes on past its prompt.
 
     Attributes:
-        view: The edits that apply.
+        views: See above.
         fired: For each row of the prefill the edit that fired, -1 for none; ``None`` before.
     """
 
-    view: View
-    fired: list[int] | None = None
-    _mask: torch.Tensor | None = None
-    _last: int | None = None  # query position of unpadded rows, when known beforehand
-    _is_generation: bool = False
-    _queries: list[int] | None = None
-    _offset: int = 0
-    _decides: bool = True
-    _active: list[int] = field(default_factory=list)
+    def __init__(
+        self, views: Sequence[View], position: Position = "last", *, is_generation: bool = False
+    ) -> None:
+        self.views = tuple(views)
+        self.is_empty = not any(len(view) for view in self.views)
+        self.fired: list[int] | None = None
+        self._position = position
+        self._is_generation = is_generation
+        self.restart(None, None)
+
+    def restart(self, mask: torch.Tensor | None, last: int | None) -> None:
+        """Forgets what was decided.
+
+        Args:
+            mask: ``(prompts, length)`` attention mask of the prompts, where known beforehand.
+            last: Position of the last token of prompts without padding, where known beforehand.
+        """
+        self._mask, self._last = mask, last
+        self._queries: list[int] = []  # absolute, one a prompt
+        self._ends: list[int] = []  # position of the prompt's last token
+        self._active: list[int] = []  # one a row: -2 undecided, -1 none, else the edit
+        self._offset = 0
+        self._goes_on = False  # some edit replaces decoded positions too
+        self._reach = -1  # no position beyond is of interest, unless an edit goes on
 
     def begin(self, *, offset: int, length: int, rows: int, mask: torch.Tensor | None) -> None:
-        """Notes which absolute positions the coming forward call covers."""
+        """Notes which absolute positions the coming forward call covers.
+
+        Raises:
+            EmptyRow: The attention mask has a row without any token.
+        """
         self._offset = offset
-        if not self._is_generation:
-            # A cache and one new token: a decode step of somebody's own loop.
-            self._decides = not (offset > 0 and length == 1)
-        if self._queries is None and self._decides:
-            if self._mask is not None:
-                mask = self._mask
-            if mask is not None and mask.dim() == 2:
-                reach = mask.shape[1] - 1
-                flipped = mask.to(torch.bool).flip(1).to(torch.int8)
-                # argmax of the flipped mask is the number of trailing pads; an empty row has its
-                # query at the end, where nothing attends to it.
-                self._queries = (reach - flipped.argmax(dim=1)).tolist()
-            else:
-                last = offset + length - 1 if self._last is None else self._last
-                self._queries = [last] * rows
+        if self._queries:
+            return
+        mask = mask if self._mask is None else self._mask
+        if mask is None or mask.dim() != 2:
+            last = offset + length - 1 if self._last is None else self._last
+            self._queries = self._ends = [last] * rows
+            if self._position == "first":
+                self._queries = [0] * rows
+        else:
+            attended = mask.to(torch.bool)
+            empty = (~attended.any(dim=1)).nonzero()[:, 0].tolist()
+            if empty:
+                raise EmptyRow(
+                    f"row {empty[0]} of the attention mask attends to no token, so the prompt in "
+                    "it has no last token to look an edit up by",
+                    rows=tuple(empty),
+                    hint="leave empty prompts out of the batch",
+                )
+            first = attended.to(torch.int8).argmax(dim=1)
+            ends = mask.shape[1] - 1 - attended.flip(1).to(torch.int8).argmax(dim=1)
+            self._ends = ends.tolist()
+            self._queries = first.tolist() if self._position == "first" else self._ends
+        self._reach = max(self._ends)
 
     def apply(self, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | None:
         """Returns the site's output with fired rows replaced, or ``None`` to leave it as it is.
@@ -97,74 +134,114 @@ class Run:
             inputs: ``(rows, length, d)``, entering the site.
             output: ``(rows, length, m)``, leaving it.
         """
-        if not self._decides or self._queries is None:
+        if not self._queries or (self._offset > self._reach and not self._goes_on):
             return None
         rows, length = output.shape[:2]
-        queries = self._queries
-        if len(queries) != rows and queries and rows % len(queries) == 0:
-            # Beams and several samples a prompt: each prompt's rows follow each other.
-            queries = [q for q in queries for _ in range(rows // len(queries))]
-        columns = [q - self._offset for q in queries]
-        here = [row for row in range(min(rows, len(columns))) if 0 <= columns[row] < length]
-        if not here:
-            return None
-        if self.fired is None or len(self.fired) != rows:
-            self.fired = [-1] * rows
+        # Beams and several samples a prompt: each prompt's rows follow each other.
+        fold = max(1, rows // len(self._queries))
+        columns = [self._queries[row // fold] - self._offset for row in range(rows)]
+        if len(self._active) != rows:
             self._active = [-2] * rows
-        undecided = [row for row in here if self._active[row] == -2]
-        if undecided:
-            at = torch.tensor([columns[row] for row in undecided], device=inputs.device)
-            chosen = self.view.select(inputs[torch.tensor(undecided, device=inputs.device), at])
-            for row, choice in zip(undecided, chosen, strict=True):
-                self._active[row] = self.fired[row] = choice
-        firing = [row for row in here if self._active[row] >= 0]
-        if not firing:
+        self._decide(inputs, [r for r in range(rows) if 0 <= columns[r] < length], columns, fold)
+        at: list[tuple[int, int]] = []
+        firing: list[int] = []
+        for row, choice in enumerate(self._active):
+            if choice < 0:
+                continue
+            mode = self._view(row, fold).replacement(choice)
+            end = self._ends[row // fold] - self._offset + 1
+            if mode == "last":
+                span = range(max(0, columns[row]), min(length, columns[row] + 1))
+            else:
+                span = range(0, max(0, min(length, end)) if mode == "prompt" else length)
+            at += [(row, column) for column in span]
+            firing += [row] * len(span)
+        if not at:
             return None
+        index = torch.tensor(at, device=output.device)
         replaced = output.clone()
-        index = torch.tensor(firing, device=output.device)
-        at = torch.tensor([columns[row] for row in firing], device=output.device)
-        replaced[index, at] = self.view.values([self._active[row] for row in firing], output)
+        replaced[index[:, 0], index[:, 1]] = self._values(firing, fold, output)
         return replaced
+
+    def _decide(self, inputs: torch.Tensor, here: list[int], columns: list[int], fold: int) -> None:
+        undecided = [row for row in here if self._active[row] == -2]
+        if not undecided:
+            return
+        index = torch.tensor(undecided, device=inputs.device)
+        at = torch.tensor([columns[row] for row in undecided], device=inputs.device)
+        queries = inputs[index, at]  # (undecided, d)
+        for view in dict.fromkeys(self._view(row, fold) for row in undecided):
+            mine = [i for i, row in enumerate(undecided) if self._view(row, fold) is view]
+            chosen = view.select(queries[mine]) if len(view) else [-1] * len(mine)
+            for i, choice in zip(mine, chosen, strict=True):
+                self._active[undecided[i]] = choice
+                if choice >= 0 and view.replacement(choice) == "all":
+                    self._goes_on = True
+        self.fired = [max(-1, choice) for choice in self._active]
+
+    def _values(self, firing: list[int], fold: int, like: torch.Tensor) -> torch.Tensor:
+        if len(self.views) == 1:
+            return self.views[0].values([self._active[row] for row in firing], like)
+        return torch.cat(
+            [self._view(row, fold).values([self._active[row]], like) for row in firing]
+        )
+
+    def _view(self, row: int, fold: int = 1) -> View:
+        return self.views[0] if len(self.views) == 1 else self.views[row // fold]
 
     @property
     def edits(self) -> list[str | None]:
         """The id of the edit that fired in each row, ``None`` where none did."""
-        return [self.view.edit_id(f) if f >= 0 else None for f in self.fired or ()]
+        fired = self.fired or []
+        fold = max(1, len(fired) // len(self.views))
+        return [self._view(r, fold).edit_id(f) if f >= 0 else None for r, f in enumerate(fired)]
 
 
 class Attachment:
     """Keeps a model attached to a view until ``remove``; swapping ``view`` is one assignment.
 
+    Args:
+        model: The model.
+        site: Where the view's values go.
+        view: The edits that apply.
+        position: Which token of a prompt is the query; by default the family's own.
+
     Raises:
         Anything raised while installing leaves the model as it was.
     """
 
-    def __init__(self, model: Any, site: Site, view: View) -> None:
+    def __init__(
+        self, model: Any, site: Site, view: View, *, position: Position | None = None
+    ) -> None:
         self.view = view
         self.site = site
-        self._model = model
+        self._position = position or site.layout.position
+        self._host: nn.Module | None = site.layout.host
         self._run: ContextVar[Run | None] = ContextVar("editkit_run", default=None)
         self._own: ContextVar[Run | None] = ContextVar("editkit_forward", default=None)
+        # What was decided for a sequence stays with its cache, for decoding loops of others.
+        self._decided: weakref.WeakKeyDictionary[Any, Run] = weakref.WeakKeyDictionary()
         self._undo = contextlib.ExitStack()
         with contextlib.ExitStack() as installing:
-            before = model.register_forward_pre_hook(self._before, with_kwargs=True)
+            before = self._host.register_forward_pre_hook(self._before, with_kwargs=True)
             installing.callback(before.remove)
-            after = model.register_forward_hook(self._after, always_call=True)
+            after = self._host.register_forward_hook(self._after, always_call=True)
             installing.callback(after.remove)
             at_site = site.module.register_forward_hook(self._at_site)
             installing.callback(at_site.remove)
-            _replace(installing, model, "generate", self._wrapped(model.generate))
+            if hasattr(model, "generate"):
+                _replace(installing, model, "generate", self._wrapped(model.generate))
             self._undo = installing.pop_all()
 
     @property
     def is_attached(self) -> bool:
         """Whether the hooks are in place."""
-        return self._model is not None
+        return self._host is not None
 
     def remove(self) -> None:
         """Takes every hook off, in reverse order; a second call does nothing."""
         self._undo.close()
-        self._model = None
+        self._host = None
 
     def __enter__(self) -> Attachment:
         return self
@@ -178,9 +255,13 @@ class Attachment:
         self.remove()
 
     @contextlib.contextmanager
-    def running(self, view: View | None = None) -> Iterator[Run]:
-        """Runs the calls of its body as one generation on ``view`` (by default the current one)."""
-        run = Run(self.view if view is None else view, _is_generation=True)
+    def running(self, *views: View) -> Iterator[Run]:
+        """Runs the calls of its body as one generation.
+
+        Args:
+            *views: One view for all rows, or one a prompt; by default the current one.
+        """
+        run = Run(views or (self.view,), self._position, is_generation=True)
         token = self._run.set(run)
         try:
             yield run
@@ -195,42 +276,49 @@ class Attachment:
                 if run is None:
                     run = stack.enter_context(self.running())
                 inputs = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
-                run._mask = kwargs.get("attention_mask")
-                if run._mask is None and isinstance(inputs, torch.Tensor) and _is_chunked(kwargs):
-                    run._last = inputs.shape[1] - 1
+                mask, last = kwargs.get("attention_mask"), None
+                if mask is None and isinstance(inputs, torch.Tensor) and _is_chunked(kwargs):
+                    last = inputs.shape[1] - 1
+                run.restart(mask, last)
                 return generate(*args, **kwargs)
 
         return wrapper
 
-    def _before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before(self, host: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         run = self._run.get()
-        if run is None:
-            run = Run(self.view)
-            self._own.set(run)
-        if len(run.view) == 0:
-            return
+        cache = kwargs.get("past_key_values")
         tokens = kwargs.get("input_ids", args[0] if args else None)
         if tokens is None:
             tokens = kwargs.get("inputs_embeds")
         if not isinstance(tokens, torch.Tensor):
             return
-        cache = kwargs.get("past_key_values")
+        offset = 0 if cache is None else int(cache.get_seq_length())
+        if run is None:
+            # A cache and one new token: a decode step of somebody's own loop.
+            is_step = offset > 0 and tokens.shape[1] == 1
+            run = self._decided.get(cache) if is_step else Run((self.view,), self._position)
+            self._own.set(run)
+        if run is None or run.is_empty:
+            return
         mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
         run.begin(
-            offset=0 if cache is None else int(cache.get_seq_length()),
+            offset=offset,
             length=tokens.shape[1],
             rows=tokens.shape[0],
             mask=mask if isinstance(mask, torch.Tensor) else None,
         )
 
-    def _after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _after(self, host: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        run, cache = self._own.get(), getattr(output, "past_key_values", None)
+        if run is not None and cache is not None and not run.is_empty:
+            self._decided[cache] = run
         self._own.set(None)
 
     def _at_site(
         self, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor
     ) -> torch.Tensor | None:
         run = self._run.get() or self._own.get()
-        if run is None or len(run.view) == 0:
+        if run is None or run.is_empty:
             return None
         return run.apply(args[0], output)
 
@@ -264,19 +352,38 @@ def resume_above(blocks: Sequence[nn.Module], index: int, output: Any) -> Iterat
 
 
 @contextlib.contextmanager
-def substitute(module: nn.Module, column: int, value: torch.Tensor) -> Iterator[None]:
-    """Replaces the module's output at ``column`` by ``value``, ``(rows, m)``, with gradients."""
+def substitute(module: nn.Module, where: torch.Tensor, value: torch.Tensor) -> Iterator[None]:
+    """Replaces the module's output by ``value`` with gradients.
+
+    Args:
+        module: The site.
+        where: ``(rows, length)`` bool, positions to replace.
+        value: ``(rows, m)``, one a row.
+    """
 
     def put(_: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-        position = torch.arange(output.shape[1], device=output.device) == column
-        replacement = value.to(output.dtype)[:, None, :]  # (rows, 1, m)
-        return torch.where(position[None, :, None], replacement, output)
+        replacement = value.to(device=output.device, dtype=output.dtype)[:, None, :]  # (rows, 1, m)
+        return torch.where(where.to(output.device)[..., None], replacement, output)
 
     handle = module.register_forward_hook(put)
     try:
         yield
     finally:
         handle.remove()
+
+
+@contextlib.contextmanager
+def narrow_head(head: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> Iterator[None]:
+    """Makes a language-model head compute the logits of some tokens only.
+
+    Args:
+        head: Linear map from hidden states to the vocabulary.
+        weight: ``(n, hidden)``, those tokens' rows of its weight.
+        bias: ``(n,)``, of its bias if it has one.
+    """
+    with contextlib.ExitStack() as stack:
+        _replace(stack, head, "forward", lambda hidden: functional.linear(hidden, weight, bias))
+        yield
 
 
 def _replace(stack: contextlib.ExitStack, owner: Any, name: str, new: Any) -> None:

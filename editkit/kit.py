@@ -8,13 +8,12 @@ from types import TracebackType
 from typing import Any, overload
 
 from editkit import compare, replay
+from editkit.asking import Asker, ChatLike, VersionLike
 from editkit.config import GraceConfig
 from editkit.correcting import Corrector, OnFailure
-from editkit.explain import explained
 from editkit.generation import Generator
 from editkit.hooks import Attachment
 from editkit.learning import Learner
-from editkit.methods import grace
 from editkit.models.load import LoadedModel
 from editkit.models.progress import Progress
 from editkit.prompts import Encoder
@@ -22,7 +21,6 @@ from editkit.requests import build_request
 from editkit.sites import Site
 from editkit.views import Views
 from editkit_store import Store
-from editkit_store.errors import InvalidRequest
 from editkit_store.records import (
     Added,
     Diff,
@@ -31,7 +29,6 @@ from editkit_store.records import (
     Explanation,
     Generation,
     LogEntry,
-    Message,
     MethodName,
     Provenance,
     Replayed,
@@ -42,8 +39,6 @@ from editkit_store.records import (
 )
 
 __all__ = ["Kit", "OnFailure"]
-
-ChatLike = Sequence[Message | Mapping[str, str]]
 
 
 class Kit:
@@ -86,7 +81,7 @@ class Kit:
         self._views = Views(store, loaded.fingerprint, device, skip_missing=skip_missing)
         self._encoder = Encoder(self._model, self._tokenizer)
         first = self._views.at(store.history.current())
-        self._attachment = Attachment(self._model, site, first)
+        self._attachment = Attachment(self._model, site, first, position=config.position)
         pad = self._tokenizer.pad_token_id
         pad = pad if pad is not None else (self._encoder.stop_ids or (0,))[0]
         self._generator = Generator(self._model, self._encoder, self._attachment, int(pad))
@@ -102,6 +97,15 @@ class Kit:
         )
         self._corrector = Corrector(
             store, self._learner, self._views, self._attachment, self._settings
+        )
+        self._asker = Asker(
+            self._model,
+            store=store,
+            encoder=self._encoder,
+            generator=self._generator,
+            views=self._views,
+            attachment=self._attachment,
+            position=config.position,
         )
 
     def __enter__(self) -> Kit:
@@ -151,7 +155,7 @@ class Kit:
         *,
         chat: ChatLike | None = None,
         method: MethodName = "grace",
-        kind: EditKind = "fact",
+        kind: EditKind | None = None,
         rephrases: Iterable[str] = (),
         locality: Iterable[str] = (),
         subject: str | None = None,
@@ -167,7 +171,8 @@ class Kit:
             target: What it should answer.
             chat: The conversation up to and including the user turn that was answered wrongly.
             method: Editing method.
-            kind: ``fact``, or ``passage`` for a sentence or more.
+            kind: ``fact``, ``passage`` for a sentence or more, or ``label``, whose target is a
+                label of a classifier; by default what the model can learn, ``label`` or ``fact``.
             rephrases: Other wordings, kept with the edit.
             locality: Prompts that must stay as they are, kept with the edit.
             subject: What the prompt is about.
@@ -191,7 +196,7 @@ class Kit:
                 "target": target,
                 "chat": None if chat is None else tuple(chat),
                 "method": method,
-                "kind": kind,
+                "kind": kind or self._encoder.default_kind,
                 "rephrases": tuple(rephrases),
                 "locality": tuple(locality),
                 "subject": subject,
@@ -242,7 +247,7 @@ class Kit:
         self,
         prompt: Sequence[str],
         *,
-        version: str | None = None,
+        version: VersionLike = None,
         max_new_tokens: int = 64,
         **options: Any,
     ) -> list[Generation]: ...
@@ -250,7 +255,7 @@ class Kit:
         self,
         prompt: str | Sequence[str],
         *,
-        version: str | None = None,
+        version: VersionLike = None,
         max_new_tokens: int = 64,
         chat: bool = False,
         **options: Any,
@@ -259,13 +264,15 @@ class Kit:
 
         Args:
             prompt: One prompt, or several (run as a batch).
-            version: Answer as of this version; disturbs nobody else.
+            version: Answer as of this version; disturbs nobody else. With several prompts, also
+                one version a prompt.
             max_new_tokens: Limit of each continuation, tokens.
             chat: Take each prompt as a user turn, through the model's chat template.
-            **options: For the model's ``generate``, e.g. ``do_sample=True``; greedy by default.
+            **options: For the model's ``generate``, e.g. ``do_sample=True`` or ``streamer=...``;
+                greedy by default.
 
         Returns:
-            A ``Generation``; for a list of prompts, a list.
+            A ``Generation``; for a list of prompts, a list. A classifier's text is its label.
 
         Raises:
             InvalidRequest, PromptTooLong: The prompt is empty or too long.
@@ -274,13 +281,7 @@ class Kit:
         """
         several = not isinstance(prompt, str)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        encoded = [
-            self._encoder.chat([Message(role="user", content=p)])
-            if chat
-            else self._encoder.prompt(p)
-            for p in prompts
-        ]
-        found = self._generations(prompts, encoded, version, max_new_tokens, options)
+        found = self._asker.answers(prompts, version, max_new_tokens, options, chat=chat)
         return found if several else found[0]
 
     def chat(
@@ -302,10 +303,7 @@ class Kit:
         Raises:
             As ``generate``; ``UnsupportedModel`` when the tokenizer has no chat template.
         """
-        turns = _messages(messages)
-        encoded = [self._encoder.chat(turns)]
-        prompts = [turns[-1].content]
-        return self._generations(prompts, encoded, version, max_new_tokens, options)[0]
+        return self._asker.chat(messages, version, max_new_tokens, options)
 
     def explain(
         self,
@@ -326,53 +324,7 @@ class Kit:
         Raises:
             As ``generate``.
         """
-        if (prompt is None) == (chat is None):
-            raise InvalidRequest("explain takes a prompt or a chat, one of them", field="prompt")
-        turns = None if chat is None else _messages(chat)
-        ids = self._encoder.prompt(prompt or "") if turns is None else self._encoder.chat(turns)
-        view = self._view(version)
-        key = grace.query(self._model, self._site, ids)
-        text = prompt if turns is None else turns[-1].content
-        active = {
-            e.id: e for e in self.store.history.active(self.store.history.resolve(view.version))
-        }
-        return explained(str(text), view, key, active, site=self._site.path, k=k)
-
-    def _generations(
-        self,
-        prompts: Sequence[str],
-        encoded: Sequence[Sequence[int]],
-        version: str | None,
-        max_new_tokens: int,
-        options: dict[str, Any],
-    ) -> list[Generation]:
-        if max_new_tokens < 1:
-            raise InvalidRequest("max_new_tokens must be at least 1", field="max_new_tokens")
-        generated = self._generator.run(
-            encoded, view=self._view(version), max_new_tokens=max_new_tokens, **options
-        )
-        return [
-            Generation(
-                text=one.text,
-                version=one.version,
-                fired=() if one.fired is None else (one.fired,),
-                prompt=prompt,
-                tokens=one.tokens,
-                finish_reason="stop" if one.is_finished else "length",
-            )
-            for prompt, one in zip(prompts, generated, strict=True)
-        ]
-
-    def _view(self, version: str | None) -> grace.GraceView:
-        if version is None:
-            return self._current_view
-        return self._views.at(self.store.history.resolve(version))
-
-    @property
-    def _current_view(self) -> grace.GraceView:
-        view = self._attachment.view
-        assert isinstance(view, grace.GraceView)
-        return view
+        return self._asker.explain(prompt, chat, version, k)
 
     # The history ------------------------------------------------------------------------------
 
@@ -399,7 +351,7 @@ class Kit:
             UnknownVersion: No such version.
             ArtifactsMissing: It holds edits this model has not learned; nothing was changed.
         """
-        self._view(version)
+        self._asker.view(version)
         return self._changed(lambda: self.store.rollback(version, provenance=self.provenance))
 
     def revert(self, edit_id: str) -> ViewChanged:
@@ -483,12 +435,3 @@ class Kit:
         if model in (None, self._remembered) and self.store.setting("fingerprint") is None:
             wanted["fingerprint"] = self.fingerprint
         return wanted
-
-
-def _messages(chat: ChatLike) -> list[Message]:
-    try:
-        return [m if isinstance(m, Message) else Message.model_validate(m) for m in chat]
-    except ValueError as error:
-        raise InvalidRequest(
-            "a chat is a list of messages with 'role' and 'content'", field="chat"
-        ) from error

@@ -18,7 +18,7 @@ from editkit.prompts import Encoded, Encoder
 from editkit.sites import Site
 from editkit.views import Views
 from editkit_store.digest import digest_bytes
-from editkit_store.records import Artifact, Edit, EditRequest, MethodName
+from editkit_store.records import Artifact, Edit, EditKind, EditRequest, MethodName
 
 __all__ = ["Learner", "Outcome"]
 
@@ -76,6 +76,11 @@ class Learner:
         self._generator = generator
         self._views = views
 
+    @property
+    def default_kind(self) -> EditKind:
+        """Kind of an edit for which none is named."""
+        return self._encoder.default_kind
+
     def encode(self, request: EditRequest) -> Encoded:
         """Returns the request as tokens, after refusing what cannot be learned here.
 
@@ -84,12 +89,6 @@ class Learner:
             InvalidRequest, EmptyTarget, PromptTooLong, UnsupportedModel: See ``Encoder.request``.
         """
         self.check_method(request.method)
-        if request.kind == "label":
-            raise UnsupportedMethod(
-                f"an edit of kind 'label' needs a classifier; {type(self._model).__name__} "
-                "generates text",
-                hint="use the kind 'fact' or 'passage'",
-            )
         return self._encoder.request(request)
 
     def check_method(self, method: MethodName) -> None:
@@ -162,13 +161,11 @@ class Learner:
         """Returns the artifact of an edit that this model could not even try."""
         return self._artifact(edit.id, False, False, None, {"reason": reason})
 
-    def answers(
-        self, requests: Sequence[Encoded], view: GraceView | None = None
-    ) -> list[Generated]:
-        """Returns what the model says (now, or on a view), for about the length of the targets."""
+    def answers(self, requests: Sequence[Encoded], *views: GraceView) -> list[Generated]:
+        """Returns what the model says (now, or on views), for about the length of the targets."""
         limit = max((len(request.target) for request in requests), default=0) + _SLACK
         prompts = [request.prompt for request in requests]
-        return self._generator.run(prompts, view=view, max_new_tokens=limit)
+        return self._generator.run(prompts, views=views, max_new_tokens=limit)
 
     def _tried(
         self, payload: GracePayload, encoded: Encoded, among: Sequence[str], version: str
@@ -194,7 +191,13 @@ class Learner:
             rule=self._config.rule,
             owns_row=owns_row,
         )
-        return GracePayload(entry, value.value.numpy(), self._site.path)
+        return GracePayload(
+            entry,
+            value.value.numpy(),
+            self._site.path,
+            self._config.replacement,
+            self._config.position or self._site.layout.position,
+        )
 
     def _radius(self, value: LearnedValue) -> float:
         if self._config.units == "absolute":

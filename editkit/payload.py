@@ -1,8 +1,9 @@
 """GRACE artifacts as safetensors bytes and back, without a deep-learning framework.
 
 A payload holds two float32 tensors, ``key`` of shape ``(d,)`` and ``value`` of shape ``(m,)``, and
-string metadata: ``format`` = ``editkit.grace.1``, ``site``, ``radius``, ``rule``, ``target`` (token
-ids as JSON) and ``owns_row``. float32 holds every float16 and bfloat16 value exactly.
+string metadata: ``format`` = ``editkit.grace.1``, ``site``, ``position``, ``replacement``,
+``radius``, ``rule``, ``target`` (token ids as JSON) and ``owns_row``. float32 holds every float16
+and bfloat16 value exactly.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from editkit.config import Position, Replacement
 from editkit.methods.codebook import Entry
 from editkit_store.errors import InvalidRecord
 
@@ -29,13 +31,17 @@ class GracePayload:
 
     Attributes:
         entry: Its part in the codebook.
-        value: ``(m,)`` float32, what replaces the site's output at the query position.
+        value: ``(m,)`` float32, what replaces the site's output.
         site: Dotted path of the module.
+        replacement: Positions that it replaces.
+        position: Token of the prompt that is the query.
     """
 
     entry: Entry
     value: npt.NDArray[np.float32]
     site: str
+    replacement: Replacement = "last"
+    position: Position = "last"
 
     def to_bytes(self) -> bytes:
         """Returns the payload as safetensors bytes; equal payloads give equal bytes."""
@@ -55,6 +61,8 @@ class GracePayload:
                         "rule": entry.rule,
                         "target": list(entry.target),
                         "owns_row": entry.owns_row,
+                        "replacement": self.replacement,
+                        "position": self.position,
                     },
                     sort_keys=True,
                     separators=(",", ":"),
@@ -87,7 +95,13 @@ class GracePayload:
                 rule=about["rule"],
                 owns_row=bool(about["owns_row"]),
             )
-            return cls(entry, tensors["value"], str(about["site"]))
+            return cls(
+                entry,
+                tensors["value"],
+                str(about["site"]),
+                about["replacement"],
+                about["position"],
+            )
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise InvalidRecord(
                 f"the artifact of edit '{edit_id}' is not a GRACE payload: {error}"

@@ -1,21 +1,23 @@
 """From text to tokens: prompts, chats, and where a target begins.
 
-The query of an edit is the last token of exactly the ids that a user's prompt becomes, so the
-prompt is always encoded alone. The target is what follows it: encoded together with the prompt
-where the tokenizer keeps the seam, else on its own, and always closed by the token that ends a
-generation, so that a corrected answer stops.
+The query of an edit is a token of exactly the ids that a user's prompt becomes, so the prompt is
+always encoded alone. The target is what follows it: encoded together with the prompt where the
+tokenizer keeps the seam, else on its own, and always closed by the token that ends a generation, so
+that a corrected answer stops. An encoder-decoder's target stands on its own, a classifier's is a
+label.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from editkit.errors import EmptyTarget, PromptTooLong, UnsupportedModel
-from editkit.sites import text_config
+from editkit.errors import EmptyTarget, PromptTooLong, UnsupportedMethod, UnsupportedModel
+from editkit.families import Family, layout_of, text_config
 from editkit_store.errors import InvalidRequest
-from editkit_store.records import EditRequest, Message
+from editkit_store.records import EditKind, EditRequest, Message
 
 __all__ = ["Encoded", "Encoder"]
 
@@ -26,8 +28,8 @@ class Encoded:
 
     Attributes:
         prompt: Ids of the prompt, special tokens included.
-        target: Ids of the target, the ending token included.
-        text: The target as it should come out of a generation, surrounding whitespace removed.
+        target: Ids of the target, the ending token included; of a classifier the one label's index.
+        text: The target as it should come out, surrounding whitespace removed.
     """
 
     prompt: tuple[int, ...]
@@ -36,11 +38,27 @@ class Encoded:
 
 
 class Encoder:
-    """Encodes prompts, chats and targets for one model and its tokenizer."""
+    """Encodes prompts, chats and targets for one model and its tokenizer.
+
+    Attributes:
+        family: What kind of model it is.
+    """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.family: Family = layout_of(model).family
         self._model = model
         self._tokenizer = tokenizer
+
+    @property
+    def default_kind(self) -> EditKind:
+        """Kind of an edit for which none is named: a classifier can only be given labels."""
+        return "label" if self.family == "classifier" else "fact"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A classifier's labels, by index."""
+        names = self._model.config.id2label
+        return tuple(str(names[index]) for index in sorted(names))
 
     @property
     def context(self) -> int | None:
@@ -54,7 +72,8 @@ class Encoder:
     @property
     def stop_ids(self) -> tuple[int, ...]:
         """The tokens at which this model's generation ends; the first is the one edits end with."""
-        configured = getattr(self._model.generation_config, "eos_token_id", None)
+        generation = getattr(self._model, "generation_config", None)  # a classifier has none
+        configured = getattr(generation, "eos_token_id", None)
         stops = [configured] if isinstance(configured, int) else list(configured or ())
         own = self._tokenizer.eos_token_id
         if own is not None:
@@ -90,12 +109,31 @@ class Encoder:
 
         Raises:
             InvalidRequest, EmptyTarget, PromptTooLong, UnsupportedModel: As the methods above, and
-                for a target that is no token at all or leaves no room in the context window.
+                for a target that is no token at all, no label of a classifier, or leaves no room in
+                the context window.
+            UnsupportedMethod: A kind of edit that is not for this family of models.
         """
+        if (request.kind == "label") != (self.family == "classifier"):
+            has, instead = (
+                ("chooses among labels", "the kind 'label', with a label as the target")
+                if self.family == "classifier"
+                else ("generates text and has no labels", "the kind 'fact' or 'passage'")
+            )
+            raise UnsupportedMethod(
+                f"an edit of kind '{request.kind}' is not for {type(self._model).__name__}, which "
+                f"{has}",
+                hint=f"use {instead}",
+            )
         target = request.target.strip()
         if not target:
             raise InvalidRequest("the target is empty", field="target")
-        if request.chat is not None:
+        if self.family == "classifier":
+            prompt = self._of_prompt(request)
+            index = self._label(target)
+            return Encoded(prompt, (index,), self.labels[index])
+        if self.family == "encoder-decoder":
+            prompt, ids = self._of_prompt(request), self._target_ids(target)
+        elif request.chat is not None:
             head = self._rendered(request.chat)
             prompt, ids = self.chat(request.chat), self._ids(target, special=False)
         else:
@@ -116,12 +154,42 @@ class Encoder:
                 field="target",
                 hint="give the words that the model should answer",
             )
-        self._checked((*prompt, *ids), room=1, field="target")
+        if self.family == "encoder-decoder":
+            self._checked(ids, room=2, field="target")
+            forced = self._model.generation_config.forced_bos_token_id
+            ids = ids if forced is None else (forced, *ids)
+        else:
+            self._checked((*prompt, *ids), room=1, field="target")
         return Encoded(prompt, (*ids, *self.stop_ids[:1]), text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of generated ids, special tokens and surrounding whitespace removed."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def _of_prompt(self, request: EditRequest) -> tuple[int, ...]:
+        return self.prompt(request.prompt) if request.chat is None else self.chat(request.chat)
+
+    def _target_ids(self, target: str) -> tuple[int, ...]:
+        # Some tokenizers (mBART) encode what a decoder should say differently.
+        ids = self._tokenizer(text_target=target, add_special_tokens=False, verbose=False)
+        return tuple(int(token) for token in ids["input_ids"])
+
+    def _label(self, target: str) -> int:
+        labels = self.labels
+        folded = [label.casefold() for label in labels]
+        if target in labels:
+            return labels.index(target)
+        if folded.count(target.casefold()) == 1:
+            return folded.index(target.casefold())
+        if target.isdecimal() and int(target) < len(labels):
+            return int(target)
+        close = difflib.get_close_matches(target.casefold(), folded, n=1)
+        match = f"did you mean '{labels[folded.index(close[0])]}'? " if close else ""
+        raise InvalidRequest(
+            f"'{target}' is not a label of this classifier",
+            field="target",
+            hint=f"{match}labels: {', '.join(labels[:20])}{', ...' if len(labels) > 20 else ''}",
+        )
 
     @property
     def _unknown(self) -> int | None:

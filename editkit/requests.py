@@ -18,24 +18,27 @@ from pydantic import ValidationError
 
 from editkit.errors import MalformedLine
 from editkit_store.errors import EditkitError, InvalidRequest
-from editkit_store.records import EditRequest, MethodName
+from editkit_store.records import EditKind, EditRequest, MethodName
 
 __all__ = ["build_request", "read_requests"]
 
 _PASSED_OVER = ("locality_answer", "unrelated_prompt", "ground_truth")
 
 
-def build_request(fields: EditRequest | Mapping[str, Any]) -> EditRequest:
+def build_request(
+    fields: EditRequest | Mapping[str, Any], *, kind: EditKind = "fact"
+) -> EditRequest:
     """Returns a checked request.
 
     Args:
         fields: Fields of ``EditRequest``. With ``chat`` the prompt may be left out: it is the
             last user turn.
+        kind: Kind of a request that names none.
 
     Raises:
         InvalidRequest: A field is missing, unknown, empty or of the wrong type; the error names it.
     """
-    values = fields.__dict__ if isinstance(fields, EditRequest) else dict(fields)
+    values = fields.__dict__ if isinstance(fields, EditRequest) else {"kind": kind, **fields}
     if values.get("prompt") is None and values.get("chat"):
         try:
             last = values["chat"][-1]

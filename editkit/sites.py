@@ -1,10 +1,9 @@
-"""Where a method attaches: finding the decoder blocks and their FFN output by structure.
+"""Where a method attaches: the blocks' feed-forward output, found by structure.
 
-A site is a module named by its dotted path. Nothing here depends on class names: the blocks are the
-first ``ModuleList`` with as many members as the config says the model has layers, and the FFN
-output is the block's last linear map into the hidden size, or the norm that follows it where
-there is one (Gemma, OLMo 2): such a norm undoes the length of whatever is put before it, so a
-value before it could only turn, not push.
+A site is a module named by its dotted path. By default it is the output of a block's feed-forward
+part: its last linear map into the hidden size, or the norm that follows it where there is one
+(Gemma, OLMo 2): such a norm undoes the length of whatever is put before it, so a value before it
+could only turn, not push.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from editkit.config import PresetName
 from editkit.errors import UnknownSite, UnsupportedModel
+from editkit.families import Layout, layout_of, text_config
 
-__all__ = ["Site", "default_site", "find_site", "text_config"]
+__all__ = ["Site", "default_site", "find_site"]
 
 # Depth of the site as a share of all layers. `paper`: layer 27 of 32, the common setting for
 # Llama-2-7B. `default`: a little lower, where a value is learned in about 30% fewer steps, the
@@ -42,34 +41,35 @@ class Site:
     Attributes:
         path: Dotted path of the module.
         module: The module itself.
-        blocks: The decoder blocks, first to last.
         block: Index of the block that holds the module.
         width: Size of its output.
+        layout: The model around it.
     """
 
     path: str
     module: nn.Module
-    blocks: Sequence[nn.Module]
     block: int
     width: int
+    layout: Layout
 
-
-def text_config(model: Any) -> Any:
-    """Returns the config of the language part of a model."""
-    return model.config.get_text_config(decoder=True)
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The blocks that the site is in one of, first to last."""
+        return self.layout.blocks
 
 
 def default_site(model: nn.Module, *, preset: PresetName = "default") -> Site:
     """Returns the site for a model whose user named none.
 
     Raises:
-        UnsupportedModel: Not a decoder-only language model, or no FFN was found.
+        UnsupportedModel: Of a kind that cannot be edited, or no FFN was found.
     """
-    path, blocks = _blocks(model)
+    layout = layout_of(model)
+    path, blocks = layout.path, layout.blocks
     depth, inner = _DEPTH[preset], None
     if preset == "paper":
         depth, inner = _PAPER.get(str(text_config(model).model_type), (depth, None))
-    # Later tokens see the value only through the attention of blocks above the site, so in a
+    # Other tokens see the value only through the attention of blocks above the site, so in a
     # shallow model one block at least must be left above it.
     index = max(0, min(len(blocks) - 2, round(depth * len(blocks))))
     if inner is None:
@@ -86,8 +86,8 @@ def find_site(model: nn.Module, path: str) -> Site:
     """Returns the site of that path; ``layers[27]`` may be written for ``layers.27``.
 
     Raises:
-        UnknownSite: No such module, not inside a decoder block, or without a known width.
-        UnsupportedModel: Not a decoder-only language model.
+        UnknownSite: No such module, not inside a block, or without a known width.
+        UnsupportedModel: Of a kind that cannot be edited.
     """
     asked = re.sub(r"\[(\d+)\]", r".\1", path)
     modules = dict(model.named_modules())
@@ -100,13 +100,16 @@ def find_site(model: nn.Module, path: str) -> Site:
             matches=matches,
             hint=f"did you mean {' or '.join(matches)}?" if matches else None,
         )
-    prefix, blocks = _blocks(model)
-    inside = re.match(re.escape(prefix) + r"\.(\d+)\.", asked)
+    layout = layout_of(model)
+    inside = re.match(re.escape(layout.path) + r"\.(\d+)\.", asked)
     if inside is None:
         raise UnknownSite(
-            f"'{path}' is not inside one of the decoder blocks '{prefix}.0' to "
-            f"'{prefix}.{len(blocks) - 1}'",
+            f"'{path}' is not inside one of the blocks '{layout.path}.0' to "
+            f"'{layout.path}.{len(layout.blocks) - 1}'",
             site=path,
+            hint="the site of an encoder-decoder is in its encoder, which reads the prompt"
+            if layout.family == "encoder-decoder"
+            else None,
         )
     shape = _shape(module)
     if shape is None:
@@ -114,25 +117,7 @@ def find_site(model: nn.Module, path: str) -> Site:
             f"'{path}' is a {type(module).__name__}, not a linear map or a norm", site=path,
             hint="choose a linear module of a feed-forward part",
         )  # fmt: skip
-    return Site(asked, module, blocks, int(inside[1]), shape[1])
-
-
-def _blocks(model: nn.Module) -> tuple[str, Sequence[nn.Module]]:
-    config = getattr(model, "config", None)
-    if (
-        config is None
-        or getattr(config, "is_encoder_decoder", False)
-        or not hasattr(model, "generate")
-    ):
-        raise UnsupportedModel(
-            f"{type(model).__name__} is not a decoder-only language model",
-            hint="this version edits decoder-only models (Llama, GPT-2, Gemma, Qwen, Mistral, ...)",
-        )
-    depth = int(text_config(model).num_hidden_layers)
-    for path, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth:
-            return path, list(module)
-    raise UnsupportedModel(f"no list of {depth} decoder blocks was found in {type(model).__name__}")
+    return Site(asked, module, int(inside[1]), shape[1], layout)
 
 
 def _ffn_output(block: nn.Module, hidden: int) -> str | None:
@@ -144,7 +129,7 @@ def _ffn_output(block: nn.Module, hidden: int) -> str | None:
         shape = _shape(module)
         # The attention output maps hidden to hidden (or from the heads' width), so the last map
         # from elsewhere into the hidden size is the FFN's; FFNs follow attention in every layout.
-        if shape is not None and shape[1] == hidden and "norm" not in name:
+        if shape is not None and shape[1] == hidden and "norm" not in name.lower():
             found = name
     return found
 

@@ -8,11 +8,16 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 CONTEXT = 256
@@ -102,13 +107,66 @@ def tiny_gpt2(seed: int = 0) -> GPT2LMHeadModel:
         return _ending(GPT2LMHeadModel(config).eval())
 
 
-def _ending(model: Any) -> Any:
+def tiny_t5(seed: int = 0) -> T5ForConditionalGeneration:
+    """A random T5: 3 + 2 layers, width 64."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = T5Config(
+            vocab_size=VOCABULARY,
+            d_model=64,
+            d_kv=16,
+            d_ff=128,
+            num_layers=3,
+            num_decoder_layers=2,
+            num_heads=4,
+            dropout_rate=0.1,
+            initializer_factor=1.0,
+            eos_token_id=1,
+            pad_token_id=0,
+            decoder_start_token_id=0,
+            tie_word_embeddings=False,
+        )
+        model = T5ForConditionalGeneration(config).eval()
+        for block in model.decoder.block:  # at random it would hardly listen to the encoder
+            block.layer[1].EncDecAttention.o.weight.data *= 8
+        return _ending(model, habit=16.0)
+
+
+def tiny_bert(seed: int = 0) -> BertForSequenceClassification:
+    """A random BERT classifier: 3 layers, width 64, labels `negative`, `neutral`, `positive`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return BertForSequenceClassification(BertConfig(**_LABELS, num_hidden_layers=3)).eval()
+
+
+def tiny_llama_classifier(seed: int = 0) -> LlamaForSequenceClassification:
+    """A random Llama with a classification head, and the labels of ``tiny_bert``."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = LlamaConfig(**_LABELS, num_hidden_layers=3)
+        return LlamaForSequenceClassification(config).eval()
+
+
+_LABELS: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "max_position_embeddings": CONTEXT,
+    "initializer_range": 0.2,
+    "pad_token_id": 0,
+    "id2label": {0: "negative", 1: "neutral", 2: "positive"},
+    "label2id": {"negative": 0, "neutral": 1, "positive": 2},
+}
+
+
+def _ending(model: Any, *, habit: float = 4.0) -> Any:
     """Makes a word likely to be followed by the end: the one habit of language that edits need."""
     tokenizer = tiny_tokenizer()
     pieces = [tokenizer(text).input_ids for word in WORDS for text in (word, f" {word}")]
     words = [ids[0] for ids in pieces if len(ids) == 1]
     with torch.no_grad():
-        model.get_output_embeddings().weight[tokenizer.eos_token_id, -1] += 4.0
+        model.get_output_embeddings().weight[tokenizer.eos_token_id, -1] += habit
         model.get_input_embeddings().weight[words, -1] += 12.0
     return model
 

@@ -28,9 +28,8 @@ one problem.
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +38,8 @@ from torch import nn
 from torch.nn import functional
 
 from editkit import hooks
-from editkit.config import GraceConfig
+from editkit.config import GraceConfig, Position, Replacement
+from editkit.methods.batches import Batch, lay_out, supported
 from editkit.methods.codebook import Codebook
 from editkit.payload import GracePayload
 from editkit.prompts import Encoded
@@ -87,6 +87,7 @@ class GraceView:
         self.version = version
         self.book = book
         self._ids = [row.entry.edit_id for row in book.rows]
+        self._replacements = [payloads[edit_id].replacement for edit_id in self._ids]
         if book.rows:
             values = [torch.from_numpy(payloads[edit_id].value) for edit_id in self._ids]
             self._values = torch.stack(values).to(device)  # (n, m)
@@ -130,6 +131,10 @@ class GraceView:
         """Returns the id of the edit that owns a row."""
         return self._ids[chosen]
 
+    def replacement(self, chosen: int) -> Replacement:
+        """Returns the positions that a row's value replaces."""
+        return self._replacements[chosen]
+
     def radius(self, row: int) -> float:
         """Returns the radius of a row, L2."""
         return self.book.rows[row].radius
@@ -138,15 +143,30 @@ class GraceView:
 _SHRINK_AT = 0.75
 """Share of open rows at which a batch is cut down to them."""
 
+_LARGE = 4096
+"""Size of a vocabulary from which on a shortlist of it saves time."""
+
 EMPTY = GraceView("v0", Codebook(), {}, torch.device("cpu"))
 
 
-def query(model: Any, site: Site, prompt: Sequence[int]) -> torch.Tensor:
-    """Returns the hidden state entering the site at the last prompt token, ``(d,)`` float32."""
+def query(
+    model: Any, site: Site, prompt: Sequence[int], *, position: Position | None = None
+) -> torch.Tensor:
+    """Returns the hidden state entering the site at a prompt's query position, ``(d,)`` float32.
+
+    Args:
+        model: The model.
+        site: Where the values go.
+        prompt: Token ids.
+        position: Token of the prompt that is the query; by default the family's own.
+    """
     ids = torch.tensor([list(prompt)], device=model.device)
+    host = site.layout.host
     with torch.no_grad(), hooks.capture(site.module) as found:
-        model(input_ids=ids, **_supported(model, use_cache=False, logits_to_keep=1))
-    return found[0][0][0, -1].float()
+        host(input_ids=ids, **supported(host, use_cache=False, logits_to_keep=1))
+    at = -1 if (position or site.layout.position) == "last" else 0
+    state: torch.Tensor = found[0][0][0, at]
+    return state.float()
 
 
 def learn(
@@ -155,190 +175,199 @@ def learn(
     """Returns key and value of each request; the model is left exactly as it was.
 
     Args:
-        model: A decoder-only model. Its weights and their gradients are not touched.
+        model: The model. Its weights and their gradients are not touched.
         site: Where the values go.
         requests: Prompts and targets as tokens; they do not influence each other.
         config: Learning settings.
     """
-    batch = _Batch(model, requests)
+    batch = lay_out(
+        model, site.layout, requests, replacement=config.replacement, position=config.position
+    )
     was_training = model.training
     model.eval()
     try:
-        return _optimize(batch, site, config)
+        return _Optimization(batch, site, config).run()
     finally:
         model.train(was_training)
 
 
-class _Batch:
-    """Requests laid out so that every query is in the same column.
+class _Shortlist:
+    """The tokens whose logits are computed while a value is learned.
 
-    Prefixes (prompts without their last token) are padded on the left and live in the KV cache;
-    suffixes (query token and target without its last token) are padded on the right, so column 0
-    of the suffix is the query in every row.
+    The output layer of a small model with a large vocabulary costs more than all blocks above the
+    site. Which tokens compete for a position is known from the logits of the untouched model; that
+    no other token leads is checked with the whole vocabulary before a value is taken.
+
+    Args:
+        head: The output layer.
+        size: Number of tokens kept for each target position.
     """
 
-    def __init__(self, model: Any, requests: Sequence[Encoded]) -> None:
-        self.model = model
-        prefixes = [list(request.prompt[:-1]) for request in requests]
-        suffixes = [[request.prompt[-1], *request.target[:-1]] for request in requests]
-        targets = [list(request.target) for request in requests]
-        front, back = max(map(len, prefixes)), max(map(len, suffixes))
-        device = model.device
-        self.prefix = torch.tensor([[0] * (front - len(p)) + p for p in prefixes], device=device)
-        prefix_mask = torch.tensor(
-            [[0] * (front - len(p)) + [1] * len(p) for p in prefixes], device=device
-        )
-        self.suffix = torch.tensor([s + [0] * (back - len(s)) for s in suffixes], device=device)
-        self.valid = torch.tensor(
-            [[True] * len(s) + [False] * (back - len(s)) for s in suffixes], device=device
-        )
-        self.target = torch.tensor([t + [0] * (back - len(t)) for t in targets], device=device)
-        self.mask = torch.cat([prefix_mask, self.valid.long()], dim=1)
-        self.positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)  # (rows, front + back)
-        self.front = front
-        # Without padding, no mask: attention then takes its faster path, as in a plain prefill.
-        self.is_padded = bool((self.mask == 0).any())
-        self.cache: Any = None
+    def __init__(self, head: nn.Linear, size: int) -> None:
+        self._head = head
+        self._size = size
+        self.tokens = torch.zeros(0, dtype=torch.long, device=head.weight.device)
 
-    def __len__(self) -> int:
-        return len(self.suffix)
+    def extend(self, logits: torch.Tensor, target: torch.Tensor) -> None:
+        """Takes in the leading tokens of ``(rows, t, vocabulary)`` logits, and the targets."""
+        leading = logits.topk(min(self._size, logits.shape[2])).indices.flatten()
+        found = torch.cat([self.tokens, leading.to(self.tokens), target.flatten().to(self.tokens)])
+        self.tokens = torch.unique(found)  # sorted
+        self._weight = self._head.weight.detach()[self.tokens]
+        bias = self._head.bias
+        self._bias = None if bias is None else bias.detach()[self.tokens]
 
-    def select(self, rows: torch.Tensor) -> _Batch:
-        """Returns the batch of some of the rows."""
-        chosen = copy.copy(self)
-        for name in ("prefix", "suffix", "valid", "target", "mask", "positions"):
-            setattr(chosen, name, getattr(self, name)[rows])
-        chosen.cache = _branched(self.cache)
-        if chosen.cache is not None:
-            chosen.cache.batch_select_indices(rows)
-        return chosen
+    def narrowed(self) -> AbstractContextManager[None]:
+        """Makes the model compute the logits of these tokens only."""
+        return hooks.narrow_head(self._head, self._weight, self._bias)
 
-    def fill_cache(self) -> None:
-        """Runs the prefixes once."""
-        if self.front == 0:
-            return
-        output = self.model(
-            input_ids=self.prefix,
-            **_supported(
-                self.model,
-                attention_mask=self.mask[:, : self.front] if self.is_padded else None,
-                position_ids=self.positions[:, : self.front] if self.is_padded else None,
-                logits_to_keep=1,
-                use_cache=True,
-            ),
-        )
-        self.cache = output.past_key_values
-
-    def logits(self) -> torch.Tensor:
-        """Runs the suffixes on the cached prefixes; ``(rows, length, vocabulary)`` float32."""
-        logits: torch.Tensor = self.model(
-            input_ids=self.suffix,
-            past_key_values=_branched(self.cache),
-            **_supported(
-                self.model,
-                attention_mask=self.mask if self.is_padded else None,
-                position_ids=self.positions[:, self.front :] if self.is_padded else None,
-                use_cache=self.cache is not None,
-            ),
-        ).logits
-        return logits.float()
+    def index(self, target: torch.Tensor) -> torch.Tensor:
+        """Returns where each target token is among these."""
+        return torch.searchsorted(self.tokens, target.to(self.tokens))
 
 
-def _optimize(batch: _Batch, site: Site, config: GraceConfig) -> list[LearnedValue]:
-    below = site.blocks[site.block - 1] if site.block else None
-    with torch.no_grad():
-        batch.fill_cache()
-        watched = [site.module] if below is None else [site.module, below]
-        with hooks.capture(*watched) as found:
-            batch.logits()
-    inputs, outputs = found[0]
-    keys, start = inputs[:, 0].float(), outputs[:, 0].float()
-    if config.initial_value == "random":
-        # One generator an edit: an edit's value does not depend on what it was batched with.
-        start = torch.stack(
-            [
-                torch.rand(start.shape[1], generator=torch.Generator().manual_seed(config.seed))
-                for _ in range(len(batch))
-            ]
-        ).to(start.device)
-    # Adam's steps have the size of its learning rate whatever the gradient, so the unit of the
-    # learning rate is the unit in which the value is moved.
-    unit = torch.ones(len(batch), 1, device=start.device)
-    if config.units == "activation":
-        unit = outputs[:, 0].float().square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
-    moved = torch.zeros_like(start, requires_grad=True)  # (rows, m)
-    best = start.clone()
-    best_margin = torch.full((len(batch),), -torch.inf, device=start.device)
-    best_loss = torch.full_like(best_margin, torch.inf)
-    steps = torch.zeros(len(batch), dtype=torch.long, device=start.device)
-    optimizer = torch.optim.Adam([moved], lr=config.learning_rate)
-    rows = torch.arange(len(batch), device=start.device)  # those still in the batch
-    resumed = found[-1][1]
-    for step in range(config.max_steps + 1):
-        with torch.enable_grad():
-            value = start[rows] + unit[rows] * moved[rows]
-            with (
-                hooks.resume_above(site.blocks, 0 if below is None else site.block, resumed),
-                hooks.substitute(site.module, 0, value),
-            ):
-                logits = batch.logits()
-            losses, margins = _losses(logits, batch)
+class _Optimization:
+    """Gradient descent on the values of a batch."""
+
+    def __init__(self, batch: Batch, site: Site, config: GraceConfig) -> None:
+        self._batch, self._site, self._config = batch, site, config
+        self._resumed: Any = None
+        self._shortlist: _Shortlist | None = None
+
+    def run(self) -> list[LearnedValue]:
+        config = self._config
+        keys, outputs = self._begin()
+        count, device = len(keys), outputs.device
+        start = outputs
+        if config.initial_value == "random":
+            # One generator an edit: a value does not depend on what it was batched with.
+            seeded = [torch.Generator().manual_seed(config.seed) for _ in range(count)]
+            start = torch.stack([torch.rand(outputs.shape[1], generator=g) for g in seeded])
+            start = start.to(device)
+        # Adam's steps have the size of its learning rate whatever the gradient, so the unit of the
+        # learning rate is the unit in which the value is moved.
+        unit = torch.ones(count, 1, device=device)
+        if config.units == "activation":
+            unit = outputs.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
+        moved = torch.zeros_like(start, requires_grad=True)  # (rows, m)
+        best = start.clone()
+        best_margin = torch.full((count,), -torch.inf, device=device)
+        best_loss = torch.full_like(best_margin, torch.inf)
+        steps = torch.zeros(count, dtype=torch.long, device=device)
+        optimizer = torch.optim.Adam([moved], lr=config.learning_rate)
+        rows = torch.arange(count, device=device)  # those still in the batch
+        for step in range(config.max_steps + 1):
+            with torch.enable_grad():
+                value = start[rows] + unit[rows] * moved[rows]
+                losses, margins = self._tried(value)
+            with torch.no_grad():
+                losses_seen, margins = self._confirmed(value, losses, margins)
+                better = (margins > best_margin[rows]) & (best_margin[rows] <= config.margin)
+                gained = rows[better]
+                best[gained] = value.detach()[better]
+                best_margin[gained], best_loss[gained] = margins[better], losses_seen[better]
+                steps[gained] = step
+            open_rows = best_margin[rows] <= config.margin
+            if step == config.max_steps or not bool(open_rows.any()):
+                break
+            # Gradients of the values alone: the model's parameters get none, whatever their flags.
+            (moved.grad,) = torch.autograd.grad(losses.sum(), [moved])
+            optimizer.step()
+            # A batch takes as long as its slowest edit; those that are done should not pay for it.
+            if int(open_rows.sum()) <= _SHRINK_AT * len(rows):
+                kept = open_rows.nonzero()[:, 0]
+                rows, self._resumed = rows[kept], _selected(self._resumed, kept, len(rows))
+                self._batch = self._batch.select(kept)
+        return [
+            LearnedValue(
+                key=keys[row].cpu(),
+                value=best[row].cpu(),
+                steps=int(steps[row]),
+                margin=float(best_margin[row]),
+                loss=float(best_loss[row]),
+            )
+            for row in range(count)
+        ]
+
+    def _begin(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Runs the untouched model once; returns the site's input and output at the queries."""
+        batch, site = self._batch, self._site
+        watched = [site.module]
+        if site.block:
+            watched.append(site.blocks[site.block - 1])
         with torch.no_grad():
-            better = (margins > best_margin[rows]) & (best_margin[rows] <= config.margin)
-            gained = rows[better]
-            best[gained] = value.detach()[better]
-            best_margin[gained], best_loss[gained] = margins[better], losses.detach()[better]
-            steps[gained] = step
-        open_rows = best_margin[rows] <= config.margin
-        if step == config.max_steps or not bool(open_rows.any()):
-            break
-        # Gradients of the values alone: the model's parameters get none, whatever their flags.
-        (moved.grad,) = torch.autograd.grad(losses.sum(), [moved])
-        optimizer.step()
-        # A batch takes as long as its slowest edit; rows that are done should not pay for it.
-        if int(open_rows.sum()) <= _SHRINK_AT * len(rows):
-            kept = open_rows.nonzero()[:, 0]
-            rows, batch, resumed = rows[kept], batch.select(kept), _selected(resumed, kept)
-    return [
-        LearnedValue(
-            key=keys[row].cpu(),
-            value=best[row].cpu(),
-            steps=int(steps[row]),
-            margin=float(best_margin[row]),
-            loss=float(best_loss[row]),
-        )
-        for row in range(len(keys))
-    ]
+            batch.prepare()
+            with hooks.capture(*watched) as found:
+                logits = batch.logits()
+        inputs, outputs = found[0]
+        if site.block:
+            self._resumed = found[1][1]
+        head = _head(batch.model)
+        if self._config.shortlist and head is not None and head.out_features > _LARGE:
+            self._shortlist = _Shortlist(head, self._config.shortlist)
+            self._shortlist.extend(logits, batch.target)
+        at = (torch.arange(len(batch)), batch.columns.cpu())
+        return inputs[at].float(), outputs[at].float()
+
+    def _logits(self, value: torch.Tensor) -> torch.Tensor:
+        block = self._site.block if self._resumed is not None else 0
+        with (
+            hooks.resume_above(self._site.blocks, block, self._resumed),
+            hooks.substitute(self._site.module, self._batch.replaced, value),
+        ):
+            return self._batch.logits()
+
+    def _tried(self, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean loss and smallest lead of a target token with ``value`` in place, ``(rows,)``."""
+        if self._shortlist is None:
+            return _losses(self._logits(value), self._batch.target, self._batch.valid)
+        with self._shortlist.narrowed():
+            logits = self._logits(value)
+        return _losses(logits, self._shortlist.index(self._batch.target), self._batch.valid)
+
+    def _confirmed(
+        self, value: torch.Tensor, losses: torch.Tensor, margins: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses and margins, over the whole vocabulary where a value seems to do."""
+        losses = losses.detach()
+        if self._shortlist is None or not bool((margins > self._config.margin).any()):
+            return losses, margins
+        logits = self._logits(value)
+        losses, margins = _losses(logits, self._batch.target, self._batch.valid)
+        missed = margins <= self._config.margin
+        if bool(missed.any()):
+            self._shortlist.extend(logits[missed], self._batch.target[missed])
+        return losses, margins
 
 
-def _losses(logits: torch.Tensor, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def _losses(
+    logits: torch.Tensor, target: torch.Tensor, valid: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean loss and smallest lead of a target token, each ``(rows,)``."""
-    losses = functional.cross_entropy(logits.transpose(1, 2), batch.target, reduction="none")
-    loss = (losses * batch.valid).sum(dim=1) / batch.valid.sum(dim=1)
+    target, valid = target.to(logits.device), valid.to(logits.device)
+    losses = functional.cross_entropy(logits.transpose(1, 2), target, reduction="none")
+    loss = (losses * valid).sum(dim=1) / valid.sum(dim=1)
     with torch.no_grad():
-        wanted = logits.gather(2, batch.target[..., None])
-        others = logits.scatter(2, batch.target[..., None], -torch.inf).amax(dim=2)
-        leads = (wanted[..., 0] - others).masked_fill(~batch.valid, torch.inf)
+        wanted = logits.gather(2, target[..., None])
+        others = logits.scatter(2, target[..., None], -torch.inf).amax(dim=2)
+        leads = (wanted[..., 0] - others).masked_fill(~valid, torch.inf)
     return loss, leads.amin(dim=1)
 
 
-def _selected(output: Any, rows: torch.Tensor) -> Any:
-    """Returns some rows of what a block gave: a tensor, or a tuple that begins with one."""
-    if isinstance(output, tuple):
-        return (output[0][rows], *output[1:])
-    return output[rows]
-
-
-def _branched(cache: Any) -> Any:
-    """Returns a cache that continues ``cache`` without changing it; the tensors are shared."""
-    if cache is None:
+def _head(model: Any) -> nn.Linear | None:
+    """Returns the output layer of a language model, where it is a plain linear map."""
+    try:
+        head = model.get_output_embeddings()
+    except NotImplementedError:
         return None
-    branch = copy.copy(cache)
-    branch.layers = [copy.copy(layer) for layer in cache.layers]
-    return branch
+    # Of a quantised or an offloaded head rows cannot be picked out.
+    plain = type(head) is nn.Linear and type(head.weight) is nn.Parameter
+    return head if plain and not head.weight.is_meta else None
 
 
-def _supported(model: nn.Module, **arguments: Any) -> dict[str, Any]:
-    """Returns those arguments that are set and that the model's forward takes."""
-    taken = inspect.signature(type(model).forward).parameters
-    return {name: value for name, value in arguments.items() if value is not None and name in taken}
+def _selected(output: Any, rows: torch.Tensor, count: int) -> Any:
+    """Returns some rows of what a block gave: a tensor, or a tuple with such tensors."""
+    if isinstance(output, tuple):
+        return tuple(_selected(part, rows, count) for part in output)
+    is_rowwise = isinstance(output, torch.Tensor) and output.dim() > 1 and len(output) == count
+    return output[rows.to(output.device)] if is_rowwise else output

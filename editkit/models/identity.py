@@ -68,15 +68,16 @@ def fingerprint(model: nn.Module) -> str:
         model: A transformers model, or any module; one without ``config`` counts by class name.
 
     Raises:
-        UnsupportedModel: The bytes of a weight cannot be read (offloaded to disk, or packed by a
-            quantisation library).
+        UnsupportedModel: The bytes of a weight cannot be read.
     """
     tensors = dict(_weights(model))
     # hashlib lets other threads run while it digests, so two cores take half the time.
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
         # Largest first, lest one thread start the embedding when the other is already done.
-        order = sorted(tensors, key=lambda name: -tensors[name].nbytes)
+        here = [name for name, tensor in tensors.items() if not tensor.is_meta]
+        order = sorted(here, key=lambda name: -tensors[name].nbytes)
         rows = list(pool.map(lambda name: _row(name, tensors[name]), order))
+    rows += [_offloaded_row(model, name) for name, tensor in tensors.items() if tensor.is_meta]
     document = {
         "scheme": _SCHEME,
         "class": type(model).__name__,
@@ -127,7 +128,22 @@ def _row(name: str, tensor: torch.Tensor) -> list[Any]:
     return [name, str(tensor.dtype), list(tensor.shape), _digest(name, tensor)]
 
 
+def _offloaded_row(model: nn.Module, name: str) -> list[Any]:
+    """The row of a weight that ``device_map`` put on disk or in the main memory."""
+    from accelerate.utils import align_module_device
+
+    path, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(path)
+    with align_module_device(owner, "cpu"):
+        return _row(name, getattr(owner, leaf))
+
+
 def _digest(name: str, tensor: torch.Tensor) -> str:
+    if hasattr(tensor, "__tensor_flatten__"):
+        # A quantised weight made of several tensors (torch's protocol for such classes).
+        parts, _ = tensor.__tensor_flatten__()
+        inner = [f"{part}={_digest(name, getattr(tensor, part))}" for part in parts]
+        return hashlib.sha256(" ".join(inner).encode()).hexdigest()
     try:
         # Seen as bytes because numpy knows no bfloat16. A tensor that is contiguous and on the CPU
         # is not copied by any of these steps.
@@ -136,7 +152,7 @@ def _digest(name: str, tensor: torch.Tensor) -> str:
     except (NotImplementedError, RuntimeError, TypeError) as error:
         raise UnsupportedModel(
             f"the weight {name!r} cannot be read, so the model has no fingerprint: {error}",
-            hint="load the model whole and unquantised, without offloading to disk",
+            hint="load the model with its weights, in another precision or quantisation",
         ) from error
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import gc
 import threading
 import weakref
@@ -41,6 +42,9 @@ class OneEdit:
 
     def edit_id(self, chosen: int) -> str:
         return "the-edit"
+
+    def replacement(self, chosen: int) -> str:
+        return "last"
 
 
 class NoEdit(OneEdit):
@@ -198,7 +202,7 @@ def test_an_installation_that_fails_half_way_is_taken_back(model: Any) -> None:
         def register_forward_hook(self, *args: Any, **kwargs: Any) -> Any:
             raise RuntimeError("no room")
 
-    broken = Site(site.path, NoHooks(), site.blocks, site.block, site.width)
+    broken = dataclasses.replace(site, module=NoHooks())
     with pytest.raises(RuntimeError, match="no room"):
         Attachment(model, broken, NoEdit())
     assert not model._forward_pre_hooks

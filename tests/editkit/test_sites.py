@@ -77,7 +77,7 @@ def test_an_unknown_path_names_close_matches() -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("model.norm", "is not inside one of the decoder blocks"),
+        ("model.norm", "is not inside one of the blocks"),
         ("model.layers.2.mlp", "not a lin"),
     ],
 )

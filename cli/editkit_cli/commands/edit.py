@@ -56,7 +56,7 @@ NOT_VERIFIED = 3
 @click.option("--method", type=click.Choice(METHODS), help="How it is learned  [default: grace]")
 @click.option(
     "--kind", type=click.Choice(["fact", "label", "passage"]), help="What the target is"
-    "  [default: fact]",
+    "  [default: label for a classifier, else fact]",
 )  # fmt: skip
 @provenance_options
 @click.option(
@@ -90,10 +90,10 @@ def add(settings: Settings, source: str | None, preset: Any, on_failure: Any, **
         asked["chat"] = chat_turn(asked.pop("prompt"), system=system)
     # Checked before a model is loaded: an empty target is refused at once.
     given = {name: value for name, value in asked.items() if value not in (None, ())}
-    request = build_request(given)
+    build_request(given)
     how = settings.provenance(author=asked["author"], reason=asked["reason"])
     with open_kit(settings, preset=preset, provenance=how) as kit:
-        added = kit.add_request(request, on_failure=on_failure)
+        (added,) = kit.add_many([given], on_failure=on_failure)
     out = settings.out
     out.result(added, lambda: _draw_added(out, added))
     if not added.verified:

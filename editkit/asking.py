@@ -1,0 +1,161 @@
+"""Asking the running model: prompts and conversations, at any version, and why it answers so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from editkit.config import Position
+from editkit.explain import explained
+from editkit.generation import Generator
+from editkit.hooks import Attachment
+from editkit.methods import grace
+from editkit.methods.grace import GraceView
+from editkit.prompts import Encoder
+from editkit.sites import Site
+from editkit.views import Views
+from editkit_store import Store
+from editkit_store.errors import InvalidRequest
+from editkit_store.records import Explanation, Generation, Message
+
+__all__ = ["Asker", "ChatLike", "VersionLike"]
+
+ChatLike = Sequence[Message | Mapping[str, str]]
+VersionLike = str | Sequence[str | None] | None
+"""A version for all prompts, or one a prompt; ``None`` is the current one."""
+
+
+class Asker:
+    """Answers prompts on the views of one store.
+
+    Args:
+        model: The model.
+        store: The history.
+        encoder: The model's.
+        generator: The model's.
+        views: The model's views of the history.
+        attachment: What the running model follows.
+        position: Token of a prompt that is the query.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        store: Store,
+        encoder: Encoder,
+        generator: Generator,
+        views: Views,
+        attachment: Attachment,
+        position: Position | None,
+    ) -> None:
+        self._model = model
+        self._store = store
+        self._encoder = encoder
+        self._generator = generator
+        self._views = views
+        self._attachment = attachment
+        self._position = position
+
+    def answers(
+        self,
+        prompts: Sequence[str],
+        version: VersionLike,
+        max_new_tokens: int,
+        options: dict[str, Any],
+        *,
+        chat: bool = False,
+    ) -> list[Generation]:
+        """Returns one generation a prompt; see ``Kit.generate``."""
+        turns = [[Message(role="user", content=prompt)] for prompt in prompts]
+        encoded = (
+            [self._encoder.chat(turn) for turn in turns]
+            if chat
+            else [self._encoder.prompt(prompt) for prompt in prompts]
+        )
+        return self._generations(prompts, encoded, version, max_new_tokens, options)
+
+    def chat(
+        self,
+        messages: ChatLike,
+        version: str | None,
+        max_new_tokens: int,
+        options: dict[str, Any],
+    ) -> Generation:
+        """Returns the assistant's next turn; see ``Kit.chat``."""
+        turns = _messages(messages)
+        encoded = [self._encoder.chat(turns)]
+        prompts = [turns[-1].content]
+        return self._generations(prompts, encoded, version, max_new_tokens, options)[0]
+
+    def explain(
+        self, prompt: str | None, chat: ChatLike | None, version: str | None, k: int
+    ) -> Explanation:
+        """Returns which edit fires for a prompt; see ``Kit.explain``."""
+        if (prompt is None) == (chat is None):
+            raise InvalidRequest("explain takes a prompt or a chat, one of them", field="prompt")
+        turns = None if chat is None else _messages(chat)
+        ids = self._encoder.prompt(prompt or "") if turns is None else self._encoder.chat(turns)
+        view = self.view(version)
+        site: Site = self._attachment.site
+        key = grace.query(self._model, site, ids, position=self._position)
+        text = prompt if turns is None else turns[-1].content
+        at = self._store.history.resolve(view.version)
+        active = {edit.id: edit for edit in self._store.history.active(at)}
+        return explained(str(text), view, key, active, site=site.path, k=k)
+
+    def view(self, version: str | None) -> GraceView:
+        """Returns the view of a version; of ``None`` the one that the running model follows.
+
+        Raises:
+            UnknownVersion: No such version.
+            ArtifactsMissing: It holds edits this model has not learned.
+        """
+        if version is None:
+            view = self._attachment.view
+            assert isinstance(view, GraceView)
+            return view
+        return self._views.at(self._store.history.resolve(version))
+
+    def _generations(
+        self,
+        prompts: Sequence[str],
+        encoded: Sequence[Sequence[int]],
+        version: VersionLike,
+        max_new_tokens: int,
+        options: dict[str, Any],
+    ) -> list[Generation]:
+        if max_new_tokens < 1:
+            raise InvalidRequest("max_new_tokens must be at least 1", field="max_new_tokens")
+        if version is None or isinstance(version, str):
+            views = [self.view(version)]
+        elif len(version) == len(prompts):
+            views = [self.view(one) for one in version]
+        else:
+            raise InvalidRequest(
+                f"{len(version)} versions for {len(prompts)} prompts; give one, or one each",
+                field="version",
+            )
+        generated = self._generator.run(
+            encoded, views=views, max_new_tokens=max_new_tokens, **options
+        )
+        return [
+            Generation(
+                text=one.text,
+                version=one.version,
+                fired=() if one.fired is None else (one.fired,),
+                prompt=prompt,
+                tokens=one.tokens,
+                finish_reason="stop" if one.is_finished else "length",
+            )
+            for prompt, one in zip(prompts, generated, strict=True)
+        ]
+
+
+def _messages(chat: ChatLike) -> list[Message]:
+    try:
+        return [m if isinstance(m, Message) else Message.model_validate(m) for m in chat]
+    except ValueError as error:
+        raise InvalidRequest(
+            "a chat is a list of messages with 'role' and 'content'", field="chat"
+        ) from error

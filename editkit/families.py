@@ -1,0 +1,94 @@
+"""What kind of model this is, found by structure: where its blocks are, and what it reads.
+
+    decoder          Llama, GPT-2, Qwen, Gemma, Mistral, ...: the prompt and the answer share one
+                     sequence, and the blocks see both
+    encoder-decoder  T5, BART, ...: the blocks are the encoder's, which sees the prompt only
+    classifier       BERT, or a decoder with a classification head: the answer is one of its labels
+
+Nothing here depends on class names of particular architectures: the blocks are the first
+``ModuleList`` with as many members as the config says there are layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from editkit.config import Position
+from editkit.errors import UnsupportedModel
+
+__all__ = ["Family", "Layout", "layout_of", "text_config"]
+
+Family = Literal["decoder", "encoder-decoder", "classifier"]
+
+_HEADS = ("classifier", "score", "classification_head")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parts of a model that editing needs.
+
+    Attributes:
+        family: What kind of model it is.
+        host: The module whose call runs every block once; it is given the tokens and their mask.
+        path: Dotted path of the list of blocks.
+        blocks: The blocks, first to last.
+        position: Token whose state the model's own answer hangs on most: the last one where
+            attention is causal, the first ([CLS]) in a bidirectional classifier.
+    """
+
+    family: Family
+    host: nn.Module
+    path: str
+    blocks: Sequence[nn.Module]
+    position: Position
+
+
+def text_config(model: Any) -> Any:
+    """Returns the config of the language part of a model."""
+    config = model.config
+    # In an encoder-decoder this would pick out a decoder's config that has another meaning.
+    if getattr(config, "is_encoder_decoder", False):
+        return config
+    return config.get_text_config(decoder=True)
+
+
+def layout_of(model: Any) -> Layout:
+    """Returns the layout of a model.
+
+    Raises:
+        UnsupportedModel: Neither a language model that generates nor a sequence classifier, or no
+            list of blocks was found.
+    """
+    if getattr(model, "config", None) is None:
+        raise _refusal(model)
+    if getattr(model.config, "is_encoder_decoder", False):
+        if not hasattr(model, "generate"):
+            raise _refusal(model)
+        host = model.get_encoder()
+        family: Family = "encoder-decoder"
+    elif hasattr(model, "generate"):
+        host, family = model, "decoder"
+    elif any(isinstance(getattr(model, name, None), nn.Module) for name in _HEADS):
+        host, family = model, "classifier"
+    else:
+        raise _refusal(model)
+    depth = int(text_config(model).num_hidden_layers)
+    inside = {id(module) for module in host.modules()}
+    for path, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth and id(module) in inside:
+            # A decoder with a classification head (`score`) reads its last token.
+            first = family == "classifier" and not hasattr(model, "score")
+            return Layout(family, host, path, list(module), "first" if first else "last")
+    raise UnsupportedModel(f"no list of {depth} blocks was found in {type(model).__name__}")
+
+
+def _refusal(model: Any) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"{type(model).__name__} neither generates text nor classifies sequences",
+        hint="load it with a language-model head (AutoModelForCausalLM, AutoModelForSeq2SeqLM) or "
+        "as a sequence classifier (AutoModelForSequenceClassification)",
+    )

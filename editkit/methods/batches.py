@@ -1,0 +1,261 @@
+"""Edits laid out as one teacher-forced problem, for each family of models.
+
+A batch runs the model on prompts with the targets given, so that one forward call yields the logits
+of every target token. Where only the query position is replaced, the prompts of a decoder are
+cached and a call runs the query token and the target alone: nothing before the query can see the
+value.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from editkit.config import Position, Replacement
+from editkit.families import Layout
+from editkit.prompts import Encoded
+
+__all__ = ["Batch", "lay_out", "supported"]
+
+
+class Batch:
+    """A batch of edits as tensors.
+
+    Attributes:
+        target: ``(rows, t)`` int64, target tokens padded on the right; of a classifier the label.
+        valid: ``(rows, t)`` bool, where a target token is.
+        columns: ``(rows,)`` int64, column of the query in what passes through the site.
+        replaced: ``(rows, length)`` bool, columns there that the value replaces.
+    """
+
+    _rowwise: ClassVar[tuple[str, ...]] = ("target", "valid", "columns", "replaced")
+    target: torch.Tensor
+    valid: torch.Tensor
+    columns: torch.Tensor
+    replaced: torch.Tensor
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def prepare(self) -> None:
+        """Computes what no value can change; once, before ``logits``."""
+
+    def logits(self) -> torch.Tensor:
+        """Runs the model; returns the logits of the target tokens, ``(rows, t, n)`` float32."""
+        raise NotImplementedError
+
+    def select(self, rows: torch.Tensor) -> Batch:
+        """Returns the batch of some of the rows."""
+        chosen = copy.copy(self)
+        for name in self._rowwise:
+            value = getattr(self, name)
+            setattr(chosen, name, None if value is None else value[rows])
+        return chosen
+
+
+class _Decoder(Batch):
+    """Prompt and target in one sequence; every query is in the same column.
+
+    Prefixes (prompts without their last token) are padded on the left, suffixes (that token and the
+    target without its last one) on the right. Cached, the prefixes live in a KV cache and a call
+    runs the suffixes, whose column 0 is the query; else a call runs both.
+    """
+
+    _rowwise = (*Batch._rowwise, "prefix", "suffix", "mask", "positions")
+
+    def __init__(
+        self, model: Any, requests: Sequence[Encoded], replacement: Replacement, position: Position
+    ) -> None:
+        super().__init__(model)
+        device = model.device
+        prefixes = [list(request.prompt[:-1]) for request in requests]
+        suffixes = [[request.prompt[-1], *request.target[:-1]] for request in requests]
+        self.front = max(map(len, prefixes))
+        self.prefix, before = _padded(prefixes, left=True)
+        self.suffix, self.valid = _padded(suffixes)
+        self.target, _ = _padded([list(request.target) for request in requests])
+        self.mask = torch.cat([before, self.valid], dim=1).long()
+        self.positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)  # (rows, front + back)
+        # Without padding, no mask: attention then takes its faster path, as in a plain prefill.
+        self.is_padded = bool((self.mask == 0).any())
+        self.cache: Any = None
+        self.is_cached = replacement == "last" and position == "last"
+        if self.is_cached:
+            self.columns = torch.zeros(len(requests), dtype=torch.long)
+            self.replaced = torch.zeros_like(self.valid)
+            self.replaced[:, 0] = True
+        else:
+            rows = torch.arange(len(requests))
+            self.columns = torch.full_like(rows, self.front)
+            if position == "first":
+                self.columns = self.mask.argmax(dim=1)
+            self.replaced = self.mask.bool()
+            if replacement == "prompt":
+                self.replaced[:, self.front + 1 :] = False
+            elif replacement == "last":
+                self.replaced = torch.zeros_like(self.replaced)
+                self.replaced[rows, self.columns] = True
+        for name in self._rowwise:
+            setattr(self, name, getattr(self, name).to(device))
+
+    def select(self, rows: torch.Tensor) -> Batch:
+        chosen = super().select(rows)
+        assert isinstance(chosen, _Decoder)
+        chosen.cache = _branched(self.cache)
+        if chosen.cache is not None:
+            chosen.cache.batch_select_indices(rows)
+        return chosen
+
+    def prepare(self) -> None:
+        if not self.is_cached or self.front == 0:
+            return
+        output = self.model(
+            input_ids=self.prefix,
+            **supported(
+                self.model,
+                attention_mask=self.mask[:, : self.front] if self.is_padded else None,
+                position_ids=self.positions[:, : self.front] if self.is_padded else None,
+                logits_to_keep=1,
+                use_cache=True,
+            ),
+        )
+        self.cache = output.past_key_values
+
+    def logits(self) -> torch.Tensor:
+        start, back = (self.front if self.is_cached else 0), self.suffix.shape[1]
+        logits: torch.Tensor = self.model(
+            input_ids=self.suffix if self.is_cached else torch.cat([self.prefix, self.suffix], 1),
+            past_key_values=_branched(self.cache),
+            **supported(
+                self.model,
+                attention_mask=self.mask if self.is_padded else None,
+                position_ids=self.positions[:, start:] if self.is_padded else None,
+                logits_to_keep=back,
+                use_cache=self.cache is not None,
+            ),
+        ).logits
+        return logits[:, -back:].float()
+
+
+class _EncoderDecoder(Batch):
+    """Prompts in the encoder, where the site is; targets in the decoder."""
+
+    _rowwise = (*Batch._rowwise, "inputs", "mask", "decoder_inputs")
+
+    def __init__(
+        self, model: Any, requests: Sequence[Encoded], replacement: Replacement, position: Position
+    ) -> None:
+        super().__init__(model)
+        start = model.generation_config.decoder_start_token_id
+        start = model.config.decoder_start_token_id if start is None else start
+        prompts = [list(request.prompt) for request in requests]
+        self.inputs, attended = _padded(prompts)
+        self.mask = attended.long()
+        self.target, self.valid = _padded([list(request.target) for request in requests])
+        self.decoder_inputs, _ = _padded([[start, *request.target[:-1]] for request in requests])
+        self.columns, self.replaced = _encoder_columns(attended, replacement, position)
+        for name in self._rowwise:
+            setattr(self, name, getattr(self, name).to(model.device))
+
+    def logits(self) -> torch.Tensor:
+        logits: torch.Tensor = self.model(
+            input_ids=self.inputs,
+            attention_mask=self.mask,
+            decoder_input_ids=self.decoder_inputs,
+            **supported(self.model, use_cache=False),
+        ).logits
+        return logits.float()
+
+
+class _Classifier(Batch):
+    """An input a row; its label is the one target token."""
+
+    _rowwise = (*Batch._rowwise, "inputs", "mask")
+
+    def __init__(
+        self, model: Any, requests: Sequence[Encoded], replacement: Replacement, position: Position
+    ) -> None:
+        super().__init__(model)
+        self.inputs, attended = _padded([list(request.prompt) for request in requests])
+        self.mask = attended.long()
+        self.target = torch.tensor([[request.target[0]] for request in requests])
+        self.valid = torch.ones_like(self.target, dtype=torch.bool)
+        self.columns, self.replaced = _encoder_columns(attended, replacement, position)
+        pad = getattr(model.config, "pad_token_id", None)
+        if pad is not None:  # decoders with a classification head find their last token by it
+            self.inputs = self.inputs.masked_fill(~attended, pad)
+        for name in self._rowwise:
+            setattr(self, name, getattr(self, name).to(model.device))
+
+    def logits(self) -> torch.Tensor:
+        logits: torch.Tensor = self.model(input_ids=self.inputs, attention_mask=self.mask).logits
+        return logits[:, None, :].float()  # (rows, 1, labels)
+
+
+def lay_out(
+    model: Any,
+    layout: Layout,
+    requests: Sequence[Encoded],
+    *,
+    replacement: Replacement,
+    position: Position | None,
+) -> Batch:
+    """Returns requests as a batch for the model's family.
+
+    Args:
+        model: The model.
+        layout: Its layout.
+        requests: Prompts and targets as tokens.
+        replacement: Positions that the value replaces.
+        position: Token of the prompt that is the query; by default the family's own.
+    """
+    kinds = {"decoder": _Decoder, "encoder-decoder": _EncoderDecoder, "classifier": _Classifier}
+    return kinds[layout.family](model, requests, replacement, position or layout.position)
+
+
+def supported(model: nn.Module, **arguments: Any) -> dict[str, Any]:
+    """Returns those arguments that are set and that the model's forward takes."""
+    taken = inspect.signature(type(model).forward).parameters
+    return {name: value for name, value in arguments.items() if value is not None and name in taken}
+
+
+def _padded(rows: list[list[int]], *, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns ids ``(rows, longest)`` int64, and where they are, bool."""
+    width = max(map(len, rows))
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    there = torch.zeros(len(rows), width, dtype=torch.bool)
+    for index, row in enumerate(rows):
+        span = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[index, span] = torch.tensor(row, dtype=torch.long)
+        there[index, span] = True
+    return ids, there
+
+
+def _encoder_columns(
+    attended: torch.Tensor, replacement: Replacement, position: Position
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns query columns ``(rows,)`` and replaced columns ``(rows, length)`` of full inputs."""
+    rows = torch.arange(len(attended))
+    columns = attended.sum(dim=1) - 1 if position == "last" else torch.zeros_like(rows)
+    if replacement != "last":
+        return columns, attended.clone()
+    replaced = torch.zeros_like(attended)
+    replaced[rows, columns] = True
+    return columns, replaced
+
+
+def _branched(cache: Any) -> Any:
+    """Returns a cache that continues ``cache`` without changing it; the tensors are shared."""
+    if cache is None:
+        return None
+    branch = copy.copy(cache)
+    branch.layers = [copy.copy(layer) for layer in cache.layers]
+    return branch
