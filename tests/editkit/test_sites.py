@@ -4,12 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_gpt2, tiny_llama
+from tiny import tiny_gpt2, tiny_llama, tiny_t5
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
     BertForSequenceClassification,
+    BertModel,
     Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -86,15 +89,31 @@ def test_a_module_that_cannot_be_a_site_is_refused(path: str, message: str) -> N
         find_site(tiny_llama(), path)
 
 
-def test_models_that_are_not_decoder_only_are_refused_by_name() -> None:
-    t5 = T5ForConditionalGeneration(
-        T5Config(vocab_size=50, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
-    )
-    bert = BertForSequenceClassification(
-        BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                   intermediate_size=64)
-    )  # fmt: skip
-    with pytest.raises(UnsupportedModel, match="T5ForConditionalGeneration is not a decoder-only"):
-        default_site(t5)
-    with pytest.raises(UnsupportedModel, match="no list|not a decoder-only"):
-        default_site(bert)
+def test_the_papers_preset_has_the_authors_sites() -> None:
+    with torch.device("meta"):
+        t5 = T5ForConditionalGeneration(
+            T5Config(vocab_size=50, d_model=32, d_kv=8, d_ff=64, num_layers=6, num_heads=4)
+        )
+        bert = BertForSequenceClassification(
+            BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=12, num_attention_heads=4,
+                       intermediate_size=64)
+        )  # fmt: skip
+        gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=48, n_head=4))
+    assert default_site(t5, preset="paper").path == "encoder.block.4.layer.1.DenseReluDense.wo"
+    assert default_site(bert, preset="paper").path == "bert.encoder.layer.10.output.dense"
+    assert default_site(gpt2, preset="paper").path == "transformer.h.35.mlp.c_fc"
+
+
+def test_a_site_in_the_decoder_of_an_encoder_decoder_is_refused() -> None:
+    with pytest.raises(UnknownSite, match=r"not inside one of the blocks 'encoder.block.0'") as e:
+        find_site(tiny_t5(), "decoder.block.1.layer.2.DenseReluDense.wo")
+    assert "encoder" in str(e.value.hint)
+
+
+def test_a_model_that_neither_generates_nor_classifies_is_refused_by_name() -> None:
+    config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                        intermediate_size=64)  # fmt: skip
+    with pytest.raises(UnsupportedModel, match="BertModel neither generates text nor classifies"):
+        default_site(BertModel(config))
+    with pytest.raises(UnsupportedModel, match="Linear neither"):
+        default_site(torch.nn.Linear(2, 2))
