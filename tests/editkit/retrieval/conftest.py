@@ -101,7 +101,8 @@ def few_direct_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def always_indexed() -> Iterator[None]:
-    """Backends take over at the fourth row, for a whole module of property tests."""
+    """Backends take over at the fourth row, and get batches that FAISS gives to BLAS (from 20)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table, "DIRECT_ROWS", 3)
+        patch.setattr(table, "_BATCH", 32)
         yield

@@ -22,7 +22,7 @@ def random_keys(count: int, width: int = 8, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     count=st.integers(1, 60),

@@ -72,7 +72,7 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(keys, radii.astype(np.float32), dead.tolist(), queries)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(case=cases(), split=st.integers(0, 60))
 def test_every_backend_decides_as_a_loop_over_all_rows_does(
     makers: Makers, literal: Callable[..., list[int]], case: Case, split: int
@@ -86,7 +86,7 @@ def test_every_backend_decides_as_a_loop_over_all_rows_does(
         assert table.select(case.queries, case.radii).tolist() == wanted, name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(case=cases(), k=st.integers(1, 7))
 def test_the_nearest_rows_are_those_of_a_full_sort(makers: Makers, case: Case, k: int) -> None:
     living = np.setdiff1d(np.flatnonzero(case.radii >= 0), case.dead)
@@ -102,7 +102,7 @@ def test_the_nearest_rows_are_those_of_a_full_sort(makers: Makers, case: Case, k
         assert far.tolist() == found[order].tolist(), name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(case=cases(), is_one=st.booleans())
 def test_rows_within_reach_are_all_found(makers: Makers, case: Case, is_one: bool) -> None:
     query = case.queries[0]

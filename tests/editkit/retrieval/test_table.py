@@ -65,6 +65,15 @@ def test_of_equal_distances_the_newest_row_fires() -> None:
     assert table.nearest(query[0], 3, view(1, 1, 1, 1))[0].tolist() == [3, 2, 1]
 
 
+@pytest.mark.usefixtures("few_direct_rows")
+def test_of_many_equal_keys_the_newest_fires(new_backend: NewBackend) -> None:
+    table = KeyTable(8, backend=new_backend())
+    table.add(np.repeat(random_keys(2), 300, axis=0))
+    radii = np.zeros(600, np.float32)
+    assert table.select(random_keys(2), radii).tolist() == [299, 599]
+    assert table.nearest(random_keys(2)[0], 4, radii)[0].tolist() == [299, 298, 297, 296]
+
+
 def test_a_key_exactly_on_the_edge_fires() -> None:
     table = KeyTable(2)
     table.add(np.array([[3, 4]], np.float32))
