@@ -10,7 +10,7 @@ from editkit.explain import explained
 from editkit.generation import Generator
 from editkit.hooks import Attachment
 from editkit.methods import grace
-from editkit.methods.grace import GraceView
+from editkit.methods.view import GraceView
 from editkit.prompts import Encoder
 from editkit.sites import Site
 from editkit.views import Views

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from editkit.methods.codebook import fold
-from editkit.payload import GracePayload
+from editkit.artifacts import load_memories
 from editkit_store import Store
 from editkit_store.records import CodebookDiff, CodebookRow, Diff, RadiusChange
 from editkit_store.versions import format_version
@@ -56,16 +55,15 @@ def codebook_diff(
     """
     if fingerprint is None:
         return CodebookDiff()
-    wanted = list(dict.fromkeys((*before, *after)))
-    artifacts = store.artifacts.on_model(wanted, fingerprint)
-    usable = {e: a.digest for e, a in artifacts.items() if a.usable and a.digest}
-    data = store.artifacts.payloads(list(usable.values()))
-    entries = {
-        edit_id: GracePayload.from_bytes(data[digest], edit_id=edit_id).entry
-        for edit_id, digest in usable.items()
-    }
-    old = fold(entries[e] for e in before if e in entries).radii
-    new = fold(entries[e] for e in after if e in entries).radii
+    memories = load_memories(store, fingerprint)
+    old: dict[str, float] = {}
+    new: dict[str, float] = {}
+    for memory in memories.values():
+        for ids, found in ((before, old), (after, new)):
+            rows = memory.rows(ids)
+            radii = memory.radii(rows)
+            found |= {memory.edit_id(r): float(radii[r]) for r in rows.tolist() if radii[r] >= 0}
+    attempted = store.artifacts.attempted(fingerprint)
     added = tuple(CodebookRow(edit_id=e, radius=r) for e, r in new.items() if e not in old)
     removed = tuple(CodebookRow(edit_id=e, radius=r) for e, r in old.items() if e not in new)
     changed = tuple(
@@ -80,6 +78,6 @@ def codebook_diff(
         added_rows=added,
         removed_rows=removed,
         changed_rows=changed,
-        missing=tuple(e for e in after if e not in artifacts),
+        missing=tuple(edit_id for edit_id in after if edit_id not in attempted),
         fingerprint=fingerprint,
     )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
+
+import numpy as np
 
 from editkit.generation import Generated
 from editkit.hooks import Attachment
-from editkit.learning import Learner
+from editkit.learning import Learner, Outcome
 from editkit.methods.grace import LearnedValue
+from editkit.methods.view import GraceView
 from editkit.models.progress import Progress, SilentProgress
 from editkit.prompts import Encoded
 from editkit.replay import BATCH
@@ -16,13 +21,22 @@ from editkit.requests import build_request
 from editkit.views import Views
 from editkit_store import Store
 from editkit_store.history import prompt_digest
-from editkit_store.records import Added, EditRequest, Provenance
+from editkit_store.records import Added, Edit, EditRequest, Provenance
 from editkit_store.versions import format_version
 
 __all__ = ["Corrector", "OnFailure"]
 
 OnFailure = Literal["record", "keep"]
 """``record``: log the failed attempt, leave the model as it was. ``keep``: make it active."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """An edit that was learned and is not committed yet."""
+
+    edit: Edit
+    encoded: Encoded
+    learned: tuple[LearnedValue, float]
 
 
 class Corrector:
@@ -71,39 +85,80 @@ class Corrector:
         told.start("Learning edits", len(pending), "edits")
         try:
             for at in range(0, len(pending), BATCH):
-                batch = pending[at : at + BATCH]
-                before = self._learner.answers([one for _, one in batch])
-                learned = self._learner.learn([one for _, one in batch])
-                for (request, tokens), value, said in zip(batch, learned, before, strict=True):
-                    results.append(
-                        self._commit(request, tokens, value, said, on_failure == "keep", provenance)
-                    )
-                    told.advance(1)
+                batch = self._learned(pending[at : at + BATCH])
+                while batch:
+                    done = self._verified(batch, on_failure == "keep", provenance)
+                    results += done
+                    batch = batch[len(done) :]
+                    told.advance(len(done))
         finally:
             told.done()
         return results
 
-    def _commit(
-        self,
-        request: EditRequest,
-        encoded: Encoded,
-        learned: tuple[LearnedValue, float],
-        before: Generated,
-        keep: bool,
-        provenance: Provenance,
-    ) -> Added:
-        history = self._store.history
-        current = history.current()
-        edit = self._store.prepare(request)
-        older = set(history.same_prompt(prompt_digest(edit), current))
-        among: Sequence[str] = [
-            *(edit_id for edit_id in history.active_ids(current) if edit_id not in older),
-            edit.id,
+    def _learned(self, batch: Sequence[tuple[EditRequest, Encoded]]) -> list[_Candidate]:
+        learned = self._learner.learn([encoded for _, encoded in batch])
+        return [
+            _Candidate(self._store.prepare(request), encoded, value)
+            for (request, encoded), value in zip(batch, learned, strict=True)
         ]
-        version = format_version(current + 1)
-        outcome = self._learner.verify(
-            edit, encoded, learned, among=among, version=version, keep=keep
-        )
+
+    def _verified(
+        self, batch: Sequence[_Candidate], keep: bool, provenance: Provenance
+    ) -> list[Added]:
+        """Asks for all edits of a batch at once, and commits them up to the first that fails.
+
+        Each is asked on the view that its own version would have: all before it and itself. Those
+        after a failed one were asked on views that held it, so they are asked again.
+        """
+        started = time.monotonic()
+        views = self._chain(batch)
+        encoded = [one.encoded for one in batch]
+        # What the model says without and with an edit, in one batch: a second row costs little.
+        now = self._attachment.view
+        assert isinstance(now, GraceView)
+        said = self._learner.answers([*encoded, *encoded], *[now] * len(batch), *views)
+        share = (time.monotonic() - started) / len(batch)
+        results: list[Added] = []
+        try:
+            for one, view, before, answer in zip(
+                batch, views, said[: len(batch)], said[len(batch) :], strict=True
+            ):
+                learned = (one.learned[0], one.learned[1] + share)
+                outcome = self._learner.settle(
+                    one.edit, one.encoded, learned, view, answer, keep=keep
+                )
+                results.append(self._commit(one.edit, outcome, before, provenance))
+                # Settling may also have taken another row than the later views hold.
+                if not outcome.artifact.usable or outcome.view is not view:
+                    break
+        finally:
+            for left in batch[len(results) :]:
+                self._views.memory.discard(left.edit.id)
+        return results
+
+    def _chain(self, batch: Sequence[_Candidate]) -> list[GraceView]:
+        """Returns the view after each edit of a batch, if all of them verify."""
+        history, memory = self._store.history, self._views.memory
+        current = history.current()
+        view = self._attachment.view
+        assert isinstance(view, GraceView)
+        rows = view.rows
+        prompts: dict[str, str] = {}
+        views = []
+        for number, one in enumerate(batch, 1):
+            digest = prompt_digest(one.edit)
+            older = [*history.same_prompt(digest, current)]
+            if digest in prompts:
+                older.append(prompts[digest])
+            prompts[digest] = one.edit.id
+            rows = rows[~np.isin(rows, memory.rows(older))]
+            rows = np.append(rows, self._learner.remember(one.edit, one.encoded, one.learned[0]))
+            views.append(self._views.folded(rows, format_version(current + number)))
+        return views
+
+    def _commit(
+        self, edit: Edit, outcome: Outcome, before: Generated, provenance: Provenance
+    ) -> Added:
         operation, edit = self._store.add(
             edit,
             artifact=outcome.artifact,

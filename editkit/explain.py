@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from editkit.methods.grace import GraceView
+from editkit.methods.view import GraceView
 from editkit_store.records import Candidate, Edit, Explanation
 
 __all__ = ["explained"]
@@ -36,20 +36,18 @@ def explained(
             prompt=prompt, version=view.version, site=site,
             summary=f"No edit is active at {view.version}, so the model answers by itself.",
         )  # fmt: skip
-    distances = view.distances(key[None])[0].tolist()
     (chosen,) = view.select(key[None])
     fired = None if chosen < 0 else view.edit_id(chosen)
-    rows = sorted(range(len(view)), key=lambda row: (distances[row], -row))[: max(1, k)]
     candidates = tuple(
         Candidate(
             edit_id=view.edit_id(row),
             prompt=active[view.edit_id(row)].prompt,
             target=active[view.edit_id(row)].target,
-            distance=distances[row],
+            distance=distance,
             radius=view.radius(row),
-            in_scope=distances[row] <= view.radius(row),
+            in_scope=distance <= view.radius(row),
         )
-        for row in rows
+        for row, distance in view.nearest(key, max(1, k))
     )
     return Explanation(
         prompt=prompt,

@@ -13,7 +13,7 @@ import torch
 from transformers import GenerationConfig
 
 from editkit.hooks import Attachment, Run
-from editkit.methods.grace import GraceView
+from editkit.methods.view import GraceView
 from editkit.prompts import Encoder
 from editkit_store.errors import InvalidRequest
 

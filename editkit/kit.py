@@ -77,8 +77,14 @@ class Kit:
         # Dropout would make verification a game of chance; the caller's mode comes back on close.
         self._was_training = bool(self._model.training)
         self._model.eval()
-        device = next(site.module.parameters()).device
-        self._views = Views(store, loaded.fingerprint, device, skip_missing=skip_missing)
+        self._views = Views(
+            store,
+            loaded.fingerprint,
+            site=site,
+            position=config.position or site.layout.position,
+            skip_missing=skip_missing,
+            device=str(self._model.device),
+        )
         self._encoder = Encoder(self._model, self._tokenizer)
         first = self._views.at(store.history.current())
         self._attachment = Attachment(self._model, site, first, position=config.position)
@@ -416,7 +422,7 @@ class Kit:
                 settings=self._settings(),
                 progress=progress,
             )
-            self._views.forget()
+            self._views.reload()
             self._attachment.view = self._views.at(self.store.history.current())
         return result
 

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from editkit.config import GraceConfig
 from editkit.errors import UnsupportedMethod
 from editkit.generation import Generated, Generator
 from editkit.methods import grace
 from editkit.methods.codebook import Entry
-from editkit.methods.grace import GraceView, LearnedValue
+from editkit.methods.grace import LearnedValue
+from editkit.methods.view import GraceView
 from editkit.payload import GracePayload
 from editkit.prompts import Encoded, Encoder
 from editkit.sites import Site
@@ -110,41 +113,66 @@ class Learner:
         share = (time.monotonic() - started) / max(1, len(learned))
         return [(value, share) for value in learned]
 
-    def verify(
+    def has_learned(self, edit_id: str) -> bool:
+        """Returns whether the model has learned an edit at its site."""
+        return edit_id in self._views.memory
+
+    def forget(self, edit_id: str) -> None:
+        """Takes out of the memory what an edit learned."""
+        self._views.memory.discard(edit_id)
+
+    def view(self, edit_ids: Sequence[str], version: str) -> GraceView:
+        """Returns the view of edits, oldest first; those not learned yet are left out."""
+        return self._views.folded(self._views.memory.rows(edit_ids), version)
+
+    def remember(
+        self, edit: Edit, encoded: Encoded, value: LearnedValue, *, owns_row: bool = False
+    ) -> int:
+        """Puts what an edit learned into the memory; returns its row.
+
+        Args:
+            edit: The edit.
+            encoded: It as tokens.
+            value: What it learned.
+            owns_row: Never share another edit's row.
+        """
+        payload = self._payload(edit, encoded, value, owns_row=owns_row)
+        return self._views.memory.put([payload])[0]
+
+    def settle(
         self,
         edit: Edit,
         encoded: Encoded,
         learned: tuple[LearnedValue, float],
+        view: GraceView,
+        generated: Generated,
         *,
-        among: Sequence[str],
-        version: str,
         keep: bool = False,
     ) -> Outcome:
-        """Puts a learned edit among others and asks the model freely.
+        """Returns what becomes of a learned edit, given what the model answers with it in place.
 
         Args:
             edit: The edit.
             encoded: It as tokens.
             learned: From ``learn``.
-            among: Ids of the view it goes into, oldest first, its own included.
-            version: Name of the version that the view would become.
+            view: The view that it was tried in.
+            generated: The answer there.
             keep: Keep the artifact even if the answer is not the target.
         """
         value, seconds = learned
-        started = time.monotonic()
-        payload = self._payload(edit, encoded, value, owns_row=False)
-        view, generated = self._tried(payload, encoded, among, version)
-        shares_row = edit.id not in view.book.radii
-        if shares_row and generated.text != encoded.text:
+        memory = self._views.memory
+        row = memory.row(edit.id)
+        if not view.owns_row(row) and generated.text != encoded.text:
             # Another edit's value, learned from another prompt, does not do for this one.
-            payload = self._payload(edit, encoded, value, owns_row=True)
-            view, generated = self._tried(payload, encoded, among, version)
+            new = self.remember(edit, encoded, value, owns_row=True)
+            view = self._views.folded(np.where(view.rows == row, new, view.rows), view.version)
+            row, (generated,) = new, self.answers([encoded], view)
         verified = generated.text == encoded.text
         usable = verified or keep
-        data = payload.to_bytes() if usable else None
-        if usable:
-            self._views.put(payload)
-        seconds += time.monotonic() - started
+        data = memory.payload(row).to_bytes() if usable else None
+        conflicts = memory.conflicts(row) if usable else None
+        if not usable:
+            memory.discard(edit.id)
         metrics = {
             "steps": value.steps,
             "margin": _finite(value.margin),
@@ -154,7 +182,7 @@ class Learner:
             "site": self._site.path,
             "config": self._config.model_dump(mode="json"),
         }
-        artifact = self._artifact(edit.id, verified, usable, data, metrics)
+        artifact = self._artifact(edit.id, verified, usable, data, metrics, conflicts)
         return Outcome(artifact, data, view, generated.text, seconds, value.steps)
 
     def refused(self, edit: Edit, reason: str) -> Artifact:
@@ -166,19 +194,6 @@ class Learner:
         limit = max((len(request.target) for request in requests), default=0) + _SLACK
         prompts = [request.prompt for request in requests]
         return self._generator.run(prompts, views=views, max_new_tokens=limit)
-
-    def _tried(
-        self, payload: GracePayload, encoded: Encoded, among: Sequence[str], version: str
-    ) -> tuple[GraceView, Generated]:
-        own = payload.entry.edit_id
-        at = among.index(own)
-        payloads = [
-            *self._views.payloads(among[:at]),
-            payload,
-            *self._views.payloads(among[at + 1 :]),
-        ]
-        view = self._views.folded(payloads, version)
-        return view, self.answers([encoded], view)[0]
 
     def _payload(
         self, edit: Edit, encoded: Encoded, value: LearnedValue, *, owns_row: bool
@@ -200,9 +215,10 @@ class Learner:
         )
 
     def _radius(self, value: LearnedValue) -> float:
-        if self._config.units == "absolute":
-            return self._config.radius
-        return self._config.radius * float(value.key.norm())
+        radius = self._config.radius
+        if self._config.units == "activation":
+            radius *= float(value.key.norm())
+        return float(np.float32(radius))  # as it is stored and compared
 
     def _artifact(
         self,
@@ -211,6 +227,7 @@ class Learner:
         usable: bool,
         data: bytes | None,
         metrics: dict[str, Any],
+        conflicts: dict[str, float] | None = None,
     ) -> Artifact:
         return Artifact(
             edit_id=edit_id,
@@ -221,6 +238,7 @@ class Learner:
             usable=usable,
             digest=digest_bytes(data) if data is not None else None,
             metrics=metrics,
+            conflicts=conflicts,
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from editkit.artifacts import learned_place
 from editkit.config import GraceConfig, PresetName
 from editkit.kit import Kit
 from editkit.models.aliases import DEFAULT_MODEL
@@ -67,7 +68,7 @@ def open(  # noqa: A001  (the name that design and users want: editkit.open, lik
             trust_remote_code=trust_remote_code,
             progress=progress,
         )
-        config = _config(preset, grace)
+        config = _placed(_config(preset, grace), _asked_for(grace), opened, loaded.fingerprint)
         site = (
             find_site(loaded.model, config.site)
             if config.site
@@ -99,6 +100,27 @@ def _config(preset: PresetName, changes: GraceConfig | Mapping[str, Any] | None)
     if isinstance(changes, GraceConfig):
         return changes
     return GraceConfig.of(preset, **(changes or {}))
+
+
+def _asked_for(changes: GraceConfig | Mapping[str, Any] | None) -> set[str]:
+    if isinstance(changes, GraceConfig):
+        return changes.model_fields_set
+    return set(changes or {})
+
+
+def _placed(
+    config: GraceConfig, asked: set[str], store: Store | None, fingerprint: str
+) -> GraceConfig:
+    """Returns the settings with the site that the history was learned at, unless one was asked for.
+
+    All edits of a model share one site. A preset or a newer editkit may choose another by itself;
+    the edits that are there would then be out of reach.
+    """
+    place = None if store is None else learned_place(store, fingerprint)
+    if place is None:
+        return config
+    known = {"site": place[0], "position": place[1]}
+    return config.model_copy(update={n: v for n, v in known.items() if n not in asked})
 
 
 def _provenance(given: Provenance | None) -> Provenance:

@@ -49,9 +49,8 @@ def run(
     if method is not None:
         learner.check_method(method)
         edits = [edit.model_copy(update={"method": method}) for edit in edits]
-    have = store.artifacts.on_model([edit.id for edit in edits], learner.fingerprint)
     # Attempts that failed are made again: settings or versions may have changed.
-    wanted = [edit for edit in edits if edit.id not in have or not have[edit.id].usable]
+    wanted = [edit for edit in edits if not learner.has_learned(edit.id)]
     failures: list[ReplayFailure] = []
     told = progress or SilentProgress()
     if wanted:
@@ -100,14 +99,23 @@ def _learn(
             stored.append((learner.refused(edit, str(error)), None))
             failures.append(_failure(edit, "", str(error)))
     learned = learner.learn([encoded for _, encoded in possible])
-    for (edit, encoded), value in zip(possible, learned, strict=True):
-        outcome = learner.verify(edit, encoded, value, among=order, version=version)
+    for (edit, encoded), (value, _) in zip(possible, learned, strict=True):
+        learner.remember(edit, encoded, value)
+    view = learner.view(order, version)
+    answers = learner.answers([encoded for _, encoded in possible], view)
+    for (edit, encoded), found, answer in zip(possible, learned, answers, strict=True):
+        outcome = learner.settle(edit, encoded, found, view, answer)
         stored.append((outcome.artifact, outcome.payload))
         if not outcome.artifact.usable:
             failures.append(
                 _failure(edit, outcome.answer, "free generation does not give the target")
             )
-    store.put_artifacts(stored)
+    try:
+        store.put_artifacts(stored)
+    except BaseException:
+        for artifact, _ in stored:
+            learner.forget(artifact.edit_id)
+        raise
     return failures
 
 

@@ -42,13 +42,15 @@ class Site:
         path: Dotted path of the module.
         module: The module itself.
         block: Index of the block that holds the module.
-        width: Size of its output.
+        inputs: Size of what it takes.
+        width: Size of what it gives.
         layout: The model around it.
     """
 
     path: str
     module: nn.Module
     block: int
+    inputs: int
     width: int
     layout: Layout
 
@@ -117,7 +119,7 @@ def find_site(model: nn.Module, path: str) -> Site:
             f"'{path}' is a {type(module).__name__}, not a linear map or a norm", site=path,
             hint="choose a linear module of a feed-forward part",
         )  # fmt: skip
-    return Site(asked, module, int(inside[1]), shape[1], layout)
+    return Site(asked, module, int(inside[1]), *shape, layout)
 
 
 def _ffn_output(block: nn.Module, hidden: int) -> str | None:

@@ -1,22 +1,23 @@
-"""Views: from the history's edits at a version to a codebook on the device.
+"""Views: from the history's edits at a version to a codebook that the running model applies.
 
-The database is the truth; what is here is a cache. Payloads are read once, folded codebooks are
-kept for the last few versions.
+The database is the truth; what is here is a cache. What the model has learned is read once, and the
+views of the last few versions are kept.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
+from editkit.artifacts import load_memories
 from editkit.errors import ArtifactsMissing
-from editkit.methods.codebook import Entry, fold
-from editkit.methods.grace import GraceView
-from editkit.payload import GracePayload
+from editkit.methods.memory import Memory
+from editkit.methods.view import GraceView
+from editkit.sites import Site
 from editkit_store import Store
-from editkit_store.records import Artifact
 from editkit_store.versions import format_version
 
 __all__ = ["Views"]
@@ -25,31 +26,63 @@ _KEPT = 8
 
 
 class Views:
-    """Builds and keeps the views of one store on one model.
+    """Builds and keeps the views of one store on one model at one site.
 
     Args:
         store: The history.
         fingerprint: The model's.
-        device: Where the site is.
+        site: Where the values go.
+        position: Token of a prompt that is the query.
         skip_missing: Leave out edits that this model has not learned, instead of refusing.
+        device: Torch's name of the device that looks keys up; None is the CPU.
+
+    Attributes:
+        memory: What the model has learned there.
+
+    Raises:
+        ArtifactsMissing: The site has other widths than what was learned there.
+        StoreDamaged, InvalidRecord: An artifact cannot be read.
     """
 
     def __init__(
-        self, store: Store, fingerprint: str, device: torch.device, *, skip_missing: bool
+        self,
+        store: Store,
+        fingerprint: str,
+        *,
+        site: Site,
+        position: str,
+        skip_missing: bool,
+        device: str | None = None,
     ) -> None:
         self._store = store
         self._fingerprint = fingerprint
-        self._device = device
+        self._site = site
+        self._position = position
         self._skip_missing = skip_missing
-        self._payloads: dict[str, GracePayload] = {}
+        self._device = device
         self._kept: OrderedDict[int, GraceView] = OrderedDict()
+        self.memory = Memory()
+        self.reload()
+
+    def reload(self) -> None:
+        """Reads again what the model has learned, after artifacts came in from elsewhere."""
+        self._kept.clear()
+        memories = load_memories(self._store, self._fingerprint, device=self._device)
+        self.memory = memories.pop((self._site.path, self._position), Memory(device=self._device))
+        self._attempted = self._store.artifacts.attempted(self._fingerprint)
+        self._elsewhere = {
+            memory.edit_id(row): place
+            for place, memory in memories.items()
+            for row in range(len(memory))
+        }
+        if len(self.memory):
+            self._check_widths()
 
     def at(self, version: int) -> GraceView:
         """Returns the view of a version.
 
         Raises:
             ArtifactsMissing: It holds edits that this model has not learned.
-            StoreDamaged: A payload does not hold.
         """
         view = self._kept.get(version)
         if view is None:
@@ -64,54 +97,56 @@ class Views:
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
 
-    def forget(self) -> None:
-        """Drops the folded views, after artifacts of older versions came in."""
-        self._kept.clear()
-
     def of(self, edit_ids: Sequence[str], version: str) -> GraceView:
-        """Returns the view of the given edits, oldest first."""
-        self._load(edit_ids)
-        usable = [self._payloads[edit_id] for edit_id in edit_ids if edit_id in self._payloads]
-        return self.folded(usable, version)
+        """Returns the view of the given edits, oldest first.
 
-    def folded(self, payloads: Iterable[GracePayload], version: str) -> GraceView:
-        """Returns the view of payloads, oldest first."""
-        found = {payload.entry.edit_id: payload for payload in payloads}
-        entries: list[Entry] = [payload.entry for payload in found.values()]
-        return GraceView(version, fold(entries), found, self._device)
-
-    def payloads(self, edit_ids: Sequence[str]) -> list[GracePayload]:
-        """Returns the payloads of edits, oldest first; those without one are left out."""
-        self._load(edit_ids)
-        return [self._payloads[edit_id] for edit_id in edit_ids if edit_id in self._payloads]
-
-    def put(self, payload: GracePayload) -> None:
-        """Takes in a payload that was just stored."""
-        self._payloads[payload.entry.edit_id] = payload
-
-    def _load(self, edit_ids: Sequence[str]) -> None:
-        wanted = [edit_id for edit_id in edit_ids if edit_id not in self._payloads]
-        if not wanted:
-            return
-        artifacts = self._store.artifacts.on_model(wanted, self._fingerprint)
-        missing = tuple(edit_id for edit_id in wanted if edit_id not in artifacts)
+        Raises:
+            ArtifactsMissing: This model has not learned them all.
+        """
+        missing = tuple(
+            edit_id
+            for edit_id in edit_ids
+            if edit_id not in self.memory
+            and (edit_id not in self._attempted or edit_id in self._elsewhere)
+        )
         if missing and not self._skip_missing:
             raise self._refusal(missing)
-        usable: dict[str, Artifact] = {a.edit_id: a for a in artifacts.values() if a.usable}
-        data = self._store.artifacts.payloads(
-            [artifact.digest for artifact in usable.values() if artifact.digest]
-        )
-        for edit_id, artifact in usable.items():
-            if artifact.digest:
-                self._payloads[edit_id] = GracePayload.from_bytes(
-                    data[artifact.digest], edit_id=edit_id
-                )
+        return self.folded(self.memory.rows(edit_ids), version)
+
+    def folded(self, rows: npt.NDArray[np.int64], version: str) -> GraceView:
+        """Returns the view of rows of the memory, oldest edit first."""
+        return GraceView(version, self.memory, rows)
+
+    def _check_widths(self) -> None:
+        payload = self.memory.payload(0)
+        found = (len(payload.entry.key), len(payload.value))
+        wanted = (self._site.inputs, self._site.width)
+        if found != wanted:
+            raise ArtifactsMissing(
+                f"'{self._site.path}' takes states of width {wanted[0]} and gives {wanted[1]}, but "
+                f"the history's edits there have keys of width {found[0]} and values of {found[1]}",
+                missing=(payload.entry.edit_id,),
+                fingerprint=self._fingerprint,
+                known=(self._fingerprint,),
+                hint="the module is not the one that the edits were learned at",
+            )
 
     def _refusal(self, missing: tuple[str, ...]) -> ArtifactsMissing:
         names = self._store.artifacts.model_names()
         known = tuple(fp for fp in self._store.artifacts.counts() if fp != self._fingerprint)
         learned_by = ", ".join(f"{names.get(fp, '?')} ({fp[:19]}…)" for fp in known) or "no model"
         count = f"{len(missing)} active edit{'s' if len(missing) > 1 else ''}"
+        place = next((self._elsewhere[e] for e in missing if e in self._elsewhere), None)
+        if place is not None:
+            return ArtifactsMissing(
+                f"{count} were learned at '{place[0]}' with the {place[1]} token as the query; the "
+                f"model was opened at '{self._site.path}' with the {self._position} one",
+                missing=missing,
+                fingerprint=self._fingerprint,
+                known=(self._fingerprint,),
+                hint="leave the site out (the history's own is used), or learn them there: "
+                "kit.replay() after editkit.open(..., missing='skip')",
+            )
         return ArtifactsMissing(
             f"this model ({self._fingerprint[:19]}…) has not learned {count} of the history; "
             f"learned by {learned_by}",

@@ -15,7 +15,7 @@ initial radius, i the nearest row at distance d = ||q - k_i||, rule ``paper`` is
 Rule ``disjoint`` (the default) keeps what the paper wants (balls of different targets never
 overlap) where the nearest-row test misses it, and is independent of the order of edits:
 
-    new row always; for every row j with other y and d_j < eps0 + eps0_j:
+    new row always; for every row j with other y and d_j <= eps0 + eps0_j:
         eps := min(eps, d_j / 2),  eps_j := min(eps_j, d_j / 2)
 
 Differs from the paper: targets are compared by their token ids (the authors' code compares the mean
@@ -33,6 +33,8 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from editkit.retrieval import distances
 
 __all__ = ["Codebook", "Entry", "Row", "fold"]
 
@@ -103,14 +105,14 @@ class Codebook:
             raise ValueError(
                 f"a key of width {entry.key.shape[0]} in a codebook of width {self.keys.shape[1]}"
             )
-        distances = np.sqrt(np.square(self.keys - entry.key).sum(axis=1, dtype=np.float32))
+        apart = distances(self.keys, entry.key)
         if entry.rule == "paper":
-            return self._paper(entry, distances)
-        return self._disjoint(entry, distances)
+            return self._paper(entry, apart)
+        return self._disjoint(entry, apart)
 
-    def _paper(self, entry: Entry, distances: Vector) -> Codebook:
-        nearest = int(distances.argmin())
-        row, distance = self.rows[nearest], distances[nearest]
+    def _paper(self, entry: Entry, apart: Vector) -> Codebook:
+        nearest = int(apart.argmin())
+        row, distance = self.rows[nearest], apart[nearest]
         if distance > entry.radius + row.radius:
             return self._appended(Row(entry, entry.radius), {})
         if row.entry.target != entry.target:
@@ -124,17 +126,17 @@ class Codebook:
         shared = Row(row.entry, radius, (*row.shared_by, entry.edit_id))
         return Codebook((*self.rows[:nearest], shared, *self.rows[nearest + 1 :]), self.keys)
 
-    def _disjoint(self, entry: Entry, distances: Vector) -> Codebook:
+    def _disjoint(self, entry: Entry, apart: Vector) -> Codebook:
         radius = entry.radius
         changed: dict[int, Row] = {}
         # Initial radii decide who meets whom: with current ones the result would depend on which
         # of two neighbours came first.
-        reach = np.array([max(row.radius, row.entry.radius) for row in self.rows], np.float32)
-        for index in np.flatnonzero(distances < entry.radius + reach):
+        reach = np.array([max(row.radius, row.entry.radius) for row in self.rows], np.float64)
+        for index in np.flatnonzero(apart <= entry.radius + reach):
             row = self.rows[int(index)]
             if row.entry.target == entry.target:
                 continue
-            half = float(distances[index] / 2)
+            half = float(apart[index] / 2)
             radius = min(radius, half)
             if half < row.radius:
                 changed[int(index)] = Row(row.entry, half, row.shared_by)

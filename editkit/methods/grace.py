@@ -38,14 +38,12 @@ from torch import nn
 from torch.nn import functional
 
 from editkit import hooks
-from editkit.config import GraceConfig, Position, Replacement
+from editkit.config import GraceConfig, Position
 from editkit.methods.batches import Batch, lay_out, supported
-from editkit.methods.codebook import Codebook
-from editkit.payload import GracePayload
 from editkit.prompts import Encoded
 from editkit.sites import Site
 
-__all__ = ["EMPTY", "GraceView", "LearnedValue", "learn", "query"]
+__all__ = ["LearnedValue", "learn", "query"]
 
 
 @dataclass(frozen=True)
@@ -67,86 +65,11 @@ class LearnedValue:
     loss: float
 
 
-class GraceView:
-    """The codebook of one view, on the device where the site is. Immutable.
-
-    Args:
-        version: Name of the version it belongs to.
-        book: The folded codebook.
-        payloads: Payload of every row's owner, by edit id.
-        device: Where the site is.
-    """
-
-    def __init__(
-        self,
-        version: str,
-        book: Codebook,
-        payloads: dict[str, GracePayload],
-        device: torch.device,
-    ) -> None:
-        self.version = version
-        self.book = book
-        self._ids = [row.entry.edit_id for row in book.rows]
-        self._replacements = [payloads[edit_id].replacement for edit_id in self._ids]
-        if book.rows:
-            values = [torch.from_numpy(payloads[edit_id].value) for edit_id in self._ids]
-            self._values = torch.stack(values).to(device)  # (n, m)
-            self._keys = torch.from_numpy(book.keys).to(device)  # (n, d)
-            self._radii = torch.tensor(
-                [row.radius for row in book.rows], dtype=torch.float32, device=device
-            )
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def distances(self, queries: torch.Tensor) -> torch.Tensor:
-        """Returns L2 distances in float32, ``(rows, n)``.
-
-        Differences are taken before squaring: the expansion that is faster for many keys does not
-        give zero for equal vectors.
-        """
-        wide = queries.to(device=self._keys.device, dtype=torch.float32)
-        return torch.stack([torch.linalg.vector_norm(self._keys - row, dim=1) for row in wide])
-
-    def select(self, queries: torch.Tensor) -> list[int]:
-        """Returns for each query the nearest row whose ball contains it, -1 for none.
-
-        Of rows at the same distance the newest wins.
-        """
-        with torch.no_grad():
-            distances = self.distances(queries).flip(1)
-            inside = distances <= self._radii.flip(0)
-            nearest = distances.masked_fill(~inside, torch.inf).min(dim=1)
-            chosen = len(self) - 1 - nearest.indices
-            return [
-                int(row) if hit else -1
-                for row, hit in zip(chosen.tolist(), inside.any(dim=1).tolist(), strict=True)
-            ]
-
-    def values(self, chosen: Sequence[int], like: torch.Tensor) -> torch.Tensor:
-        """Returns the values of rows, ``(rows, m)``, in the dtype of ``like``."""
-        return self._values[list(chosen)].to(device=like.device, dtype=like.dtype)
-
-    def edit_id(self, chosen: int) -> str:
-        """Returns the id of the edit that owns a row."""
-        return self._ids[chosen]
-
-    def replacement(self, chosen: int) -> Replacement:
-        """Returns the positions that a row's value replaces."""
-        return self._replacements[chosen]
-
-    def radius(self, row: int) -> float:
-        """Returns the radius of a row, L2."""
-        return self.book.rows[row].radius
-
-
 _SHRINK_AT = 0.75
 """Share of open rows at which a batch is cut down to them."""
 
 _LARGE = 4096
 """Size of a vocabulary from which on a shortlist of it saves time."""
-
-EMPTY = GraceView("v0", Codebook(), {}, torch.device("cpu"))
 
 
 def query(

@@ -7,7 +7,7 @@ artifacts refer to them. They are checked against their name whenever they are r
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from editkit_store.connection import Database
@@ -17,7 +17,7 @@ from editkit_store.records import Artifact
 
 __all__ = ["Artifacts"]
 
-_COLUMNS = "edit_id, fingerprint, model, method, verified, usable, digest, metrics"
+_COLUMNS = "edit_id, fingerprint, model, method, verified, usable, digest, metrics, conflicts"
 
 
 class Artifacts:
@@ -40,7 +40,8 @@ class Artifacts:
                 [artifact.digest, payload],
             )
         self._db.execute(
-            "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR REPLACE INTO artifacts ({_COLUMNS}, learned_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 artifact.edit_id,
                 artifact.fingerprint,
@@ -50,6 +51,7 @@ class Artifacts:
                 artifact.usable,
                 artifact.digest,
                 canonical_json(artifact.metrics),
+                None if artifact.conflicts is None else canonical_json(artifact.conflicts),
                 time.replace(tzinfo=None),
             ],
         )
@@ -65,6 +67,41 @@ class Artifacts:
         )
         return {artifact.edit_id: artifact for artifact in found}
 
+    def attempted(self, fingerprint: str) -> set[str]:
+        """Returns the edits that a model has tried to learn, with or without success."""
+        rows = self._db.query("SELECT edit_id FROM artifacts WHERE fingerprint = ?", [fingerprint])
+        return {str(row[0]) for row in rows}
+
+    def usable(
+        self, fingerprint: str, *, method: str
+    ) -> Iterator[tuple[str, dict[str, float] | None, bytes]]:
+        """Yields edit, conflicts and payload of everything a model has learned, oldest edit first.
+
+        Raises:
+            StoreDamaged: A payload is missing, or its bytes do not have its digest.
+        """
+        rows = self._db.query(
+            "SELECT a.edit_id, a.conflicts, a.digest, p.bytes "
+            "FROM artifacts a JOIN edits e USING (edit_id) LEFT JOIN payloads p USING (digest) "
+            "WHERE a.fingerprint = ? AND a.usable AND a.method = ? ORDER BY e.seq",
+            [fingerprint, method],
+        )
+        for edit_id, conflicts, digest, data in rows:
+            payload = self._checked(str(digest), None if data is None else bytes(data))
+            yield str(edit_id), None if conflicts is None else json.loads(conflicts), payload
+
+    def newest(self, fingerprint: str, *, method: str) -> tuple[str, bytes] | None:
+        """Returns edit and payload of the newest edit that a model has learned."""
+        row = self._db.one(
+            "SELECT a.edit_id, a.digest FROM artifacts a JOIN edits e USING (edit_id) "
+            "WHERE a.fingerprint = ? AND a.usable AND a.method = ? ORDER BY e.seq DESC LIMIT 1",
+            [fingerprint, method],
+        )
+        if row is None:
+            return None
+        edit_id, digest = str(row[0]), str(row[1])
+        return edit_id, self.payloads([digest])[digest]
+
     def payloads(self, digests: Sequence[str]) -> dict[str, bytes]:
         """Returns payloads by digest.
 
@@ -75,19 +112,16 @@ class Artifacts:
             "SELECT digest, bytes FROM payloads WHERE digest IN (SELECT unnest(?))", [list(digests)]
         )
         found = {str(digest): bytes(data) for digest, data in rows}
-        for digest in digests:
-            if digest not in found:
-                problem = "is missing"
-            elif digest_bytes(found[digest]) != digest:
-                problem = "does not match its digest"
-            else:
-                continue
-            raise StoreDamaged(
-                f"payload '{digest}' {problem}",
-                path=self._db.path,
-                hint="restore the file from a copy",
-            )
-        return found
+        return {digest: self._checked(digest, found.get(digest)) for digest in digests}
+
+    def _checked(self, digest: str, data: bytes | None) -> bytes:
+        if data is not None and digest_bytes(data) == digest:
+            return data
+        raise StoreDamaged(
+            f"payload '{digest}' {'is missing' if data is None else 'does not match its digest'}",
+            path=self._db.path,
+            hint="restore the file from a copy",
+        )
 
     def counts(self) -> dict[str, int]:
         """Returns the number of usable artifacts per model fingerprint."""
@@ -108,7 +142,11 @@ class Artifacts:
         names = [name.strip() for name in _COLUMNS.split(",")]
         return [
             Artifact.model_validate(
-                {**dict(zip(names, row, strict=True)), "metrics": json.loads(row[7])}
+                {
+                    **dict(zip(names, row, strict=True)),
+                    "metrics": json.loads(row[7]),
+                    "conflicts": None if row[8] is None else json.loads(row[8]),
+                }
             )
             for row in rows
         ]

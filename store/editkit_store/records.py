@@ -117,6 +117,11 @@ class Artifact(Record):
     metrics: dict[str, Any] = Field(
         default_factory=dict, description="steps, loss, margin, seconds, answer, ..."
     )
+    conflicts: dict[str, float] | None = Field(
+        default=None,
+        description="Earlier edits with another target whose scope could meet this one's, and the "
+        "L2 distances of their keys; null where nobody has looked",
+    )
 
 
 class Provenance(Record):

@@ -141,7 +141,16 @@ _FIRST = (
     """,
 )
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, "first schema", _FIRST),)
+# Which edits can get in each other's way on a model is found once, when an artifact arrives.
+_CONFLICTS = (
+    # Canonical JSON: earlier edit to distance; NULL where nobody has looked.
+    "ALTER TABLE artifacts ADD COLUMN conflicts VARCHAR",
+)
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(1, "first schema", _FIRST),
+    Migration(2, "conflicts between artifacts", _CONFLICTS),
+)
 SCHEMA_VERSION = MIGRATIONS[-1].version
 
 

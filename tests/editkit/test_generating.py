@@ -208,7 +208,8 @@ def test_each_replacement_equals_its_literal_loop(make: Any, mode: Any, tmp_path
                 logits = kit.model(step, past_key_values=cache, use_cache=True).logits
             step = logits[:, -1:].argmax(-1)
             own.append(int(step))
-        payload = kit._views.payloads([added.edit.id])[0]
+        memory = kit._views.memory
+        payload = memory.payload(memory.row(added.edit.id))
         assert payload.replacement == mode
         value = torch.from_numpy(payload.value)
         expected = literal(kit, value, ids["input_ids"][0].tolist(), mode, 6)

@@ -1,0 +1,48 @@
+"""Reading what GRACE has learned on a model out of a store."""
+
+from __future__ import annotations
+
+from editkit.methods.memory import Memory
+from editkit.payload import GracePayload
+from editkit_store import Store
+
+__all__ = ["Place", "learned_place", "load_memories"]
+
+Place = tuple[str, str]
+"""Where edits were learned: dotted path of the site, and position of the query."""
+
+
+def load_memories(
+    store: Store, fingerprint: str, *, backend: str | None = None, device: str | None = None
+) -> dict[Place, Memory]:
+    """Returns everything that a model has learned, reverted edits included, by place.
+
+    Args:
+        store: The history.
+        fingerprint: The model.
+        backend: Index behind the keys; see ``KeyTable``.
+        device: Torch's name of the device for the index.
+
+    Raises:
+        StoreDamaged, InvalidRecord: An artifact cannot be read.
+    """
+    found: dict[Place, tuple[list[GracePayload], list[dict[str, float] | None]]] = {}
+    for edit_id, conflicts, data in store.artifacts.usable(fingerprint, method="grace"):
+        payload = GracePayload.from_bytes(data, edit_id=edit_id)
+        payloads, known = found.setdefault((payload.site, payload.position), ([], []))
+        payloads.append(payload)
+        known.append(conflicts)
+    memories = {}
+    for place, (payloads, known) in found.items():
+        memories[place] = Memory(backend=backend, device=device)
+        memories[place].put(payloads, known)
+    return memories
+
+
+def learned_place(store: Store, fingerprint: str) -> Place | None:
+    """Returns where a model learned the newest of its edits, ``None`` for one without any."""
+    newest = store.artifacts.newest(fingerprint, method="grace")
+    if newest is None:
+        return None
+    payload = GracePayload.from_bytes(newest[1], edit_id=newest[0])
+    return payload.site, payload.position

@@ -1,0 +1,71 @@
+"""A view of the history as the running model applies it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from editkit.config import Replacement
+from editkit.methods.memory import Memory
+
+__all__ = ["GraceView"]
+
+
+class GraceView:
+    """The codebook of one version: rows of a memory, with their radii there. Immutable.
+
+    Keys and values stay on the host. A decision moves one hidden state a sequence there, and the
+    values of the rows that fire back: a few kilobytes, once a sequence.
+
+    Args:
+        version: Name of the version it belongs to.
+        memory: What was learned on the model at the site.
+        rows: The version's edits in it, oldest first.
+    """
+
+    def __init__(self, version: str, memory: Memory, rows: npt.NDArray[np.int64]) -> None:
+        self.version = version
+        self.memory = memory
+        self.rows = rows
+        self.radii = memory.radii(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def select(self, queries: torch.Tensor) -> list[int]:
+        """Returns for each query ``(n, d)`` the nearest row whose ball contains it, -1 for none.
+
+        Of rows at the same distance the newest wins. Distances are taken in float32.
+        """
+        found = queries.detach().to(device="cpu", dtype=torch.float32).numpy()
+        return [int(row) for row in self.memory.table.select(found, self.radii)]
+
+    def nearest(self, query: torch.Tensor, k: int) -> list[tuple[int, float]]:
+        """Returns the ``k`` rows nearest to a query ``(d,)`` and their L2 distances."""
+        found = query.detach().to(device="cpu", dtype=torch.float32).numpy()
+        rows, apart = self.memory.table.nearest(found, k, self.radii)
+        return list(zip(rows.tolist(), apart.tolist(), strict=True))
+
+    def values(self, chosen: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+        """Returns the values of rows, ``(rows, m)``, in the dtype of ``like``."""
+        found = torch.from_numpy(self.memory.values(chosen))
+        return found.to(device=like.device, dtype=like.dtype)
+
+    def edit_id(self, chosen: int) -> str:
+        """Returns the id of the edit that owns a row."""
+        return self.memory.edit_id(chosen)
+
+    def replacement(self, chosen: int) -> Replacement:
+        """Returns the positions that a row's value replaces."""
+        return self.memory.replacement(chosen)
+
+    def radius(self, row: int) -> float:
+        """Returns the radius of a row, L2."""
+        return float(self.radii[row])
+
+    def owns_row(self, row: int) -> bool:
+        """Returns whether an edit's own row can fire; under rule ``paper`` it may share another."""
+        return bool(self.radii[row] >= 0)
