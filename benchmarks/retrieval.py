@@ -5,11 +5,13 @@
 Lookups are of one query at a time. Half of the queries lie inside a ball, half are new keys of the
 same kind. Brute force is ``torch.cdist`` and the decision taken on its result, same threads, same
 run; the ratio is between medians. *Agreement* is the share of decisions equal to a full scan with
-``editkit.retrieval.distances``. Two kinds of keys, made up with a seed:
+``editkit.retrieval.distances``. Three kinds of keys, made up with a seed:
 
     hidden     like hidden states: a common mean of length 100, 300 relations, facts around them
                with a falling spectrum, a fifth near-duplicates of another key
     isotropic  independent normal entries: nothing for a projection to find
+    alike      every key within every other's radius: the worst that there is for pruning, and
+               every query hits; up to 100k keys of the smaller width
 
 Radii are between 0.2 and 1 times 0.06 of a key's length.
 """
@@ -56,7 +58,8 @@ def main() -> None:
     )
     for width in WIDTHS[: 1 if asked.quick else None]:
         for count in sizes(width, COUNTS[: 2 if asked.quick else None]):
-            for kind in ("hidden", "isotropic"):
+            hard = ("alike",) if width == WIDTHS[0] and count <= 100_000 else ()
+            for kind in ("hidden", "isotropic", *hard):
                 compare(kind, count, width, backends, asked.device)
     if not asked.quick:
         upkeep(backends, asked.device)
@@ -107,6 +110,8 @@ def make(kind: str, count: int, width: int, rng: np.random.Generator) -> np.ndar
     keys = rng.standard_normal((count, width), dtype=np.float32)
     if kind == "isotropic":
         return keys
+    if kind == "alike":
+        return 1 + keys / np.float32(100)
     shape = np.random.default_rng(1)  # mean, relations and spectrum are those of one model
     spectrum = np.arange(1, width + 1) ** -0.5
     spectrum = (spectrum / np.linalg.norm(spectrum)).astype(np.float32)

@@ -3,13 +3,11 @@
 Importable without torch and without FAISS: a backend loads its library when it is opened.
 """
 
-from editkit.retrieval.backends import ALL, NONE, Backend, Candidates, open_backend
+from editkit.retrieval.backends import Backend, Candidates, open_backend
 from editkit.retrieval.distance import distances
 from editkit.retrieval.table import KeyTable
 
 __all__ = [
-    "ALL",
-    "NONE",
     "Backend",
     "Candidates",
     "KeyTable",

@@ -11,14 +11,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from editkit.retrieval.distance import Ints, Vectors
 
-__all__ = ["ALL", "NONE", "Backend", "Candidates", "load_faiss", "open_backend"]
+__all__ = ["ALL", "NONE", "Backend", "Candidates", "gpus", "load_faiss", "open_backend"]
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,6 @@ class Backend(Protocol):
         """
 
 
-BackendName: TypeAlias = str
-
-
 def open_backend(name: str | None, device: str | None = None) -> Backend:
     """Returns an empty backend.
 
@@ -89,6 +86,7 @@ def open_backend(name: str | None, device: str | None = None) -> Backend:
 
     Raises:
         ImportError: The library asked for is missing; the message names the install command.
+        RuntimeError: ``faiss-gpu`` where there is no GPU.
         ValueError: No backend of that name.
     """
     on_gpu = (device or "cpu").startswith("cuda")

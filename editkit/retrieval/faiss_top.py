@@ -128,12 +128,15 @@ def gpu_index(ordinal: int) -> Callable[[int], Any]:
 
     Raises:
         ImportError: FAISS is missing, or was built without GPU support.
+        RuntimeError: It finds no GPU.
     """
     faiss = load_faiss()
     if not hasattr(faiss, "GpuIndexFlatL2"):
         raise ImportError(
             "this faiss was built for the CPU: pip uninstall faiss-cpu; pip install 'editkit[gpu]'"
         )
+    if not faiss.get_num_gpus():
+        raise RuntimeError("the key index 'faiss-gpu' finds no GPU here; choose 'faiss'")
 
     def new_index(width: int) -> Any:
         config = faiss.GpuIndexFlatConfig()

@@ -58,6 +58,7 @@ class KeyTable:
 
     Raises:
         ImportError: The backend named is not installed.
+        RuntimeError: ``faiss-gpu`` where there is no GPU.
         ValueError: No backend of that name.
     """
 
