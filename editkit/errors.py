@@ -12,7 +12,8 @@ EditkitError
 │   ├── EmptyRow                a row of an attention mask attends to no token
 │   ├── PromptTooLong           prompt and target exceed the context window
 │   └── MalformedLine           a line of an edits file does not parse
-└── UnsupportedMethod           no such editing method, or not for this kind of edit
+├── UnsupportedMethod           no such editing method, or not for this kind of edit
+└── PackageMissing              an optional part was not installed
 
 This module imports no torch, so that the command line can name these errors cheaply.
 """
@@ -30,6 +31,7 @@ __all__ = [
     "MalformedLine",
     "ModelError",
     "ModelUnavailable",
+    "PackageMissing",
     "PromptTooLong",
     "UnknownModel",
     "UnknownSite",
@@ -133,6 +135,20 @@ class UnsupportedMethod(EditkitError):
     """No editing method of that name, or one that cannot make this kind of edit."""
 
     code = "unsupported_method"
+
+
+class PackageMissing(EditkitError):
+    """An optional part of editkit was not installed.
+
+    Attributes:
+        package: What is missing.
+    """
+
+    code = "package_missing"
+
+    def __init__(self, message: str, *, package: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.package = package
 
 
 class EmptyTarget(InvalidRequest):

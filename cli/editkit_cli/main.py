@@ -28,6 +28,7 @@ COMMANDS = {
     "redo": "editkit_cli.commands.history:redo",
     "tag": "editkit_cli.commands.history:tag",
     "replay": "editkit_cli.commands.replay:replay",
+    "codebook": "editkit_cli.commands.codebook:codebook",
     "models": "editkit_cli.commands.models:models",
 }
 

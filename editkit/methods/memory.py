@@ -115,6 +115,21 @@ class Memory:
         """Returns the values of rows, ``(n, m)`` float32."""
         return np.stack([self._payloads[row].value for row in rows])
 
+    def keys(self, rows: Ints) -> Vectors:
+        """Returns the keys of rows, ``(n, d)`` float32."""
+        return np.stack([self._payloads[row].entry.key for row in rows.tolist()])
+
+    def initial(self, rows: Ints) -> Vectors:
+        """Returns the initial radii of rows, ``(n,)`` float32, L2."""
+        return self._radii[rows]
+
+    def pairs(self, rows: Ints) -> npt.NDArray[np.float64]:
+        """Returns the conflicts among rows: ``(n, 3)``, a row, another, and their distance."""
+        inside = set(rows.tolist())
+        found = zip(self._first, self._second, self._apart, strict=True)
+        kept = [(a, b, apart) for a, b, apart in found if a in inside and b in inside]
+        return np.array(kept, np.float64).reshape(-1, 3)
+
     def conflicts(self, row: int) -> dict[str, float]:
         """Returns the earlier edits that a row conflicts with, and the distances of their keys."""
         span = slice(*self._spans[row])

@@ -17,6 +17,7 @@ __all__ = [
     "Artifact",
     "Candidate",
     "CodebookDiff",
+    "CodebookPlot",
     "CodebookRow",
     "Diff",
     "Edit",
@@ -246,6 +247,16 @@ class CodebookDiff(Record):
         default=(), description="Active edits that this model has not learned"
     )
     fingerprint: str | None = Field(default=None, description="Model whose codebook is compared")
+
+
+class CodebookPlot(Record):
+    """Result of `codebook plot`."""
+
+    path: str = Field(description="The picture, PNG")
+    version: str
+    rows: int = Field(description="Rows of the codebook")
+    shrunk: int = Field(description="Rows whose radius gave way to another edit")
+    conflicts: int = Field(description="Pairs of rows with other targets that could meet")
 
 
 class AdaptorChange(Record):

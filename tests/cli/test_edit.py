@@ -221,3 +221,16 @@ def test_a_failed_command_leaves_the_store_closed_and_whole(sh, edited):
     sh("add", "--prompt", "x" * 400, "--target", "blue")
     with open_store("history.db", write=True) as store:
         assert store.version() == "v1"
+
+
+def test_codebook_plot_draws_the_current_codebook(sh, model, folder):
+    assert sh("add", "--prompt", PROMPT, "--target", TARGET, "--quiet").code == 0
+    ran = sh("codebook", "plot", "--json")
+    assert (ran.code, ran.stderr) == (0, "")
+    assert ran.json == {
+        "path": "codebook.png", "version": "v1", "rows": 1, "shrunk": 0, "conflicts": 0,
+    }  # fmt: skip
+    assert (folder / "codebook.png").read_bytes().startswith(b"\x89PNG")
+    ran = sh("codebook", "plot", "--version", "v0")
+    assert (ran.code, ran.stdout) == (1, "")
+    assert "no codebook at v0" in ran.stderr

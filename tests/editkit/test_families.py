@@ -27,7 +27,10 @@ from transformers import (
 )
 
 import editkit
-from editkit.errors import UnsupportedMethod
+import editkit_store
+from editkit.errors import ArtifactsMissing, UnsupportedMethod
+from editkit.sites import find_site
+from editkit.views import Views
 from editkit_store.errors import InvalidRequest
 
 QUESTION = "a good day in Paris"
@@ -199,3 +202,67 @@ def test_a_classifier_given_as_a_folder_is_loaded_as_one(tmp_path: Path) -> None
     with editkit.open(tmp_path / "h.db", model=str(tmp_path / "bert")) as kit:
         assert kit.site == "bert.encoder.layer.1.output.dense"
         assert kit.add(QUESTION, target_for(kit)).verified
+
+
+# The site of a history ----------------------------------------------------------------------------
+
+
+def test_a_history_is_opened_at_the_site_it_was_learned_at(tmp_path: Path) -> None:
+    store, pair = tmp_path / "h.db", (tiny_gpt2(), tiny_tokenizer())
+    with editkit.open(store, model=pair, preset="paper") as kit:
+        site = kit.site
+        added = kit.add(QUESTION, "Canberra")
+    with editkit.open(store, model=pair) as kit:
+        assert kit.site == site != "transformer.h.2.mlp.c_proj"
+        assert kit.generate(QUESTION).fired == (added.edit.id,)
+
+
+def test_another_site_than_the_historys_is_refused_until_it_is_learned_there(
+    tmp_path: Path,
+) -> None:
+    store, pair = tmp_path / "h.db", (tiny_llama(), tiny_tokenizer())
+    with editkit.open(store, model=pair) as kit:
+        kit.add(QUESTION, "Canberra")
+        learned_at = kit.site
+    other: Any = {"site": "model.layers[1].mlp.down_proj"}
+    with pytest.raises(ArtifactsMissing, match=f"learned at '{learned_at}'") as raised:
+        editkit.open(store, model=pair, grace=other)
+    assert "replay" in raised.value.hint
+    with editkit.open(store, model=pair, grace=other, missing="skip") as kit:
+        assert kit.generate(QUESTION).fired == ()
+        done = kit.replay()
+        assert (done.restored, done.learned) == (0, 1)
+        assert kit.generate(QUESTION).text == "Canberra"
+    with editkit.open(store, model=pair) as kit:
+        assert kit.site == "model.layers.1.mlp.down_proj"
+        assert kit.generate(QUESTION).text == "Canberra"
+
+
+def test_a_layer_of_another_width_than_the_edits_is_refused(tmp_path: Path) -> None:
+    store, model = tmp_path / "h.db", tiny_llama()
+    with editkit.open(store, model=(model, tiny_tokenizer())) as kit:
+        kit.add(QUESTION, "Canberra")
+        path, block = kit.site, model.model.layers[2]
+        fingerprint = kit.fingerprint
+    narrow = nn.Linear(128, 32)
+    block.mlp.down_proj = narrow  # the same name and fingerprint, another module
+    with editkit_store.open_store(store) as opened:
+        site = find_site(model, path)
+        with pytest.raises(ArtifactsMissing, match="gives 32, but the history's edits there"):
+            Views(opened, fingerprint, site=site, position="last", skip_missing=False)
+
+
+def test_artifacts_of_another_model_are_refused_with_both_fingerprints(tmp_path: Path) -> None:
+    store = tmp_path / "h.db"
+    with editkit.open(store, model=(tiny_llama(), tiny_tokenizer())) as kit:
+        kit.add(QUESTION, "Canberra")
+        learned_by = kit.fingerprint
+    with pytest.raises(ArtifactsMissing) as raised:
+        editkit.open(store, model=(tiny_t5(), tiny_tokenizer()))
+    assert raised.value.known == (learned_by,)
+    assert learned_by[:19] in str(raised.value)
+    assert raised.value.fingerprint[:19] in str(raised.value)
+    assert "editkit replay" in raised.value.hint
+    with editkit.open(store, model=(tiny_t5(), tiny_tokenizer()), missing="skip") as kit:
+        assert kit.replay().learned == 1
+        assert kit.generate(QUESTION).text == "Canberra"

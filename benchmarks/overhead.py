@@ -1,0 +1,159 @@
+"""What an attached codebook adds to generation, by the number of its keys.
+
+    python benchmarks/overhead.py [--model NAME] [--device D] [--keys N ...] [--rounds R]
+
+A codebook of random rows is put behind the model: keys spread like hidden states of real prompts
+(their mean and principal directions are those of prompts that the model really sees, so that the
+query lies in the middle of the crowd), values never used, as no ball holds a query. Every round
+times a prefill and decode steps of the untouched model, then of the same model with the hooks and
+the codebook, on the same prompts; the order changes from round to round, and what is reported is
+the median of the rounds' differences against the median of the untouched times. The lookup, timed
+by itself in the same process, is given beside it: it does not drown in the noise of a prefill.
+Prefill: one call of `model.generate` for a single token. Decode: what 32 more tokens take.
+
+Data: prompts of `zsre.jsonl` in the folder EDITKIT_DATA, by default `../shared/data`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from editkit.hooks import Attachment
+from editkit.methods import grace
+from editkit.methods.codebook import Entry
+from editkit.methods.memory import Memory
+from editkit.methods.view import GraceView
+from editkit.models import load_model
+from editkit.payload import GracePayload
+from editkit.prompts import Encoder
+from editkit.requests import read_requests
+from editkit.sites import Site, default_site
+
+DECODED = 32
+PROMPTS = 64
+
+
+def codebook(real: np.ndarray, count: int, width: int, path: str, device: str | None) -> GraceView:
+    """A view of ``count`` rows whose keys spread like the real ones, ``(n, d)``."""
+    noise = np.random.default_rng(0)
+    memory = Memory(device=device)
+    value = np.zeros(width, np.float32)
+    radius = 0.06 * float(np.linalg.norm(real, axis=1).mean())
+    for start in range(0, count, 50_000):
+        size = min(50_000, count - start)
+        mixed = noise.dirichlet(np.full(4, 1.0), size).astype(np.float32)  # (size, 4)
+        chosen = noise.integers(0, len(real), (size, 4))
+        keys = np.einsum("ni,nid->nd", mixed, real[chosen])
+        keys += noise.normal(0, 0.05 * real.std(), keys.shape).astype(np.float32)
+        # Beside the query's own neighbourhood: a hit would change the answer, and what is measured.
+        keys += 0.5 * real.std(axis=0) * noise.choice([-1.0, 1.0], keys.shape)
+        payloads = [
+            GracePayload(Entry(f"{start + i}", key, (start + i,), radius), value, path)
+            for i, key in enumerate(keys.astype(np.float32))
+        ]
+        memory.put(payloads, [{}] * size)
+    return GraceView("v1", memory, np.arange(count))
+
+
+def seconds(model: Any, ids: torch.Tensor, tokens: int) -> float:
+    """Wall-clock seconds of one greedy generation."""
+    mask = torch.ones_like(ids)
+    started = time.perf_counter()
+    model.generate(
+        ids, attention_mask=mask, do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens,
+        pad_token_id=0,
+    )  # fmt: skip
+    if ids.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def compared(
+    model: Any, site: Site, view: GraceView, prompts: Sequence[torch.Tensor], rounds: int
+) -> dict[str, tuple[float, float]]:
+    """Median seconds without, and median added seconds with the codebook, of prefill and decode."""
+    plain: dict[str, list[float]] = {"prefill": [], "decode": []}
+    added: dict[str, list[float]] = {"prefill": [], "decode": []}
+    for number in range(rounds):
+        ids = prompts[number % len(prompts)]
+        times: dict[bool, tuple[float, float]] = {}
+        for attached in (False, True) if number % 2 else (True, False):
+            hooks = Attachment(model, site, view) if attached else None
+            first = seconds(model, ids, 1)
+            rest = seconds(model, ids, 1 + DECODED) - first
+            if hooks is not None:
+                hooks.remove()
+            times[attached] = (first, rest)
+        for name, at in (("prefill", 0), ("decode", 1)):
+            plain[name].append(times[False][at])
+            added[name].append(times[True][at] - times[False][at])
+    return {
+        name: (statistics.median(plain[name]), statistics.median(added[name])) for name in plain
+    }
+
+
+def own_work(site: Site, view: GraceView, prompts: Sequence[torch.Tensor], model: Any) -> float:
+    """Median seconds of the decision itself: looking up one query in the codebook."""
+    times = []
+    for ids in prompts:
+        query = grace.query(model, site, ids[0].tolist())[None]
+        started = time.perf_counter()
+        view.select(query)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def main() -> None:
+    """Measures and prints."""
+    folder = Path(os.environ.get("EDITKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=folder / "zsre.jsonl")
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--device")
+    parser.add_argument("--keys", type=int, nargs="*", default=[0, 1_000, 100_000, 1_000_000])
+    parser.add_argument("--rounds", type=int, default=60)
+    asked: Any = parser.parse_args()
+    loaded = load_model(asked.model, device=asked.device)
+    model, site = loaded.model, default_site(loaded.model)
+    encoder = Encoder(model, loaded.tokenizer)
+    lines = itertools.islice(read_requests(asked.data), 512)
+    tokens = [encoder.prompt(request.prompt) for _, request in lines]
+    prompts = [torch.tensor([ids], device=model.device) for ids in tokens[:PROMPTS]]
+    real = np.stack([grace.query(model, site, ids).cpu().numpy() for ids in tokens[PROMPTS:]])
+    place = torch.cuda.get_device_name() if model.device.type == "cuda" else "CPU"
+    length = statistics.median(ids.shape[1] for ids in prompts)
+    print(f"model {asked.model} at {site.path}, prompts of {length:g} tokens (median)")
+    threads, python = torch.get_num_threads(), platform.python_version()
+    print(f"{place}, {threads} threads, torch {torch.__version__}, Python {python}")
+    print(f"{asked.rounds} rounds, d = {real.shape[1]}")
+    print()
+    print("     keys  index       prefill: plain    added    share   lookup   share   "
+          f"{DECODED} decode steps: plain    added   share")  # fmt: skip
+    for count in asked.keys:
+        view = codebook(real, count, site.width, site.path, asked.device)
+        seconds(model, prompts[0], 2)
+        lookup = own_work(site, view, prompts, model) if count else 0.0
+        found = compared(model, site, view, prompts, asked.rounds)
+        (first, more), (rest, later) = found["prefill"], found["decode"]
+        index = (view.memory.table.backend or "none") if count else "none"
+        print(
+            f"{count:9,d}  {index:10s} {1000 * first:11.1f} ms {1000 * more:6.2f} ms "
+            f"{more / first:7.1%} {1000 * lookup:6.2f} ms {lookup / first:6.1%} "
+            f"{1000 * rest:20.1f} ms {1000 * later:6.2f} ms {later / rest:6.1%}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
