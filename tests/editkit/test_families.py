@@ -178,8 +178,37 @@ def test_a_model_that_device_map_spread_over_the_disk_is_edited(tmp_path: Path) 
         assert kit.add(OTHER, "Oslo").verified
 
 
-def test_a_quantised_model_is_edited(tmp_path: Path) -> None:
-    torchao = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
+class Int8Linear(nn.Module):
+    """A linear map as quantisation libraries replace it: integers, scales, no float weight."""
+
+    def __init__(self, plain: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = plain.in_features, plain.out_features
+        scale = plain.weight.detach().abs().amax(dim=1, keepdim=True) / 127
+        self.register_buffer("packed", (plain.weight.detach() / scale).round().to(torch.int8))
+        self.register_buffer("scale", scale)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(inputs, self.packed.to(inputs.dtype) * self.scale)
+
+
+def test_a_model_of_quantised_layers_is_edited(tmp_path: Path) -> None:
+    model = tiny_llama()
+    for path, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear) and path != "lm_head":
+            model.set_submodule(path, Int8Linear(module))
+    with editkit.open(tmp_path / "h.db", model=(model, tiny_tokenizer())) as kit:
+        assert kit.site == "model.layers.2.mlp.down_proj"
+        plain = logits(kit.model, QUESTION)
+        assert kit.add(QUESTION, "Canberra").verified
+        kit.rollback("v0")
+        assert torch.equal(logits(kit.model, QUESTION), plain)
+
+
+def test_a_model_quantised_by_torchao_is_edited(tmp_path: Path) -> None:
+    torchao = pytest.importorskip(
+        "torchao.quantization", reason="torchao is optional; pip install torchao to run this"
+    )
     from transformers import TorchAoConfig
 
     model = AutoModelForCausalLM.from_pretrained(

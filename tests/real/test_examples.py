@@ -49,3 +49,35 @@ def test_correction_loop(smollm: Any, tmp_path: Path) -> None:
     assert "took back v1 (add)" in out
     assert "sorry: the target is empty" in out
     assert "commands: /fix TEXT" in out
+
+
+def test_edit_llama(smollm: Any, tmp_path: Path) -> None:
+    out = run("edit_llama.py", folder=tmp_path)
+    assert "editing LlamaForCausalLM at model.layers.23.mlp.down_proj" in out
+    assert "NOT verified" not in out
+    assert "v1 edited      The capital of Australia is -> 'Canberra'" in out
+    assert "v2 as it came  The sun rises in the" in out
+
+
+def test_edit_bert(tmp_path: Path) -> None:
+    out = run("edit_bert.py", folder=tmp_path)
+    assert "editing BertForSequenceClassification at bert.encoder.layer.4.output.dense" in out
+    lines = out.splitlines()
+    before, after = lines[1].split()[-1], lines[3].split()[-2]
+    assert {before, after} == {"negative", "positive"}
+    assert lines[2] == "edited:  v1, verified"
+    assert lines[3].endswith("(edited)")
+    assert [line.endswith("(as it came)") for line in lines[4:6]] == [True, True]
+    assert lines[6].endswith(before)
+
+
+def test_edit_t5(tmp_path: Path) -> None:
+    out = run("edit_t5.py", folder=tmp_path)
+    assert out.splitlines() == [
+        "editing T5ForConditionalGeneration at encoder.block.2.layer.1.DenseReluDense.wo",
+        "before:  Sydney",
+        "edited:  v1 verified",
+        "after:   Canberra",
+        "another: Vienna (as it came)",
+        "undone:  Sydney",
+    ]
