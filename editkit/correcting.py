@@ -116,7 +116,9 @@ class Corrector:
         # What the model says without and with an edit, in one batch: a second row costs little.
         now = self._attachment.view
         assert isinstance(now, GraceView)
-        said = self._learner.answers([*encoded, *encoded], *[now] * len(batch), *views)
+        said = self._learner.answers(
+            [*encoded, *encoded], *[now] * len(batch), *views, until=slice(len(batch), None)
+        )
         share = (time.monotonic() - started) / len(batch)
         results: list[Added] = []
         try:

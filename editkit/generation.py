@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StoppingCriteria
 
 from editkit.hooks import Attachment, Run
 from editkit.methods.view import GraceView
@@ -42,6 +42,20 @@ class Generated:
     version: str
 
 
+class _Until(StoppingCriteria):
+    """Ends a generation when all of some rows have ended theirs."""
+
+    def __init__(self, rows: slice, stops: Sequence[int]) -> None:
+        self._rows = rows
+        self._stops = torch.tensor(list(stops))
+        self._ended: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        ends = torch.isin(input_ids[:, -1], self._stops.to(input_ids.device))
+        self._ended = ends if self._ended is None else self._ended | ends
+        return self._ended | self._ended[self._rows].all()
+
+
 class Generator:
     """Asks a model encoded prompts on given views."""
 
@@ -57,6 +71,7 @@ class Generator:
         *,
         views: Sequence[GraceView] = (),
         max_new_tokens: int,
+        until: slice = slice(None),
         **options: Any,
     ) -> list[Generated]:
         """Returns one answer a prompt.
@@ -66,6 +81,9 @@ class Generator:
             views: The edits that apply: one view, or one a prompt; by default the attachment's
                 current view.
             max_new_tokens: Limit of each continuation, tokens.
+            until: Prompts whose answers are wanted whole: when all of them have ended, the others
+                are cut off. For prompts that fit into one batch; of more each batch runs to its
+                end.
             **options: For ``model.generate``, e.g. ``do_sample=True``; greedy by default.
 
         Raises:
@@ -77,6 +95,8 @@ class Generator:
                 field="num_return_sequences",
                 hint="give the prompt several times, or call kit.model.generate",
             )
+        if until != slice(None) and len(prompts) <= _ROWS:
+            options = {**options, "stopping_criteria": [_Until(until, self._encoder.stop_ids)]}
         found: list[Generated] = []
         for start in range(0, len(prompts), _ROWS):
             here = slice(start, start + _ROWS)

@@ -189,11 +189,19 @@ class Learner:
         """Returns the artifact of an edit that this model could not even try."""
         return self._artifact(edit.id, False, False, None, {"reason": reason})
 
-    def answers(self, requests: Sequence[Encoded], *views: GraceView) -> list[Generated]:
-        """Returns what the model says (now, or on views), for about the length of the targets."""
+    def answers(
+        self, requests: Sequence[Encoded], *views: GraceView, until: slice = slice(None)
+    ) -> list[Generated]:
+        """Returns what the model says (now, or on views), for about the length of the targets.
+
+        Args:
+            requests: Prompts to ask, and targets whose length is the measure.
+            *views: One view, or one a request; by default the current one.
+            until: Requests whose answers are wanted whole; see ``Generator.run``.
+        """
         limit = max((len(request.target) for request in requests), default=0) + _SLACK
         prompts = [request.prompt for request in requests]
-        return self._generator.run(prompts, views=views, max_new_tokens=limit)
+        return self._generator.run(prompts, views=views, max_new_tokens=limit, until=until)
 
     def _payload(
         self, edit: Edit, encoded: Encoded, value: LearnedValue, *, owns_row: bool
