@@ -33,9 +33,9 @@ from editkit.hooks import Attachment
 from editkit.methods import grace
 from editkit.methods.codebook import Entry
 from editkit.methods.memory import Memory
+from editkit.methods.payload import GracePayload
 from editkit.methods.view import GraceView
 from editkit.models import load_model
-from editkit.payload import GracePayload
 from editkit.prompts import Encoder
 from editkit.requests import read_requests
 from editkit.sites import Site, default_site

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from editkit.methods.memory import Memory
-from editkit.payload import GracePayload
+from editkit.methods.payload import GracePayload
 from editkit_store import Store
 
 __all__ = ["Place", "learned_place", "load_memories"]

@@ -15,8 +15,8 @@ from editkit.generation import Generated, Generator
 from editkit.methods import grace
 from editkit.methods.codebook import Entry
 from editkit.methods.grace import LearnedValue
+from editkit.methods.payload import GracePayload
 from editkit.methods.view import GraceView
-from editkit.payload import GracePayload
 from editkit.prompts import Encoded, Encoder
 from editkit.sites import Site
 from editkit.views import Views

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from editkit.config import Replacement
 from editkit.methods.codebook import fold
-from editkit.payload import GracePayload
+from editkit.methods.payload import GracePayload
 from editkit.retrieval import KeyTable
 
 __all__ = ["Memory"]

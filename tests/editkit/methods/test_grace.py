@@ -11,7 +11,7 @@ from tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
 from editkit.config import GraceConfig
 from editkit.methods import grace
 from editkit.methods.codebook import Entry
-from editkit.payload import GracePayload
+from editkit.methods.payload import GracePayload
 from editkit.prompts import Encoded, Encoder
 from editkit.sites import Site, default_site
 from editkit_store.errors import InvalidRecord

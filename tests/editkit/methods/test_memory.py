@@ -11,8 +11,8 @@ from reference import literal_grace
 
 from editkit.methods.codebook import Entry, fold
 from editkit.methods.memory import Memory
+from editkit.methods.payload import GracePayload
 from editkit.methods.view import GraceView
-from editkit.payload import GracePayload
 
 
 def payload(
