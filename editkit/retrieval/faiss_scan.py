@@ -14,6 +14,7 @@ cannot tell them from nothing.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,20 @@ from editkit.retrieval.backends import ALL, NONE, Candidates, load_faiss
 from editkit.retrieval.distance import Vectors
 from editkit.retrieval.sketch import Sketch
 
-__all__ = ["DIMS", "FLAT_ROWS", "FaissScan"]
+__all__ = ["DIMS", "FLAT_ROWS", "TOGETHER", "FaissScan"]
 
 FLAT_ROWS = 2048
 """Keys up to which the index is flat."""
 
 DIMS = 24
 """Dimensions of the projection: 1M keys are 96 MB, one pass over memory."""
+
+TOGETHER = 50_000
+"""Keys from which queries are searched together, one thread each.
+
+Below, starting FAISS's threads costs more than it gains: they wait for processors on which torch's
+threads, done with the layer before, still spin.
+"""
 
 
 class FaissScan:
@@ -37,14 +45,18 @@ class FaissScan:
     Args:
         flat_rows: Keys up to which all dimensions are kept.
         dims: Dimensions kept beyond.
+        together: Keys from which queries are searched together.
     """
 
     name = "faiss"
 
-    def __init__(self, flat_rows: int | None = None, dims: int | None = None) -> None:
+    def __init__(
+        self, *, flat_rows: int = FLAT_ROWS, dims: int = DIMS, together: int = TOGETHER
+    ) -> None:
         self._faiss = load_faiss()
-        self._flat_rows = FLAT_ROWS if flat_rows is None else flat_rows
-        self._dims = DIMS if dims is None else dims
+        self._flat_rows = flat_rows
+        self._dims = dims
+        self._together = together
         self._sketch: Sketch | None = None
         self._index: Any = None
         self._largest = 0.0
@@ -84,16 +96,23 @@ class FaissScan:
         sketches = self._sketch.apply(queries)
         bounds = self._sketch.bounds(queries, sketches, reach, self._largest)
         found = [NONE if limit < 0 else ALL for limit in bounds.limit]
-        # One limit serves a whole call, and one query far out has a large one: queries go
-        # together when their limits are equal up to a factor of two.
-        exponents = np.frexp(bounds.limit)[1]
-        searched = np.isfinite(bounds.limit) & (bounds.limit >= 0)
-        for exponent in np.unique(exponents[searched]):
-            batch = np.flatnonzero(searched & (exponents == exponent))
+        for batch in self._batches(bounds.limit):
             ends, squares, positions = self._index.range_search(
                 sketches[batch], float(bounds.limit[batch].max())
             )
-            for at, query in enumerate(batch.tolist()):
+            for at, query in enumerate(batch):
                 part = slice(int(ends[at]), int(ends[at + 1]))
                 found[query] = Candidates(positions[part], bounds.lower(query, squares[part]))
         return found
+
+    def _batches(self, limits: Vectors) -> list[list[int]]:
+        """Returns the queries to search for, those that go together in one list."""
+        searched = np.flatnonzero(np.isfinite(limits) & (limits >= 0)).tolist()
+        if self._index.ntotal < self._together:
+            return [[query] for query in searched]
+        # One limit serves a whole call, and one query far out has a large one: queries go
+        # together when their limits are equal up to a factor of two.
+        batches: dict[int, list[int]] = {}
+        for query in searched:
+            batches.setdefault(math.frexp(limits[query])[1], []).append(query)
+        return list(batches.values())

@@ -49,13 +49,13 @@ class FaissTop:
         new_index: Callable[[int], Any],
         *,
         name: str,
-        first: int | None = None,
-        limit: int | None = None,
+        first: int = FIRST_TOP,
+        limit: int = TOP_LIMIT,
     ) -> None:
         self._new_index = new_index
         self._name = name
-        self._limit = TOP_LIMIT if limit is None else limit
-        self._first = min(FIRST_TOP if first is None else first, self._limit)
+        self._limit = limit
+        self._first = min(first, limit)
         self._sketch: Sketch | None = None
         self._index: Any = None
         self._largest = 0.0

@@ -35,9 +35,9 @@ class TorchScan:
     name = "torch"
     is_stale = False
 
-    def __init__(self, device: str, dims: int | None = None) -> None:
+    def __init__(self, device: str, *, dims: int = DIMS) -> None:
         self._device = torch.device(device)
-        self._dims = DIMS if dims is None else dims
+        self._dims = dims
         self._sketch: Sketch | None = None
         self._sketches = self._buffer(0, 0)  # (capacity, dims)
         self._count = 0

@@ -72,6 +72,7 @@ def _scalar_half(width: int) -> Any:
 MAKERS: dict[str, Callable[[], Backend]] = {
     "flat": FaissScan,
     "pruned": lambda: FaissScan(flat_rows=12, dims=3),
+    "together": lambda: FaissScan(flat_rows=30, dims=3, together=1),
     "half": lambda: FaissTop(_scalar_half, name="half", first=2, limit=16),
     "gpu arithmetic": lambda: FaissTop(HalfIndex, name="half", first=2, limit=16),
     "torch": lambda: TorchScan("cpu", dims=3),
