@@ -15,7 +15,7 @@ from editkit.prompts import Encoder
 from editkit.sites import Site
 from editkit.views import Views
 from editkit_store import Store
-from editkit_store.errors import InvalidRequest
+from editkit_store.errors import InvalidRequest, StoreError
 from editkit_store.records import Explanation, Generation, Message
 
 __all__ = ["Asker", "ChatLike", "VersionLike"]
@@ -125,6 +125,12 @@ class Asker:
         max_new_tokens: int,
         options: dict[str, Any],
     ) -> list[Generation]:
+        if not self._attachment.is_attached:
+            raise StoreError(
+                f"the kit on '{self._store.path}' is closed, and its edits are off the model",
+                path=self._store.path,
+                hint="open it again with editkit.open",
+            )
         if max_new_tokens < 1:
             raise InvalidRequest("max_new_tokens must be at least 1", field="max_new_tokens")
         if version is None or isinstance(version, str):

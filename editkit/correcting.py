@@ -20,6 +20,7 @@ from editkit.replay import BATCH
 from editkit.requests import build_request
 from editkit.views import Views
 from editkit_store import Store
+from editkit_store.errors import StoreUnwritable
 from editkit_store.history import prompt_digest
 from editkit_store.records import Added, Edit, EditRequest, Provenance
 from editkit_store.versions import format_version
@@ -71,28 +72,34 @@ class Corrector:
         on_failure: OnFailure,
         provenance: Provenance,
         progress: Progress | None,
+        told: Callable[[Added], None] | None = None,
     ) -> list[Added]:
         """Adds edits, learned in batches, committed one by one; see ``Kit.add_many``."""
         if on_failure not in ("record", "keep"):
             raise ValueError(f"on_failure is 'record' or 'keep', not '{on_failure}'")
+        if not self._store.is_writable:
+            raise StoreUnwritable(
+                f"the store '{self._store.path}' was opened to read", path=self._store.path,
+                hint="open it without read_only",
+            )  # fmt: skip
         # Everything is checked before anything is learned: a bad request costs no good one.
         kind = self._learner.default_kind
         checked = [build_request(request, kind=kind) for request in requests]
         encoded = [self._learner.encode(request) for request in checked]
         pending = list(zip(checked, encoded, strict=True))
-        told = progress or SilentProgress()
+        bar = progress or SilentProgress()
         results: list[Added] = []
-        told.start("Learning edits", len(pending), "edits")
+        bar.start("Learning edits", len(pending), "edits")
         try:
             for at in range(0, len(pending), BATCH):
                 batch = self._learned(pending[at : at + BATCH])
                 while batch:
-                    done = self._verified(batch, on_failure == "keep", provenance)
+                    done = self._verified(batch, on_failure == "keep", provenance, told)
                     results += done
                     batch = batch[len(done) :]
-                    told.advance(len(done))
+                    bar.advance(len(done))
         finally:
-            told.done()
+            bar.done()
         return results
 
     def _learned(self, batch: Sequence[tuple[EditRequest, Encoded]]) -> list[_Candidate]:
@@ -103,7 +110,11 @@ class Corrector:
         ]
 
     def _verified(
-        self, batch: Sequence[_Candidate], keep: bool, provenance: Provenance
+        self,
+        batch: Sequence[_Candidate],
+        keep: bool,
+        provenance: Provenance,
+        told: Callable[[Added], None] | None,
     ) -> list[Added]:
         """Asks for all edits of a batch at once, and commits them up to the first that fails.
 
@@ -130,6 +141,8 @@ class Corrector:
                     one.edit, one.encoded, learned, view, answer, keep=keep
                 )
                 results.append(self._commit(one.edit, outcome, before, provenance))
+                if told is not None:
+                    told(results[-1])
                 # Settling may also have taken another row than the later views hold.
                 if not outcome.artifact.usable or outcome.view is not view:
                     break

@@ -95,6 +95,12 @@ class Generator:
                 field="num_return_sequences",
                 hint="give the prompt several times, or call kit.model.generate",
             )
+        if options.get("return_dict_in_generate"):
+            raise InvalidRequest(
+                "answers come as records here, so return_dict_in_generate is not taken",
+                field="return_dict_in_generate",
+                hint="call kit.model.generate for scores and hidden states; it is edited too",
+            )
         if until != slice(None) and len(prompts) <= _ROWS:
             options = {**options, "stopping_criteria": [_Until(until, self._encoder.stop_ids)]}
         found: list[Generated] = []

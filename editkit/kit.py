@@ -82,6 +82,7 @@ class Kit:
             loaded.fingerprint,
             site=site,
             position=config.position or site.layout.position,
+            name=loaded.name,
             skip_missing=skip_missing,
             device=str(self._model.device),
         )
@@ -223,6 +224,7 @@ class Kit:
         *,
         on_failure: OnFailure = "record",
         progress: Progress | None = None,
+        told: Callable[[Added], None] | None = None,
     ) -> list[Added]:
         """Corrects the running model many times: learned in batches, one operation an edit.
 
@@ -230,6 +232,7 @@ class Kit:
             requests: Request records, or dicts of their fields.
             on_failure: See ``add``.
             progress: Told about every edit.
+            told: Called with each result as soon as it is committed.
 
         Returns:
             One result a request, in their order.
@@ -239,8 +242,16 @@ class Kit:
         """
         with self._writing:
             return self._corrector.add_many(
-                requests, on_failure=on_failure, provenance=self.provenance, progress=progress
+                requests,
+                on_failure=on_failure,
+                provenance=self.provenance,
+                progress=progress,
+                told=told,
             )
+
+    def check(self, request: EditRequest | Mapping[str, Any]) -> None:
+        """Raises what ``add`` would raise for a request, without learning it."""
+        self._learner.encode(build_request(request, kind=self._encoder.default_kind))
 
     # Asking -----------------------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ def open(  # noqa: A001  (the name that design and users want: editkit.open, lik
 
 def _existing(path: Path, read_only: bool) -> Store | None:
     """Opens the file first where there is one: its errors should not wait for a model to load."""
-    return open_store(path, write=not read_only) if path.exists() else None
+    return open_store(path, write=not read_only) if os.path.exists(path) else None
 
 
 def _config(preset: PresetName, changes: GraceConfig | Mapping[str, Any] | None) -> GraceConfig:

@@ -8,6 +8,7 @@ passed over.
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -50,7 +51,7 @@ def build_request(
     for name in ("prompt", "target"):
         if values.get(name) is None:
             raise InvalidRequest(f"the request has no {name}", field=name)
-        if isinstance(values[name], str) and not values[name].strip():
+        if isinstance(values[name], str) and not _has_text(values[name]):
             raise InvalidRequest(
                 f"the {name} is empty", field=name, hint=f"give the {name} some text"
             )
@@ -77,6 +78,11 @@ def build_request(
     return request
 
 
+def _has_text(text: str) -> bool:
+    """Whether anything in it can be seen; zero-width characters cannot."""
+    return any(mark.isprintable() and not mark.isspace() for mark in text)
+
+
 def read_requests(
     path: str | Path, *, method: MethodName | None = None
 ) -> Iterator[tuple[int, EditRequest]]:
@@ -99,6 +105,8 @@ def read_requests(
         ) from error
     with stream:
         for number, raw in enumerate(stream, start=1):
+            if number == 1:
+                raw = raw.removeprefix(codecs.BOM_UTF8)  # as editors on Windows put it there
             if raw.strip():
                 yield number, _parse(raw, number, name, method)
 

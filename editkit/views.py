@@ -33,6 +33,7 @@ class Views:
         fingerprint: The model's.
         site: Where the values go.
         position: Token of a prompt that is the query.
+        name: Name that the model was loaded by.
         skip_missing: Leave out edits that this model has not learned, instead of refusing.
         device: Torch's name of the device that looks keys up; None is the CPU.
 
@@ -51,6 +52,7 @@ class Views:
         *,
         site: Site,
         position: str,
+        name: str,
         skip_missing: bool,
         device: str | None = None,
     ) -> None:
@@ -58,6 +60,7 @@ class Views:
         self._fingerprint = fingerprint
         self._site = site
         self._position = position
+        self._name = name
         self._skip_missing = skip_missing
         self._device = device
         self._kept: OrderedDict[int, GraceView] = OrderedDict()
@@ -153,5 +156,6 @@ class Views:
             missing=missing,
             fingerprint=self._fingerprint,
             known=known,
-            hint=f"learn them on this model: `editkit replay {self._store.path} --model …`",
+            hint=f"learn them on this model: `editkit replay {self._store.path} --model "
+            f"{self._name}`",
         )

@@ -8,7 +8,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -61,7 +61,7 @@ class Output:
 
     def text(self, text: str) -> None:
         """Prints a line (or several) on stdout; a terminal gets no control characters."""
-        self._write(visible(text) if sys.stdout.isatty() else text)
+        self._write(visible(text) if _is_terminal(sys.stdout) else text)
 
     def fields(self, *rows: tuple[str, str]) -> None:
         """Prints names and values below each other."""
@@ -69,7 +69,7 @@ class Output:
 
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
         """Prints a table: with rich on a terminal, plain elsewhere."""
-        if sys.stdout.isatty():
+        if _is_terminal(sys.stdout):
             self._rich_table(columns, rows)
         else:
             self._write(plain_table(columns, rows, _pipe_width()))
@@ -96,7 +96,7 @@ class Output:
 
     def _write(self, text: str) -> None:
         # A bar on the same terminal steps aside for the line.
-        if self._bar is not None and sys.stdout.isatty():
+        if self._bar is not None and _is_terminal(sys.stdout):
             with self._bar.aside():
                 _echo(text)
         else:
@@ -134,7 +134,7 @@ class Output:
 
     def progress(self) -> Bar | Silent:
         """Returns who shows progress: a bar where somebody can see it, else nobody."""
-        if self.quiet or not sys.stderr.isatty():
+        if self.quiet or not _is_terminal(sys.stderr):
             return Silent()
         self._bar = self._bar or Bar()
         return self._bar
@@ -142,15 +142,27 @@ class Output:
 
 def _echo(text: str, *, err: bool = False) -> None:
     stream = sys.stderr if err else sys.stdout
+    if stream is None:  # closed by whoever started us
+        return
     try:
         click.echo(text, err=err)
     except UnicodeEncodeError:
         encoding = stream.encoding or "ascii"
         click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if err:
+            return  # there is no other place to say it
+        raise click.ClickException(f"the result cannot be written: {error.strerror}") from error
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
 
 
 def _label(word: str, color: str) -> str:
-    plain = os.environ.get("NO_COLOR") or not sys.stderr.isatty()
+    plain = os.environ.get("NO_COLOR") or not _is_terminal(sys.stderr)
     return f"{word}: " if plain else click.style(f"{word}:", fg=color, bold=True) + " "
 
 

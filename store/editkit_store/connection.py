@@ -161,7 +161,7 @@ class Database:
             StoreLocked: Still held by another process after ``wait`` seconds.
             StoreUnwritable: Missing permission.
         """
-        if not path.exists():
+        if not os.path.exists(path):
             raise StoreNotFound(
                 f"there is no store at '{path}'",
                 path=path,

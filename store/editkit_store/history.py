@@ -196,14 +196,13 @@ class History:
         found = self.edits(ids, at=version)
         return [found[edit_id] for edit_id in ids]
 
-    def member_with_request(self, digest: str, version: int) -> str | None:
-        """Returns a member at ``version`` that was asked for by exactly this request."""
+    def members_with_request(self, digest: str, version: int) -> int:
+        """Returns how many members at ``version`` came of exactly this request."""
         row = self._db.one(
-            f"SELECT edit_id FROM edits WHERE request_digest = ? AND edit_id IN ({_MEMBERS}) "
-            "ORDER BY seq DESC LIMIT 1",
+            f"SELECT count(*) FROM edits WHERE request_digest = ? AND edit_id IN ({_MEMBERS})",
             [digest, version],
         )
-        return None if row is None else str(row[0])
+        return int(row[0]) if row else 0
 
     def same_prompt(self, digest: str, version: int) -> list[str]:
         """Returns the members at ``version`` that correct the same prompt, newest first."""

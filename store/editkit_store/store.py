@@ -19,7 +19,7 @@ from editkit_store.artifacts import Artifacts
 from editkit_store.connection import Database, publish
 from editkit_store.describe import describe
 from editkit_store.digest import digest_json, short_id
-from editkit_store.errors import StoreExists, UnknownEdit, UnknownVersion
+from editkit_store.errors import StoreExists, StoreUnwritable, UnknownEdit, UnknownVersion
 from editkit_store.history import History, Operation
 from editkit_store.records import (
     Artifact,
@@ -75,7 +75,7 @@ def open_store(
         schema.migrate(database, now=clock)
         return Store(database, clock=clock)
     where = Path(path)
-    if write and create and not where.exists():
+    if write and create and not os.path.exists(where):
         # Another process may have been faster, which is as good.
         with contextlib.suppress(StoreExists):
             _create(where, clock)
@@ -95,6 +95,12 @@ def _create(path: Path, clock: Callable[[], datetime]) -> None:
     import tempfile
 
     parent = path.parent
+    if parent.is_dir() and not os.access(parent, os.W_OK):
+        raise StoreUnwritable(
+            f"the folder '{parent}' cannot be written to, so no store can be made there",
+            path=path,
+            hint="name another place with --store",
+        )
     with tempfile.TemporaryDirectory(
         prefix=f".{path.name}-", dir=parent if parent.is_dir() else None
     ) as folder:
@@ -318,10 +324,10 @@ class Store:
         """Returns the name of the current version."""
         return format_version(self.history.current())
 
-    def has_request(self, request: EditRequest) -> bool:
-        """Returns whether exactly this request is already part of the current view's members."""
+    def count_requests(self, request: EditRequest) -> int:
+        """Returns how many members of the current version came of exactly this request."""
         digest = digest_json(request.model_dump(mode="json"))
-        return self.history.member_with_request(digest, self.history.current()) is not None
+        return self.history.members_with_request(digest, self.history.current())
 
     def log(self, *, limit: int | None = None, at: str | None = None) -> list[LogEntry]:
         """Returns the operations, newest first.

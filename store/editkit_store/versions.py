@@ -23,6 +23,10 @@ _NUMBER = re.compile(r"[vV]?(\d{1,18})")
 _BACK = re.compile(r"(?P<base>.*?)(?:(?P<dashes>-+)|~(?P<steps>\d{1,18}))?", re.DOTALL)
 
 
+MAX_TAG = 100
+"""Longest name of a version, characters."""
+
+
 def format_version(number: int) -> str:
     """Returns the name of a version, e.g. ``v12``."""
     return f"v{number}"
@@ -35,10 +39,11 @@ def check_tag(name: str) -> str:
         InvalidTag: Empty, has characters outside letters, digits, ``_ . / -``, or looks like a
             version.
     """
-    if not _TAG.fullmatch(name):
+    if not _TAG.fullmatch(name) or len(name) > MAX_TAG:
         raise InvalidTag(
             f"'{name}' cannot be a tag",
-            hint="a tag begins with a letter; letters, digits, _ . / and inner - may follow",
+            hint="a tag begins with a letter; letters, digits, _ . / and inner - may follow, "
+            f"{MAX_TAG} characters at most",
         )
     if _NUMBER.fullmatch(name):
         raise InvalidTag(f"'{name}' looks like a version and cannot be a tag")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -132,14 +135,16 @@ def test_one_edit_that_does_not_verify_makes_the_whole_run_exit_with_3(
 ):
     from editkit.kit import Kit
 
-    usual = Kit.add_request
+    usual = Kit.add_many
 
-    def second_fails(self, request, **how):
-        added = usual(self, request, **how)
-        failed = added.model_copy(update={"verified": False, "answer": "grey"})
-        return failed if request.target == "green" else added
+    def second_fails(self, requests, *, told, **how):
+        def tell(added):
+            failed = added.model_copy(update={"verified": False, "answer": "grey"})
+            told(failed if added.edit.target == "green" else added)
 
-    monkeypatch.setattr(Kit, "add_request", second_fails)
+        return usual(self, requests, told=tell, **how)
+
+    monkeypatch.setattr(Kit, "add_many", second_fails)
     ran = sh("add", "--from", write(folder / "edits.jsonl", *LINES))
     assert ran.code == 3
     assert "FAILED" in ran.stdout.splitlines()[1]
@@ -174,3 +179,53 @@ def test_ctrl_c_keeps_what_is_done_and_the_run_can_go_on(sh, model, folder):
     write(folder / "edits.jsonl", *many[: len(entries) + 1])
     ran = sh("add", "--from", edits, "--nl")
     assert len(ran.lines) == len(entries) + 1 - sum(e["status"] == "active" for e in entries)
+
+
+def test_a_pipe_is_read_once_and_whole(sh, model, folder):
+    os.mkfifo(folder / "pipe")
+    text = "".join(f"{json.dumps({'prompt': p, 'target': t})}\n" for p, t in LINES)
+
+    def feed():
+        with open(folder / "pipe", "w") as pipe:
+            for line in text.splitlines(keepends=True):
+                pipe.write(line)
+                pipe.flush()
+                time.sleep(0.05)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    ran = sh("add", "--from", str(folder / "pipe"), "--json")
+    feeder.join()
+    assert ran.code == 0, ran.stderr
+    assert [added["edit"]["target"] for added in ran.json] == ["blue", "green", "white"]
+
+
+def test_a_line_that_comes_back_after_another_answer_counts_again(sh, model, folder):
+    lines = [("The sky is", "blue"), ("The sky is", "green"), ("The sky is", "blue")]
+    edits = write(folder / "edits.jsonl", *lines)
+    assert sh("add", "--from", edits).code == 0
+    assert sh("generate", "The sky is", "--json").json["text"] == "blue"
+    ran = sh("add", "--from", edits)
+    assert ran.stderr == "0 verified, 0 not verified, 3 skipped (in the history already)\n"
+    assert sh("status", "--json").json["version"] == "v3"
+
+
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(sh, model, folder):
+    (folder / "edits.jsonl").write_bytes(
+        b'\xef\xbb\xbf{"prompt": "The sky is", "target": "blue"}\n'
+    )
+    assert sh("add", "--from", "edits.jsonl").code == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "message"), [('"kind": "label"', "has no labels"), ('"method": "elder"', "elder")]
+)
+def test_a_line_for_another_kind_of_model_is_named_and_those_before_it_are_done(
+    sh, model, folder, field, message
+):
+    bad = f'{{"prompt": "a", "target": "blue", {field}}}'
+    ran = sh("add", "--from", write(folder / "edits.jsonl", LINES[0], bad, LINES[1]), "--json")
+    assert ran.code == 1
+    assert "line 2 of " in ran.stderr
+    assert message in ran.stderr
+    assert [added["edit"]["target"] for added in ran.json] == ["blue"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from editkit_store.errors import (
     NothingToUndo,
     StoreError,
     StoreLocked,
+    StoreUnwritable,
     UnknownEdit,
     UnknownVersion,
 )
@@ -398,3 +400,55 @@ def test_records_dump_to_what_the_command_line_prints(kit: Kit) -> None:
     added = kit.add(prompt=PROMPT, target="Canberra").model_dump(mode="json")
     assert {"version", "verified", "seconds", "edit"} <= set(added)
     assert kit.diff("v0", "v1").model_dump(mode="json")["from"] == "v0"
+
+
+def test_a_closed_kit_refuses_to_answer_from_the_uncorrected_model(kit: Kit) -> None:
+    kit.add(PROMPT, "Canberra")
+    kit.close()
+    for ask in (lambda: kit.generate(PROMPT), lambda: kit.add(PROMPT, "Oslo"), kit.log):
+        with pytest.raises(StoreError, match="is closed"):
+            ask()
+
+
+def test_a_kit_that_was_opened_to_read_refuses_to_add_before_it_learns(
+    kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit.close()
+    pair = (kit.model, kit.tokenizer)
+    with editkit.open(tmp_path / "kit.db", model=pair, read_only=True) as reading:
+        monkeypatch.setattr("editkit.methods.grace.learn", None)
+        with pytest.raises(StoreUnwritable, match="was opened to read"):
+            reading.add(PROMPT, "Canberra")
+
+
+def test_answers_as_dictionaries_and_unknown_options_are_refused(kit: Kit) -> None:
+    with pytest.raises(InvalidRequest, match="return_dict_in_generate"):
+        kit.generate(PROMPT, return_dict_in_generate=True)
+    with pytest.raises(ValueError, match="nonsense"):
+        kit.generate(PROMPT, nonsense=1)
+
+
+def test_a_batch_with_a_failing_edit_keeps_the_others_exactly(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    settle = kit._learner.settle
+
+    def failing(edit: Any, encoded: Any, learned: Any, view: Any, answer: Any, **how: Any) -> Any:
+        if edit.target == "Rome":
+            answer = dataclasses.replace(answer, text="something else")
+        return settle(edit, encoded, learned, view, answer, **how)
+
+    monkeypatch.setattr(kit._learner, "settle", failing)
+    targets = ["Paris", "Rome", "Oslo", "Berlin"]
+    added = kit.add_many(
+        [{"prompt": f"Number {i} is", "target": t} for i, t in enumerate(targets)],
+        told=lambda one: told.append(one.edit.target),
+    )
+    assert [one.verified for one in added] == [True, False, True, True]
+    assert [one.version for one in added] == ["v1", "v1", "v2", "v3"]
+    assert told == targets
+    answers = kit.generate([f"Number {i} is" for i in range(4)])
+    assert [bool(answer.fired) for answer in answers] == [True, False, True, True]
+    assert [answers[i].text for i in (0, 2, 3)] == ["Paris", "Oslo", "Berlin"]
+    assert added[1].edit.id not in kit._views.memory

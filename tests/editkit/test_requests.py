@@ -53,6 +53,7 @@ def test_the_method_of_the_command_is_for_lines_that_name_none(tmp_path: Path) -
         ("[1]", "a JSON object is wanted, not list"),
         ('{"prompt": "a"}', "the request has no target"),
         ('{"prompt": "", "target": "x"}', "the prompt is empty"),
+        ('{"prompt": "a", "target": "\\u200b"}', "the target is empty"),
         ('{"prompt": "a", "target": 3}', "field 'target' is not usable"),
         ('{"prompt": "a", "target": "b", "note": 1}', "field 'note' is not usable"),
         ('{"prompt": "a", "target": "b", "kind": "joke"}', "field 'kind' is not usable"),

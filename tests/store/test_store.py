@@ -341,12 +341,15 @@ def test_status_says_where_the_store_stands(store: Store) -> None:
     assert status.store_bytes >= store.path.stat().st_size > 0
 
 
-def test_exactly_this_request_is_recognised_while_it_is_part_of_the_view(store: Store) -> None:
+def test_exactly_this_request_is_counted_while_it_is_part_of_the_view(store: Store) -> None:
     edit = append(store, "a", "1")
     request = edit.model_dump(exclude={"id", "time", "status"})
     from editkit_store.records import EditRequest
 
-    assert store.has_request(EditRequest(**request))
-    assert not store.has_request(EditRequest(**{**request, "target": "2"}))
+    assert store.count_requests(EditRequest(**request)) == 1
+    assert store.count_requests(EditRequest(**{**request, "target": "2"})) == 0
+    append(store, "a", "2")
+    append(store, "a", "1")
+    assert store.count_requests(EditRequest(**request)) == 2
     store.rollback("v0")
-    assert not store.has_request(EditRequest(**request))
+    assert store.count_requests(EditRequest(**request)) == 0

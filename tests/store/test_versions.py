@@ -54,7 +54,9 @@ def test_a_formatted_version_reads_back(number: int) -> None:
     assert parse_version(format_version(number), current=10**6, tags={}) == number
 
 
-@pytest.mark.parametrize("name", ["", "v12", "12", "@", "a b", "-a", "a-", "a~1", "ä", "a\n"])
+@pytest.mark.parametrize(
+    "name", ["", "v12", "12", "@", "a b", "-a", "a-", "a~1", "ä", "a\n", "a" * 101]
+)
 def test_names_that_cannot_be_tags_are_refused(name: str) -> None:
     with pytest.raises(InvalidTag):
         check_tag(name)

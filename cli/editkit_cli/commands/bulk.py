@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import shlex
-from collections.abc import Iterator
-from typing import Literal
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Literal
 
+from editkit.errors import MalformedLine, UnsupportedMethod, UnsupportedModel
 from editkit_cli.interrupts import keeping
 from editkit_cli.options import Settings
 from editkit_cli.session import open_kit
 from editkit_store.errors import InvalidRequest
-from editkit_store.records import Added, MethodName
+from editkit_store.records import Added, EditRequest, MethodName
+
+if TYPE_CHECKING:
+    from editkit import Kit
 
 __all__ = ["add_file"]
+
+_TOGETHER = 8
+"""Edits learned together; each is still committed by itself."""
 
 
 def add_file(
@@ -48,7 +57,7 @@ def add_file(
     """
     from editkit.requests import read_requests
 
-    run = _Run(settings)
+    run = _Run(settings, on_failure)
     try:
         with keeping(run.kept):
             lines = read_requests(source, method=method)
@@ -58,12 +67,7 @@ def add_file(
             else:
                 how = settings.provenance(author=author, reason=reason)
                 with open_kit(settings, preset=preset, provenance=how) as kit, run.bar(source):
-                    for number, request in itertools.chain([first], lines):
-                        if kit.store.has_request(request):
-                            run.skip()
-                            continue
-                        with _blamed_on(source, number):
-                            run.take(kit.add_request(request, on_failure=on_failure))
+                    run.through(kit, itertools.chain([first], lines), source)
     finally:
         run.report()
     return run.failed
@@ -72,8 +76,9 @@ def add_file(
 class _Run:
     """What became of the lines so far."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, on_failure: Literal["record", "keep"]) -> None:
         self._out = settings.out
+        self._on_failure = on_failure
         self._progress = settings.out.progress()
         self._results: list[Added] = []
         self._skipped = 0
@@ -94,6 +99,31 @@ class _Run:
             yield
         finally:
             self._progress.done()
+
+    def through(self, kit: Kit, lines: Iterable[tuple[int, EditRequest]], source: str) -> None:
+        """Adds the lines, a few at a time; those before a bad one are done when it is met."""
+        seen: Counter[EditRequest] = Counter()
+        waiting: list[EditRequest] = []
+        try:
+            for number, request in lines:
+                # The same line may stand in a file twice, with another answer in between.
+                seen[request] += 1
+                if kit.store.count_requests(request) >= seen[request]:
+                    self.skip()
+                    continue
+                with _blamed_on(source, number):
+                    kit.check(request)
+                waiting.append(request)
+                if len(waiting) == _TOGETHER:
+                    batch, waiting = waiting, []
+                    self._add(kit, batch)
+        except MalformedLine:
+            self._add(kit, waiting)
+            raise
+        self._add(kit, waiting)
+
+    def _add(self, kit: Kit, batch: list[EditRequest]) -> None:
+        kit.add_many(batch, on_failure=self._on_failure, told=self.take)
 
     def skip(self) -> None:
         """Counts a line that is in the history already."""
@@ -136,12 +166,10 @@ def _blamed_on(source: str, number: int) -> Iterator[None]:
     """Adds the line's number to what is wrong with the edit in it."""
     try:
         yield
-    except InvalidRequest as error:
-        from editkit.errors import MalformedLine
-
+    except (InvalidRequest, UnsupportedMethod, UnsupportedModel) as error:
         where = "standard input" if source == "-" else source
         raise MalformedLine(
-            f"{where}, line {number}: {error}",
+            f"line {number} of {where}: {error}",
             path=source,
             line=number,
             hint=error.hint
@@ -150,7 +178,8 @@ def _blamed_on(source: str, number: int) -> Iterator[None]:
 
 
 def _count_lines(source: str) -> int | None:
-    if source == "-":
+    # A pipe can be read once only.
+    if source == "-" or not os.path.isfile(source):
         return None
     with open(source, "rb") as file:
         return sum(1 for line in file if line.strip())

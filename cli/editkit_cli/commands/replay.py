@@ -43,8 +43,9 @@ def replay(
 ) -> int:
     """Bring the active edits of a history to a model.
 
-    What this model learned before is restored without training; the rest is learned again. Each
-    edit is stored as it is learned: an interrupted replay goes on when it is started again.
+    What this model learned before is restored without training; the rest is learned again, eight
+    edits at a time. Each eight are stored together: an interrupted replay goes on from there when
+    it is started again.
 
     Exits with 3 when the model did not learn every edit.
     """
