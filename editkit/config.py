@@ -38,6 +38,12 @@ class GraceConfig(BaseModel):
         description="Start of the optimization: the site's own output, or uniform on [0, 1)",
     )
     learning_rate: float = Field(default=1.0, gt=0.0, description="Adam's step; see units")
+    decay: float = Field(
+        default=0.9,
+        ge=0.0,
+        lt=1.0,
+        description="Share by which the learning rate has fallen at the last step, linearly",
+    )
     max_steps: int = Field(default=100, ge=1, le=10_000, description="Limit, optimizer steps")
     margin: float = Field(
         default=1.0,
@@ -87,6 +93,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "rule": "paper",
         "initial_value": "random",
         "learning_rate": 1.0,
+        "decay": 0.0,
         "max_steps": 100,
         "margin": 0.0,
         "position": "last",

@@ -68,6 +68,13 @@ class LearnedValue:
 _SHRINK_AT = 0.75
 """Share of open rows at which a batch is cut down to them."""
 
+_RESIDUAL_SHARE = 0.3
+"""Least unit of a value's movement, as a share of the residual stream's RMS.
+
+Usually the site's own output is larger. But the first token of many decoders is an attention sink:
+its stream is a thousand times what the site adds there, and steps of that size would be lost in it.
+"""
+
 _LARGE = 4096
 """Size of a vocabulary from which on a shortlist of it saves time."""
 
@@ -155,6 +162,7 @@ class _Optimization:
     def __init__(self, batch: Batch, site: Site, config: GraceConfig) -> None:
         self._batch, self._site, self._config = batch, site, config
         self._resumed: Any = None
+        self._stream = torch.zeros(1, 1)  # RMS of the residual stream at the queries, (rows, 1)
         self._shortlist: _Shortlist | None = None
 
     def run(self) -> list[LearnedValue]:
@@ -171,7 +179,7 @@ class _Optimization:
         # learning rate is the unit in which the value is moved.
         unit = torch.ones(count, 1, device=device)
         if config.units == "activation":
-            unit = outputs.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
+            unit = torch.maximum(_rms(outputs), _RESIDUAL_SHARE * self._stream).clamp(min=1e-6)
         moved = torch.zeros_like(start, requires_grad=True)  # (rows, m)
         best = start.clone()
         best_margin = torch.full((count,), -torch.inf, device=device)
@@ -195,6 +203,8 @@ class _Optimization:
                 break
             # Gradients of the values alone: the model's parameters get none, whatever their flags.
             (moved.grad,) = torch.autograd.grad(losses.sum(), [moved])
+            left = 1 - config.decay * step / config.max_steps
+            optimizer.param_groups[0]["lr"] = config.learning_rate * left
             optimizer.step()
             # A batch takes as long as its slowest edit; those that are done should not pay for it.
             if int(open_rows.sum()) <= _SHRINK_AT * len(rows):
@@ -223,13 +233,15 @@ class _Optimization:
             with hooks.capture(*watched) as found:
                 logits = batch.logits()
         inputs, outputs = found[0]
+        at = (torch.arange(len(batch)), batch.columns.cpu())
         if site.block:
             self._resumed = found[1][1]
+            stream = self._resumed[0] if isinstance(self._resumed, tuple) else self._resumed
+            self._stream = _rms(stream[at].float()).to(outputs.device)
         head = _head(batch.model)
         if self._config.shortlist and head is not None and head.out_features > _LARGE:
             self._shortlist = _Shortlist(head, self._config.shortlist)
             self._shortlist.extend(logits, batch.target)
-        at = (torch.arange(len(batch)), batch.columns.cpu())
         return inputs[at].float(), outputs[at].float()
 
     def _logits(self, value: torch.Tensor) -> torch.Tensor:
@@ -275,6 +287,11 @@ def _losses(
         others = logits.scatter(2, target[..., None], -torch.inf).amax(dim=2)
         leads = (wanted[..., 0] - others).masked_fill(~valid, torch.inf)
     return loss, leads.amin(dim=1)
+
+
+def _rms(states: torch.Tensor) -> torch.Tensor:
+    """Root mean square of each row of ``(rows, n)``, ``(rows, 1)``."""
+    return states.square().mean(dim=1, keepdim=True).sqrt()
 
 
 def _head(model: Any) -> nn.Linear | None:

@@ -45,7 +45,12 @@ def test_learning_equals_the_literal_loop_with_full_passes(
     site, request = site_of(model), encoded(model, prompt, target)
     # As many steps as it takes to tell, no early stop: the margin cannot be reached.
     config = GraceConfig(
-        units="absolute", learning_rate=0.05, max_steps=6, margin=1e9, initial_value="random"
+        units="absolute",
+        learning_rate=0.05,
+        decay=0.0,
+        max_steps=6,
+        margin=1e9,
+        initial_value="random",
     )
     (learned,) = grace.learn(model, site, [request], config)
     start = torch.rand(site.width, generator=torch.Generator().manual_seed(0))
