@@ -129,8 +129,8 @@ def test_a_label_that_the_classifier_does_not_have_is_refused_with_a_close_one(
     tmp_path: Path,
 ) -> None:
     with editkit.open(tmp_path / "h.db", model=(tiny_bert(), tiny_tokenizer())) as kit:
-        with pytest.raises(InvalidRequest, match="'possitive' is not a label") as raised:
-            kit.add(QUESTION, "possitive")
+        with pytest.raises(InvalidRequest, match="'positives' is not a label") as raised:
+            kit.add(QUESTION, "positives")
         assert raised.value.hint.startswith("did you mean 'positive'?")
         with pytest.raises(UnsupportedMethod, match="chooses among labels"):
             kit.add(QUESTION, "positive", kind="fact")
