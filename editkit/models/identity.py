@@ -130,10 +130,12 @@ def _row(name: str, tensor: torch.Tensor) -> list[Any]:
 
 def _offloaded_row(model: nn.Module, name: str) -> list[Any]:
     """The row of a weight that ``device_map`` put on disk or in the main memory."""
-    from accelerate.utils import align_module_device
-
     path, _, leaf = name.rpartition(".")
     owner = model.get_submodule(path)
+    if not hasattr(owner, "_hf_hook"):  # nobody knows where its bytes are: refused by name
+        return _row(name, getattr(owner, leaf))
+    from accelerate.utils import align_module_device
+
     with align_module_device(owner, "cpu"):
         return _row(name, getattr(owner, leaf))
 
