@@ -98,22 +98,18 @@ def synchronize(model: Any) -> None:
 def parts(kit: Any, edits: Sequence[Encoded], config: Any) -> dict[str, float]:
     """Median seconds of the parts of learning one edit, measured one after the other."""
     model, site = kit.model, find_site(kit.model, kit.site)
-    found: dict[str, list[float]] = {"prefill": [], "first pass": [], "a step": [], "steps": []}
+    found: dict[str, list[float]] = {"prefill": [], "a step": [], "steps": []}
     for edit in edits:
         batch = lay_out(model, site.layout, [edit], replacement="last", position=None)
         with torch.no_grad():
             started = time.perf_counter()
-            batch.prepare()
-            synchronize(model)
-            filled = time.perf_counter()
-            batch.logits()
+            batch.begin()
             synchronize(model)
             passed = time.perf_counter()
         (learned,) = grace.learn(model, site, [edit], config)
         synchronize(model)
         ended = time.perf_counter()
-        found["prefill"].append(filled - started)
-        found["first pass"].append(passed - filled)
+        found["prefill"].append(passed - started)
         found["a step"].append(((ended - passed) - (passed - started)) / (learned.steps + 1))
         found["steps"].append(learned.steps + 1)
     return {name: statistics.median(values) for name, values in found.items()}
@@ -203,10 +199,9 @@ def main() -> None:
           f"most {most}")  # fmt: skip
     print()
     print("where the time of one kit.add goes, medians of parts measured one by one, seconds")
-    print(f"  {spent['prefill']:.3f}  prefill of the prompt, once")
-    print(f"  {spent['first pass']:.3f}  first pass of the query and the target")
+    print(f"  {spent['prefill']:.3f}  prefill of prompt and target, once")
     print(f"  {steps:.3f}  {spent['steps']:g} passes forward and backward from the site on")
-    rest = one - floor - spent["first pass"]
+    rest = one - floor
     print(f"  {rest:.3f}  answers before and after by free generation, and the transaction")
     print(f"floor (one prefill and the passes from the site on): {floor:.3f}")
     print(f"kit.add takes {one / floor:.1f} times that")

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from editkit import hooks
 from editkit.config import Position, Replacement
 from editkit.families import Layout
 from editkit.prompts import Encoded
@@ -45,8 +46,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self.target)
 
-    def prepare(self) -> None:
-        """Computes what no value can change; once, before ``logits``."""
+    def begin(self, *modules: nn.Module) -> tuple[torch.Tensor, list[tuple[torch.Tensor, Any]]]:
+        """Runs the untouched model once, and keeps what no value can change.
+
+        Args:
+            *modules: Modules to watch.
+
+        Returns:
+            What ``logits`` returns; and input and output of each module, as they will pass through
+            it when ``logits`` is called.
+        """
+        with hooks.capture(*modules) as found:
+            return self.logits(), found
 
     def logits(self) -> torch.Tensor:
         """Runs the model; returns the logits of the target tokens, ``(rows, t, n)`` float32."""
@@ -114,20 +125,35 @@ class _Decoder(Batch):
             chosen.cache.batch_select_indices(rows)
         return chosen
 
-    def prepare(self) -> None:
+    def begin(self, *modules: nn.Module) -> tuple[torch.Tensor, list[tuple[torch.Tensor, Any]]]:
         if not self.is_cached or self.front == 0:
-            return
-        output = self.model(
-            input_ids=self.prefix,
+            return super().begin(*modules)
+        with hooks.capture(*modules) as found:
+            output = self._run(torch.cat([self.prefix, self.suffix], dim=1), slice(None))
+        back = self.suffix.shape[1]
+        self.cache = output.past_key_values
+        try:
+            self.cache.crop(-back)
+        except (AttributeError, RuntimeError, ValueError):
+            # A cache that forgets (a sliding window that is full, a state-space layer) cannot go
+            # back to where the target began, so the prefix is run by itself.
+            self.cache = self._run(self.prefix, slice(0, self.front)).past_key_values
+            return super().begin(*modules)
+        cut = [(_last_columns(i, back), _last_columns(o, back)) for i, o in found]
+        return output.logits[:, -back:].float(), cut
+
+    def _run(self, ids: torch.Tensor, columns: slice) -> Any:
+        """Runs some columns from the beginning on, and fills a cache."""
+        return self.model(
+            input_ids=ids,
             **supported(
                 self.model,
-                attention_mask=self.mask[:, : self.front] if self.is_padded else None,
-                position_ids=self.positions[:, : self.front] if self.is_padded else None,
-                logits_to_keep=1,
+                attention_mask=self.mask[:, columns] if self.is_padded else None,
+                position_ids=self.positions[:, columns] if self.is_padded else None,
+                logits_to_keep=self.suffix.shape[1],
                 use_cache=True,
             ),
         )
-        self.cache = output.past_key_values
 
     def logits(self) -> torch.Tensor:
         start, back = (self.front if self.is_cached else 0), self.suffix.shape[1]
@@ -250,6 +276,13 @@ def _encoder_columns(
     replaced = torch.zeros_like(attended)
     replaced[rows, columns] = True
     return columns, replaced
+
+
+def _last_columns(output: Any, count: int) -> Any:
+    """Returns the last columns of what a module takes or gives: ``(rows, length, n)``."""
+    if isinstance(output, tuple):
+        return (_last_columns(output[0], count), *output[1:])
+    return output[:, -count:]
 
 
 def _branched(cache: Any) -> Any:

@@ -229,9 +229,7 @@ class _Optimization:
         if site.block:
             watched.append(site.blocks[site.block - 1])
         with torch.no_grad():
-            batch.prepare()
-            with hooks.capture(*watched) as found:
-                logits = batch.logits()
+            logits, found = batch.begin(*watched)
         inputs, outputs = found[0]
         at = (torch.arange(len(batch)), batch.columns.cpu())
         if site.block:

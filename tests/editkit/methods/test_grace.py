@@ -7,6 +7,7 @@ import pytest
 import torch
 from reference import literal_grace
 from tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
+from transformers import AutoModelForCausalLM, Gemma3TextConfig
 
 from editkit.config import GraceConfig
 from editkit.methods import grace
@@ -151,3 +152,30 @@ def test_the_paper_preset_has_the_published_constants() -> None:
     assert (paper.rule, paper.initial_value, paper.margin) == ("paper", "random", 0.0)
     with pytest.raises(ValueError, match="presets: default, paper"):
         GraceConfig.of("fast")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("window", [4, 256])
+def test_learning_does_not_depend_on_whether_the_cache_can_forget(window: int) -> None:
+    # With a sliding window of 4 the cache of prompt and target cannot be cut back to the prompt.
+    sizes = {
+        "vocab_size": 800, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "pad_token_id": 0,
+        "eos_token_id": 1, "bos_token_id": None, "sliding_window": window,
+        "layer_types": ["sliding_attention", "full_attention"] * 2, "initializer_range": 0.2,
+    }  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(Gemma3TextConfig(**sizes)).eval()
+    site, request = site_of(model), encoded(model, "one two three four five six seven", "Oslo")
+    config = GraceConfig(
+        units="absolute", learning_rate=0.05, decay=0.0, max_steps=6, margin=1e9,
+        initial_value="random", shortlist=0,
+    )  # fmt: skip
+    (learned,) = grace.learn(model, site, [request], config)
+    start = torch.rand(site.width, generator=torch.Generator().manual_seed(0))
+    key, _, loss = literal_grace.learn(
+        model, site.module, request.prompt, request.target, start=start, lr=0.05,
+        steps=learned.steps,
+    )  # fmt: skip
+    torch.testing.assert_close(learned.key, key, rtol=1e-4, atol=1e-4)
+    assert learned.loss == pytest.approx(loss, rel=1e-3)
