@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,7 @@ __all__ = ["GraceConfig", "Position", "PresetName", "Replacement"]
 PresetName = Literal["default", "paper"]
 Replacement = Literal["last", "prompt", "all"]
 Position = Literal["last", "first"]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class GraceConfig(BaseModel):
@@ -37,7 +38,12 @@ class GraceConfig(BaseModel):
         default="output",
         description="Start of the optimization: the site's own output, or uniform on [0, 1)",
     )
-    learning_rate: float = Field(default=1.0, gt=0.0, description="Adam's step; see units")
+    learning_rate: float = Field(default=3.0, gt=0.0, description="Adam's step; see units")
+    betas: tuple[Share, Share] = Field(
+        default=(0.5, 0.9),
+        description="Adam's memory of gradients and of their squares. Short ones: a value is "
+        "learned within a few steps, before the usual averages mean anything",
+    )
     decay: float = Field(
         default=0.9,
         ge=0.0,
@@ -93,6 +99,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "rule": "paper",
         "initial_value": "random",
         "learning_rate": 1.0,
+        "betas": (0.9, 0.999),
         "decay": 0.0,
         "max_steps": 100,
         "margin": 0.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from editkit.generation import Generated
 from editkit.hooks import Attachment
-from editkit.learning import Learner, Outcome
-from editkit.methods.grace import LearnedValue
+from editkit.learning import Learner, Lesson, Outcome
 from editkit.methods.view import GraceView
 from editkit.models.progress import Progress, SilentProgress
 from editkit.prompts import Encoded
@@ -36,8 +35,8 @@ class _Candidate:
     """An edit that was learned and is not committed yet."""
 
     edit: Edit
-    encoded: Encoded
-    learned: tuple[LearnedValue, float]
+    lesson: Lesson
+    before: str | None = None
 
 
 class Corrector:
@@ -73,6 +72,7 @@ class Corrector:
         provenance: Provenance,
         progress: Progress | None,
         told: Callable[[Added], None] | None = None,
+        before: bool = False,
     ) -> list[Added]:
         """Adds edits, learned in batches, committed one by one; see ``Kit.add_many``."""
         if on_failure not in ("record", "keep"):
@@ -93,6 +93,8 @@ class Corrector:
         try:
             for at in range(0, len(pending), BATCH):
                 batch = self._learned(pending[at : at + BATCH])
+                if before:
+                    batch = self._asked(batch)
                 while batch:
                     done = self._verified(batch, on_failure == "keep", provenance, told)
                     results += done
@@ -103,10 +105,18 @@ class Corrector:
         return results
 
     def _learned(self, batch: Sequence[tuple[EditRequest, Encoded]]) -> list[_Candidate]:
-        learned = self._learner.learn([encoded for _, encoded in batch])
+        lessons = self._learner.learn([encoded for _, encoded in batch])
         return [
-            _Candidate(self._store.prepare(request), encoded, value)
-            for (request, encoded), value in zip(batch, learned, strict=True)
+            _Candidate(self._store.prepare(request), lesson)
+            for (request, _), lesson in zip(batch, lessons, strict=True)
+        ]
+
+    def _asked(self, batch: Sequence[_Candidate]) -> list[_Candidate]:
+        """Notes what the model says without the edits of a batch."""
+        said = self._learner.answers([one.lesson.encoded for one in batch])
+        return [
+            dataclasses.replace(one, before=answer.text)
+            for one, answer in zip(batch, said, strict=True)
         ]
 
     def _verified(
@@ -123,24 +133,14 @@ class Corrector:
         """
         started = time.monotonic()
         views = self._chain(batch)
-        encoded = [one.encoded for one in batch]
-        # What the model says without and with an edit, in one batch: a second row costs little.
-        now = self._attachment.view
-        assert isinstance(now, GraceView)
-        said = self._learner.answers(
-            [*encoded, *encoded], *[now] * len(batch), *views, until=slice(len(batch), None)
-        )
+        said = self._learner.tried([one.lesson for one in batch], *views)
         share = (time.monotonic() - started) / len(batch)
         results: list[Added] = []
         try:
-            for one, view, before, answer in zip(
-                batch, views, said[: len(batch)], said[len(batch) :], strict=True
-            ):
-                learned = (one.learned[0], one.learned[1] + share)
-                outcome = self._learner.settle(
-                    one.edit, one.encoded, learned, view, answer, keep=keep
-                )
-                results.append(self._commit(one.edit, outcome, before, provenance))
+            for one, view, answer in zip(batch, views, said, strict=True):
+                lesson = dataclasses.replace(one.lesson, seconds=one.lesson.seconds + share)
+                outcome = self._learner.settle(one.edit, lesson, view, answer, keep=keep)
+                results.append(self._commit(one, outcome, provenance))
                 if told is not None:
                     told(results[-1])
                 # Settling may also have taken another row than the later views hold.
@@ -167,15 +167,13 @@ class Corrector:
                 older.append(prompts[digest])
             prompts[digest] = one.edit.id
             rows = rows[~np.isin(rows, memory.rows(older))]
-            rows = np.append(rows, self._learner.remember(one.edit, one.encoded, one.learned[0]))
+            rows = np.append(rows, self._learner.remember(one.edit, one.lesson))
             views.append(self._views.folded(rows, format_version(current + number)))
         return views
 
-    def _commit(
-        self, edit: Edit, outcome: Outcome, before: Generated, provenance: Provenance
-    ) -> Added:
+    def _commit(self, one: _Candidate, outcome: Outcome, provenance: Provenance) -> Added:
         operation, edit = self._store.add(
-            edit,
+            one.edit,
             artifact=outcome.artifact,
             payload=outcome.payload,
             activate=outcome.artifact.usable,
@@ -191,7 +189,7 @@ class Corrector:
             verified=outcome.artifact.verified,
             seconds=outcome.seconds,
             edit=edit,
-            before=before.text,
+            before=one.before,
             answer=outcome.answer,
             steps=outcome.steps,
             supersedes=tuple(operation.detail["supersedes"]),

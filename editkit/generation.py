@@ -10,17 +10,31 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, StoppingCriteria
+from transformers import GenerationConfig
 
 from editkit.hooks import Attachment, Run
+from editkit.methods.batches import Batch
 from editkit.methods.view import GraceView
-from editkit.prompts import Encoder
+from editkit.prompts import Encoded, Encoder
 from editkit_store.errors import InvalidRequest
 
 __all__ = ["Generated", "Generator"]
 
 _ROWS = 16
 """Rows of one batch; longer lists run in several."""
+
+_CLEAR = 0.25
+"""Lead in logits that no rounding turns, in bfloat16 neither."""
+
+_HARMLESS = frozenset(
+    "bos_token_id eos_token_id pad_token_id decoder_start_token_id forced_bos_token_id "
+    "do_sample temperature top_k top_p top_h min_p typical_p epsilon_cutoff eta_cutoff "
+    "max_length max_new_tokens use_cache cache_implementation cache_config low_memory "
+    "output_attentions output_hidden_states output_logits output_scores return_dict_in_generate "
+    "length_penalty early_stopping num_return_sequences prefill_chunk_size "
+    "compile_config disable_compile _from_model_config transformers_version".split()
+)
+"""Generation settings that do not change what greedy decoding chooses."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +56,6 @@ class Generated:
     version: str
 
 
-class _Until(StoppingCriteria):
-    """Ends a generation when all of some rows have ended theirs."""
-
-    def __init__(self, rows: slice, stops: Sequence[int]) -> None:
-        self._rows = rows
-        self._stops = torch.tensor(list(stops))
-        self._ended: torch.Tensor | None = None
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        ends = torch.isin(input_ids[:, -1], self._stops.to(input_ids.device))
-        self._ended = ends if self._ended is None else self._ended | ends
-        return self._ended | self._ended[self._rows].all()
-
-
 class Generator:
     """Asks a model encoded prompts on given views."""
 
@@ -71,7 +71,6 @@ class Generator:
         *,
         views: Sequence[GraceView] = (),
         max_new_tokens: int,
-        until: slice = slice(None),
         **options: Any,
     ) -> list[Generated]:
         """Returns one answer a prompt.
@@ -81,9 +80,6 @@ class Generator:
             views: The edits that apply: one view, or one a prompt; by default the attachment's
                 current view.
             max_new_tokens: Limit of each continuation, tokens.
-            until: Prompts whose answers are wanted whole: when all of them have ended, the others
-                are cut off. For prompts that fit into one batch; of more each batch runs to its
-                end.
             **options: For ``model.generate``, e.g. ``do_sample=True``; greedy by default.
 
         Raises:
@@ -101,8 +97,6 @@ class Generator:
                 field="return_dict_in_generate",
                 hint="call kit.model.generate for scores and hidden states; it is edited too",
             )
-        if until != slice(None) and len(prompts) <= _ROWS:
-            options = {**options, "stopping_criteria": [_Until(until, self._encoder.stop_ids)]}
         found: list[Generated] = []
         for start in range(0, len(prompts), _ROWS):
             here = slice(start, start + _ROWS)
@@ -113,6 +107,56 @@ class Generator:
                 else:
                     found += self._continued(prompts[here], run, max_new_tokens, options)
         return found
+
+    def drafted(
+        self, batch: Batch, requests: Sequence[Encoded], views: Sequence[GraceView]
+    ) -> list[Generated | None]:
+        """Returns the greedy answers that are the targets themselves, in one pass; else ``None``.
+
+        Speculative decoding (Leviathan et al. 2023, arXiv 2211.17192; here without sampling) with
+        the whole target as the draft: it stands if each of its tokens, the ending one included, is
+        what the model chooses after those before, so that decoding step by step would give the
+        same. A draft is also refused where a token leads by so little that rounding could decide.
+
+        Args:
+            batch: The requests, laid out.
+            requests: Prompts and targets.
+            views: One view, or one a request.
+        """
+        stops = self._encoder.stop_ids
+        with torch.no_grad(), self._attachment.running(*views) as run:
+            run.restart(batch.prompts, None)
+            logits = batch.logits()  # (rows, t, n)
+        target, valid = batch.target.to(logits.device), batch.valid.to(logits.device)
+        wanted = logits.gather(2, target[..., None])[..., 0]
+        others = logits.scatter(2, target[..., None], -torch.inf).amax(dim=2)
+        leads = (wanted - others).masked_fill(~valid, torch.inf).amin(dim=1).tolist()
+        found: list[Generated | None] = []
+        for request, lead, (edit, version) in zip(
+            requests, leads, self._told(run, len(requests)), strict=True
+        ):
+            length = len(request.target)
+            if self._encoder.family == "classifier":
+                ends, length = True, 0
+            else:
+                ends = [t in stops for t in request.target] == [False] * (length - 1) + [True]
+            stands = ends and lead > _CLEAR and self._is_plain()
+            found.append(Generated(request.text, length, True, edit, version) if stands else None)
+        return found
+
+    def _is_plain(self) -> bool:
+        """Whether greedy generation just takes the largest logit.
+
+        A model may bring settings that bend that: a repetition penalty, forbidden words, ...
+        """
+        config = getattr(self._model, "generation_config", None)
+        if config is None:
+            return True
+        plain = GenerationConfig().to_dict()  # type: ignore[no-untyped-call]
+        return all(
+            name in _HARMLESS or value is None or value == plain.get(name)
+            for name, value in config.to_dict().items()
+        )
 
     def _labelled(self, prompts: Sequence[Sequence[int]], run: Run) -> list[Generated]:
         width = max(map(len, prompts))

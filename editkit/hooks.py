@@ -373,17 +373,28 @@ def substitute(module: nn.Module, where: torch.Tensor, value: torch.Tensor) -> I
 
 
 @contextlib.contextmanager
-def narrow_head(head: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> Iterator[None]:
+def narrow_head(
+    head: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None
+) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
     """Makes a language-model head compute the logits of some tokens only.
+
+    The body gets a list that collects what enters the head and what leaves it.
 
     Args:
         head: Linear map from hidden states to the vocabulary.
         weight: ``(n, hidden)``, those tokens' rows of its weight.
         bias: ``(n,)``, of its bias if it has one.
     """
+    passed: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        logits = functional.linear(hidden, weight, bias)
+        passed.append((hidden.detach(), logits.detach()))
+        return logits
+
     with contextlib.ExitStack() as stack:
-        _replace(stack, head, "forward", lambda hidden: functional.linear(hidden, weight, bias))
-        yield
+        _replace(stack, head, "forward", forward)
+        yield passed
 
 
 def _replace(stack: contextlib.ExitStack, owner: Any, name: str, new: Any) -> None:

@@ -170,6 +170,7 @@ class Kit:
         author: str | None = None,
         source: str | None = None,
         on_failure: OnFailure = "record",
+        before: bool = False,
     ) -> Added:
         """Corrects the running model, and writes the correction down.
 
@@ -187,6 +188,7 @@ class Kit:
             author: Who, for the log.
             source: Where the request comes from, e.g. an id in a data file.
             on_failure: What to do with an edit that does not verify: ``record`` or ``keep``.
+            before: Also ask what the model says without the edit, for ``Added.before``.
 
         Returns:
             What happened. Check ``verified``: an edit that does not verify is logged as failed and
@@ -212,11 +214,13 @@ class Kit:
                 "source": source,
             }
         )
-        return self.add_many([request], on_failure=on_failure)[0]
+        return self.add_request(request, on_failure=on_failure, before=before)
 
-    def add_request(self, request: EditRequest, *, on_failure: OnFailure = "record") -> Added:
+    def add_request(
+        self, request: EditRequest, *, on_failure: OnFailure = "record", before: bool = False
+    ) -> Added:
         """Corrects the running model by a request record; see ``add``."""
-        return self.add_many([request], on_failure=on_failure)[0]
+        return self.add_many([request], on_failure=on_failure, before=before)[0]
 
     def add_many(
         self,
@@ -225,6 +229,7 @@ class Kit:
         on_failure: OnFailure = "record",
         progress: Progress | None = None,
         told: Callable[[Added], None] | None = None,
+        before: bool = False,
     ) -> list[Added]:
         """Corrects the running model many times: learned in batches, one operation an edit.
 
@@ -233,6 +238,7 @@ class Kit:
             on_failure: See ``add``.
             progress: Told about every edit.
             told: Called with each result as soon as it is committed.
+            before: See ``add``.
 
         Returns:
             One result a request, in their order.
@@ -247,6 +253,7 @@ class Kit:
                 provenance=self.provenance,
                 progress=progress,
                 told=told,
+                before=before,
             )
 
     def check(self, request: EditRequest | Mapping[str, Any]) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from editkit.config import GraceConfig
 from editkit.errors import UnsupportedMethod
 from editkit.generation import Generated, Generator
 from editkit.methods import grace
+from editkit.methods.batches import Batch, lay_out
 from editkit.methods.codebook import Entry
 from editkit.methods.grace import LearnedValue
 from editkit.methods.payload import GracePayload
@@ -23,7 +26,7 @@ from editkit.views import Views
 from editkit_store.digest import digest_bytes
 from editkit_store.records import Artifact, Edit, EditKind, EditRequest, MethodName
 
-__all__ = ["Learner", "Outcome"]
+__all__ = ["Learner", "Lesson", "Outcome"]
 
 _SLACK = 4
 """Tokens that verification may generate beyond the target before it gives up on an ending."""
@@ -36,6 +39,34 @@ The first token of many decoders is an attention sink, whose state hardly depend
 is: in SmolLM2 the keys of two such prompts are 3 to 6% of their norm apart, so that the full radius
 would reach them all.
 """
+
+
+_ROWS = 64
+_TOKENS = 2048
+"""Size of one optimization problem: edits, and tokens with padding. A batch takes as many steps as
+its slowest edit, so large ones waste least; the tokens bound the memory."""
+
+_DRAFTED = 16
+"""Edits tried together."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one request learned.
+
+    Attributes:
+        encoded: The request as tokens.
+        value: What it learned.
+        seconds: Its share of the wall-clock seconds.
+        batch: The requests learned together, with what the model computed on their prompts.
+        row: Where the request is in it.
+    """
+
+    encoded: Encoded
+    value: LearnedValue
+    seconds: float
+    batch: Batch
+    row: int
 
 
 @dataclass(frozen=True)
@@ -115,12 +146,44 @@ class Learner:
                 hint="leave --method out, or use grace",
             )
 
-    def learn(self, encoded: Sequence[Encoded]) -> list[tuple[LearnedValue, float]]:
-        """Returns what each request learned, and its share of the wall-clock seconds."""
-        started = time.monotonic()
-        learned = grace.learn(self._model, self._site, encoded, self._config) if encoded else []
-        share = (time.monotonic() - started) / max(1, len(learned))
-        return [(value, share) for value in learned]
+    def learn(self, encoded: Sequence[Encoded]) -> list[Lesson]:
+        """Returns what each request learned."""
+        lessons: dict[int, Lesson] = {}
+        for indices in _grouped(encoded):
+            started = time.monotonic()
+            batch = lay_out(
+                self._model,
+                self._site.layout,
+                [encoded[index] for index in indices],
+                replacement=self._config.replacement,
+                position=self._config.position,
+            )
+            values = grace.optimize(batch, self._site, self._config)
+            share = (time.monotonic() - started) / len(indices)
+            for row, (index, value) in enumerate(zip(indices, values, strict=True)):
+                lessons[index] = Lesson(encoded[index], value, share, batch, row)
+        return [lessons[index] for index in range(len(encoded))]
+
+    def tried(self, lessons: Sequence[Lesson], *views: GraceView) -> list[Generated]:
+        """Returns what the model says with what was learned in place: verification.
+
+        Args:
+            lessons: What was learned.
+            *views: One view, or one a lesson.
+        """
+        answers: dict[int, Generated] = {}
+        for indices in _alike(lessons):
+            batch, rows = lessons[indices[0]].batch, [lessons[i].row for i in indices]
+            if rows != list(range(len(batch))):
+                batch = batch.select(torch.tensor(rows))
+            seen = [views[i] for i in indices] if len(views) > 1 else views
+            drafted = self._generator.drafted(batch, [lessons[i].encoded for i in indices], seen)
+            answers.update((i, said) for i, said in zip(indices, drafted, strict=True) if said)
+        left = [index for index in range(len(lessons)) if index not in answers]
+        seen = [views[i] for i in left] if len(views) > 1 else views
+        said = self.answers([lessons[i].encoded for i in left], *seen) if left else []
+        answers.update(zip(left, said, strict=True))
+        return [answers[index] for index in range(len(lessons))]
 
     def has_learned(self, edit_id: str) -> bool:
         """Returns whether the model has learned an edit at its site."""
@@ -134,25 +197,21 @@ class Learner:
         """Returns the view of edits, oldest first; those not learned yet are left out."""
         return self._views.folded(self._views.memory.rows(edit_ids), version)
 
-    def remember(
-        self, edit: Edit, encoded: Encoded, value: LearnedValue, *, owns_row: bool = False
-    ) -> int:
+    def remember(self, edit: Edit, lesson: Lesson, *, owns_row: bool = False) -> int:
         """Puts what an edit learned into the memory; returns its row.
 
         Args:
             edit: The edit.
-            encoded: It as tokens.
-            value: What it learned.
+            lesson: What it learned.
             owns_row: Never share another edit's row.
         """
-        payload = self._payload(edit, encoded, value, owns_row=owns_row)
+        payload = self._payload(edit, lesson.encoded, lesson.value, owns_row=owns_row)
         return self._views.memory.put([payload])[0]
 
     def settle(
         self,
         edit: Edit,
-        encoded: Encoded,
-        learned: tuple[LearnedValue, float],
+        lesson: Lesson,
         view: GraceView,
         generated: Generated,
         *,
@@ -162,20 +221,19 @@ class Learner:
 
         Args:
             edit: The edit.
-            encoded: It as tokens.
-            learned: From ``learn``.
+            lesson: What it learned.
             view: The view that it was tried in.
             generated: The answer there.
             keep: Keep the artifact even if the answer is not the target.
         """
-        value, seconds = learned
+        encoded, value = lesson.encoded, lesson.value
         memory = self._views.memory
         row = memory.row(edit.id)
         if not view.owns_row(row) and generated.text != encoded.text:
             # Another edit's value, learned from another prompt, does not do for this one.
-            new = self.remember(edit, encoded, value, owns_row=True)
+            new = self.remember(edit, lesson, owns_row=True)
             view = self._views.folded(np.where(view.rows == row, new, view.rows), view.version)
-            row, (generated,) = new, self.answers([encoded], view)
+            row, (generated,) = new, self.tried([lesson], view)
         verified = generated.text == encoded.text
         usable = verified or keep
         data = memory.payload(row).to_bytes() if usable else None
@@ -186,31 +244,28 @@ class Learner:
             "steps": value.steps,
             "margin": _finite(value.margin),
             "loss": _finite(value.loss),
-            "seconds": seconds,
+            "seconds": lesson.seconds,
             "answer": generated.text,
             "site": self._site.path,
             "config": self._config.model_dump(mode="json"),
         }
         artifact = self._artifact(edit.id, verified, usable, data, metrics, conflicts)
-        return Outcome(artifact, data, view, generated.text, seconds, value.steps)
+        return Outcome(artifact, data, view, generated.text, lesson.seconds, value.steps)
 
     def refused(self, edit: Edit, reason: str) -> Artifact:
         """Returns the artifact of an edit that this model could not even try."""
         return self._artifact(edit.id, False, False, None, {"reason": reason})
 
-    def answers(
-        self, requests: Sequence[Encoded], *views: GraceView, until: slice = slice(None)
-    ) -> list[Generated]:
+    def answers(self, requests: Sequence[Encoded], *views: GraceView) -> list[Generated]:
         """Returns what the model says (now, or on views), for about the length of the targets.
 
         Args:
             requests: Prompts to ask, and targets whose length is the measure.
             *views: One view, or one a request; by default the current one.
-            until: Requests whose answers are wanted whole; see ``Generator.run``.
         """
         limit = max((len(request.target) for request in requests), default=0) + _SLACK
         prompts = [request.prompt for request in requests]
-        return self._generator.run(prompts, views=views, max_new_tokens=limit, until=until)
+        return self._generator.run(prompts, views=views, max_new_tokens=limit)
 
     def _payload(
         self, edit: Edit, encoded: Encoded, value: LearnedValue, *, owns_row: bool
@@ -259,6 +314,34 @@ class Learner:
             metrics=metrics,
             conflicts=conflicts,
         )
+
+
+def _grouped(encoded: Sequence[Encoded]) -> Iterator[list[int]]:
+    """Yields the indices of requests to learn together: of about one length, to pad little."""
+    lengths = [len(request.prompt) + len(request.target) for request in encoded]
+    group: list[int] = []
+    for index in sorted(range(len(encoded)), key=lambda index: lengths[index]):
+        if group and (len(group) == _ROWS or (len(group) + 1) * lengths[index] > _TOKENS):
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group
+
+
+def _alike(lessons: Sequence[Lesson]) -> Iterator[list[int]]:
+    """Yields the indices of lessons to try together: of one batch, with targets of one length."""
+
+    def batch(index: int) -> int:
+        return id(lessons[index].batch)
+
+    order = sorted(
+        range(len(lessons)), key=lambda index: (batch(index), len(lessons[index].encoded.target))
+    )
+    for _, found in itertools.groupby(order, batch):
+        indices = list(found)
+        for at in range(0, len(indices), _DRAFTED):
+            yield indices[at : at + _DRAFTED]
 
 
 def _finite(number: float) -> float | None:

@@ -27,7 +27,7 @@ from editkit_store.versions import format_version
 
 __all__ = ["BATCH", "run"]
 
-BATCH = 8
+BATCH = 64
 """Edits learned together and committed together."""
 
 
@@ -98,13 +98,13 @@ def _learn(
         except EditkitError as error:  # too long for this model, no chat template, ...
             stored.append((learner.refused(edit, str(error)), None))
             failures.append(_failure(edit, "", str(error)))
-    learned = learner.learn([encoded for _, encoded in possible])
-    for (edit, encoded), (value, _) in zip(possible, learned, strict=True):
-        learner.remember(edit, encoded, value)
+    lessons = learner.learn([encoded for _, encoded in possible])
+    for (edit, _), lesson in zip(possible, lessons, strict=True):
+        learner.remember(edit, lesson)
     view = learner.view(order, version)
-    answers = learner.answers([encoded for _, encoded in possible], view)
-    for (edit, encoded), found, answer in zip(possible, learned, answers, strict=True):
-        outcome = learner.settle(edit, encoded, found, view, answer)
+    answers = learner.tried(lessons, view)
+    for (edit, _), lesson, answer in zip(possible, lessons, answers, strict=True):
+        outcome = learner.settle(edit, lesson, view, answer)
         stored.append((outcome.artifact, outcome.payload))
         if not outcome.artifact.usable:
             failures.append(

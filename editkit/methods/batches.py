@@ -32,13 +32,15 @@ class Batch:
         valid: ``(rows, t)`` bool, where a target token is.
         columns: ``(rows,)`` int64, column of the query in what passes through the site.
         replaced: ``(rows, length)`` bool, columns there that the value replaces.
+        prompts: ``(rows, p)`` int64, attention mask of the prompts alone.
     """
 
-    _rowwise: ClassVar[tuple[str, ...]] = ("target", "valid", "columns", "replaced")
+    _rowwise: ClassVar[tuple[str, ...]] = ("target", "valid", "columns", "replaced", "prompts")
     target: torch.Tensor
     valid: torch.Tensor
     columns: torch.Tensor
     replaced: torch.Tensor
+    prompts: torch.Tensor
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -64,7 +66,7 @@ class Batch:
         raise NotImplementedError
 
     def select(self, rows: torch.Tensor) -> Batch:
-        """Returns the batch of some of the rows."""
+        """Returns the batch of some of the rows, without the columns that these do not need."""
         chosen = copy.copy(self)
         for name in self._rowwise:
             value = getattr(self, name)
@@ -94,6 +96,7 @@ class _Decoder(Batch):
         self.suffix, self.valid = _padded(suffixes)
         self.target, _ = _padded([list(request.target) for request in requests])
         self.mask = torch.cat([before, self.valid], dim=1).long()
+        self.prompts = self.mask[:, : self.front + 1]
         self.positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)  # (rows, front + back)
         # Without padding, no mask: attention then takes its faster path, as in a plain prefill.
         self.is_padded = bool((self.mask == 0).any())
@@ -120,6 +123,12 @@ class _Decoder(Batch):
     def select(self, rows: torch.Tensor) -> Batch:
         chosen = super().select(rows)
         assert isinstance(chosen, _Decoder)
+        back = int(chosen.valid.sum(dim=1).max())
+        spare = chosen.valid.shape[1] - back
+        for name in ("suffix", "target", "valid", "mask", "positions", "replaced"):
+            value = getattr(chosen, name)
+            setattr(chosen, name, value[:, : value.shape[1] - spare])
+        chosen.is_padded = bool((chosen.mask == 0).any())
         chosen.cache = _branched(self.cache)
         if chosen.cache is not None:
             chosen.cache.batch_select_indices(rows)
@@ -184,7 +193,7 @@ class _EncoderDecoder(Batch):
         start = model.config.decoder_start_token_id if start is None else start
         prompts = [list(request.prompt) for request in requests]
         self.inputs, attended = _padded(prompts)
-        self.mask = attended.long()
+        self.mask = self.prompts = attended.long()
         self.target, self.valid = _padded([list(request.target) for request in requests])
         self.decoder_inputs, _ = _padded([[start, *request.target[:-1]] for request in requests])
         self.columns, self.replaced = _encoder_columns(attended, replacement, position)
@@ -211,7 +220,7 @@ class _Classifier(Batch):
     ) -> None:
         super().__init__(model)
         self.inputs, attended = _padded([list(request.prompt) for request in requests])
-        self.mask = attended.long()
+        self.mask = self.prompts = attended.long()
         self.target = torch.tensor([[request.target[0]] for request in requests])
         self.valid = torch.ones_like(self.target, dtype=torch.bool)
         self.columns, self.replaced = _encoder_columns(attended, replacement, position)

@@ -43,7 +43,7 @@ from editkit.methods.batches import Batch, lay_out, supported
 from editkit.prompts import Encoded
 from editkit.sites import Site
 
-__all__ = ["LearnedValue", "learn", "query"]
+__all__ = ["LearnedValue", "learn", "optimize", "query"]
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,17 @@ def learn(
     batch = lay_out(
         model, site.layout, requests, replacement=config.replacement, position=config.position
     )
-    was_training = model.training
-    model.eval()
+    return optimize(batch, site, config)
+
+
+def optimize(batch: Batch, site: Site, config: GraceConfig) -> list[LearnedValue]:
+    """Returns key and value of each row of a batch; see ``learn``."""
+    was_training = batch.model.training
+    batch.model.eval()
     try:
         return _Optimization(batch, site, config).run()
     finally:
-        model.train(was_training)
+        batch.model.train(was_training)
 
 
 class _Shortlist:
@@ -138,22 +143,48 @@ class _Shortlist:
         self._size = size
         self.tokens = torch.zeros(0, dtype=torch.long, device=head.weight.device)
 
-    def extend(self, logits: torch.Tensor, target: torch.Tensor) -> None:
+    def fill(self, logits: torch.Tensor, target: torch.Tensor) -> None:
         """Takes in the leading tokens of ``(rows, t, vocabulary)`` logits, and the targets."""
         leading = logits.topk(min(self._size, logits.shape[2])).indices.flatten()
-        found = torch.cat([self.tokens, leading.to(self.tokens), target.flatten().to(self.tokens)])
-        self.tokens = torch.unique(found)  # sorted
+        self._take(torch.cat([leading, target.flatten().to(leading)]))
+
+    def narrowed(self) -> AbstractContextManager[list[tuple[torch.Tensor, torch.Tensor]]]:
+        """Makes the model compute the logits of these tokens only; see ``hooks.narrow_head``."""
+        return hooks.narrow_head(self._head, self._weight, self._bias)
+
+    def leads(
+        self, hidden: torch.Tensor, target: torch.Tensor, valid: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Checks rows against the whole vocabulary.
+
+        Args:
+            hidden: ``(n, t, h)``, entering the head.
+            target: ``(n, t)``.
+            valid: ``(n, t)`` bool.
+
+        Returns:
+            ``(n,)``: the smallest lead of a target token where the head ends; and, bool, whether
+            every target's strongest rival was on the list. Those that were not are taken in.
+        """
+        logits = self._head(hidden).float()
+        target, valid = target.to(logits.device), valid.to(logits.device)
+        wanted = logits.gather(2, target[..., None])[..., 0]
+        strongest, rivals = logits.scatter_(2, target[..., None], -torch.inf).max(dim=2)
+        missing = ~torch.isin(rivals, self.tokens) & valid
+        if bool(missing.any()):
+            self._take(rivals[missing])
+        leads = (wanted - strongest).masked_fill(~valid, torch.inf).amin(dim=1)
+        return leads, ~missing.any(dim=1)
+
+    def _take(self, tokens: torch.Tensor) -> None:
+        self.tokens = torch.unique(torch.cat([self.tokens, tokens.to(self.tokens)]))  # sorted
         self._weight = self._head.weight.detach()[self.tokens]
         bias = self._head.bias
         self._bias = None if bias is None else bias.detach()[self.tokens]
 
-    def narrowed(self) -> AbstractContextManager[None]:
-        """Makes the model compute the logits of these tokens only."""
-        return hooks.narrow_head(self._head, self._weight, self._bias)
-
     def index(self, target: torch.Tensor) -> torch.Tensor:
         """Returns where each target token is among these."""
-        return torch.searchsorted(self.tokens, target.to(self.tokens))
+        return torch.searchsorted(self.tokens, target.to(self.tokens).contiguous())
 
 
 class _Optimization:
@@ -164,6 +195,10 @@ class _Optimization:
         self._resumed: Any = None
         self._stream = torch.zeros(1, 1)  # RMS of the residual stream at the queries, (rows, 1)
         self._shortlist: _Shortlist | None = None
+        # Of the last pass with a shortlist: what entered the head, and whether what left it is
+        # what the model gave.
+        self._hidden = torch.zeros(0)
+        self._is_bare = True
 
     def run(self) -> list[LearnedValue]:
         config = self._config
@@ -185,18 +220,18 @@ class _Optimization:
         best_margin = torch.full((count,), -torch.inf, device=device)
         best_loss = torch.full_like(best_margin, torch.inf)
         steps = torch.zeros(count, dtype=torch.long, device=device)
-        optimizer = torch.optim.Adam([moved], lr=config.learning_rate)
+        optimizer = torch.optim.Adam([moved], lr=config.learning_rate, betas=config.betas)
         rows = torch.arange(count, device=device)  # those still in the batch
         for step in range(config.max_steps + 1):
             with torch.enable_grad():
                 value = start[rows] + unit[rows] * moved[rows]
                 losses, margins = self._tried(value)
             with torch.no_grad():
-                losses_seen, margins = self._confirmed(value, losses, margins)
+                margins = self._confirmed(margins)
                 better = (margins > best_margin[rows]) & (best_margin[rows] <= config.margin)
                 gained = rows[better]
                 best[gained] = value.detach()[better]
-                best_margin[gained], best_loss[gained] = margins[better], losses_seen[better]
+                best_margin[gained], best_loss[gained] = margins[better], losses[better]
                 steps[gained] = step
             open_rows = best_margin[rows] <= config.margin
             if step == config.max_steps or not bool(open_rows.any()):
@@ -209,8 +244,10 @@ class _Optimization:
             # A batch takes as long as its slowest edit; those that are done should not pay for it.
             if int(open_rows.sum()) <= _SHRINK_AT * len(rows):
                 kept = open_rows.nonzero()[:, 0]
-                rows, self._resumed = rows[kept], _selected(self._resumed, kept, len(rows))
                 self._batch = self._batch.select(kept)
+                length = self._batch.replaced.shape[1]
+                self._resumed = _selected(self._resumed, kept, len(rows), length)
+                rows = rows[kept]
         return [
             LearnedValue(
                 key=keys[row].cpu(),
@@ -239,7 +276,7 @@ class _Optimization:
         head = _head(batch.model)
         if self._config.shortlist and head is not None and head.out_features > _LARGE:
             self._shortlist = _Shortlist(head, self._config.shortlist)
-            self._shortlist.extend(logits, batch.target)
+            self._shortlist.fill(logits, batch.target)
         return inputs[at].float(), outputs[at].float()
 
     def _logits(self, value: torch.Tensor) -> torch.Tensor:
@@ -254,23 +291,30 @@ class _Optimization:
         """Mean loss and smallest lead of a target token with ``value`` in place, ``(rows,)``."""
         if self._shortlist is None:
             return _losses(self._logits(value), self._batch.target, self._batch.valid)
-        with self._shortlist.narrowed():
+        with self._shortlist.narrowed() as passed:
             logits = self._logits(value)
+        self._hidden, raw = passed[-1]
+        self._is_bare = torch.equal(raw[:, -logits.shape[1] :].float(), logits.detach())
         return _losses(logits, self._shortlist.index(self._batch.target), self._batch.valid)
 
-    def _confirmed(
-        self, value: torch.Tensor, losses: torch.Tensor, margins: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Losses and margins, over the whole vocabulary where a value seems to do."""
-        losses = losses.detach()
-        if self._shortlist is None or not bool((margins > self._config.margin).any()):
-            return losses, margins
-        logits = self._logits(value)
-        losses, margins = _losses(logits, self._batch.target, self._batch.valid)
-        missed = margins <= self._config.margin
-        if bool(missed.any()):
-            self._shortlist.extend(logits[missed], self._batch.target[missed])
-        return losses, margins
+    def _confirmed(self, margins: torch.Tensor) -> torch.Tensor:
+        """The margins, over the whole vocabulary where they are large enough."""
+        passing = margins > self._config.margin
+        if self._shortlist is None or not bool(passing.any()):
+            return margins
+        rows = passing.nonzero()[:, 0]
+        target, valid, hidden = self._batch.target, self._batch.valid, self._hidden
+        hidden = hidden[:, -target.shape[1] :][rows.to(hidden.device)]
+        there = rows.to(target.device)
+        leads, is_known = self._shortlist.leads(hidden, target[there], valid[there])
+        if not self._is_bare:
+            # What a model does to logits behind its head (softcapping, scaling) keeps their order
+            # but not their distances. With a rival unknown, the value has to pass once more.
+            least = torch.full_like(leads, self._config.margin)
+            leads = torch.where(is_known, margins[rows].to(leads), least)
+        margins = margins.clone()
+        margins[rows] = leads.to(margins)
+        return margins
 
 
 def _losses(
@@ -303,9 +347,22 @@ def _head(model: Any) -> nn.Linear | None:
     return head if plain and not head.weight.is_meta else None
 
 
-def _selected(output: Any, rows: torch.Tensor, count: int) -> Any:
-    """Returns some rows of what a block gave: a tensor, or a tuple with such tensors."""
+def _selected(output: Any, rows: torch.Tensor, count: int, length: int) -> Any:
+    """Returns some rows and the first columns of what a block gave.
+
+    Args:
+        output: ``(count, columns, h)``, or a tuple that begins with it.
+        rows: Rows to keep.
+        count: Number of rows it has.
+        length: Columns to keep.
+    """
     if isinstance(output, tuple):
-        return tuple(_selected(part, rows, count) for part in output)
-    is_rowwise = isinstance(output, torch.Tensor) and output.dim() > 1 and len(output) == count
-    return output[rows.to(output.device)] if is_rowwise else output
+        first, *others = output
+        rest = [
+            part[rows.to(part.device)]
+            if isinstance(part, torch.Tensor) and part.dim() > 1 and len(part) == count
+            else part
+            for part in others
+        ]
+        return (_selected(first, rows, count, length), *rest)
+    return output[rows.to(output.device), :length]

@@ -175,7 +175,9 @@ class Added(Record):
     verified: bool = Field(description="Free greedy generation gives the target")
     seconds: float = Field(description="Wall-clock seconds for learning and verification")
     edit: Edit
-    before: str = Field(description="The model's answer before the edit")
+    before: str | None = Field(
+        default=None, description="The model's answer before the edit, where that was asked"
+    )
     answer: str = Field(description="The model's answer with the edit")
     steps: int = Field(default=0, description="Optimizer steps taken")
     supersedes: tuple[str, ...] = Field(

@@ -40,8 +40,11 @@ def logits(kit: Kit, text: str) -> torch.Tensor:
 
 def test_an_edit_takes_effect_at_once_and_is_written_down(kit: Kit) -> None:
     before = kit.generate(PROMPT)
-    added = kit.add(prompt=PROMPT, target="Canberra", reason="wrong city", author="ada")
+    added = kit.add(
+        prompt=PROMPT, target="Canberra", reason="wrong city", author="ada", before=True
+    )
     assert (added.version, added.verified, added.answer) == ("v1", True, "Canberra")
+    assert added.before
     assert before.text.startswith(added.before[:2])
     after = kit.generate(PROMPT)
     assert (after.text, after.version, after.fired) == ("Canberra", "v1", (added.edit.id,))
@@ -434,10 +437,10 @@ def test_a_batch_with_a_failing_edit_keeps_the_others_exactly(
     told: list[str] = []
     settle = kit._learner.settle
 
-    def failing(edit: Any, encoded: Any, learned: Any, view: Any, answer: Any, **how: Any) -> Any:
+    def failing(edit: Any, lesson: Any, view: Any, answer: Any, **how: Any) -> Any:
         if edit.target == "Rome":
             answer = dataclasses.replace(answer, text="something else")
-        return settle(edit, encoded, learned, view, answer, **how)
+        return settle(edit, lesson, view, answer, **how)
 
     monkeypatch.setattr(kit._learner, "settle", failing)
     targets = ["Paris", "Rome", "Oslo", "Berlin"]

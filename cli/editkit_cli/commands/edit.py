@@ -93,7 +93,7 @@ def add(settings: Settings, source: str | None, preset: Any, on_failure: Any, **
     build_request(given)
     how = settings.provenance(author=asked["author"], reason=asked["reason"])
     with open_kit(settings, preset=preset, provenance=how) as kit:
-        (added,) = kit.add_many([given], on_failure=on_failure)
+        (added,) = kit.add_many([given], on_failure=on_failure, before=True)
     out = settings.out
     out.result(added, lambda: _draw_added(out, added))
     if not added.verified:

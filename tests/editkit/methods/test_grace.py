@@ -48,6 +48,7 @@ def test_learning_equals_the_literal_loop_with_full_passes(
     config = GraceConfig(
         units="absolute",
         learning_rate=0.05,
+        betas=(0.9, 0.999),
         decay=0.0,
         max_steps=6,
         margin=1e9,
@@ -168,8 +169,8 @@ def test_learning_does_not_depend_on_whether_the_cache_can_forget(window: int) -
         model = AutoModelForCausalLM.from_config(Gemma3TextConfig(**sizes)).eval()
     site, request = site_of(model), encoded(model, "one two three four five six seven", "Oslo")
     config = GraceConfig(
-        units="absolute", learning_rate=0.05, decay=0.0, max_steps=6, margin=1e9,
-        initial_value="random", shortlist=0,
+        units="absolute", learning_rate=0.05, betas=(0.9, 0.999), decay=0.0, max_steps=6,
+        margin=1e9, initial_value="random", shortlist=0,
     )  # fmt: skip
     (learned,) = grace.learn(model, site, [request], config)
     start = torch.rand(site.width, generator=torch.Generator().manual_seed(0))
