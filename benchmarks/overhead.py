@@ -22,7 +22,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,27 +80,26 @@ def seconds(model: Any, ids: torch.Tensor, tokens: int) -> float:
 
 
 def compared(
-    model: Any, site: Site, view: GraceView, prompts: Sequence[torch.Tensor], rounds: int
-) -> dict[str, tuple[float, float]]:
-    """Median seconds without, and median added seconds with the codebook, of prefill and decode."""
-    plain: dict[str, list[float]] = {"prefill": [], "decode": []}
-    added: dict[str, list[float]] = {"prefill": [], "decode": []}
+    model: Any,
+    site: Site,
+    view: GraceView,
+    prompts: Sequence[torch.Tensor],
+    rounds: int,
+    what: Callable[[torch.Tensor], float],
+) -> tuple[float, float]:
+    """Median seconds without, and median added seconds with the codebook."""
+    plain, added = [], []
     for number in range(rounds):
         ids = prompts[number % len(prompts)]
-        times: dict[bool, tuple[float, float]] = {}
+        times: dict[bool, float] = {}
         for attached in (False, True) if number % 2 else (True, False):
             hooks = Attachment(model, site, view) if attached else None
-            first = seconds(model, ids, 1)
-            rest = seconds(model, ids, 1 + DECODED) - first
+            times[attached] = what(ids)
             if hooks is not None:
                 hooks.remove()
-            times[attached] = (first, rest)
-        for name, at in (("prefill", 0), ("decode", 1)):
-            plain[name].append(times[False][at])
-            added[name].append(times[True][at] - times[False][at])
-    return {
-        name: (statistics.median(plain[name]), statistics.median(added[name])) for name in plain
-    }
+        plain.append(times[False])
+        added.append(times[True] - times[False])
+    return statistics.median(plain), statistics.median(added)
 
 
 def own_work(site: Site, view: GraceView, prompts: Sequence[torch.Tensor], model: Any) -> float:
@@ -122,7 +121,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--device")
     parser.add_argument("--keys", type=int, nargs="*", default=[0, 1_000, 100_000, 1_000_000])
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=240)
     asked: Any = parser.parse_args()
     loaded = load_model(asked.model, device=asked.device)
     model, site = loaded.model, default_site(loaded.model)
@@ -136,16 +135,23 @@ def main() -> None:
     print(f"model {asked.model} at {site.path}, prompts of {length:g} tokens (median)")
     threads, python = torch.get_num_threads(), platform.python_version()
     print(f"{place}, {threads} threads, torch {torch.__version__}, Python {python}")
-    print(f"{asked.rounds} rounds, d = {real.shape[1]}")
+    print(f"{asked.rounds} rounds of prefill, d = {real.shape[1]}")
     print()
     print("     keys  index       prefill: plain    added    share   lookup   share   "
           f"{DECODED} decode steps: plain    added   share")  # fmt: skip
+
+    def prefill(ids: torch.Tensor) -> float:
+        return seconds(model, ids, 1)
+
+    def decode(ids: torch.Tensor) -> float:
+        return seconds(model, ids, 1 + DECODED) - seconds(model, ids, 1)
+
     for count in asked.keys:
         view = codebook(real, count, site.width, site.path, asked.device)
         seconds(model, prompts[0], 2)
         lookup = own_work(site, view, prompts, model) if count else 0.0
-        found = compared(model, site, view, prompts, asked.rounds)
-        (first, more), (rest, later) = found["prefill"], found["decode"]
+        first, more = compared(model, site, view, prompts, asked.rounds, prefill)
+        rest, later = compared(model, site, view, prompts, max(1, asked.rounds // 20), decode)
         index = (view.memory.table.backend or "none") if count else "none"
         print(
             f"{count:9,d}  {index:10s} {1000 * first:11.1f} ms {1000 * more:6.2f} ms "

@@ -3,7 +3,8 @@
 Up to ``FLAT_ROWS`` keys the index holds them as they are (centred). From there on it holds their
 projection onto ``DIMS`` principal directions: 96 bytes a key whatever its width, scanned at memory
 speed, and exact as a filter (see ``sketch``). The directions are found when the threshold is
-passed or the table is rebuilt, and kept while it grows.
+passed or the table is rebuilt, once more when there are enough keys to know them well, and kept
+while it grows from there on.
 
 What makes it slow, never wrong: keys that the directions cannot tell apart at the scale of the
 reach, each of which costs a measurement on the host. That is so for many near-duplicates of one
@@ -19,17 +20,21 @@ from typing import Any
 
 import numpy as np
 
-from editkit.retrieval.backends import ALL, NONE, Candidates, load_faiss
+from editkit.retrieval.candidates import ALL, NONE, Candidates
 from editkit.retrieval.distance import Vectors
-from editkit.retrieval.sketch import Sketch
+from editkit.retrieval.library import load_faiss
+from editkit.retrieval.sketch import SAMPLE, Sketch
 
 __all__ = ["DIMS", "FLAT_ROWS", "TOGETHER", "FaissScan"]
 
-FLAT_ROWS = 2048
+FLAT_ROWS = 256
 """Keys up to which the index is flat."""
 
 DIMS = 24
 """Dimensions of the projection: 1M keys are 96 MB, one pass over memory."""
+
+_GROWTH = 8
+"""Growth at which directions found among few keys are looked for again."""
 
 TOGETHER = 50_000
 """Keys from which queries are searched together, one thread each.
@@ -40,7 +45,7 @@ threads, done with the layer before, still spin.
 
 
 class FaissScan:
-    """Exact range search over sketches, see ``backends.Backend``.
+    """Exact range search over sketches, see ``candidates.Backend``.
 
     Args:
         flat_rows: Keys up to which all dimensions are kept.
@@ -59,16 +64,17 @@ class FaissScan:
         self._together = together
         self._sketch: Sketch | None = None
         self._index: Any = None
+        self._fitted = 0  # keys that the sketch was made from
         self._largest = 0.0
 
     @property
     def is_stale(self) -> bool:
-        """Whether a flat index has outgrown its size."""
-        return (
-            self._sketch is not None
-            and self._index.ntotal > self._flat_rows
-            and self._sketch.dims > self._dims
-        )
+        """Whether a flat index has outgrown its size, or directions their keys."""
+        if self._sketch is None or self._index.ntotal <= self._flat_rows:
+            return False
+        if self._sketch.dims > self._dims:
+            return True
+        return self._fitted < SAMPLE and bool(self._index.ntotal >= _GROWTH * self._fitted)
 
     @property
     def nbytes(self) -> int:
@@ -81,6 +87,7 @@ class FaissScan:
         self._sketch = Sketch.fit(keys, dims=dims)
         self._index = self._faiss.IndexFlatL2(self._sketch.dims)
         self._largest = 0.0
+        self._fitted = len(keys)
         self.add(keys)
 
     def add(self, keys: Vectors) -> None:

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from editkit.retrieval.backends import ALL, NONE, Candidates, load_faiss
+from editkit.retrieval.candidates import ALL, NONE, Candidates
 from editkit.retrieval.distance import Vectors
+from editkit.retrieval.library import load_faiss
 from editkit.retrieval.sketch import HALF_LIMIT, Bounds, Sketch
 
 __all__ = ["FIRST_TOP", "TOP_LIMIT", "FaissTop", "gpu_index"]
@@ -34,7 +35,7 @@ _BLOCK = 1 << 14
 
 
 class FaissTop:
-    """Top-k search over float16 sketches, see ``backends.Backend``.
+    """Top-k search over float16 sketches, see ``candidates.Backend``.
 
     Args:
         new_index: Makes an empty L2 index of a width. It may store float16, and may compute norms

@@ -33,11 +33,11 @@ import numpy.typing as npt
 
 from editkit.retrieval.distance import Vectors
 
-__all__ = ["HALF_LIMIT", "Bounds", "Sketch"]
+__all__ = ["HALF_LIMIT", "SAMPLE", "Bounds", "Sketch"]
 
 Doubles = npt.NDArray[np.float64]
 
-_SAMPLE = 2048
+SAMPLE = 2048
 """Keys looked at to find centre and directions."""
 
 _OUTLYING = 8.0
@@ -120,8 +120,8 @@ class Sketch:
         """Returns a sketch in float16, all dimensions kept, scaled so that the keys fit."""
         center = _sample(keys).mean(axis=0)
         largest = max(
-            float(np.abs(keys[at : at + _SAMPLE] - center).max())
-            for at in range(0, len(keys), _SAMPLE)
+            float(np.abs(keys[at : at + SAMPLE] - center).max())
+            for at in range(0, len(keys), SAMPLE)
         )
         exponent = math.frexp(_HALF_TARGET / largest)[1] - 1 if largest else 0
         return cls(center, scale=math.ldexp(1.0, min(exponent, 120)), is_half=True)
@@ -192,7 +192,7 @@ class Sketch:
 
 def _sample(keys: Vectors) -> Doubles:
     """Returns some of the keys, ``(m, d)`` float64, without those far out."""
-    sample = keys[:: max(1, len(keys) // _SAMPLE)].astype(np.float64)
+    sample = keys[:: max(1, len(keys) // SAMPLE)].astype(np.float64)
     lengths = np.sqrt(np.square(sample).sum(axis=1))
     typical = float(np.median(lengths))
     return sample[lengths <= _OUTLYING * typical] if typical else sample

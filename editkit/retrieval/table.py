@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from editkit.retrieval.backends import ALL, Backend, Candidates, open_backend
+from editkit.retrieval.backends import open_backend
+from editkit.retrieval.candidates import ALL, Backend, Candidates
 from editkit.retrieval.distance import Ints, Vectors, distances, nearest_of
 
 __all__ = ["DEAD_SHARE", "DIRECT_ROWS", "KeyTable"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from editkit.retrieval.backends import ALL, NONE, Candidates
+from editkit.retrieval.candidates import ALL, NONE, Candidates
 from editkit.retrieval.distance import Vectors
 from editkit.retrieval.sketch import Bounds, Sketch
 
@@ -25,7 +25,7 @@ _FIRST_CAPACITY = 1024
 
 
 class TorchScan:
-    """Exact scan over sketches on a device, see ``backends.Backend``.
+    """Exact scan over sketches on a device, see ``candidates.Backend``.
 
     Args:
         device: Where the sketches live.

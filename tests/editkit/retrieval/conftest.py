@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from editkit.retrieval import Backend, backends, table
+from editkit.retrieval import Backend, library, table
 from editkit.retrieval.faiss_scan import FaissScan
 from editkit.retrieval.faiss_top import FaissTop
 from editkit.retrieval.torch_scan import TorchScan
@@ -65,7 +65,7 @@ class HalfIndex:
 
 
 def _scalar_half(width: int) -> Any:
-    faiss = backends.load_faiss()
+    faiss = library.load_faiss()
     return faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_fp16)
 
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editkit.retrieval import Backend, KeyTable, backends, distances, open_backend
+from editkit.retrieval import Backend, KeyTable, backends, distances, library, open_backend, sketch
 from editkit.retrieval.faiss_scan import FaissScan
 from editkit.retrieval.faiss_top import FaissTop
 from editkit.retrieval.torch_scan import TorchScan
 
 NewBackend = Callable[[], Backend]
-GPUS = backends.gpus()
+GPUS = library.gpus()
 
 
 def random_keys(count: int, width: int = 8, seed: int = 0) -> np.ndarray:
@@ -93,7 +93,12 @@ def test_the_flat_index_is_pruned_once_it_has_grown() -> None:
     backend.build(random_keys(110, 64))
     assert not backend.is_stale
     assert backend.nbytes == 110 * 4 * 4
-    backend.add(random_keys(1000, 64))
+    backend.add(random_keys(600, 64))
+    assert not backend.is_stale
+    backend.add(random_keys(200, 64))
+    assert backend.is_stale  # 110 keys were too few to know the directions of many by
+    backend.build(random_keys(sketch.SAMPLE, 64))
+    backend.add(random_keys(20 * sketch.SAMPLE, 64))
     assert not backend.is_stale  # no retraining
 
 
@@ -111,7 +116,7 @@ class CountingIndex:
     def __init__(self, width: int) -> None:
         self.d, self.ntotal = width, 0
         self.asked: list[int] = []
-        self._index = backends.load_faiss().IndexFlatL2(width)
+        self._index = library.load_faiss().IndexFlatL2(width)
 
     def add(self, keys: np.ndarray) -> None:
         self._index.add(keys)
