@@ -5,11 +5,11 @@
 A codebook of random rows is put behind the model: keys spread like hidden states of real prompts
 (their mean and principal directions are those of prompts that the model really sees, so that the
 query lies in the middle of the crowd), values never used, as no ball holds a query. Every round
-times a prefill and decode steps of the untouched model, then of the same model with the hooks and
-the codebook, on the same prompts; the order changes from round to round, and what is reported is
-the median of the rounds' differences against the median of the untouched times. The lookup, timed
-by itself in the same process, is given beside it: it does not drown in the noise of a prefill.
-Prefill: one call of `model.generate` for a single token. Decode: what 32 more tokens take.
+times the untouched model, and the same model with the hooks and the codebook, on the same prompt;
+the order changes from round to round. Reported are medians over the rounds: alone, the untouched
+model; added, the difference of the two, which carries the noise of both; hooks, the time spent in
+editkit's hooks while the model ran; share, hooks against alone. Prefill: one call of
+`model.generate` for a single token. Decode: what 32 more tokens take.
 
 Data: prompts of `zsre.jsonl` in the folder EDITKIT_DATA, by default `../shared/data`.
 """
@@ -17,12 +17,13 @@ Data: prompts of `zsre.jsonl` in the folder EDITKIT_DATA, by default `../shared/
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,38 +80,52 @@ def seconds(model: Any, ids: torch.Tensor, tokens: int) -> float:
     return time.perf_counter() - started
 
 
+class Clocked(Attachment):
+    """An attachment that knows how long its hooks take."""
+
+    inside = 0.0
+
+    def _before(self, *args: Any) -> None:
+        with self._clock():
+            super()._before(*args)
+
+    def _after(self, *args: Any) -> None:
+        with self._clock():
+            super()._after(*args)
+
+    def _at_site(self, *args: Any) -> torch.Tensor | None:
+        with self._clock():
+            return super()._at_site(*args)
+
+    @contextlib.contextmanager
+    def _clock(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.inside += time.perf_counter() - started
+
+
 def compared(
     model: Any,
     site: Site,
     view: GraceView,
     prompts: Sequence[torch.Tensor],
     rounds: int,
-    what: Callable[[torch.Tensor], float],
-) -> tuple[float, float]:
-    """Median seconds without, and median added seconds with the codebook."""
-    plain, added = [], []
+    tokens: int,
+) -> tuple[float, float, float]:
+    """Median seconds without; added with the codebook; and spent in the hooks."""
+    plain, added, inside = [], [], []
     for number in range(rounds):
         ids = prompts[number % len(prompts)]
         times: dict[bool, float] = {}
         for attached in (False, True) if number % 2 else (True, False):
-            hooks = Attachment(model, site, view) if attached else None
-            times[attached] = what(ids)
+            hooks = Clocked(model, site, view) if attached else None
+            times[attached] = seconds(model, ids, tokens)
             if hooks is not None:
                 hooks.remove()
+                inside.append(hooks.inside)
         plain.append(times[False])
         added.append(times[True] - times[False])
-    return statistics.median(plain), statistics.median(added)
-
-
-def own_work(site: Site, view: GraceView, prompts: Sequence[torch.Tensor], model: Any) -> float:
-    """Median seconds of the decision itself: looking up one query in the codebook."""
-    times = []
-    for ids in prompts:
-        query = grace.query(model, site, ids[0].tolist())[None]
-        started = time.perf_counter()
-        view.select(query)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
+    return statistics.median(plain), statistics.median(added), statistics.median(inside)
 
 
 def main() -> None:
@@ -137,26 +152,20 @@ def main() -> None:
     print(f"{place}, {threads} threads, torch {torch.__version__}, Python {python}")
     print(f"{asked.rounds} rounds of prefill, d = {real.shape[1]}")
     print()
-    print("     keys  index       prefill: plain    added    share   lookup   share   "
-          f"{DECODED} decode steps: plain    added   share")  # fmt: skip
-
-    def prefill(ids: torch.Tensor) -> float:
-        return seconds(model, ids, 1)
-
-    def decode(ids: torch.Tensor) -> float:
-        return seconds(model, ids, 1 + DECODED) - seconds(model, ids, 1)
-
+    steps = f"{DECODED} decode steps"
+    print(f"{'':17s}   prefill, ms                      {steps}, ms")
+    print("     keys  index     alone   added    hooks  share      alone   added    hooks  share")
     for count in asked.keys:
         view = codebook(real, count, site.width, site.path, asked.device)
         seconds(model, prompts[0], 2)
-        lookup = own_work(site, view, prompts, model) if count else 0.0
-        first, more = compared(model, site, view, prompts, asked.rounds, prefill)
-        rest, later = compared(model, site, view, prompts, max(1, asked.rounds // 20), decode)
+        first, more, own = compared(model, site, view, prompts, asked.rounds, 1)
+        few = max(1, asked.rounds // 20)
+        both, later, all_own = compared(model, site, view, prompts, few, 1 + DECODED)
         index = (view.memory.table.backend or "none") if count else "none"
         print(
-            f"{count:9,d}  {index:10s} {1000 * first:11.1f} ms {1000 * more:6.2f} ms "
-            f"{more / first:7.1%} {1000 * lookup:6.2f} ms {lookup / first:6.1%} "
-            f"{1000 * rest:20.1f} ms {1000 * later:6.2f} ms {later / rest:6.1%}",
+            f"{count:9,d}  {index:7s} {1e3 * first:7.1f} {1e3 * more:7.2f} {1e3 * own:8.3f} "
+            f"{own / first:6.2%}   {1e3 * (both - first):8.1f} {1e3 * (later - more):7.2f} "
+            f"{1e3 * (all_own - own):8.3f} {(all_own - own) / (both - first):6.2%}",
             flush=True,
         )
 

@@ -26,6 +26,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -106,14 +107,17 @@ class Run:
         if self._queries:
             return
         mask = mask if self._mask is None else self._mask
-        if mask is None or mask.dim() != 2:
+        if mask is None or mask.dim() != 2 or bool(mask.all()):
             last = offset + length - 1 if self._last is None else self._last
+            if mask is not None and mask.dim() == 2:
+                rows, last = len(mask), mask.shape[1] - 1
             self._queries = self._ends = [last] * rows
             if self._position == "first":
                 self._queries = [0] * rows
         else:
-            attended = mask.to(torch.bool)
-            empty = (~attended.any(dim=1)).nonzero()[:, 0].tolist()
+            # On the host in numpy: a dozen operations on a few numbers, at every prefill.
+            attended = mask.detach().to(torch.bool).cpu().numpy()
+            empty = np.flatnonzero(~attended.any(axis=1)).tolist()
             if empty:
                 raise EmptyRow(
                     f"row {empty[0]} of the attention mask attends to no token, so the prompt in "
@@ -121,10 +125,10 @@ class Run:
                     rows=tuple(empty),
                     hint="leave empty prompts out of the batch",
                 )
-            first = attended.to(torch.int8).argmax(dim=1)
-            ends = mask.shape[1] - 1 - attended.flip(1).to(torch.int8).argmax(dim=1)
-            self._ends = ends.tolist()
-            self._queries = first.tolist() if self._position == "first" else self._ends
+            self._ends = (attended.shape[1] - 1 - attended[:, ::-1].argmax(axis=1)).tolist()
+            self._queries = self._ends
+            if self._position == "first":
+                self._queries = attended.argmax(axis=1).tolist()
         self._reach = max(self._ends)
 
     def apply(self, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | None:
@@ -167,12 +171,15 @@ class Run:
         undecided = [row for row in here if self._active[row] == -2]
         if not undecided:
             return
-        index = torch.tensor(undecided, device=inputs.device)
-        at = torch.tensor([columns[row] for row in undecided], device=inputs.device)
-        queries = inputs[index, at]  # (undecided, d)
+        at = [columns[row] for row in undecided]
+        if len(undecided) == len(inputs) and min(at) == max(at):
+            queries = inputs[:, at[0]]  # (undecided, d), the usual case and a view
+        else:
+            queries = inputs[torch.tensor(undecided), torch.tensor(at)]
         for view in dict.fromkeys(self._view(row, fold) for row in undecided):
             mine = [i for i, row in enumerate(undecided) if self._view(row, fold) is view]
-            chosen = view.select(queries[mine]) if len(view) else [-1] * len(mine)
+            asked = queries if len(mine) == len(queries) else queries[mine]
+            chosen = view.select(asked) if len(view) else [-1] * len(mine)
             for i, choice in zip(mine, chosen, strict=True):
                 self._active[undecided[i]] = choice
                 if choice >= 0 and view.replacement(choice) == "all":

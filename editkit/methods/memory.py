@@ -83,8 +83,9 @@ class Memory:
                 backend, device = self._asked
                 self._table = KeyTable(self._widths[0], backend=backend, device=device)
             if self._pending:
-                self._table.add(np.concatenate(self._pending))
-                self._pending.clear()
+                self._table.reserve(sum(map(len, self._pending)))
+            while self._pending:  # one after the other is freed: a million keys are gigabytes
+                self._table.add(self._pending.pop(0))
         return self._table
 
     def rows(self, edit_ids: Iterable[str]) -> Ints:

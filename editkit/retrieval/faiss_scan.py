@@ -102,7 +102,7 @@ class FaissScan:
         assert self._sketch is not None
         sketches = self._sketch.apply(queries)
         bounds = self._sketch.bounds(queries, sketches, reach, self._largest)
-        found = [NONE if limit < 0 else ALL for limit in bounds.limit]
+        found = [NONE if limit < 0 else ALL for limit in bounds.limit.tolist()]
         for batch in self._batches(bounds.limit):
             ends, squares, positions = self._index.range_search(
                 sketches[batch], float(bounds.limit[batch].max())
@@ -114,7 +114,7 @@ class FaissScan:
 
     def _batches(self, limits: Vectors) -> list[list[int]]:
         """Returns the queries to search for, those that go together in one list."""
-        searched = np.flatnonzero(np.isfinite(limits) & (limits >= 0)).tolist()
+        searched = [at for at, limit in enumerate(limits.tolist()) if 0 <= limit < math.inf]
         if self._index.ntotal < self._together:
             return [[query] for query in searched]
         # One limit serves a whole call, and one query far out has a large one: queries go

@@ -104,6 +104,12 @@ class KeyTable:
         """Bytes that the backend holds beside it."""
         return 0 if self._backend is None else self._backend.nbytes
 
+    def reserve(self, count: int) -> None:
+        """Makes room for so many more keys, so that adding them in parts copies nothing twice."""
+        with self._lock:
+            if self._stored + count > len(self._keys):
+                self._reserve(self._stored + count)
+
     def add(self, keys: Vectors) -> range:
         """Appends keys and returns their row numbers.
 
