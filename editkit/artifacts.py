@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+from collections.abc import Iterator
+
 from editkit.methods.memory import Memory
 from editkit.methods.payload import GracePayload
 from editkit_store import Store
@@ -27,16 +31,33 @@ def load_memories(
         StoreDamaged, InvalidRecord: An artifact cannot be read.
     """
     found: dict[Place, tuple[list[GracePayload], list[dict[str, float] | None]]] = {}
-    for edit_id, conflicts, data in store.artifacts.usable(fingerprint, method="grace"):
-        payload = GracePayload.from_bytes(data, edit_id=edit_id)
-        payloads, known = found.setdefault((payload.site, payload.position), ([], []))
-        payloads.append(payload)
-        known.append(conflicts)
     memories = {}
-    for place, (payloads, known) in found.items():
-        memories[place] = Memory(backend=backend, device=device)
-        memories[place].put(payloads, known)
+    with _uncollected():
+        for edit_id, conflicts, data in store.artifacts.usable(fingerprint, method="grace"):
+            payload = GracePayload.from_bytes(data, edit_id=edit_id)
+            payloads, known = found.setdefault((payload.site, payload.position), ([], []))
+            payloads.append(payload)
+            known.append(conflicts)
+        for place, (payloads, known) in found.items():
+            memories[place] = Memory(backend=backend, device=device)
+            memories[place].put(payloads, known)
     return memories
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pauses the search for cyclic garbage.
+
+    It is triggered by objects being made, and would go through a million that all stay, again and
+    again: a third of the time of opening a large history.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def learned_place(store: Store, fingerprint: str) -> Place | None:

@@ -36,6 +36,9 @@ Vectors = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 
+_PART = 1024  # keys that go into the table at a time: a few megabytes
+
+
 class Memory:
     """Rows learned on one model at one site. Appending and reading may go on in several threads.
 
@@ -83,9 +86,10 @@ class Memory:
                 backend, device = self._asked
                 self._table = KeyTable(self._widths[0], backend=backend, device=device)
             if self._pending:
-                self._table.reserve(sum(map(len, self._pending)))
-            while self._pending:  # one after the other is freed: a million keys are gigabytes
-                self._table.add(self._pending.pop(0))
+                starts = range(0, len(self._pending), _PART)
+                parts = (np.stack(self._pending[at : at + _PART]) for at in starts)
+                self._table.extend(parts, len(self._pending))
+                self._pending.clear()
         return self._table
 
     def rows(self, edit_ids: Iterable[str]) -> Ints:
@@ -164,12 +168,11 @@ class Memory:
             self._widths = self._widths or widths
             if widths != self._widths:
                 raise ValueError(f"widths of key and value are {widths}, not {self._widths}")
-        keys = np.stack([payload.entry.key for payload in payloads])
         start, end = len(self), len(self) + len(payloads)
         self._reserve(end)
         self._radii[start:end] = [payload.entry.radius for payload in payloads]
         self._targets[start:end] = [self._target(payload.entry.target) for payload in payloads]
-        self._pending.append(keys)
+        self._pending += [payload.entry.key for payload in payloads]
         known = conflicts or [None] * len(payloads)
         for row, payload in enumerate(payloads, start):
             self._payloads.append(payload)

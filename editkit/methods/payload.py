@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from pydantic_core import from_json
+from safetensors.numpy import save
 
 from editkit.config import Position, Replacement
 from editkit.methods.codebook import Entry
@@ -78,9 +79,9 @@ class GracePayload:
             InvalidRecord: Not a GRACE payload, or one of a newer format.
         """
         try:
-            tensors = load(data)
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            about = json.loads(header["__metadata__"]["editkit"])
+            start = 8 + int.from_bytes(data[:8], "little")
+            header = from_json(data[8:start])
+            about = from_json(header["__metadata__"]["editkit"])
             if about["format"] != FORMAT:
                 raise InvalidRecord(
                     f"the artifact of edit '{edit_id}' has format '{about['format']}'; "
@@ -89,7 +90,7 @@ class GracePayload:
                 )
             entry = Entry(
                 edit_id=edit_id,
-                key=tensors["key"],
+                key=_tensor(data, start, header["key"]),
                 target=tuple(about["target"]),
                 radius=float(about["radius"]),
                 rule=about["rule"],
@@ -97,12 +98,32 @@ class GracePayload:
             )
             return cls(
                 entry,
-                tensors["value"],
+                _tensor(data, start, header["value"]),
                 str(about["site"]),
                 about["replacement"],
                 about["position"],
             )
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, IndexError) as error:
             raise InvalidRecord(
                 f"the artifact of edit '{edit_id}' is not a GRACE payload: {error}"
             ) from error
+
+
+def _tensor(data: bytes, start: int, about: dict[str, Any]) -> npt.NDArray[np.float32]:
+    """Returns a tensor as a view of the bytes.
+
+    safetensors' own reader copies; opening a history of 100k edits would take twice as long.
+
+    Args:
+        data: The file.
+        start: Where the tensors begin.
+        about: The tensor's entry in the header.
+
+    Raises:
+        KeyError, ValueError: Not a float32 vector that lies within the bytes.
+    """
+    begin, end = about["data_offsets"]
+    (length,) = about["shape"]
+    if about["dtype"] != "F32" or end - begin != 4 * length:
+        raise ValueError(f"a tensor of {about['dtype']} and shape {about['shape']}")
+    return np.frombuffer(data, "<f4", length, start + begin)

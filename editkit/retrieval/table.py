@@ -19,7 +19,7 @@ there is said in the backends' modules.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,12 +104,6 @@ class KeyTable:
         """Bytes that the backend holds beside it."""
         return 0 if self._backend is None else self._backend.nbytes
 
-    def reserve(self, count: int) -> None:
-        """Makes room for so many more keys, so that adding them in parts copies nothing twice."""
-        with self._lock:
-            if self._stored + count > len(self._keys):
-                self._reserve(self._stored + count)
-
     def add(self, keys: Vectors) -> range:
         """Appends keys and returns their row numbers.
 
@@ -119,26 +113,51 @@ class KeyTable:
         Raises:
             ValueError: Another shape, or a key that is not finite.
         """
-        keys = self._checked(keys)
+        with self._lock:
+            first, start = self._handed_out, self._stored
+            self._append(self._checked(keys))
+            self._index_from(start)
+            return range(first, self._handed_out)
+
+    def extend(self, parts: Iterable[Vectors], count: int) -> range:
+        """Appends keys that come in parts, without holding them all a second time; see ``add``.
+
+        Args:
+            parts: ``(n, d)`` float32 each. A part that is refused leaves those before it.
+            count: Number of keys in all.
+        """
+        with self._lock:
+            first, start = self._handed_out, self._stored
+            if start + count > len(self._keys):
+                self._reserve(start + count)
+            try:
+                for part in parts:
+                    self._append(self._checked(part))
+            finally:
+                self._index_from(start)
+            return range(first, self._handed_out)
+
+    def _append(self, keys: Vectors) -> None:
         # The extremes tell, and unlike a mask they need no memory.
         if not np.isfinite([keys.min(initial=0), keys.max(initial=0)]).all():
             raise ValueError("a key holds NaN or infinity; no query can be near it")
-        with self._lock:
-            first, start = self._handed_out, self._stored
-            end = start + len(keys)
-            if end > len(self._keys):
-                self._reserve(max(end, 2 * start, _FIRST_CAPACITY))
-            self._keys[start:end] = keys
-            self._rows[start:end] = np.arange(first, first + len(keys))
-            self._lives[start:end] = True
-            self._stored, self._handed_out = end, first + len(keys)
-            if self._backend is not None and len(keys):
-                self._backend.add(self._keys[start:end])
-                if self._backend.is_stale:
-                    self._backend.build(self._keys[:end])
-            elif end > DIRECT_ROWS:
-                self._open()
-            return range(first, self._handed_out)
+        first, start = self._handed_out, self._stored
+        end = start + len(keys)
+        if end > len(self._keys):
+            self._reserve(max(end, 2 * start, _FIRST_CAPACITY))
+        self._keys[start:end] = keys
+        self._rows[start:end] = np.arange(first, first + len(keys))
+        self._lives[start:end] = True
+        self._stored, self._handed_out = end, first + len(keys)
+
+    def _index_from(self, start: int) -> None:
+        """Brings the backend up to date after rows were appended."""
+        if self._backend is not None and self._stored > start:
+            self._backend.add(self._keys[start : self._stored])
+            if self._backend.is_stale:
+                self._backend.build(self._keys[: self._stored])
+        elif self._backend is None and self._stored > DIRECT_ROWS:
+            self._open()
 
     def kill(self, rows: Sequence[int] | Ints) -> None:
         """Takes rows out for good; dead rows are left as they are.

@@ -133,7 +133,15 @@ def test_a_payload_survives_its_bytes_and_bad_bytes_are_refused() -> None:
     assert np.array_equal(back.entry.key, one.entry.key)
     assert np.array_equal(back.value, one.value)
     assert (back.entry.target, back.entry.radius, back.site) == ((3,), 0.5, "here")
-    for bad in (b"", b"\x00" * 20, data[:40], data.replace(b"editkit.grace.1", b"editkit.grace.9")):
+    for bad in (
+        b"",
+        b"\x00" * 20,
+        data[:40],
+        data[:-4],
+        data.replace(b"editkit.grace.1", b"editkit.grace.9"),
+        data.replace(b"F32", b"F16"),
+        data.replace(b"[0,", b"[8,"),
+    ):
         with pytest.raises(InvalidRecord):
             GracePayload.from_bytes(bad, edit_id="e3")
 

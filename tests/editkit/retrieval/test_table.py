@@ -37,6 +37,28 @@ def test_row_numbers_are_never_used_again() -> None:
     assert (len(table), table.living) == (5, 1)
 
 
+@pytest.mark.parametrize("start", [0, 100, 300])
+def test_keys_that_come_in_parts_are_found_as_if_they_came_at_once(start: int) -> None:
+    keys, radii = random_keys(1000), np.full(1000, 0.8, np.float32)
+    whole, parts = KeyTable(8), KeyTable(8)
+    whole.add(keys)
+    parts.add(keys[:start])
+    rest = keys[start:]
+    found = parts.extend((rest[at : at + 128] for at in range(0, len(rest), 128)), len(rest))
+    assert found == range(start, 1000)
+    queries = random_keys(50, seed=1)
+    assert parts.select(queries, radii).tolist() == whole.select(queries, radii).tolist()
+    assert parts.backend == whole.backend
+
+
+def test_a_part_that_is_refused_leaves_those_before_it() -> None:
+    table, keys = KeyTable(8), random_keys(300)
+    with pytest.raises(ValueError, match="NaN"):
+        table.extend([keys[:200], np.full((1, 8), np.nan, np.float32)], 201)
+    assert len(table) == 200
+    assert table.select(keys[150:151], np.full(200, 0.1, np.float32)).tolist() == [150]
+
+
 def test_an_empty_table_fires_nothing() -> None:
     table = KeyTable(8)
     assert table.select(random_keys(2), view()).tolist() == [-1, -1]
