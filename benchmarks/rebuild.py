@@ -54,10 +54,11 @@ def fill(path: Path, count: int) -> None:
                 for i, (n, k, v) in enumerate(zip(names, keys, value, strict=True), start)
             ]  # fmt: skip
             digests = np.array([digest_bytes(one) for one in data], object)
-            part = {  # noqa: F841  # DuckDB finds it by its name
+            part = {
                 "edit": np.array(names, object), "digest": digests, "bytes": data,
                 "seq": np.arange(start + 1, start + size + 1),
             }  # fmt: skip
+            base.register("part", part)
             base.execute("INSERT INTO payloads SELECT digest, bytes FROM part")
             base.execute(
                 "INSERT INTO edits SELECT edit, seq, '{}', edit, edit, edit, 'x', 'fact', 'grace', "

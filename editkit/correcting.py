@@ -11,11 +11,10 @@ from typing import Any, Literal
 import numpy as np
 
 from editkit.hooks import Attachment
-from editkit.learning import Learner, Lesson, Outcome
+from editkit.learning import BATCH, Learner, Lesson, Outcome
 from editkit.methods.view import GraceView
 from editkit.models.progress import Progress, SilentProgress
 from editkit.prompts import Encoded
-from editkit.replay import BATCH
 from editkit.requests import build_request
 from editkit.views import Views
 from editkit_store import Store

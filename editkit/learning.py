@@ -26,7 +26,7 @@ from editkit.views import Views
 from editkit_store.digest import digest_bytes
 from editkit_store.records import Artifact, Edit, EditKind, EditRequest, MethodName
 
-__all__ = ["Learner", "Lesson", "Outcome"]
+__all__ = ["BATCH", "Learner", "Lesson", "Outcome"]
 
 _SLACK = 4
 """Tokens that verification may generate beyond the target before it gives up on an ending."""
@@ -41,7 +41,10 @@ would reach them all.
 """
 
 
-_ROWS = 64
+BATCH = 64
+"""Edits learned together: a replay commits them together, `add_many` one by one."""
+
+_ROWS = BATCH
 _TOKENS = 2048
 """Size of one optimization problem: edits, and tokens with padding. A batch takes as many steps as
 its slowest edit, so large ones waste least; the tokens bound the memory."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from editkit.learning import Learner
+from editkit.learning import BATCH, Learner
 from editkit.models.progress import Progress, SilentProgress
 from editkit.prompts import Encoded
 from editkit_store import Store
@@ -25,10 +25,7 @@ from editkit_store.records import (
 )
 from editkit_store.versions import format_version
 
-__all__ = ["BATCH", "run"]
-
-BATCH = 64
-"""Edits learned together and committed together."""
+__all__ = ["run"]
 
 
 def run(
