@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
+from operator import itemgetter
 
 from editkit.methods.memory import Memory
-from editkit.methods.payload import GracePayload
+from editkit.methods.payload import GracePayload, Place, Shelves
 from editkit_store import Store
 
 __all__ = ["Place", "learned_place", "load_memories"]
-
-Place = tuple[str, str]
-"""Where edits were learned: dotted path of the site, and position of the query."""
 
 
 def load_memories(
@@ -30,17 +28,21 @@ def load_memories(
     Raises:
         StoreDamaged, InvalidRecord: An artifact cannot be read.
     """
-    found: dict[Place, tuple[list[GracePayload], list[dict[str, float] | None]]] = {}
+    found: dict[Place, list[tuple[int, GracePayload, dict[str, float] | None]]] = {}
     memories = {}
+    shelves = Shelves(store.artifacts.usable_count(fingerprint, method="grace"))
     with _uncollected():
-        for edit_id, conflicts, data in store.artifacts.usable(fingerprint, method="grace"):
-            payload = GracePayload.from_bytes(data, edit_id=edit_id)
-            payloads, known = found.setdefault((payload.site, payload.position), ([], []))
-            payloads.append(payload)
-            known.append(conflicts)
-        for place, (payloads, known) in found.items():
+        for part in store.artifacts.usable(fingerprint, method="grace"):
+            for age, edit_id, conflicts, data in part:
+                payload = GracePayload.from_bytes(data, edit_id=edit_id, shelves=shelves, at=age)
+                one = age, payload, conflicts
+                found.setdefault((payload.site, payload.position), []).append(one)
+        for place, rows in found.items():
+            rows.sort(key=itemgetter(0))
             memories[place] = Memory(backend=backend, device=device)
-            memories[place].put(payloads, known)
+            # All at one place is what a history usually has: their keys are a table as they lie.
+            keys = shelves.keys(place) if len(found) == 1 else None
+            memories[place].put([row[1] for row in rows], [row[2] for row in rows], keys=keys)
     return memories
 
 

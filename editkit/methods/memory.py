@@ -51,6 +51,7 @@ class Memory:
         self._asked = backend, device
         self._table: KeyTable | None = None
         self._pending: list[Vectors] = []  # keys that the table has not taken in
+        self._adopted: tuple[Vectors, int] | None = None  # the first of them, and their number
         self._filling = threading.Lock()
         self._widths: tuple[int, int] | None = None  # of keys and of values
         self._radii = np.zeros(0, np.float32)  # (capacity,), initial
@@ -85,6 +86,9 @@ class Memory:
             if self._table is None:
                 backend, device = self._asked
                 self._table = KeyTable(self._widths[0], backend=backend, device=device)
+                if self._adopted is not None:
+                    self._table.adopt(*self._adopted)
+                    self._adopted = None
             if self._pending:
                 starts = range(0, len(self._pending), _PART)
                 parts = (np.stack(self._pending[at : at + _PART]) for at in starts)
@@ -147,6 +151,8 @@ class Memory:
         self,
         payloads: Sequence[GracePayload],
         conflicts: Sequence[Mapping[str, float] | None] | None = None,
+        *,
+        keys: Vectors | None = None,
     ) -> range:
         """Appends rows; an edit that had one gets a new one, and the old row dies.
 
@@ -154,6 +160,9 @@ class Memory:
             payloads: What edits learned, all at one site.
             conflicts: For each its conflicts with earlier rows as ``conflicts`` returned them, None
                 where they are not known and have to be searched for.
+            keys: ``(at least n, d)`` float32, the payloads' keys in its first rows, where they lie
+                so already: the first keys of a memory are then not copied. Must not be written to
+                from now on; rows to spare are room to grow.
 
         Returns:
             The row numbers.
@@ -172,7 +181,10 @@ class Memory:
         self._reserve(end)
         self._radii[start:end] = [payload.entry.radius for payload in payloads]
         self._targets[start:end] = [self._target(payload.entry.target) for payload in payloads]
-        self._pending += [payload.entry.key for payload in payloads]
+        if keys is None or start:
+            self._pending += [payload.entry.key for payload in payloads]
+        else:
+            self._adopted = keys, len(payloads)
         known = conflicts or [None] * len(payloads)
         for row, payload in enumerate(payloads, start):
             self._payloads.append(payload)

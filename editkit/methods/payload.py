@@ -9,6 +9,7 @@ and bfloat16 value exactly.
 from __future__ import annotations
 
 import json
+import mmap
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +22,14 @@ from editkit.config import Position, Replacement
 from editkit.methods.codebook import Entry
 from editkit_store.errors import InvalidRecord
 
-__all__ = ["FORMAT", "GracePayload"]
+__all__ = ["FORMAT", "GracePayload", "Place", "Shelves"]
 
 FORMAT = "editkit.grace.1"
+
+Place = tuple[str, str]
+"""Where edits were learned: dotted path of the site, and position of the query."""
+
+_Tensor = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,16 @@ class GracePayload:
         )
 
     @classmethod
-    def from_bytes(cls, data: bytes, *, edit_id: str) -> GracePayload:
+    def from_bytes(
+        cls, data: bytes, *, edit_id: str, shelves: Shelves | None = None, at: int = 0
+    ) -> GracePayload:
         """Reads a payload.
+
+        Args:
+            data: Safetensors bytes.
+            edit_id: The edit.
+            shelves: Where its tensors are put; None leaves them in ``data``.
+            at: Place on the shelf.
 
         Raises:
             InvalidRecord: Not a GRACE payload, or one of a newer format.
@@ -88,31 +102,68 @@ class GracePayload:
                     f"this editkit reads '{FORMAT}'",
                     hint="upgrade editkit",
                 )
+            site, position = str(about["site"]), about["position"]
+            key, value = (_tensor(data, start, header[name]) for name in ("key", "value"))
+            if shelves is not None:
+                key, value = shelves.put((site, position), at, key, value)
             entry = Entry(
                 edit_id=edit_id,
-                key=_tensor(data, start, header["key"]),
+                key=key,
                 target=tuple(about["target"]),
                 radius=float(about["radius"]),
                 rule=about["rule"],
                 owns_row=bool(about["owns_row"]),
             )
-            return cls(
-                entry,
-                _tensor(data, start, header["value"]),
-                str(about["site"]),
-                about["replacement"],
-                about["position"],
-            )
+            return cls(entry, value, site, about["replacement"], position)
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise InvalidRecord(
                 f"the artifact of edit '{edit_id}' is not a GRACE payload: {error}"
             ) from error
 
 
-def _tensor(data: bytes, start: int, about: dict[str, Any]) -> npt.NDArray[np.float32]:
-    """Returns a tensor as a view of the bytes.
+class Shelves:
+    """Arrays that the tensors of many payloads are read into, one pair of them a place.
 
-    safetensors' own reader copies; opening a history of 100k edits would take twice as long.
+    Memory that a process touches for the first time costs more than what is done with it: read in
+    this way, a history's keys are written once, into the array that the index goes on to use.
+
+    Args:
+        count: Places on each shelf.
+    """
+
+    def __init__(self, count: int) -> None:
+        # Room to grow is not touched, and costs nothing yet.
+        self._capacity = 2 * count
+        self._arrays: dict[Place, tuple[_Tensor, _Tensor]] = {}
+
+    def put(self, place: Place, at: int, key: _Tensor, value: _Tensor) -> tuple[_Tensor, _Tensor]:
+        """Copies a key and a value to their place, and returns them there.
+
+        Raises:
+            ValueError: Their widths are not those of the others.
+        """
+        if place not in self._arrays:
+            self._arrays[place] = self._array(len(key)), self._array(len(value))
+        keys, values = self._arrays[place]
+        if key.shape != keys.shape[1:] or value.shape != values.shape[1:]:
+            raise ValueError(f"widths of {len(key)} and {len(value)} among others")
+        keys[at], values[at] = key, value
+        return keys[at], values[at]
+
+    def keys(self, place: Place) -> _Tensor:
+        """Returns the keys of a place, ``(2 count, d)``; rows where none was put are zero."""
+        return self._arrays[place][0]
+
+    def _array(self, width: int) -> _Tensor:
+        # numpy's own arrays ask for huge pages. Those are memory that nobody used lately, which a
+        # virtual machine has to get from its host first; small ones are what the payloads just
+        # read were in. A history of 100k edits opens a second faster.
+        room = mmap.mmap(-1, max(1, self._capacity * width * 4), access=mmap.ACCESS_COPY)
+        return np.frombuffer(room, np.float32, self._capacity * width).reshape(-1, width)
+
+
+def _tensor(data: bytes, start: int, about: dict[str, Any]) -> _Tensor:
+    """Returns a tensor as a view of the bytes; safetensors' own reader copies each one.
 
     Args:
         data: The file.

@@ -137,10 +137,32 @@ class KeyTable:
                 self._index_from(start)
             return range(first, self._handed_out)
 
+    def adopt(self, keys: Vectors, count: int) -> range:
+        """Makes an array the table's own instead of copying it; see ``add``.
+
+        Args:
+            keys: ``(at least count, d)`` float32, keys in its first rows, the others room to grow.
+                Must not be written to from now on.
+            count: Number of keys.
+
+        Raises:
+            ValueError: Another shape, a key that is not finite, or the table is not empty.
+        """
+        with self._lock:
+            if self._handed_out:
+                raise ValueError("only an empty table takes over an array")
+            _check_finite(self._checked(keys[:count]))
+            self._keys = keys
+            self._rows = np.empty(len(keys), np.int64)
+            self._lives = np.empty(len(keys), bool)
+            self._rows[:count] = np.arange(count)
+            self._lives[:count] = True
+            self._stored = self._handed_out = count
+            self._index_from(0)
+            return range(count)
+
     def _append(self, keys: Vectors) -> None:
-        # The extremes tell, and unlike a mask they need no memory.
-        if not np.isfinite([keys.min(initial=0), keys.max(initial=0)]).all():
-            raise ValueError("a key holds NaN or infinity; no query can be near it")
+        _check_finite(keys)
         first, start = self._handed_out, self._stored
         end = start + len(keys)
         if end > len(self._keys):
@@ -382,3 +404,9 @@ def _largest(radii: Any) -> float:
     """Returns the largest number, NaN left out; -1 for none."""
     largest = float(radii.max(initial=-1.0))
     return largest if largest == largest else float(np.fmax.reduce(radii, initial=-1.0))
+
+
+def _check_finite(keys: Vectors) -> None:
+    # The extremes tell, and unlike a mask they need no memory.
+    if not np.isfinite([keys.min(initial=0), keys.max(initial=0)]).all():
+        raise ValueError("a key holds NaN or infinity; no query can be near it")

@@ -9,15 +9,32 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from editkit_store.connection import Database
 from editkit_store.digest import canonical_json, digest_bytes
 from editkit_store.errors import StoreDamaged
 from editkit_store.records import Artifact
 
-__all__ = ["Artifacts"]
+__all__ = ["Artifacts", "Learned"]
 
 _COLUMNS = "edit_id, fingerprint, model, method, verified, usable, digest, metrics, conflicts"
+
+
+class Learned(NamedTuple):
+    """What one edit became on one model.
+
+    Attributes:
+        age: Its place among those read, by the edits' order in the history; 0 is the oldest.
+        edit_id: The edit.
+        conflicts: Distances to earlier edits by their ids, None where they are not known.
+        payload: The artifact's bytes.
+    """
+
+    age: int
+    edit_id: str
+    conflicts: dict[str, float] | None
+    payload: bytes
 
 
 class Artifacts:
@@ -74,32 +91,45 @@ class Artifacts:
 
     def usable(
         self, fingerprint: str, *, method: str
-    ) -> Iterator[tuple[str, dict[str, float] | None, bytes]]:
-        """Yields edit, conflicts and payload of everything a model has learned, oldest edit first.
+    ) -> Iterator[list[Learned]]:
+        """Yields everything that a model has learned, in parts, in the order of the file.
+
+        Sorting kilobytes a row takes longer than reading them; a caller who lets each part's bytes
+        go before the next one comes reads a history larger than its memory.
 
         Raises:
             StoreDamaged: A payload is missing, or its bytes do not have its digest.
         """
         chosen = "a.fingerprint = ? AND a.usable AND a.method = ?"
         rows = self._db.query(
-            "SELECT a.edit_id, a.conflicts, a.digest FROM artifacts a JOIN edits e USING (edit_id) "
+            "SELECT a.digest, a.edit_id, a.conflicts FROM artifacts a JOIN edits e USING (edit_id) "
             f"WHERE {chosen} ORDER BY e.seq",
             [fingerprint, method],
         )
-        # Payloads in the order of the file: sorting and joining kilobytes a row takes longer than
-        # reading them.
+        owners: dict[str, list[tuple[int, str, str | None]]] = {}
+        for age, (digest, edit_id, conflicts) in enumerate(rows):
+            owners.setdefault(digest, []).append((age, edit_id, conflicts))
         streamed = self._db.stream(
             "SELECT p.digest, p.bytes FROM payloads p SEMI JOIN "
             f"(SELECT a.digest FROM artifacts a WHERE {chosen}) USING (digest)",
             [fingerprint, method],
         )
-        payloads = {digest: self._checked(digest, data) for digest, data in streamed}
-        for edit_id, conflicts, digest in rows:
-            payload = payloads.get(digest) or self._checked(digest, None)
-            known = (
-                None if conflicts is None else {} if conflicts == "{}" else json.loads(conflicts)
-            )
-            yield edit_id, known, payload
+        for part in streamed:
+            yield [
+                Learned(age, edit_id, _conflicts(conflicts), self._checked(digest, data))
+                for digest, data in part
+                for age, edit_id, conflicts in owners.pop(digest)
+            ]
+        for digest in owners:
+            self._checked(digest, None)
+
+    def usable_count(self, fingerprint: str, *, method: str) -> int:
+        """Returns the number of edits that a model has learned."""
+        row = self._db.one(
+            "SELECT count(*) FROM artifacts WHERE fingerprint = ? AND usable AND method = ?",
+            [fingerprint, method],
+        )
+        return int(row[0]) if row else 0
 
     def newest(self, fingerprint: str, *, method: str) -> tuple[str, bytes] | None:
         """Returns edit and payload of the newest edit that a model has learned."""
@@ -161,3 +191,10 @@ class Artifacts:
             )
             for row in rows
         ]
+
+
+def _conflicts(stored: str | None) -> dict[str, float] | None:
+    if stored is None or stored == "{}":  # nearly all of them
+        return None if stored is None else {}
+    found: dict[str, float] = json.loads(stored)
+    return found

@@ -59,6 +59,39 @@ def test_a_part_that_is_refused_leaves_those_before_it() -> None:
     assert table.select(keys[150:151], np.full(200, 0.1, np.float32)).tolist() == [150]
 
 
+@pytest.mark.parametrize("count", [1, 100, 300])
+def test_an_array_taken_over_serves_as_if_it_were_copied_and_grows_in_place(count: int) -> None:
+    keys, radii = random_keys(400), np.full(count, 0.8, np.float32)
+    own = keys.copy()
+    copied, adopted = KeyTable(8), KeyTable(8)
+    copied.add(keys[:count])
+    assert adopted.adopt(own, count) == range(count)
+    queries = random_keys(50, seed=1)
+    assert adopted.select(queries, radii).tolist() == copied.select(queries, radii).tolist()
+    assert np.shares_memory(adopted._keys, own)
+    more = random_keys(100, seed=2)
+    for table in (copied, adopted):
+        assert table.add(more) == range(count, count + 100)
+        table.kill([0])
+    assert np.shares_memory(adopted._keys, own)
+    radii = np.full(count + 100, 0.8, np.float32)
+    assert adopted.select(queries, radii).tolist() == copied.select(queries, radii).tolist()
+
+
+def test_an_array_is_taken_over_by_an_empty_table_only_and_checked() -> None:
+    table = KeyTable(8)
+    bad = random_keys(3)
+    bad[1, 2] = np.inf
+    with pytest.raises(ValueError, match="infinity"):
+        table.adopt(bad, 2)
+    with pytest.raises(ValueError, match="width"):
+        table.adopt(np.zeros((3, 7), np.float32), 3)
+    assert len(table) == 0
+    table.adopt(bad, 1)  # what lies behind the keys is not looked at
+    with pytest.raises(ValueError, match="empty"):
+        table.adopt(random_keys(3), 3)
+
+
 def test_an_empty_table_fires_nothing() -> None:
     table = KeyTable(8)
     assert table.select(random_keys(2), view()).tolist() == [-1, -1]
