@@ -6,9 +6,10 @@ A codebook of random rows is put behind the model: keys spread like hidden state
 (their mean and principal directions are those of prompts that the model really sees, so that the
 query lies in the middle of the crowd), values never used, as no ball holds a query. Every round
 times the untouched model, and the same model with the hooks and the codebook, on the same prompt;
-the order changes from round to round. Reported are medians over the rounds: alone, the untouched
-model; added, the difference of the two, which carries the noise of both; hooks, the time spent in
-editkit's hooks while the model ran; share, hooks against alone. Prefill: one call of
+the order changes from round to round. Reported are: alone, the untouched model, a median; added,
+the difference of the two, each taken at its first decile, prompt by prompt (what disturbs a machine
+only ever adds), as the mean over the prompts with its standard error; hooks, the median time spent
+in editkit's hooks while the model ran; share, hooks against alone. Prefill: one call of
 `model.generate` for a single token. Decode: what 32 more tokens take.
 
 Data: prompts of `zsre.jsonl` in the folder EDITKIT_DATA, by default `../shared/data`.
@@ -25,7 +26,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ from editkit.requests import read_requests
 from editkit.sites import Site, default_site
 
 DECODED = 32
-PROMPTS = 64
+PROMPTS = 8
 
 
 def codebook(real: np.ndarray, count: int, width: int, path: str, device: str | None) -> GraceView:
@@ -104,6 +105,15 @@ class Clocked(Attachment):
         self.inside += time.perf_counter() - started
 
 
+class Times(NamedTuple):
+    """Seconds: alone, added by the codebook with its standard error, and in the hooks."""
+
+    alone: float
+    added: float
+    error: float
+    hooks: float
+
+
 def compared(
     model: Any,
     site: Site,
@@ -111,21 +121,26 @@ def compared(
     prompts: Sequence[torch.Tensor],
     rounds: int,
     tokens: int,
-) -> tuple[float, float, float]:
-    """Median seconds without; added with the codebook; and spent in the hooks."""
-    plain, added, inside = [], [], []
-    for number in range(rounds):
-        ids = prompts[number % len(prompts)]
-        times: dict[bool, float] = {}
+) -> Times:
+    """Seconds without the codebook, with it, and in the hooks."""
+    times: dict[bool, list[float]] = {False: [], True: []}
+    inside = []
+    for number in range(rounds * len(prompts)):
+        ids = prompts[number // 2 % len(prompts)]
         for attached in (False, True) if number % 2 else (True, False):
             hooks = Clocked(model, site, view) if attached else None
-            times[attached] = seconds(model, ids, tokens)
+            times[attached].append(seconds(model, ids, tokens))
             if hooks is not None:
                 hooks.remove()
                 inside.append(hooks.inside)
-        plain.append(times[False])
-        added.append(times[True] - times[False])
-    return statistics.median(plain), statistics.median(added), statistics.median(inside)
+    # Rounds come in pairs of one prompt, so that each has both orders.
+    shaped = (np.array(times[kind]).reshape(-1, len(prompts), 2) for kind in (False, True))
+    plain, attached = (np.percentile(found, 10, axis=(0, 2)) for found in shaped)
+    added = attached - plain
+    error = float(np.std(added, ddof=1) / np.sqrt(len(added)))
+    return Times(
+        statistics.median(times[False]), float(added.mean()), error, statistics.median(inside)
+    )
 
 
 def main() -> None:
@@ -136,7 +151,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--device")
     parser.add_argument("--keys", type=int, nargs="*", default=[0, 1_000, 100_000, 1_000_000])
-    parser.add_argument("--rounds", type=int, default=240)
+    parser.add_argument("--rounds", type=int, default=40)
     asked: Any = parser.parse_args()
     loaded = load_model(asked.model, device=asked.device)
     model, site = loaded.model, default_site(loaded.model)
@@ -150,22 +165,22 @@ def main() -> None:
     print(f"model {asked.model} at {site.path}, prompts of {length:g} tokens (median)")
     threads, python = torch.get_num_threads(), platform.python_version()
     print(f"{place}, {threads} threads, torch {torch.__version__}, Python {python}")
-    print(f"{asked.rounds} rounds of prefill, d = {real.shape[1]}")
+    print(f"{asked.rounds} rounds with each of {PROMPTS} prompts, d = {real.shape[1]}")
     print()
     steps = f"{DECODED} decode steps"
-    print(f"{'':17s}   prefill, ms                      {steps}, ms")
-    print("     keys  index     alone   added    hooks  share      alone   added    hooks  share")
+    print(f"{'':17s}   prefill, ms                             {steps}, ms")
+    print("     keys  index     alone        added     hooks  share      alone    hooks  share")
     for count in asked.keys:
         view = codebook(real, count, site.width, site.path, asked.device)
         seconds(model, prompts[0], 2)
-        first, more, own = compared(model, site, view, prompts, asked.rounds, 1)
-        few = max(1, asked.rounds // 20)
-        both, later, all_own = compared(model, site, view, prompts, few, 1 + DECODED)
+        first = compared(model, site, view, prompts, asked.rounds, 1)
+        both = compared(model, site, view, prompts[:2], 2, 1 + DECODED)
+        alone, hooks = both.alone - first.alone, both.hooks - first.hooks
         index = (view.memory.table.backend or "none") if count else "none"
         print(
-            f"{count:9,d}  {index:7s} {1e3 * first:7.1f} {1e3 * more:7.2f} {1e3 * own:8.3f} "
-            f"{own / first:6.2%}   {1e3 * (both - first):8.1f} {1e3 * (later - more):7.2f} "
-            f"{1e3 * (all_own - own):8.3f} {(all_own - own) / (both - first):6.2%}",
+            f"{count:9,d}  {index:7s} {1e3 * first.alone:7.1f} {1e3 * first.added:7.2f} "
+            f"+-{1e3 * first.error:.2f} {1e3 * first.hooks:8.3f} {first.hooks / first.alone:6.2%} "
+            f"  {1e3 * alone:8.1f} {1e3 * hooks:8.3f} {hooks / alone:6.2%}",
             flush=True,
         )
 

@@ -31,6 +31,7 @@ class GraceView:
         self.memory = memory
         self.rows = rows
         self.radii = memory.radii(rows)
+        self._reach = float(self.radii.max(initial=-1))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -41,7 +42,7 @@ class GraceView:
         Of rows at the same distance the newest wins. Distances are taken in float32.
         """
         found = queries.detach().to(device="cpu", dtype=torch.float32).numpy()
-        return [int(row) for row in self.memory.table.select(found, self.radii)]
+        return [int(row) for row in self.memory.table.select(found, self.radii, reach=self._reach)]
 
     def nearest(self, query: torch.Tensor, k: int) -> list[tuple[int, float]]:
         """Returns the ``k`` rows nearest to a query ``(d,)`` and their L2 distances."""

@@ -16,6 +16,7 @@ cannot tell them from nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ import numpy as np
 from editkit.retrieval.candidates import ALL, NONE, Candidates
 from editkit.retrieval.distance import Vectors
 from editkit.retrieval.library import load_faiss
-from editkit.retrieval.sketch import SAMPLE, Sketch
+from editkit.retrieval.sketch import SAMPLE, Bound, Sketch
 
 __all__ = ["DIMS", "FLAT_ROWS", "TOGETHER", "FaissScan"]
 
@@ -101,25 +102,32 @@ class FaissScan:
         """Returns every row whose sketch lies within the reach, with a margin for rounding."""
         assert self._sketch is not None
         sketches = self._sketch.apply(queries)
-        bounds = self._sketch.bounds(queries, sketches, reach, self._largest)
-        found = [NONE if limit < 0 else ALL for limit in bounds.limit.tolist()]
-        for batch in self._batches(bounds.limit):
+        bounds = [
+            self._sketch.bound(query, sketch, reach, self._largest)
+            for query, sketch in zip(queries, sketches, strict=True)
+        ]
+        found = [NONE if bound.limit < 0 else ALL for bound in bounds]
+        for batch in self._batches(bounds):
             ends, squares, positions = self._index.range_search(
-                sketches[batch], float(bounds.limit[batch].max())
+                sketches if len(batch) == len(sketches) else sketches[batch],
+                max(bounds[query].limit for query in batch),
             )
             for at, query in enumerate(batch):
-                part = slice(int(ends[at]), int(ends[at + 1]))
-                found[query] = Candidates(positions[part], bounds.lower(query, squares[part]))
+                start, end = int(ends[at]), int(ends[at + 1])
+                found[query] = NONE
+                if start < end:
+                    lower = bounds[query].lower(squares[start:end])
+                    found[query] = Candidates(positions[start:end], lower)
         return found
 
-    def _batches(self, limits: Vectors) -> list[list[int]]:
+    def _batches(self, bounds: Sequence[Bound]) -> list[list[int]]:
         """Returns the queries to search for, those that go together in one list."""
-        searched = [at for at, limit in enumerate(limits.tolist()) if 0 <= limit < math.inf]
+        searched = [at for at, bound in enumerate(bounds) if 0 <= bound.limit < math.inf]
         if self._index.ntotal < self._together:
             return [[query] for query in searched]
         # One limit serves a whole call, and one query far out has a large one: queries go
         # together when their limits are equal up to a factor of two.
         batches: dict[int, list[int]] = {}
         for query in searched:
-            batches.setdefault(math.frexp(limits[query])[1], []).append(query)
+            batches.setdefault(math.frexp(bounds[query].limit)[1], []).append(query)
         return list(batches.values())

@@ -20,7 +20,7 @@ import numpy as np
 from editkit.retrieval.candidates import ALL, NONE, Candidates
 from editkit.retrieval.distance import Vectors
 from editkit.retrieval.library import load_faiss
-from editkit.retrieval.sketch import HALF_LIMIT, Bounds, Sketch
+from editkit.retrieval.sketch import HALF_LIMIT, Bound, Sketch
 
 __all__ = ["FIRST_TOP", "TOP_LIMIT", "FaissTop", "gpu_index"]
 
@@ -96,30 +96,32 @@ class FaissTop:
         """Returns the nearest rows of each query, as many as are needed or can be had."""
         assert self._sketch is not None
         sketches = self._sketch.apply(queries)
-        bounds = self._sketch.bounds(queries, sketches, reach, self._largest)
-        found = [NONE if limit < 0 else ALL for limit in bounds.limit]
-        open_queries = np.flatnonzero(np.isfinite(bounds.limit) & (bounds.limit >= 0))
+        bounds = [
+            self._sketch.bound(query, sketch, reach, self._largest)
+            for query, sketch in zip(queries, sketches, strict=True)
+        ]
+        limits = np.array([bound.limit for bound in bounds], np.float32)
+        found = [NONE if bound.limit < 0 else ALL for bound in bounds]
+        open_queries = np.flatnonzero(np.isfinite(limits) & (limits >= 0))
         total = int(self._index.ntotal)
         count = min(self._first, total)
         while len(open_queries):
             squares, positions = self._index.search(sketches[open_queries], count)
             is_last = count in (total, self._limit)
-            complete = (count == total) | (squares[:, -1] >= bounds.limit[open_queries])
+            complete = (count == total) | (squares[:, -1] >= limits[open_queries])
             for at in np.flatnonzero(complete | is_last):
                 query = int(open_queries[at])
                 found[query] = _nearest(
-                    bounds, query, squares[at], positions[at], is_complete=bool(complete[at])
+                    bounds[query], squares[at], positions[at], is_complete=bool(complete[at])
                 )
             open_queries = open_queries[~complete & (not is_last)]
             count = min(2 * count, self._limit, total)
         return found
 
 
-def _nearest(
-    bounds: Bounds, query: int, squares: Vectors, positions: Any, *, is_complete: bool
-) -> Candidates:
-    lower = bounds.lower(query, squares)
-    inside = squares < bounds.limit[query]
+def _nearest(bound: Bound, squares: Vectors, positions: Any, *, is_complete: bool) -> Candidates:
+    lower = bound.lower(squares)
+    inside = squares < np.float32(bound.limit)
     rest = np.inf if is_complete else float(lower[-1])
     return Candidates(positions[inside], lower[inside], rest)
 

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from editkit.retrieval.backends import open_backend
-from editkit.retrieval.candidates import ALL, Backend, Candidates
+from editkit.retrieval.candidates import ALL, NONE, Backend, Candidates
 from editkit.retrieval.distance import Ints, Vectors, distances, nearest_of
 
 __all__ = ["DEAD_SHARE", "DIRECT_ROWS", "KeyTable"]
@@ -213,13 +213,14 @@ class KeyTable:
                 raise ValueError(f"rows {wanted[positions < 0]} do not live in this table")
             return self._keys[positions]
 
-    def select(self, queries: Vectors, radii: Vectors) -> Ints:
+    def select(self, queries: Vectors, radii: Vectors, *, reach: float | None = None) -> Ints:
         """Returns the row that fires for each query, -1 for none.
 
         Args:
             queries: ``(b, d)`` float32. A query that is not finite fires nothing.
             radii: ``(n,)`` float32, the view: L2 radius by row number, negative (or NaN) where the
                 row is not in it. Rows beyond its end are not in it.
+            reach: The largest of them, where it is known: a view is asked many times.
 
         Returns:
             ``(b,)`` int64 row numbers.
@@ -231,17 +232,18 @@ class KeyTable:
         chosen = np.full(len(queries), -1, np.int64)
         with self._lock:
             radii = self._checked_view(np.asarray(radii, np.float32))
-            reach = _largest(radii)
+            reach = _largest(radii) if reach is None else reach
             if reach < 0 or not self.living:
                 return chosen
-            usable = np.flatnonzero(np.isfinite(queries).all(axis=1))
+            usable = [at for at, query in enumerate(queries) if np.isfinite(query).all()]
             for start in range(0, len(usable), _BATCH):
                 batch = usable[start : start + _BATCH]
-                proposed = self._propose(queries[batch], reach)
-                for at, candidates in zip(batch, proposed, strict=True):
-                    hit, _ = self._nearest(queries[at], candidates, radii, 1, is_inside=True)
-                    if len(hit):
-                        chosen[at] = hit[0]
+                asked = queries if len(batch) == len(queries) else queries[batch]
+                for at, candidates in zip(batch, self._propose(asked, reach), strict=True):
+                    if candidates is not NONE:
+                        hit, _ = self._nearest(queries[at], candidates, radii, 1, is_inside=True)
+                        if len(hit):
+                            chosen[at] = hit[0]
         return chosen
 
     def nearest(self, query: Vectors, k: int, radii: Vectors) -> tuple[Ints, Vectors]:

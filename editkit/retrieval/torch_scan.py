@@ -9,12 +9,14 @@ Slow, never wrong, where ``faiss_scan`` is.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
 from editkit.retrieval.candidates import ALL, NONE, Candidates
 from editkit.retrieval.distance import Vectors
-from editkit.retrieval.sketch import Bounds, Sketch
+from editkit.retrieval.sketch import Bound, Sketch
 
 __all__ = ["DIMS", "TorchScan"]
 
@@ -76,23 +78,26 @@ class TorchScan:
         """Returns every row whose sketch lies within the reach, with a margin for rounding."""
         assert self._sketch is not None
         sketches = self._sketch.apply(queries)
-        bounds = self._sketch.bounds(queries, sketches, reach, self._largest)
-        return [
-            NONE if limit < 0 else ALL if np.isinf(limit) else self._within(sketches, query, bounds)
-            for query, limit in enumerate(bounds.limit)
-        ]
+        found = []
+        for query, sketch in zip(queries, sketches, strict=True):
+            bound = self._sketch.bound(query, sketch, reach, self._largest)
+            if bound.limit < 0:
+                found.append(NONE)
+            else:
+                found.append(ALL if bound.limit == math.inf else self._within(sketch, bound))
+        return found
 
-    def _within(self, sketches: Vectors, query: int, bounds: Bounds) -> Candidates:
+    def _within(self, sketch: Vectors, bound: Bound) -> Candidates:
         distances = torch.cdist(
-            torch.from_numpy(sketches[query : query + 1]).to(self._device),
+            torch.from_numpy(sketch[None]).to(self._device),
             self._sketches[: self._count],
             compute_mode="donot_use_mm_for_euclid_dist",
         )[0]
         # The root of the limit, rounded up: comparing with a number from Python rounds it.
-        root = np.nextafter(np.sqrt(bounds.limit[query]) * np.float32(1 + 2.0**-20), np.inf)
-        positions = torch.nonzero(distances < float(root))[:, 0]
+        root = math.sqrt(bound.limit) * (1 + 2.0**-20)
+        positions = torch.nonzero(distances < root)[:, 0]
         squares = distances[positions].square().cpu().numpy()
-        return Candidates(positions.cpu().numpy(), bounds.lower(query, squares))
+        return Candidates(positions.cpu().numpy(), bound.lower(squares))
 
     def _buffer(self, rows: int, dims: int) -> torch.Tensor:
         # The type is given because a program may have changed torch's default.

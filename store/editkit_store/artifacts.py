@@ -89,9 +89,7 @@ class Artifacts:
         rows = self._db.query("SELECT edit_id FROM artifacts WHERE fingerprint = ?", [fingerprint])
         return {str(row[0]) for row in rows}
 
-    def usable(
-        self, fingerprint: str, *, method: str
-    ) -> Iterator[list[Learned]]:
+    def usable(self, fingerprint: str, *, method: str) -> Iterator[list[Learned]]:
         """Yields everything that a model has learned, in parts, in the order of the file.
 
         Sorting kilobytes a row takes longer than reading them; a caller who lets each part's bytes

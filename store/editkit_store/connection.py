@@ -39,8 +39,8 @@ _BLOCK = "32768"
 _PART = 200  # rows fetched at a time
 
 _STREAM_MEMORY = "256MB"
-"""DuckDB's memory while it streams. Every block is read once; with all memory to fill, it would take
-new pages for each, and half of the time of reading gigabytes would be the system's."""
+"""DuckDB's memory while it streams. Every block is read once; with all of the memory to fill, each
+would take new pages, and half of the time of reading gigabytes would be the system's."""
 
 _HOLDER = re.compile(r"\(PID (\d+)\)")
 _FULL = ("no space left", "disk full", "file too large", "quota exceeded", "out of disk")
