@@ -239,7 +239,8 @@ class Learner:
             row, (generated,) = new, self.tried([lesson], view)
         verified = generated.text == encoded.text
         usable = verified or keep
-        data = memory.payload(row).to_bytes() if usable else None
+        payload = memory.payload(row)
+        data = payload.to_bytes() if usable else None
         conflicts = memory.conflicts(row) if usable else None
         if not usable:
             memory.discard(edit.id)
@@ -252,7 +253,8 @@ class Learner:
             "site": self._site.path,
             "config": self._config.model_dump(mode="json"),
         }
-        artifact = self._artifact(edit.id, verified, usable, data, metrics, conflicts)
+        radius = payload.entry.radius if usable else None
+        artifact = self._artifact(edit.id, verified, usable, data, metrics, conflicts, radius)
         return Outcome(artifact, data, view, generated.text, lesson.seconds, value.steps)
 
     def refused(self, edit: Edit, reason: str) -> Artifact:
@@ -305,6 +307,7 @@ class Learner:
         data: bytes | None,
         metrics: dict[str, Any],
         conflicts: dict[str, float] | None = None,
+        radius: float | None = None,
     ) -> Artifact:
         return Artifact(
             edit_id=edit_id,
@@ -316,6 +319,7 @@ class Learner:
             digest=digest_bytes(data) if data is not None else None,
             metrics=metrics,
             conflicts=conflicts,
+            radius=radius,
         )
 
 

@@ -12,13 +12,29 @@ from datetime import datetime
 from typing import NamedTuple
 
 from editkit_store.connection import Database
-from editkit_store.digest import canonical_json, digest_bytes
+from editkit_store.digest import canonical_json, digest_bytes, digest_json
 from editkit_store.errors import StoreDamaged
 from editkit_store.records import Artifact
 
-__all__ = ["Artifacts", "Learned"]
+__all__ = ["ROW", "Artifacts", "Learned", "record_digest"]
 
-_COLUMNS = "edit_id, fingerprint, model, method, verified, usable, digest, metrics, conflicts"
+_COLUMNS = (
+    "edit_id, fingerprint, model, method, verified, usable, digest, metrics, conflicts, radius"
+)
+
+ROW = f"{_COLUMNS}, learned_at"
+"""Columns that the digest of an artifact's record covers, in this order."""
+
+
+def record_digest(row: Sequence[object]) -> str:
+    """Returns the digest of an artifact's record.
+
+    Args:
+        row: The columns of ``ROW``, as they are stored.
+    """
+    *columns, learned_at = row
+    assert isinstance(learned_at, datetime)
+    return digest_json([*columns, learned_at.isoformat()])
 
 
 class Learned(NamedTuple):
@@ -43,8 +59,11 @@ class Artifacts:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def put(self, artifact: Artifact, payload: bytes | None, *, time: datetime) -> None:
+    def put(self, artifact: Artifact, payload: bytes | None, *, time: datetime) -> str:
         """Stores what an edit became on one model, replacing an earlier attempt on it.
+
+        Returns:
+            The digest of its record, for the operation that stores it to name.
 
         Raises:
             ValueError: ``payload`` does not have the digest that the artifact names.
@@ -56,22 +75,26 @@ class Artifacts:
                 "INSERT INTO payloads VALUES (?, ?) ON CONFLICT DO NOTHING",
                 [artifact.digest, payload],
             )
+        row = [
+            artifact.edit_id,
+            artifact.fingerprint,
+            artifact.model,
+            artifact.method,
+            artifact.verified,
+            artifact.usable,
+            artifact.digest,
+            canonical_json(artifact.metrics),
+            None if artifact.conflicts is None else canonical_json(artifact.conflicts),
+            artifact.radius,
+            time.replace(tzinfo=None),
+        ]
+        digest = record_digest(row)
         self._db.execute(
-            f"INSERT OR REPLACE INTO artifacts ({_COLUMNS}, learned_at) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                artifact.edit_id,
-                artifact.fingerprint,
-                artifact.model,
-                artifact.method,
-                artifact.verified,
-                artifact.usable,
-                artifact.digest,
-                canonical_json(artifact.metrics),
-                None if artifact.conflicts is None else canonical_json(artifact.conflicts),
-                time.replace(tzinfo=None),
-            ],
+            f"INSERT OR REPLACE INTO artifacts ({ROW}, record_digest) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [*row, digest],
         )
+        return digest
 
     def of_edit(self, edit_id: str) -> list[Artifact]:
         """Returns what one edit became, one artifact a model."""
@@ -101,7 +124,7 @@ class Artifacts:
         chosen = "a.fingerprint = ? AND a.usable AND a.method = ?"
         rows = self._db.query(
             "SELECT a.digest, a.edit_id, a.conflicts FROM artifacts a JOIN edits e USING (edit_id) "
-            f"WHERE {chosen} ORDER BY e.seq",
+            f"WHERE {chosen} ORDER BY e.ordinal",
             [fingerprint, method],
         )
         owners: dict[str, list[tuple[int, str, str | None]]] = {}
@@ -133,7 +156,7 @@ class Artifacts:
         """Returns edit and payload of the newest edit that a model has learned."""
         row = self._db.one(
             "SELECT a.edit_id, a.digest FROM artifacts a JOIN edits e USING (edit_id) "
-            "WHERE a.fingerprint = ? AND a.usable AND a.method = ? ORDER BY e.seq DESC LIMIT 1",
+            "WHERE a.fingerprint = ? AND a.usable AND a.method = ? ORDER BY e.ordinal DESC LIMIT 1",
             [fingerprint, method],
         )
         if row is None:

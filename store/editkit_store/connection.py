@@ -34,7 +34,7 @@ DEFAULT_LOCK_WAIT = 2.0
 
 # Bytes. A small store is a tenth of what it is with DuckDB's default of 256 KiB, and rows of a
 # few kilobytes waste less of each block.
-_BLOCK = "32768"
+_BLOCK = "65536"
 
 _PART = 200  # rows fetched at a time
 

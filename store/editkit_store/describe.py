@@ -21,6 +21,8 @@ def describe(operation: Operation) -> str:
             return f"did {format_version(detail['redoes'])} ({detail['redone']}) again"
         case "tag":
             return f"{target} is '{detail['tag']}'"
+        case "replay" if "records" in detail:
+            return f"learned {len(detail['records'])} on {detail['model']}"
         case "replay":
             counts = ", ".join(
                 f"{detail.get(key, 0)} {key}" for key in ("restored", "learned", "failed")

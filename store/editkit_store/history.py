@@ -21,12 +21,12 @@ p the version before and x the version to undo:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from editkit_store.connection import Database
-from editkit_store.digest import canonical_json, digest_json
+from editkit_store.digest import canonical_json, digest_bytes, digest_json
 from editkit_store.errors import (
     AmbiguousId,
     InvalidRecord,
@@ -143,7 +143,8 @@ class History:
         """
         asked = text.strip().lower()
         rows = self._db.query(
-            "SELECT edit_id FROM edits WHERE starts_with(edit_id, ?) ORDER BY seq LIMIT 11", [asked]
+            "SELECT edit_id FROM edits WHERE starts_with(edit_id, ?) ORDER BY ordinal LIMIT 11",
+            [asked],
         )
         if not asked or not rows:
             raise UnknownEdit(
@@ -163,8 +164,8 @@ class History:
         """Returns the ids of the edits active at ``version``, oldest first."""
         rows = self._db.query(
             f"SELECT edit_id FROM edits WHERE edit_id IN ({_MEMBERS}) "
-            "QUALIFY row_number() OVER (PARTITION BY prompt_digest ORDER BY seq DESC) = 1 "
-            "ORDER BY seq",
+            "QUALIFY row_number() OVER (PARTITION BY prompt_digest ORDER BY ordinal DESC) = 1 "
+            "ORDER BY ordinal",
             [version],
         )
         return [str(row[0]) for row in rows]
@@ -208,7 +209,7 @@ class History:
         """Returns the members at ``version`` that correct the same prompt, newest first."""
         rows = self._db.query(
             f"SELECT edit_id FROM edits WHERE prompt_digest = ? AND edit_id IN ({_MEMBERS}) "
-            "ORDER BY seq DESC",
+            "ORDER BY ordinal DESC",
             [digest, version],
         )
         return [str(row[0]) for row in rows]
@@ -218,14 +219,15 @@ class History:
         rows = self._db.query(
             """
             WITH peers AS (
-                SELECT edit_id, prompt_digest, seq FROM edits WHERE prompt_digest IN
+                SELECT edit_id, prompt_digest, ordinal FROM edits WHERE prompt_digest IN
                     (SELECT prompt_digest FROM edits WHERE edit_id IN (SELECT unnest(?)))
             ), members AS (
                 SELECT edit_id FROM membership
                 WHERE version <= ? AND edit_id IN (SELECT edit_id FROM peers)
                 GROUP BY edit_id HAVING arg_max(member, version)
             )
-            SELECT edit_id, row_number() OVER (PARTITION BY prompt_digest ORDER BY seq DESC) = 1
+            SELECT edit_id,
+                   row_number() OVER (PARTITION BY prompt_digest ORDER BY ordinal DESC) = 1
             FROM peers SEMI JOIN members USING (edit_id)
             """,
             [list(ids), version],
@@ -237,20 +239,9 @@ class History:
     def add(self, edit: Edit, *, activate: bool, extra: Mapping[str, Any], **how: Any) -> Operation:
         """Appends an edit; with ``activate`` it joins the view, else it is a failed attempt."""
         last = self.last()
-        request = edit.model_dump(mode="json", exclude={"id", "time", "status"})
-        prompt = prompt_digest(edit)
-        older = self.same_prompt(prompt, last.version)
-        self._db.insert(
-            "edits",
-            [
-                [
-                    edit.id, last.seq + 1, canonical_json(request), digest_json(request), prompt,
-                    edit.prompt, edit.target, edit.kind, edit.method, _naive(edit.time),
-                ]
-            ],
-        )  # fmt: skip
+        older = self.same_prompt(prompt_digest(edit), last.version)
         detail = {
-            "request": digest_json(request),
+            "request": self._insert(edit, last.seq + 1),
             "supersedes": older[:1] if activate else [],
             **extra,
         }
@@ -264,6 +255,56 @@ class History:
             time=edit.time,
             **how,
         )
+
+    def bring(
+        self, edits: Sequence[Edit], active: Collection[str], extra: Mapping[str, Any], **how: Any
+    ) -> Operation:
+        """Appends an import: edits that another history made, in their order.
+
+        Args:
+            edits: They keep their ids and times.
+            active: Ids of those that join the view.
+            extra: What else the operation says about itself.
+            **how: Time, provenance and model.
+        """
+        last = self.last()
+        requests = {edit.id: self._insert(edit, last.seq + 1) for edit in edits}
+        rows = [(edit_id, True) for edit_id in sorted(active)]
+        self._db.insert("membership", [[last.version + 1, *row] for row in rows])
+        count = len(self.active_ids(last.version + 1))
+        return self._append(
+            "import",
+            last,
+            membership=rows,
+            active_count=count,
+            detail={"requests": requests, **extra},
+            is_member_stored=True,
+            **how,
+        )
+
+    def _insert(self, edit: Edit, seq: int) -> str:
+        """Inserts the row of an edit that an operation brings; returns its request's digest."""
+        request = edit.model_dump(mode="json", exclude={"id", "time", "status"})
+        text = canonical_json(request)
+        digest = digest_bytes(text.encode("utf-8", errors="surrogatepass"))
+        self._db.execute(
+            "INSERT INTO edits SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce(max(ordinal), 0) + 1, "
+            "? FROM edits",
+            [
+                edit.id, seq, text, digest, prompt_digest(edit), edit.prompt, edit.target,
+                edit.kind, edit.method, _naive(edit.time), edit.idempotency_key,
+            ],
+        )  # fmt: skip
+        return digest
+
+    def with_key(self, key: str) -> str | None:
+        """Returns the newest edit that came with an idempotency key, failed attempts left out."""
+        row = self._db.one(
+            "SELECT e.edit_id FROM edits e JOIN operations o ON o.seq = e.seq "
+            "WHERE e.idempotency_key = ? AND o.changed ORDER BY e.ordinal DESC LIMIT 1",
+            [key],
+        )
+        return None if row is None else str(row[0])
 
     def revert(self, edit_id: str, **how: Any) -> Operation:
         """Appends an operation that takes one edit out, as if it had never been.
@@ -337,6 +378,10 @@ class History:
         self._db.insert("tags", [[operation.seq, name, version]])
         return operation
 
+    def learned(self, detail: Mapping[str, Any], **how: Any) -> Operation:
+        """Appends the record of artifacts that a replay stored; the view stays."""
+        return self._append("replay", self.last(), detail=detail, **how)
+
     def replay(self, version: int, detail: Mapping[str, Any], **how: Any) -> Operation:
         """Appends the record of a replay up to ``version``; the view stays."""
         return self._append("replay", self.last(), target_version=version, detail=detail, **how)
@@ -375,6 +420,7 @@ class History:
         target_version: int | None = None,
         membership: Iterable[tuple[str, bool]] | None = None,
         active_count: int | None = None,
+        is_member_stored: bool = False,
     ) -> Operation:
         changed = membership is not None
         version = last.version + 1 if changed else last.version
@@ -417,7 +463,8 @@ class History:
                 ]
             ],
         )  # fmt: skip
-        self._db.insert("membership", rows)
+        if not is_member_stored:
+            self._db.insert("membership", rows)
         return Operation(
             seq=body["seq"], kind=kind, version=version, changed=changed, edit_id=edit_id,
             target_version=target_version, undo_version=undo, redo_version=redo,

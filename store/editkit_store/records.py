@@ -9,12 +9,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 __all__ = [
     "AdaptorChange",
     "Added",
     "Artifact",
+    "BehaviorChange",
     "Candidate",
     "CodebookDiff",
     "CodebookPlot",
@@ -33,14 +40,20 @@ __all__ = [
     "MethodName",
     "ModelInfo",
     "OperationKind",
+    "PlannedEdit",
+    "Problem",
     "Provenance",
+    "QuestionKind",
     "RadiusChange",
     "Record",
     "ReplayFailure",
+    "ReplayPlan",
     "Replayed",
     "Shown",
     "Status",
     "Tagged",
+    "Unasked",
+    "Verified",
     "ViewChanged",
 ]
 
@@ -48,6 +61,7 @@ EditKind = Literal["fact", "label", "passage"]
 MethodName = Literal["grace", "elder"]
 OperationKind = Literal["add", "revert", "rollback", "undo", "redo", "tag", "replay", "import"]
 EditStatus = Literal["active", "superseded", "reverted", "failed"]
+QuestionKind = Literal["edit", "rephrase", "locality", "probe"]
 
 
 class Record(BaseModel):
@@ -93,6 +107,25 @@ class EditRequest(Record):
     source: str | None = Field(
         default=None, description="Where the request came from, e.g. an id in a data file"
     )
+    agent: str | None = Field(
+        default=None, description="Program that asks for it, where it is not a person"
+    )
+    conversation: str | None = Field(
+        default=None, description="Id of the conversation in which the wrong answer was seen"
+    )
+    idempotency_key: str | None = Field(
+        default=None, description="The same key twice is one edit, however often it is sent"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # These came later: a request without them has the bytes, and the digest, it always had.
+        found: dict[str, Any] = handler(self)
+        return {
+            name: value
+            for name, value in found.items()
+            if value is not None or name not in ("agent", "conversation", "idempotency_key")
+        }
 
 
 class Edit(EditRequest):
@@ -123,12 +156,17 @@ class Artifact(Record):
         description="Earlier edits with another target whose scope could meet this one's, and the "
         "L2 distances of their keys; null where nobody has looked",
     )
+    radius: float | None = Field(
+        default=None, description="Initial L2 radius of the GRACE row, float32"
+    )
 
 
 class Provenance(Record):
     """Who did an operation, with what, and why."""
 
     author: str | None = None
+    agent: str | None = None
+    conversation: str | None = None
     user: str | None = None
     host: str | None = None
     command: str | None = Field(default=None, description="Command line or API call")
@@ -268,6 +306,32 @@ class AdaptorChange(Record):
     delta_norm: float
 
 
+class BehaviorChange(Record):
+    """What one model answers to a prompt at two versions."""
+
+    prompt: str = Field(description="In a chat, the last user turn")
+    kind: QuestionKind = Field(
+        description="The prompt of an edit, one of its rephrases, one of its locality prompts, or "
+        "a probe that somebody asked for"
+    )
+    edit_id: str | None = Field(default=None, description="Edit that the prompt comes from")
+    target: str | None = Field(default=None, description="What that edit wants to be answered")
+    before: str = Field(description="Greedy answer at `from`")
+    after: str = Field(description="Greedy answer at `to`")
+    changed: bool = Field(description="Whether the two answers differ")
+    fired_before: tuple[str, ...] = Field(default=(), description="Edits that applied at `from`")
+    fired_after: tuple[str, ...] = Field(default=(), description="Edits that applied at `to`")
+
+
+class Unasked(Record):
+    """A prompt of an edit that this model cannot be asked, e.g. one too long for it."""
+
+    prompt: str
+    kind: QuestionKind
+    edit_id: str
+    reason: str
+
+
 class Diff(Record):
     """What changed between two versions."""
 
@@ -277,6 +341,12 @@ class Diff(Record):
     removed: tuple[Edit, ...] = Field(default=(), description="Active at `from`, not at `to`")
     codebook: CodebookDiff = CodebookDiff()
     adaptors: tuple[AdaptorChange, ...] = ()
+    behavior: tuple[BehaviorChange, ...] = Field(
+        default=(), description="Answers at both versions, where they were asked for"
+    )
+    unasked: tuple[Unasked, ...] = Field(
+        default=(), description="Prompts that belong into `behavior` but cannot be asked"
+    )
 
 
 class ViewChanged(Record):
@@ -286,6 +356,26 @@ class ViewChanged(Record):
     view: int = Field(description="Number of active edits")
     operation: OperationKind
     detail: str = ""
+
+
+class Problem(Record):
+    """Something that a verification found wrong."""
+
+    kind: Literal["file", "schema", "operation", "edit", "artifact", "tensor", "tag"]
+    name: str = Field(description="Which one: an operation's number, an edit's id, a digest, ...")
+    message: str
+
+
+class Verified(Record):
+    """Result of `verify`."""
+
+    ok: bool
+    checked: int = Field(description="Rows whose digests were derived anew")
+    problems: tuple[Problem, ...] = ()
+    head: str | None = Field(
+        default=None,
+        description="Digest of the newest operation: kept elsewhere, it pins the whole history",
+    )
 
 
 class Tagged(Record):
@@ -339,6 +429,35 @@ class Replayed(Record):
     seconds: float
     version: str
     failures: tuple[ReplayFailure, ...] = ()
+
+
+class PlannedEdit(Record):
+    """One edit of a replay that has not been run."""
+
+    edit_id: str
+    prompt: str
+    target: str
+    action: Literal["restore", "learn"]
+
+
+class ReplayPlan(Record):
+    """What a replay would do: result of `replay --dry-run`."""
+
+    model: str
+    fingerprint: str
+    version: str = Field(description="Version whose edits would be replayed")
+    restored: int = Field(description="Edits that the model has learned before")
+    to_learn: int = Field(description="Edits that it would learn")
+    edits: tuple[PlannedEdit, ...] = Field(default=(), description="Oldest first")
+    seconds: float | None = Field(
+        default=None,
+        description="About how long learning would take: the median of what an edit took before, "
+        "for each edit to learn; null where nothing was learned yet",
+    )
+    measured_on: Literal["this model", "other models"] | None = Field(
+        default=None,
+        description="Where `seconds` comes from; what other models took is not scaled",
+    )
 
 
 class Status(Record):

@@ -10,7 +10,8 @@ Tables
     artifacts    what an edit became on one model
     payloads     safetensors bytes, named by their digest, stored once
 
-Views for any DuckDB shell: ``edit_history``, ``operation_log``, ``active_edits``.
+Views for any DuckDB shell: ``edit_history``, ``active_edits``, ``operation_log``,
+``codebook_rows``; the README says what their columns mean.
 
 Each migration commits together with the row that says it ran. Opening to read never migrates.
 """
@@ -147,9 +148,82 @@ _CONFLICTS = (
     "ALTER TABLE artifacts ADD COLUMN conflicts VARCHAR",
 )
 
+# Everything that a verification re-derives, and what people ask the file about in SQL.
+_VERIFIABLE = (
+    # Order of the edits: several may have come with one operation.
+    "ALTER TABLE edits ADD COLUMN ordinal BIGINT",
+    "UPDATE edits SET ordinal = seq",
+    # What an agent calls its request; the same key twice is one edit.
+    "ALTER TABLE edits ADD COLUMN idempotency_key VARCHAR",
+    # Digest of the artifact's whole row, which the operation that stored it names.
+    "ALTER TABLE artifacts ADD COLUMN record_digest VARCHAR",
+    # Initial radius of the GRACE row, float32, L2.
+    "ALTER TABLE artifacts ADD COLUMN radius DOUBLE",
+    """
+    UPDATE artifacts SET radius = found.radius FROM (
+        SELECT digest, TRY_CAST(regexp_extract(
+            CAST(bytes[1:2000] AS VARCHAR), 'radius[^:]*:([-+.0-9eE]+)', 1) AS DOUBLE) AS radius
+        FROM payloads
+    ) AS found
+    WHERE artifacts.method = 'grace' AND artifacts.digest = found.digest
+    """,
+    "DROP VIEW edit_history",
+    "DROP VIEW active_edits",
+    """
+    CREATE VIEW active_edits AS
+    WITH member_now AS (
+        SELECT edit_id, arg_max(member, version) AS member FROM membership GROUP BY edit_id
+    )
+    SELECT e.edit_id, e.prompt, e.target, e.kind, e.method, e.added_at, e.ordinal
+    FROM edits e JOIN member_now m USING (edit_id)
+    WHERE m.member
+    QUALIFY row_number() OVER (PARTITION BY e.prompt_digest ORDER BY e.ordinal DESC) = 1
+    ORDER BY e.ordinal
+    """,
+    """
+    CREATE VIEW edit_history AS
+    SELECT e.edit_id, e.prompt, e.target, e.kind, e.method, e.added_at,
+           o.version AS added_in, o.changed AS became_active,
+           (SELECT count(*) FROM artifacts a WHERE a.edit_id = e.edit_id AND a.usable) AS models,
+           e.edit_id IN (SELECT edit_id FROM active_edits) AS active,
+           json_extract_string(e.request, '$.author') AS author,
+           json_extract_string(e.request, '$.agent') AS agent,
+           json_extract_string(e.request, '$.conversation') AS conversation,
+           json_extract_string(e.request, '$.source') AS source,
+           e.idempotency_key, e.ordinal
+    FROM edits e JOIN operations o ON o.seq = e.seq
+    ORDER BY e.ordinal
+    """,
+    # A row yields to another with a different target half-way between their keys (rule `disjoint`).
+    """
+    CREATE VIEW codebook_rows AS
+    WITH here AS (
+        SELECT a.fingerprint, a.model, a.edit_id, e.prompt, e.target, e.ordinal,
+               json_extract_string(a.metrics, '$.site') AS site, a.radius, a.conflicts
+        FROM artifacts a JOIN active_edits e USING (edit_id)
+        WHERE a.usable AND a.method = 'grace'
+    ), pairs AS (
+        SELECT h.fingerprint, h.edit_id AS one, c.key AS other, CAST(c.value AS DOUBLE) / 2 AS half
+        FROM here h, json_each(h.conflicts) c
+        SEMI JOIN here o ON o.edit_id = c.key AND o.fingerprint = h.fingerprint
+    ), limits AS (
+        SELECT fingerprint, edit_id, min(half) AS half, count(*) AS conflicts
+        FROM (SELECT fingerprint, one AS edit_id, half FROM pairs
+              UNION ALL SELECT fingerprint, other, half FROM pairs)
+        GROUP BY ALL
+    )
+    SELECT h.fingerprint, h.model, h.site, h.edit_id, h.prompt, h.target,
+           h.radius AS initial_radius, least(h.radius, coalesce(l.half, h.radius)) AS radius,
+           coalesce(l.conflicts, 0) AS conflicts
+    FROM here h LEFT JOIN limits l USING (fingerprint, edit_id)
+    ORDER BY h.fingerprint, h.ordinal
+    """,
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "first schema", _FIRST),
     Migration(2, "conflicts between artifacts", _CONFLICTS),
+    Migration(3, "records that can be verified", _VERIFIABLE),
 )
 SCHEMA_VERSION = MIGRATIONS[-1].version
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -30,8 +30,10 @@ from editkit_store.records import (
     Shown,
     Status,
     Tagged,
+    Verified,
     ViewChanged,
 )
+from editkit_store.verify import verify
 from editkit_store.versions import format_version
 
 __all__ = ["Store", "open_store"]
@@ -204,22 +206,38 @@ class Store:
         """
         with self._db.transaction():
             self._remember(settings or {})
-            self.artifacts.put(artifact, payload, time=edit.time)
+            record = self.artifacts.put(artifact, payload, time=edit.time)
             operation = self.history.add(
                 edit,
                 activate=activate,
-                extra={"artifact": artifact.digest, "verified": artifact.verified},
+                extra={
+                    "artifact": artifact.digest,
+                    "record": record,
+                    "verified": artifact.verified,
+                },
                 provenance=self._provenance(provenance, edit),
                 fingerprint=artifact.fingerprint,
             )
         status = "active" if activate else "failed"
         return operation, edit.model_copy(update={"status": status})
 
-    def put_artifacts(self, learned: Iterable[tuple[Artifact, bytes | None]]) -> None:
-        """Stores what edits became on another model, in one transaction (a replay's batch)."""
+    def put_artifacts(
+        self,
+        learned: Sequence[tuple[Artifact, bytes | None]],
+        *,
+        provenance: Provenance | None = None,
+    ) -> None:
+        """Stores what edits became on one model, in one transaction: a replay's batch."""
+        if not learned:
+            return
+        model = learned[0][0]
         with self._db.transaction():
-            for artifact, payload in learned:
-                self.artifacts.put(artifact, payload, time=self._clock())
+            records = {
+                artifact.edit_id: self.artifacts.put(artifact, payload, time=self._clock())
+                for artifact, payload in learned
+            }
+            how = {**self._how(provenance), "fingerprint": model.fingerprint}
+            self.history.learned({"model": model.model, "records": records}, **how)
 
     def revert(self, edit: str, *, provenance: Provenance | None = None) -> ViewChanged:
         """Takes one edit back, as if it had never been; later ones stay.
@@ -312,6 +330,8 @@ class Store:
         return given.model_copy(
             update={
                 "author": given.author or asked or os.environ.get("EDITKIT_AUTHOR") or user,
+                "agent": given.agent or (edit.agent if edit else None),
+                "conversation": given.conversation or (edit.conversation if edit else None),
                 "user": user,
                 "host": given.host or socket.gethostname(),
                 "reason": given.reason or (edit.reason if edit else None),
@@ -406,6 +426,10 @@ class Store:
             artifacts=tuple(self.artifacts.of_edit(subject)) if subject else (),
             edits=tuple(self.history.active(number)),
         )
+
+    def verify(self) -> Verified:
+        """Derives every digest anew and returns what does not hold; see ``verify``."""
+        return verify(self._db)
 
     def status(self) -> Status:
         """Returns where the store stands."""

@@ -1,0 +1,231 @@
+"""Verification: every digest of a store derived anew, and everything compared with the log.
+
+The log is a chain: an operation's digest covers its own row, what it did to the set of edits, and
+the digest of the operation before. What else a store holds is named in it: an edit by the digest of
+its request, an artifact by the digest of its record, a tensor by the digest in that record. So the
+digest of the newest operation, the *head*, stands for the whole history: who keeps it elsewhere can
+tell any later change of the past.
+
+Not covered: the settings (which model to load by default), and artifacts stored by an editkit
+before schema 3, of which the log names the tensors only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from editkit_store.artifacts import ROW, record_digest
+from editkit_store.connection import Database
+from editkit_store.digest import digest_bytes, digest_json
+from editkit_store.errors import StoreDamaged, StoreError
+from editkit_store.history import prompt_digest
+from editkit_store.records import Edit, Problem, Verified
+from editkit_store.schema import MIGRATIONS
+
+__all__ = ["verify"]
+
+_OPERATION = (
+    "seq, kind, version, changed, edit_id, target_version, undo_version, redo_version, "
+    "active_count, time, fingerprint, provenance, detail, parent_digest, digest"
+)
+
+
+def verify(database: Database) -> Verified:
+    """Returns what is wrong with a store, in the order of its log; never raises for damage."""
+    check = _Check(database)
+    try:
+        check.run()
+    except (StoreDamaged, StoreError) as error:
+        # DuckDB's own checksums: a block that cannot be read, whatever it held.
+        check.blame("file", str(database.path), str(error))
+    return Verified(
+        ok=not check.problems,
+        checked=check.checked,
+        problems=tuple(check.problems),
+        head=check.head,
+    )
+
+
+class _Check:
+    """One run over a store."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self.problems: list[Problem] = []
+        self.checked = 0
+        self.head: str | None = None
+        self._requests: dict[str, tuple[int, str]] = {}  # edit: operation, digest of its request
+        self._records: dict[tuple[str, str], str] = {}  # edit and model: digest of the record
+        self._payloads: dict[tuple[str, str], str | None] = {}  # likewise, of older operations
+        self._tags: dict[int, tuple[str, int]] = {}  # operation: name and version
+
+    def blame(self, kind: Any, name: str, message: str) -> None:
+        """Notes a problem."""
+        self.problems.append(Problem(kind=kind, name=name, message=message))
+
+    def run(self) -> None:
+        """Goes through all tables."""
+        known = {step.version: step.name for step in MIGRATIONS}
+        if dict(self._db.query("SELECT version, name FROM migrations")) != known:
+            self.blame("schema", "migrations", "not those of this editkit")
+        self._log()
+        self._edits()
+        needed = self._artifacts()
+        self._tensors(needed)
+        self._names()
+
+    def _log(self) -> None:
+        members: dict[int, list[list[Any]]] = {}
+        for part in self._db.stream(
+            "SELECT version, edit_id, member FROM membership ORDER BY version, edit_id"
+        ):
+            for version, edit_id, member in part:
+                members.setdefault(version, []).append([version, edit_id, member])
+        parent: str | None = None
+        seq, current = 0, 0
+        for row in self._rows(f"SELECT {_OPERATION} FROM operations ORDER BY seq"):
+            found, kind, version, changed, edit_id = row[:5]
+            name = f"operation {found}"
+            seq += 1
+            if found != seq:
+                self.blame("operation", f"operation {seq}", "is missing")
+                seq = found
+            current += bool(changed)
+            if version != current:
+                self.blame("operation", name, f"makes v{version}, where v{current} comes next")
+                current = version
+            if row[13] != parent:
+                self.blame("operation", name, "does not follow the operation before it")
+            rows = members.pop(version, []) if changed else []
+            if operation_digest(row, rows) != row[14]:
+                self.blame("operation", name, f"('{kind}') was altered")
+            parent = self.head = row[14]
+            self._expect(found, kind, edit_id, row[5], row[10], row[12])
+        for version in members:
+            self.blame("operation", f"v{version}", "changes the view, but no operation made it")
+
+    def _expect(
+        self, seq: int, kind: str, edit_id: str | None, target: int, model: str | None, detail: str
+    ) -> None:
+        """Notes what an operation says the store must hold."""
+        try:
+            said = json.loads(detail)
+        except ValueError:
+            return  # it is blamed for its digest
+        if kind == "add" and edit_id is not None and model is not None:
+            self._requests[edit_id] = seq, said.get("request", "")
+            if "record" in said:
+                self._records[edit_id, model] = said["record"]
+            else:
+                self._payloads[edit_id, model] = said.get("artifact")
+        for one, digest in said.get("requests", {}).items():
+            self._requests[one] = seq, digest
+        for one, digest in said.get("records", {}).items():
+            if isinstance(digest, dict):  # of several models, from an import
+                self._records |= {(one, place): record for place, record in digest.items()}
+            elif model is not None:
+                self._records[one, model] = digest
+        if kind == "tag":
+            self._tags[seq] = said.get("tag", ""), target
+
+    def _edits(self) -> None:
+        last = 0
+        for edit_id, seq, request, digest, prompt, *columns, time, ordinal, key in self._rows(
+            "SELECT edit_id, seq, request, request_digest, prompt_digest, prompt, target, kind, "
+            "method, added_at, ordinal, idempotency_key FROM edits ORDER BY ordinal"
+        ):
+            name = f"edit {edit_id}"
+            expected = self._requests.pop(edit_id, None)
+            if expected is None:
+                self.blame("edit", name, "is in no operation")
+                continue
+            if ordinal <= last:
+                self.blame("edit", name, "has the place of another edit")
+            last = ordinal
+            text = digest_bytes(request.encode("utf-8", errors="surrogatepass"))
+            if (seq, digest) != expected or text != digest:
+                self.blame("edit", name, "is not what was asked for: its request was altered")
+                continue
+            said = json.loads(request)
+            derived = [said[field] for field in ("prompt", "target", "kind", "method")]
+            if derived != columns or said.get("idempotency_key") != key:
+                self.blame("edit", name, "has columns that differ from its request")
+            elif _prompt(said, edit_id, time) != prompt:
+                self.blame("edit", name, "stands for another prompt than its own")
+        for edit_id in self._requests:
+            self.blame("edit", f"edit {edit_id}", "is missing")
+
+    def _artifacts(self) -> set[str]:
+        """Returns the tensors that artifacts need."""
+        needed: set[str] = set()
+        for *row, stored in self._rows(f"SELECT {ROW}, record_digest FROM artifacts"):
+            edit_id, model, usable, payload = row[0], row[1], row[5], row[6]
+            name = f"artifact of edit {edit_id} on {model}"
+            if payload is not None:
+                needed.add(payload)
+            elif usable:
+                self.blame("artifact", name, "is in use, but names no tensors")
+            expected = self._records.pop((edit_id, model), None)
+            if stored is None and expected is None:  # from before schema 3
+                older = self._payloads.pop((edit_id, model), payload)
+                if older != payload:
+                    self.blame("artifact", name, "has other tensors than those learned")
+            elif expected is None:
+                self.blame("artifact", name, "is in no operation")
+            elif expected != stored or record_digest(row) != stored:
+                self.blame("artifact", name, "was altered")
+        for edit_id, model in [*self._records, *self._payloads]:
+            if (edit_id, model) in self._records or self._payloads[edit_id, model] is not None:
+                self.blame("artifact", f"artifact of edit {edit_id} on {model}", "is missing")
+        return needed
+
+    def _tensors(self, needed: set[str]) -> None:
+        for digest, data in self._rows("SELECT digest, bytes FROM payloads"):
+            needed.discard(digest)
+            if digest_bytes(data) != digest:
+                self.blame("tensor", digest, "was altered")
+        for digest in sorted(needed):
+            self.blame("tensor", digest, "is missing")
+
+    def _names(self) -> None:
+        for seq, *tag in self._rows("SELECT seq, name, version FROM tags ORDER BY seq"):
+            if self._tags.pop(seq, None) != tuple(tag):
+                self.blame("tag", tag[0], "is not what an operation gave")
+        for name, _ in self._tags.values():
+            self.blame("tag", name, "is missing")
+
+    def _rows(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        for part in self._db.stream(sql):
+            for row in part:
+                self.checked += 1
+                yield row
+
+
+def operation_digest(row: tuple[Any, ...], members: list[list[Any]]) -> str:
+    """Derives the digest of an operation from its row and what it did to the set of edits.
+
+    The same bytes as the digest of a dict, put together from columns that are canonical JSON
+    already: parsing and writing them again would take most of a verification's time.
+    """
+    (seq, kind, version, changed, edit_id, target, undo, redo, count, time, model, how, detail,
+     parent, _) = row  # fmt: skip
+    dumps = json.dumps
+    text = (
+        f'{{"active_count":{dumps(count)},"changed":{dumps(changed)},"detail":{detail},'
+        f'"edit_id":{dumps(edit_id)},"fingerprint":{dumps(model)},"kind":{dumps(kind)},'
+        f'"membership":{dumps(members, separators=(",", ":"))},"parent_digest":{dumps(parent)},'
+        f'"provenance":{how},"redo_version":{dumps(redo)},"seq":{seq},'
+        f'"target_version":{dumps(target)},"time":{dumps(time.isoformat())},'
+        f'"undo_version":{dumps(undo)},"version":{version}}}'
+    )
+    return digest_bytes(text.encode("utf-8", errors="surrogatepass"))
+
+
+def _prompt(request: dict[str, Any], edit_id: str, time: datetime) -> str:
+    """Derives what identifies the corrected input."""
+    if request.get("chat") is None:
+        return digest_json(request["prompt"])
+    return prompt_digest(Edit(**request, id=edit_id, time=time.replace(tzinfo=UTC)))
