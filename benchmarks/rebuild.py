@@ -22,54 +22,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
+from generated import FINGERPRINT, fill
 
 from editkit.artifacts import load_memories
-from editkit.methods.codebook import Entry
-from editkit.methods.payload import GracePayload
 from editkit.methods.view import GraceView
 from editkit_store import open_store
-from editkit_store.digest import digest_bytes
 
-FINGERPRINT = "sha256:" + "0" * 64
 WIDTHS = (1536, 576)
-PART = 10_000
-
-
-def fill(path: Path, count: int) -> None:
-    """Makes a store with ``count`` active edits, in bulk: one at a time would take an hour."""
-    open_store(path, write=True, create=True).close()
-    noise = np.random.default_rng(0)
-    with duckdb.connect(str(path)) as base:
-        for start in range(0, count, PART):
-            size = min(PART, count - start)
-            keys = noise.standard_normal((size, WIDTHS[0]), np.float32)
-            value = noise.standard_normal((size, WIDTHS[1]), np.float32)
-            names = [f"{start + i:016x}" for i in range(size)]
-            data = np.empty(size, object)
-            data[:] = [
-                GracePayload(Entry(n, k, (i % 900, 7, 2), 2.0), v, "model.layers.23.mlp.down_proj")
-                .to_bytes()
-                for i, (n, k, v) in enumerate(zip(names, keys, value, strict=True), start)
-            ]  # fmt: skip
-            digests = np.array([digest_bytes(one) for one in data], object)
-            part = {
-                "edit": np.array(names, object), "digest": digests, "bytes": data,
-                "seq": np.arange(start + 1, start + size + 1),
-            }  # fmt: skip
-            base.register("part", part)
-            base.execute("INSERT INTO payloads SELECT digest, bytes FROM part")
-            base.execute(
-                "INSERT INTO edits SELECT edit, seq, '{}', edit, edit, edit, 'x', 'fact', 'grace', "
-                "now()::TIMESTAMP FROM part"
-            )
-            base.execute("INSERT INTO membership SELECT seq, edit, true FROM part")
-            base.execute(
-                "INSERT INTO artifacts (edit_id, fingerprint, model, method, verified, usable, "
-                f"digest, metrics, learned_at, conflicts) SELECT edit, '{FINGERPRINT}', 'm', "
-                "'grace', true, true, digest, '{}', now()::TIMESTAMP, '{}' FROM part"
-            )
 
 
 def rebuild(path: Path, count: int) -> dict[str, float]:
@@ -104,7 +64,7 @@ def main() -> None:
     for count in asked.keys:
         with tempfile.TemporaryDirectory() as work:
             path = Path(work) / "h.db"
-            fill(path, count)
+            fill(path, count, widths=WIDTHS)
             command = [sys.executable, __file__, "--once", str(path), "--keys", str(count)]
             runs = [
                 json.loads(subprocess.run(command, check=True, capture_output=True).stdout)

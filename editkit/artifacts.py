@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import itemgetter
 
 from editkit.methods.memory import Memory
 from editkit.methods.payload import GracePayload, Place, Shelves
 from editkit_store import Store
+from editkit_store.errors import InvalidRecord
 
-__all__ = ["Place", "learned_place", "load_memories"]
+__all__ = ["Place", "check_learned", "learned_place", "load_memories"]
 
 
 def load_memories(
@@ -60,6 +61,23 @@ def _uncollected() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def check_learned(store: Store, fingerprints: Iterable[str]) -> None:
+    """Reads what models have learned, as opening the history with them would.
+
+    For artifacts that came from elsewhere: one that cannot be read would be in the way for ever.
+
+    Raises:
+        StoreDamaged, InvalidRecord: An artifact cannot be read.
+    """
+    for fingerprint in fingerprints:
+        try:
+            load_memories(store, fingerprint)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise InvalidRecord(
+                f"what the model {fingerprint} learned cannot be read: {error}"
+            ) from error
 
 
 def learned_place(store: Store, fingerprint: str) -> Place | None:

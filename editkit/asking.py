@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from editkit.behavior import with_answers
 from editkit.config import Position
 from editkit.explain import explained
 from editkit.generation import Generator
 from editkit.hooks import Attachment
 from editkit.methods import grace
 from editkit.methods.view import GraceView
+from editkit.models.progress import Progress
 from editkit.prompts import Encoder
 from editkit.sites import Site
 from editkit.views import Views
 from editkit_store import Store
+from editkit_store.comparisons import Diff
 from editkit_store.errors import InvalidRequest, StoreError
 from editkit_store.records import Explanation, Generation, Message
 
@@ -103,6 +106,24 @@ class Asker:
         at = self._store.history.resolve(view.version)
         active = {edit.id: edit for edit in self._store.history.active(at)}
         return explained(str(text), view, key, active, site=site.path, k=k)
+
+    def side_by_side(
+        self,
+        found: Diff,
+        probes: Sequence[str],
+        max_new_tokens: int,
+        progress: Progress | None,
+    ) -> Diff:
+        """Returns a comparison with the answers at its two versions; see ``Kit.diff``."""
+        return with_answers(
+            found,
+            views=(self.view(found.from_), self.view(found.to)),
+            encoder=self._encoder,
+            generator=self._generator,
+            probes=probes,
+            max_new_tokens=max_new_tokens,
+            progress=progress,
+        )
 
     def view(self, version: str | None) -> GraceView:
         """Returns the view of a version; of ``None`` the one that the running model follows.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
+from editkit.contradictions import Contradictions, OnConflict, refusal
+from editkit.errors import KeyReused
 from editkit.hooks import Attachment
 from editkit.learning import BATCH, Learner, Lesson, Outcome
 from editkit.methods.view import GraceView
@@ -20,13 +23,17 @@ from editkit.views import Views
 from editkit_store import Store
 from editkit_store.errors import StoreUnwritable
 from editkit_store.history import prompt_digest
-from editkit_store.records import Added, Edit, EditRequest, Provenance
+from editkit_store.records import Added, Contradiction, Edit, EditRequest, Provenance
 from editkit_store.versions import format_version
 
-__all__ = ["Corrector", "OnFailure"]
+__all__ = ["Corrector", "OnConflict", "OnFailure", "Warned"]
 
 OnFailure = Literal["record", "keep"]
 """``record``: log the failed attempt, leave the model as it was. ``keep``: make it active."""
+
+
+Warned = Callable[[EditRequest, tuple[Contradiction, ...]], None]
+"""Told about a request that contradicts active edits, before it is learned."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class _Candidate:
     edit: Edit
     lesson: Lesson
     before: str | None = None
+    conflicts: tuple[Contradiction, ...] = ()
 
 
 class Corrector:
@@ -62,18 +70,23 @@ class Corrector:
         self._views = views
         self._attachment = attachment
         self._settings = settings
+        self._contradictions = Contradictions(store, attachment)
 
     def add_many(
         self,
         requests: Iterable[EditRequest | Mapping[str, Any]],
         *,
         on_failure: OnFailure,
+        on_conflict: OnConflict,
         provenance: Provenance,
         progress: Progress | None,
         told: Callable[[Added], None] | None = None,
+        warned: Warned | None = None,
         before: bool = False,
     ) -> list[Added]:
         """Adds edits, learned in batches, committed one by one; see ``Kit.add_many``."""
+        if on_conflict not in ("supersede", "error", "keep"):
+            raise ValueError(f"on_conflict is 'supersede', 'error' or 'keep', not '{on_conflict}'")
         if on_failure not in ("record", "keep"):
             raise ValueError(f"on_failure is 'record' or 'keep', not '{on_failure}'")
         if not self._store.is_writable:
@@ -86,12 +99,22 @@ class Corrector:
         checked = [build_request(request, kind=kind) for request in requests]
         encoded = [self._learner.encode(request) for request in checked]
         pending = list(zip(checked, encoded, strict=True))
+        if on_conflict == "error":
+            for request, tokens in pending:
+                self._respect(request, tokens, on_conflict)
         bar = progress or SilentProgress()
         results: list[Added] = []
         bar.start("Learning edits", len(pending), "edits")
         try:
-            for at in range(0, len(pending), BATCH):
-                batch = self._learned(pending[at : at + BATCH])
+            for part in self._parts(pending, 1 if on_conflict != "supersede" else BATCH):
+                there = self._there(*part[0], on_conflict)
+                if there is not None:
+                    results.append(there)
+                    bar.advance(1)
+                    if told is not None:
+                        told(there)
+                    continue
+                batch = self._learned(part, warned)
                 if before:
                     batch = self._asked(batch)
                 while batch:
@@ -103,11 +126,100 @@ class Corrector:
             bar.done()
         return results
 
-    def _learned(self, batch: Sequence[tuple[EditRequest, Encoded]]) -> list[_Candidate]:
-        lessons = self._learner.learn([encoded for _, encoded in batch])
+    def _parts(
+        self, pending: Sequence[tuple[EditRequest, Encoded]], size: int
+    ) -> Iterator[Sequence[tuple[EditRequest, Encoded]]]:
+        """Yields the requests to learn together; those that may be known already come alone."""
+        part: list[tuple[EditRequest, Encoded]] = []
+        seen: set[str] = set()
+        for one in pending:
+            key = one[0].idempotency_key
+            alone = key is not None and (
+                key in seen or self._store.history.with_key(key) is not None
+            )
+            if part and (alone or len(part) == size):
+                yield part
+                part = []
+            part.append(one)
+            seen.update([key] if key is not None else [])
+            if alone:
+                yield part
+                part = []
+        if part:
+            yield part
+
+    def _there(
+        self, request: EditRequest, encoded: Encoded, on_conflict: OnConflict
+    ) -> Added | None:
+        """Returns the result of a request for which nothing is to be learned."""
+        if request.idempotency_key is not None:
+            edit_id = self._store.history.with_key(request.idempotency_key)
+            if edit_id is not None:
+                return self._known(request, edit_id)
+        if on_conflict != "supersede":
+            found = self._respect(request, encoded, on_conflict)
+            if found:
+                return self._found(found[0].edit_id, outcome="kept", conflicts=found)
+        return None
+
+    def _respect(
+        self, request: EditRequest, encoded: Encoded, on_conflict: OnConflict
+    ) -> tuple[Contradiction, ...]:
+        """Returns what a request contradicts; refuses it where that is asked for."""
+        found = self._contradictions.of(request, self._learner.key(encoded))
+        if found and on_conflict == "error":
+            raise refusal(request, found)
+        return found
+
+    def _known(self, request: EditRequest, edit_id: str) -> Added:
+        result = self._found(edit_id, outcome="known")
+        if request != EditRequest.model_validate(
+            {name: getattr(result.edit, name) for name in EditRequest.model_fields}
+        ):
+            raise KeyReused(
+                f"the idempotency key '{request.idempotency_key}' belongs to edit '{edit_id}', "
+                "which came of another request",
+                edit_id=edit_id,
+                hint="a new request needs a new key",
+            )
+        return result
+
+    def _found(
+        self,
+        edit_id: str,
+        *,
+        outcome: Literal["known", "kept"],
+        conflicts: tuple[Contradiction, ...] = (),
+    ) -> Added:
+        """Returns an edit of the history as a result."""
+        current = self._store.history.current()
+        artifact = self._store.artifacts.on_model([edit_id], self._learner.fingerprint).get(edit_id)
+        metrics = artifact.metrics if artifact else {}
+        return Added(
+            version=format_version(current),
+            verified=artifact is not None and artifact.verified,
+            seconds=0.0,
+            edit=self._store.history.edits([edit_id], at=current)[edit_id],
+            answer=str(metrics.get("answer", "")),
+            conflicts=conflicts,
+            outcome=outcome,
+        )
+
+    def _learned(
+        self, batch: Sequence[tuple[EditRequest, Encoded]], warned: Warned | None
+    ) -> list[_Candidate]:
+        conflicts: dict[int, tuple[Contradiction, ...]] = {}
+
+        def met(index: int, key: torch.Tensor) -> None:
+            request = batch[index][0]
+            conflicts[index] = self._contradictions.of(request, key)
+            if conflicts[index] and warned is not None:
+                warned(request, conflicts[index])
+
+        lessons = self._learner.learn([encoded for _, encoded in batch], met=met)
         return [
-            _Candidate(self._store.prepare(request), lesson)
-            for (request, _), lesson in zip(batch, lessons, strict=True)
+            _Candidate(self._store.prepare(request), lesson, conflicts=conflicts.get(index, ()))
+            for index, ((request, _), lesson) in enumerate(zip(batch, lessons, strict=True))
         ]
 
     def _asked(self, batch: Sequence[_Candidate]) -> list[_Candidate]:
@@ -192,4 +304,5 @@ class Corrector:
             answer=outcome.answer,
             steps=outcome.steps,
             supersedes=tuple(operation.detail["supersedes"]),
+            conflicts=one.conflicts,
         )

@@ -157,6 +157,34 @@ class EmptyTarget(InvalidRequest):
     code = "empty_target"
 
 
+class ContradictsEdit(InvalidRequest):
+    """An edit that is active gives another target for the prompt, and it was to be respected.
+
+    Attributes:
+        edits: Ids of the edits contradicted.
+    """
+
+    code = "contradicts_edit"
+
+    def __init__(self, message: str, *, edits: tuple[str, ...], hint: str | None = None) -> None:
+        super().__init__(message, field="target", hint=hint)
+        self.edits = edits
+
+
+class KeyReused(InvalidRequest):
+    """An idempotency key that another request has used.
+
+    Attributes:
+        edit_id: The edit that came of that request.
+    """
+
+    code = "key_reused"
+
+    def __init__(self, message: str, *, edit_id: str, hint: str | None = None) -> None:
+        super().__init__(message, field="idempotency_key", hint=hint)
+        self.edit_id = edit_id
+
+
 class EmptyRow(InvalidRequest):
     """A row of a batch's attention mask attends to no token.
 

@@ -59,11 +59,11 @@ class Generated:
 class Generator:
     """Asks a model encoded prompts on given views."""
 
-    def __init__(self, model: Any, encoder: Encoder, attachment: Attachment, pad: int) -> None:
+    def __init__(self, model: Any, encoder: Encoder, attachment: Attachment) -> None:
         self._model = model
         self._encoder = encoder
         self._attachment = attachment
-        self._pad = pad
+        self._pad = encoder.pad_id
 
     def run(
         self,

@@ -7,41 +7,35 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, overload
 
-from editkit import compare, replay
 from editkit.asking import Asker, ChatLike, VersionLike
+from editkit.bundles import BundleMethods
 from editkit.config import GraceConfig
-from editkit.correcting import Corrector, OnFailure
+from editkit.correcting import Corrector, OnConflict, OnFailure, Warned
 from editkit.generation import Generator
 from editkit.hooks import Attachment
 from editkit.learning import Learner
 from editkit.models.load import LoadedModel
 from editkit.models.progress import Progress
 from editkit.prompts import Encoder
+from editkit.recalling import HistoryMethods
 from editkit.requests import build_request
 from editkit.sites import Site
 from editkit.views import Views
 from editkit_store import Store
 from editkit_store.records import (
     Added,
-    Diff,
     EditKind,
     EditRequest,
     Explanation,
     Generation,
-    LogEntry,
     MethodName,
     Provenance,
-    Replayed,
-    Shown,
-    Status,
-    Tagged,
-    ViewChanged,
 )
 
-__all__ = ["Kit", "OnFailure"]
+__all__ = ["Kit", "OnConflict", "OnFailure"]
 
 
-class Kit:
+class Kit(HistoryMethods, BundleMethods):
     """A running model, corrected by the edits of one history.
 
     Use it as a context manager: leaving it takes every hook off the model and closes the store.
@@ -89,9 +83,7 @@ class Kit:
         self._encoder = Encoder(self._model, self._tokenizer)
         first = self._views.at(store.history.current())
         self._attachment = Attachment(self._model, site, first, position=config.position)
-        pad = self._tokenizer.pad_token_id
-        pad = pad if pad is not None else (self._encoder.stop_ids or (0,))[0]
-        self._generator = Generator(self._model, self._encoder, self._attachment, int(pad))
+        self._generator = Generator(self._model, self._encoder, self._attachment)
         self._learner = Learner(
             self._model,
             name=loaded.name,
@@ -169,7 +161,11 @@ class Kit:
         reason: str | None = None,
         author: str | None = None,
         source: str | None = None,
+        agent: str | None = None,
+        conversation: str | None = None,
+        idempotency_key: str | None = None,
         on_failure: OnFailure = "record",
+        on_conflict: OnConflict = "supersede",
         before: bool = False,
     ) -> Added:
         """Corrects the running model, and writes the correction down.
@@ -187,7 +183,14 @@ class Kit:
             reason: Why, for the log.
             author: Who, for the log.
             source: Where the request comes from, e.g. an id in a data file.
+            agent: Program that asks for it, where it is not a person.
+            conversation: Id of the conversation in which the wrong answer was seen.
+            idempotency_key: The same key twice is one edit: a request that is sent again, e.g.
+                after a timeout, gets what came of the first (``Added.outcome`` is ``known``).
             on_failure: What to do with an edit that does not verify: ``record`` or ``keep``.
+            on_conflict: What to do where an active edit gives another target for the prompt:
+                ``supersede`` (this one wins; ``Added.conflicts`` names the other), ``error``
+                (refuse this one), ``keep`` (the other wins, and this one is not learned).
             before: Also ask what the model says without the edit, for ``Added.before``.
 
         Returns:
@@ -196,6 +199,8 @@ class Kit:
 
         Raises:
             InvalidRequest, EmptyTarget, PromptTooLong: The request cannot be carried out.
+            ContradictsEdit: With ``on_conflict="error"``; names the edits contradicted.
+            KeyReused: Another request had this idempotency key.
             UnsupportedMethod, UnsupportedModel: Not with this method or model.
             StoreUnwritable: It could not be written down; the model is as before.
         """
@@ -212,23 +217,37 @@ class Kit:
                 "reason": reason,
                 "author": author,
                 "source": source,
+                "agent": agent,
+                "conversation": conversation,
+                "idempotency_key": idempotency_key,
             }
         )
-        return self.add_request(request, on_failure=on_failure, before=before)
+        return self.add_many(
+            [request], on_failure=on_failure, on_conflict=on_conflict, before=before
+        )[0]
 
     def add_request(
-        self, request: EditRequest, *, on_failure: OnFailure = "record", before: bool = False
+        self,
+        request: EditRequest,
+        *,
+        on_failure: OnFailure = "record",
+        on_conflict: OnConflict = "supersede",
+        before: bool = False,
     ) -> Added:
         """Corrects the running model by a request record; see ``add``."""
-        return self.add_many([request], on_failure=on_failure, before=before)[0]
+        return self.add_many(
+            [request], on_failure=on_failure, on_conflict=on_conflict, before=before
+        )[0]
 
     def add_many(
         self,
         requests: Iterable[EditRequest | Mapping[str, Any]],
         *,
         on_failure: OnFailure = "record",
+        on_conflict: OnConflict = "supersede",
         progress: Progress | None = None,
         told: Callable[[Added], None] | None = None,
+        warned: Warned | None = None,
         before: bool = False,
     ) -> list[Added]:
         """Corrects the running model many times: learned in batches, one operation an edit.
@@ -236,8 +255,11 @@ class Kit:
         Args:
             requests: Request records, or dicts of their fields.
             on_failure: See ``add``.
+            on_conflict: See ``add``; with ``error``, nothing is learned if one contradicts an
+                active edit.
             progress: Told about every edit.
             told: Called with each result as soon as it is committed.
+            warned: Called with a request and what it contradicts, before it is learned.
             before: See ``add``.
 
         Returns:
@@ -250,9 +272,11 @@ class Kit:
             return self._corrector.add_many(
                 requests,
                 on_failure=on_failure,
+                on_conflict=on_conflict,
                 provenance=self.provenance,
                 progress=progress,
                 told=told,
+                warned=warned,
                 before=before,
             )
 
@@ -349,113 +373,3 @@ class Kit:
             As ``generate``.
         """
         return self._asker.explain(prompt, chat, version, k)
-
-    # The history ------------------------------------------------------------------------------
-
-    def log(self, *, limit: int | None = None, at: str | None = None) -> list[LogEntry]:
-        """Returns the operations, newest first; see ``Store.log``."""
-        return self.store.log(limit=limit, at=at)
-
-    def show(self, name: str) -> Shown:
-        """Returns a version (or the version that added an edit) in full; see ``Store.show``."""
-        return self.store.show(name)
-
-    def status(self) -> Status:
-        """Returns where the store stands."""
-        return self.store.status()
-
-    def diff(self, before: str, after: str) -> Diff:
-        """Returns what changed between two versions, codebook of this model included."""
-        return compare.diff(self.store, before, after, fingerprint=self.fingerprint)
-
-    def rollback(self, version: str) -> ViewChanged:
-        """Takes the running model to the view of an older version, as a new version.
-
-        Raises:
-            UnknownVersion: No such version.
-            ArtifactsMissing: It holds edits this model has not learned; nothing was changed.
-        """
-        self._asker.view(version)
-        return self._changed(lambda: self.store.rollback(version, provenance=self.provenance))
-
-    def revert(self, edit_id: str) -> ViewChanged:
-        """Takes one edit back, as if it had never been.
-
-        Raises:
-            UnknownEdit, AmbiguousId, NotActive: The id names no active edit.
-        """
-        return self._changed(lambda: self.store.revert(edit_id, provenance=self.provenance))
-
-    def undo(self) -> ViewChanged:
-        """Takes the last change back; a second undo goes one further back.
-
-        Raises:
-            NothingToUndo: Everything is undone.
-        """
-        return self._changed(lambda: self.store.undo(provenance=self.provenance))
-
-    def redo(self) -> ViewChanged:
-        """Takes the last undo back.
-
-        Raises:
-            NothingToUndo: The last change was not an undo.
-        """
-        return self._changed(lambda: self.store.redo(provenance=self.provenance))
-
-    def tag(self, version: str, name: str) -> Tagged:
-        """Names a version.
-
-        Raises:
-            UnknownVersion, InvalidTag: No such version, or not a name for one.
-        """
-        return self.store.tag(version, name, provenance=self.provenance)
-
-    def replay(
-        self,
-        *,
-        to: str | None = None,
-        method: MethodName | None = None,
-        progress: Progress | None = None,
-    ) -> Replayed:
-        """Brings the history to this model: restores what it has learned, learns the rest.
-
-        Interrupted, it goes on from the last finished batch when it is called again. Open the kit
-        with ``missing="skip"`` when the model is new to the history.
-
-        Args:
-            to: Version expression; the current version by default.
-            method: Learn with this method instead of each edit's own.
-            progress: Told about every edit.
-
-        Raises:
-            UnknownVersion: ``to`` names none.
-        """
-        with self._writing:
-            result = replay.run(
-                self.store,
-                self._learner,
-                to=to,
-                method=method,
-                provenance=self.provenance,
-                settings=self._settings(),
-                progress=progress,
-            )
-            self._views.reload()
-            self._attachment.view = self._views.at(self.store.history.current())
-        return result
-
-    def _changed(self, act: Callable[[], ViewChanged]) -> ViewChanged:
-        with self._writing:
-            result = act()
-            self._attachment.view = self._views.at(self.store.history.current())
-        return result
-
-    def _settings(self) -> dict[str, str]:
-        """What the store does not remember yet and should."""
-        model = self.store.setting("model")
-        wanted = {}
-        if model is None and self._remembered is not None:
-            wanted["model"] = self._remembered
-        if model in (None, self._remembered) and self.store.setting("fingerprint") is None:
-            wanted["fingerprint"] = self.fingerprint
-        return wanted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,8 +149,23 @@ class Learner:
                 hint="leave --method out, or use grace",
             )
 
-    def learn(self, encoded: Sequence[Encoded]) -> list[Lesson]:
-        """Returns what each request learned."""
+    def key(self, encoded: Encoded) -> torch.Tensor:
+        """Returns the hidden state that a request's prompt is looked up by, ``(d,)`` float32."""
+        return grace.query(self._model, self._site, encoded.prompt, position=self._config.position)
+
+    def learn(
+        self,
+        encoded: Sequence[Encoded],
+        *,
+        met: Callable[[int, torch.Tensor], None] | None = None,
+    ) -> list[Lesson]:
+        """Returns what each request learned.
+
+        Args:
+            encoded: The requests.
+            met: Called for each request with its index and its key, ``(d,)`` float32, before it
+                is learned.
+        """
         lessons: dict[int, Lesson] = {}
         for indices in _grouped(encoded):
             started = time.monotonic()
@@ -161,7 +176,7 @@ class Learner:
                 replacement=self._config.replacement,
                 position=self._config.position,
             )
-            values = grace.optimize(batch, self._site, self._config)
+            values = grace.optimize(batch, self._site, self._config, met=_each(indices, met))
             share = (time.monotonic() - started) / len(indices)
             for row, (index, value) in enumerate(zip(indices, values, strict=True)):
                 lessons[index] = Lesson(encoded[index], value, share, batch, row)
@@ -349,6 +364,19 @@ def _alike(lessons: Sequence[Lesson]) -> Iterator[list[int]]:
         indices = list(found)
         for at in range(0, len(indices), _DRAFTED):
             yield indices[at : at + _DRAFTED]
+
+
+def _each(
+    indices: Sequence[int], met: Callable[[int, torch.Tensor], None] | None
+) -> Callable[[torch.Tensor], None] | None:
+    if met is None:
+        return None
+
+    def tell(keys: torch.Tensor) -> None:
+        for index, key in zip(indices, keys, strict=True):
+            met(index, key)
+
+    return tell
 
 
 def _finite(number: float) -> float | None:

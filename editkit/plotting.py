@@ -16,8 +16,8 @@ from editkit.artifacts import load_memories
 from editkit.errors import PackageMissing
 from editkit.methods.memory import Memory
 from editkit_store import Store
+from editkit_store.comparisons import CodebookPlot
 from editkit_store.errors import InvalidRequest, StoreUnwritable
-from editkit_store.records import CodebookPlot
 from editkit_store.versions import format_version
 
 __all__ = ["plot_codebook"]

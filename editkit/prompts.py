@@ -81,6 +81,12 @@ class Encoder:
             stops = [own, *(s for s in stops if s != own)] if own in stops or not stops else stops
         return tuple(int(stop) for stop in stops)
 
+    @property
+    def pad_id(self) -> int:
+        """The token that fills shorter rows of a batch; masked out, so any will do."""
+        own = self._tokenizer.pad_token_id
+        return int(own if own is not None else (self.stop_ids or (0,))[0])
+
     def prompt(self, text: str) -> tuple[int, ...]:
         """Returns the ids of a plain prompt.
 

@@ -1,14 +1,16 @@
 """Replay: bringing a history to a model, by restoring what it learned before or learning it now.
 
-Edits that the model has learned are restored without training. The others are learned in batches;
-each batch is one transaction, so an interrupted replay loses at most the batch at hand and goes on
-from there when it is run again.
+Edits that the model has learned are restored without training. The others are learned in batches
+of ``BATCH``; each batch is one transaction, so an interrupted replay loses at most the batch at
+hand and goes on from there when it is run again. A plan says beforehand what a replay would do.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from editkit.learning import BATCH, Learner
 from editkit.models.progress import Progress, SilentProgress
@@ -19,13 +21,18 @@ from editkit_store.records import (
     Artifact,
     Edit,
     MethodName,
+    PlannedEdit,
     Provenance,
     Replayed,
     ReplayFailure,
+    ReplayPlan,
 )
 from editkit_store.versions import format_version
 
-__all__ = ["run"]
+__all__ = ["plan", "run"]
+
+_SAMPLED = 1000
+"""Most artifacts whose times an estimate reads."""
 
 
 def run(
@@ -34,20 +41,18 @@ def run(
     *,
     to: str | None,
     method: MethodName | None,
+    only: str | None,
     provenance: Provenance,
     settings: Mapping[str, str],
     progress: Progress | None,
 ) -> Replayed:
-    """Makes the learner's model hold every edit that is active at a version; see ``Kit.replay``."""
+    """Makes the learner's model hold the edits that are active at a version; see ``Kit.replay``."""
     started = time.monotonic()
-    history = store.history
-    version = history.current() if to is None else history.resolve(to)
-    edits = history.active(version)
-    if method is not None:
-        learner.check_method(method)
-        edits = [edit.model_copy(update={"method": method}) for edit in edits]
+    version, edits = _chosen(store, learner, to, method, only)
     # Attempts that failed are made again: settings or versions may have changed.
     wanted = [edit for edit in edits if not learner.has_learned(edit.id)]
+    # They are tried beside all that the version holds, chosen by `only` or not.
+    active = store.history.active_ids(version)
     failures: list[ReplayFailure] = []
     told = progress or SilentProgress()
     if wanted:
@@ -55,7 +60,9 @@ def run(
         try:
             for at in range(0, len(wanted), BATCH):
                 batch = wanted[at : at + BATCH]
-                failures += _learn(store, learner, batch, edits, format_version(version))
+                failures += _learn(
+                    store, learner, batch, active, format_version(version), provenance
+                )
                 told.advance(len(batch))
         finally:
             told.done()
@@ -64,10 +71,13 @@ def run(
         "learned": len(wanted) - len(failures),
         "failed": len(failures),
     }
+    detail: dict[str, Any] = {**counts, "model": learner.name}
+    if only is not None:
+        detail["only"] = format_version(store.history.resolve(only))
     operation = store.record_replay(
         version,
         fingerprint=learner.fingerprint,
-        detail={**counts, "model": learner.name},
+        detail=detail,
         provenance=provenance,
         settings=settings,
     )
@@ -81,11 +91,94 @@ def run(
     )
 
 
+def plan(
+    store: Store,
+    learner: Learner,
+    *,
+    to: str | None,
+    method: MethodName | None,
+    only: str | None,
+) -> ReplayPlan:
+    """Returns what ``run`` would do; see ``Kit.plan_replay``."""
+    version, edits = _chosen(store, learner, to, method, only)
+    planned = tuple(
+        PlannedEdit(
+            edit_id=edit.id,
+            prompt=edit.prompt,
+            target=edit.target,
+            action="restore" if learner.has_learned(edit.id) else "learn",
+        )
+        for edit in edits
+    )
+    to_learn = sum(edit.action == "learn" for edit in planned)
+    seconds, measured_on = _seconds_an_edit(store, learner.fingerprint)
+    return ReplayPlan(
+        model=learner.name,
+        fingerprint=learner.fingerprint,
+        version=format_version(version),
+        restored=len(planned) - to_learn,
+        to_learn=to_learn,
+        edits=planned,
+        seconds=None if seconds is None else seconds * to_learn,
+        measured_on=measured_on,
+    )
+
+
+def _chosen(
+    store: Store, learner: Learner, to: str | None, method: MethodName | None, only: str | None
+) -> tuple[int, list[Edit]]:
+    """Returns the version to replay to, and those of its edits that are asked for."""
+    history = store.history
+    version = history.current() if to is None else history.resolve(to)
+    edits = history.active(version)
+    if only is not None:
+        kept = set(history.active_ids(history.resolve(only)))
+        edits = [edit for edit in edits if edit.id in kept]
+    if method is not None:
+        learner.check_method(method)
+        edits = [edit.model_copy(update={"method": method}) for edit in edits]
+    return version, edits
+
+
+def _seconds_an_edit(
+    store: Store, fingerprint: str
+) -> tuple[float | None, Literal["this model", "other models"] | None]:
+    """Returns what learning an edit took, the median, and whom it took that long."""
+    own = _seconds(store, fingerprint)
+    if own:
+        return statistics.median(own), "this model"
+    known = (one for one in store.artifacts.model_names() if one != fingerprint)
+    others = [seconds for one in known for seconds in _seconds(store, one)]
+    return (statistics.median(others), "other models") if others else (None, None)
+
+
+def _seconds(store: Store, fingerprint: str) -> list[float]:
+    # Ids are digests, so the first of them are a fair sample of a large history.
+    ids = sorted(store.artifacts.attempted(fingerprint))[:_SAMPLED]
+    found = (
+        one.metrics.get("seconds") for one in store.artifacts.on_model(ids, fingerprint).values()
+    )
+    return [float(seconds) for seconds in found if seconds is not None]
+
+
 def _learn(
-    store: Store, learner: Learner, batch: Sequence[Edit], edits: Sequence[Edit], version: str
+    store: Store,
+    learner: Learner,
+    batch: Sequence[Edit],
+    order: Sequence[str],
+    version: str,
+    provenance: Provenance,
 ) -> list[ReplayFailure]:
-    """Learns a batch and stores it in one transaction; returns what this model did not learn."""
-    order = [edit.id for edit in edits]
+    """Learns a batch and stores it in one transaction; returns what this model did not learn.
+
+    Args:
+        store: The history.
+        learner: What learns.
+        batch: The edits.
+        order: Ids of all edits of the version that they are replayed to, oldest first.
+        version: Its name.
+        provenance: Who and why.
+    """
     failures: list[ReplayFailure] = []
     stored: list[tuple[Artifact, bytes | None]] = []
     possible: list[tuple[Edit, Encoded]] = []
@@ -108,7 +201,7 @@ def _learn(
                 _failure(edit, outcome.answer, "free generation does not give the target")
             )
     try:
-        store.put_artifacts(stored)
+        store.put_artifacts(stored, provenance=provenance)
     except BaseException:
         for artifact, _ in stored:
             learner.forget(artifact.edit_id)

@@ -89,9 +89,26 @@ class Views:
         """
         view = self._kept.get(version)
         if view is None:
+            view = self._moved(version)
+        if view is None:
             view = self.of(self._store.history.active_ids(version), format_version(version))
         self.keep(version, view)
         return view
+
+    def _moved(self, version: int) -> GraceView | None:
+        """Returns the view of a version as another one's and what changed between them.
+
+        So a step takes time in proportion to what it changes, not to the history. Where the fold
+        depends on the order of the edits, there is no such way.
+        """
+        if not self._kept or self.memory.is_ordered:
+            return None
+        near = next(reversed(self._kept))
+        came, went = self._store.history.changes(near, version)
+        self._refuse_missing(came)
+        rows = self._kept[near].rows
+        rows = rows[~np.isin(rows, self.memory.rows(went))]
+        return self.folded(np.concatenate([rows, self.memory.rows(came)]), format_version(version))
 
     def keep(self, version: int, view: GraceView) -> None:
         """Remembers the view of a version."""
@@ -106,6 +123,10 @@ class Views:
         Raises:
             ArtifactsMissing: This model has not learned them all.
         """
+        self._refuse_missing(edit_ids)
+        return self.folded(self.memory.rows(edit_ids), version)
+
+    def _refuse_missing(self, edit_ids: Sequence[str]) -> None:
         missing = tuple(
             edit_id
             for edit_id in edit_ids
@@ -114,10 +135,9 @@ class Views:
         )
         if missing and not self._skip_missing:
             raise self._refusal(missing)
-        return self.folded(self.memory.rows(edit_ids), version)
 
     def folded(self, rows: npt.NDArray[np.int64], version: str) -> GraceView:
-        """Returns the view of rows of the memory, oldest edit first."""
+        """Returns the view of rows of the memory; oldest edit first where that counts."""
         return GraceView(version, self.memory, rows)
 
     def _check_widths(self) -> None:

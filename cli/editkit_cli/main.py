@@ -28,6 +28,11 @@ COMMANDS = {
     "redo": "editkit_cli.commands.history:redo",
     "tag": "editkit_cli.commands.history:tag",
     "replay": "editkit_cli.commands.replay:replay",
+    "verify": "editkit_cli.commands.maintain:verify",
+    "compact": "editkit_cli.commands.maintain:compact",
+    "sql": "editkit_cli.commands.maintain:sql",
+    "export": "editkit_cli.commands.bundle:export",
+    "import": "editkit_cli.commands.bundle:bring",
     "codebook": "editkit_cli.commands.codebook:codebook",
     "models": "editkit_cli.commands.models:models",
 }

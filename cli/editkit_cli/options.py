@@ -27,8 +27,10 @@ __all__ = [
     "METHODS",
     "SHARED",
     "Settings",
+    "agent_options",
     "chat_options",
     "check_chat",
+    "conflict_option",
     "provenance_options",
     "shared_options",
     "text",
@@ -193,6 +195,27 @@ def provenance_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "--author", metavar="WHO", help="Who asks for it  [env: EDITKIT_AUTHOR; default: the user]"
     )(function)
     return click.option("--reason", metavar="WHY", help="Why, kept in the history")(function)
+
+
+def agent_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds what a program that corrects a model says about itself and its request."""
+    for flag, shown, words in (
+        ("--idempotency-key", "KEY", "The same key twice is one edit"),
+        ("--source", "S", "Where the request comes from, e.g. an id in a data file"),
+        ("--conversation", "ID", "Conversation in which the wrong answer was seen"),
+        ("--agent", "NAME", "Program that asks for it, where it is not a person"),
+    ):
+        function = click.option(flag, metavar=shown, type=text, help=words)(function)
+    return function
+
+
+def conflict_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds ``--on-conflict``."""
+    return click.option(
+        "--on-conflict", type=click.Choice(["supersede", "error", "keep"]), default="supersede",
+        show_default=True, help="Where an active edit gives another target for the prompt: the new "
+        "one wins, is refused, or is left out",
+    )(function)  # fmt: skip
 
 
 def chat_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -27,6 +27,10 @@ PIPE_WIDTH = 120
 """Width of tables that do not go to a terminal, unless COLUMNS says otherwise."""
 
 
+ESTIMATE_SECONDS = 3600.0
+"""How far back the pace is measured by which a bar tells the time that is left."""
+
+
 class Output:
     """Prints results as text or JSON, and everything about them on stderr.
 
@@ -58,6 +62,10 @@ class Output:
                 self._write(_dump(one.model_dump(mode="json"), indent=False))
         else:
             self._write(_dump([one.model_dump(mode="json") for one in record], indent=True))
+
+    def json(self, data: object) -> None:
+        """Prints plain data that is no record as JSON."""
+        self._write(_dump(data, indent=not self.as_lines))
 
     def text(self, text: str) -> None:
         """Prints a line (or several) on stdout; a terminal gets no control characters."""
@@ -205,6 +213,8 @@ class Bar:
                 self._live = _bars()
                 self._live.start()
             self._tasks.append(self._live.add_task(task, total=total, amount="", unit=unit))
+            # A sample to measure from: without one the first batch would give no estimate.
+            self._live.advance(self._tasks[-1], 0)
             self._refresh(self._tasks[-1])
 
     def advance(self, amount: int = 1) -> None:
@@ -268,6 +278,8 @@ def _bars() -> RichProgress:
         TimeRemainingColumn(compact=True),
         console=Console(stderr=True),
         transient=True,
+        # Batches may be minutes apart; with the usual 30 seconds no two of them would be compared.
+        speed_estimate_period=ESTIMATE_SECONDS,
         # Results go to stdout whatever the bar does; rich would carry them over to stderr.
         redirect_stdout=False,
         redirect_stderr=False,

@@ -28,7 +28,7 @@ one problem.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -116,12 +116,26 @@ def learn(
     return optimize(batch, site, config)
 
 
-def optimize(batch: Batch, site: Site, config: GraceConfig) -> list[LearnedValue]:
-    """Returns key and value of each row of a batch; see ``learn``."""
+def optimize(
+    batch: Batch,
+    site: Site,
+    config: GraceConfig,
+    *,
+    met: Callable[[torch.Tensor], None] | None = None,
+) -> list[LearnedValue]:
+    """Returns key and value of each row of a batch; see ``learn``.
+
+    Args:
+        batch: What is learned together.
+        site: Where.
+        config: How.
+        met: Called with the keys, ``(rows, d)`` float32, before anything is learned; what it
+            raises ends the learning.
+    """
     was_training = batch.model.training
     batch.model.eval()
     try:
-        return _Optimization(batch, site, config).run()
+        return _Optimization(batch, site, config).run(met)
     finally:
         batch.model.train(was_training)
 
@@ -200,9 +214,11 @@ class _Optimization:
         self._hidden = torch.zeros(0)
         self._is_bare = True
 
-    def run(self) -> list[LearnedValue]:
+    def run(self, met: Callable[[torch.Tensor], None] | None) -> list[LearnedValue]:
         config = self._config
         keys, outputs = self._begin()
+        if met is not None:
+            met(keys)
         count, device = len(keys), outputs.device
         start = outputs
         if config.initial_value == "random":

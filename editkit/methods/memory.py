@@ -96,6 +96,11 @@ class Memory:
                 self._pending.clear()
         return self._table
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the fold of a view may depend on the order of its edits: rule ``paper``."""
+        return bool(self._sequential)
+
     def rows(self, edit_ids: Iterable[str]) -> Ints:
         """Returns the rows of edits, in their order; those that were not learned are left out."""
         return np.array([self._rows[e] for e in edit_ids if e in self._rows], np.int64)
@@ -194,10 +199,14 @@ class Memory:
             self._rows[edit_id] = row
             if payload.entry.rule == "paper":
                 self._sequential.add(row)
-        # An edit that was learned anew may conflict with one that is younger in the history.
+        # An edit that was learned anew may conflict with one that is younger in the history, and so
+        # may an imported one, whose conflicts nobody knows. Two of those are compared once.
+        compared = np.ones(end, bool)
+        compared[[row for row, found in enumerate(known, start) if found is None]] = False
         for row, found in enumerate(known, start):
             if found is None:
-                others, apart = self._meeting(row)
+                others, apart = self._meeting(row, compared)
+                compared[row] = True
             else:
                 pairs = [(self._rows[e], d) for e, d in found.items() if e in self._rows]
                 others, apart = [o for o, _ in pairs], [d for _, d in pairs]
@@ -217,10 +226,10 @@ class Memory:
         """Returns the codebook of a view: ``(n,)`` float32 L2 radii by row number, -1 outside.
 
         Args:
-            rows: The view's edits, oldest first.
+            rows: The view's edits, oldest first if ``is_ordered``, else in any order.
         """
         found = np.full(len(self), -1, np.float32)
-        if not self._sequential.isdisjoint(rows.tolist()):
+        if self._sequential and not self._sequential.isdisjoint(rows.tolist()):
             for row, radius in self._folded(rows).items():
                 found[row] = radius
             return found
@@ -237,12 +246,19 @@ class Memory:
         book = fold(self._payloads[row].entry for row in rows.tolist())
         return {self._rows[edit_id]: radius for edit_id, radius in book.radii.items()}
 
-    def _meeting(self, row: int) -> tuple[list[int], list[float]]:
-        """Earlier living rows with another target whose initial balls reach that of a row."""
+    def _meeting(self, row: int, among: npt.NDArray[np.bool_]) -> tuple[list[int], list[float]]:
+        """Living rows with another target whose initial balls reach that of a row.
+
+        Args:
+            row: The row.
+            among: ``(n,)``, by row number: whether to look at it.
+        """
+        count = len(among)
         reach = np.where(
-            self._targets[:row] == self._targets[row], -1.0,
-            self._radii[:row].astype(np.float64) + float(self._radii[row]),
-        )  # fmt: skip
+            among & (self._targets[:count] != self._targets[row]),
+            self._radii[:count].astype(np.float64) + float(self._radii[row]),
+            -1.0,
+        )
         others, apart = self.table.within(self._payloads[row].entry.key, reach)
         return others.tolist(), apart.tolist()
 

@@ -23,7 +23,7 @@ class GraceView:
     Args:
         version: Name of the version it belongs to.
         memory: What was learned on the model at the site.
-        rows: The version's edits in it, oldest first.
+        rows: The version's edits in it; oldest first where the memory ``is_ordered``.
     """
 
     def __init__(self, version: str, memory: Memory, rows: npt.NDArray[np.int64]) -> None:

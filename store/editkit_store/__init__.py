@@ -12,8 +12,9 @@ from editkit_store.artifacts import Artifacts
 from editkit_store.digest import canonical_json, digest_bytes, digest_json
 from editkit_store.errors import EditkitError
 from editkit_store.history import History, Operation
+from editkit_store.opening import open_store
 from editkit_store.schema import SCHEMA_VERSION
-from editkit_store.store import Store, open_store
+from editkit_store.store import Store
 
 __all__ = [
     "SCHEMA_VERSION",

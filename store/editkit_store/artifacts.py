@@ -7,7 +7,7 @@ artifacts refer to them. They are checked against their name whenever they are r
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from editkit_store.digest import canonical_json, digest_bytes, digest_json
 from editkit_store.errors import StoreDamaged
 from editkit_store.records import Artifact
 
-__all__ = ["ROW", "Artifacts", "Learned", "record_digest"]
+__all__ = ["ROW", "Artifacts", "Learned", "Row", "record_digest", "stored_row"]
 
 _COLUMNS = (
     "edit_id, fingerprint, model, method, verified, usable, digest, metrics, conflicts, radius"
@@ -24,6 +24,8 @@ _COLUMNS = (
 
 ROW = f"{_COLUMNS}, learned_at"
 """Columns that the digest of an artifact's record covers, in this order."""
+
+_AT = ROW.split(", ").index("conflicts")
 
 
 def record_digest(row: Sequence[object]) -> str:
@@ -35,6 +37,23 @@ def record_digest(row: Sequence[object]) -> str:
     *columns, learned_at = row
     assert isinstance(learned_at, datetime)
     return digest_json([*columns, learned_at.isoformat()])
+
+
+def stored_row(artifact: Artifact, learned_at: datetime) -> list[object]:
+    """Returns an artifact as the columns of ``ROW``."""
+    return [
+        artifact.edit_id,
+        artifact.fingerprint,
+        artifact.model,
+        artifact.method,
+        artifact.verified,
+        artifact.usable,
+        artifact.digest,
+        canonical_json(artifact.metrics),
+        None if artifact.conflicts is None else canonical_json(artifact.conflicts),
+        artifact.radius,
+        learned_at.replace(tzinfo=None),
+    ]
 
 
 class Learned(NamedTuple):
@@ -53,14 +72,39 @@ class Learned(NamedTuple):
     payload: bytes
 
 
+class Row(NamedTuple):
+    """A row of a GRACE codebook without its tensors.
+
+    Attributes:
+        radius: Initial L2 radius, float32.
+        conflicts: Distances to earlier edits with another target, by their ids.
+    """
+
+    radius: float
+    conflicts: dict[str, float]
+
+
 class Artifacts:
     """Reads and writes artifacts and payloads. Writing happens inside the caller's transaction."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def put(self, artifact: Artifact, payload: bytes | None, *, time: datetime) -> str:
+    def put(
+        self,
+        artifact: Artifact,
+        payload: bytes | None,
+        *,
+        time: datetime,
+        is_first: bool = False,
+    ) -> str:
         """Stores what an edit became on one model, replacing an earlier attempt on it.
+
+        Args:
+            artifact: The record.
+            payload: Its tensors as safetensors bytes.
+            time: When it was learned, UTC.
+            is_first: The edit is new, so there is no earlier attempt; that takes half the time.
 
         Returns:
             The digest of its record, for the operation that stores it to name.
@@ -71,30 +115,78 @@ class Artifacts:
         if payload is not None:
             if digest_bytes(payload) != artifact.digest:
                 raise ValueError("the payload does not have the artifact's digest")
-            self._db.execute(
-                "INSERT INTO payloads VALUES (?, ?) ON CONFLICT DO NOTHING",
-                [artifact.digest, payload],
-            )
-        row = [
-            artifact.edit_id,
-            artifact.fingerprint,
-            artifact.model,
-            artifact.method,
-            artifact.verified,
-            artifact.usable,
-            artifact.digest,
-            canonical_json(artifact.metrics),
-            None if artifact.conflicts is None else canonical_json(artifact.conflicts),
-            artifact.radius,
-            time.replace(tzinfo=None),
-        ]
+            # Looking first is faster than ON CONFLICT DO NOTHING.
+            if self._db.one("SELECT 1 FROM payloads WHERE digest = ?", [artifact.digest]) is None:
+                self._db.insert("payloads", [[artifact.digest, payload]])
+        row = stored_row(artifact, time)
         digest = record_digest(row)
         self._db.execute(
-            f"INSERT OR REPLACE INTO artifacts ({ROW}, record_digest) "
+            f"INSERT {'' if is_first else 'OR REPLACE '}INTO artifacts ({ROW}, record_digest) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [*row, digest],
         )
         return digest
+
+    def put_new(self, learned: Sequence[tuple[Artifact, bytes | None, datetime]]) -> list[str]:
+        """Stores what edits became on models that had not tried them; many at once, and faster.
+
+        Args:
+            learned: Each with its tensors as safetensors bytes, and when it was learned, UTC.
+
+        Returns:
+            The digests of their records.
+
+        Raises:
+            ValueError: A payload does not have the digest that its artifact names.
+        """
+        payloads: dict[str, bytes] = {}
+        for artifact, payload, _ in learned:
+            if payload is not None:
+                if artifact.digest is None or digest_bytes(payload) != artifact.digest:
+                    raise ValueError("the payload does not have the artifact's digest")
+                payloads[artifact.digest] = payload
+        for (digest,) in self._db.query(
+            "SELECT digest FROM payloads WHERE digest IN (SELECT unnest(?))", [list(payloads)]
+        ):
+            del payloads[digest]
+        self._db.insert("payloads", [list(item) for item in payloads.items()])
+        digests, rows = [], []
+        for artifact, _, time in learned:
+            *columns, conflicts, radius, learned_at = row = stored_row(artifact, time)
+            digests.append(record_digest(row))
+            # The table has the columns that came with later schemas at its end.
+            rows.append([*columns, learned_at, conflicts, digests[-1], radius])
+        self._db.insert("artifacts", rows)
+        return digests
+
+    def set_conflicts(
+        self, fingerprint: str, found: Mapping[str, Mapping[str, float]]
+    ) -> dict[str, str]:
+        """Writes down the conflicts of artifacts for which nobody had looked.
+
+        Args:
+            fingerprint: The model.
+            found: Distances to other edits, by edit.
+
+        Returns:
+            The digests of their records, by edit.
+        """
+        rows = self._db.query(
+            f"SELECT {ROW} FROM artifacts WHERE fingerprint = ? AND edit_id IN (SELECT unnest(?)) "
+            "AND conflicts IS NULL",
+            [fingerprint, list(found)],
+        )
+        texts = {row[0]: canonical_json(dict(found[row[0]])) for row in rows}
+        digests = {
+            row[0]: record_digest([*row[:_AT], texts[row[0]], *row[_AT + 1 :]]) for row in rows
+        }
+        self._db.execute(
+            "UPDATE artifacts SET conflicts = new.conflicts, record_digest = new.digest FROM "
+            "(SELECT unnest(?) AS edit_id, unnest(?) AS conflicts, unnest(?) AS digest) AS new "
+            "WHERE artifacts.edit_id = new.edit_id AND fingerprint = ?",
+            [list(texts), list(texts.values()), list(digests.values()), fingerprint],
+        )
+        return digests
 
     def of_edit(self, edit_id: str) -> list[Artifact]:
         """Returns what one edit became, one artifact a model."""
@@ -151,6 +243,55 @@ class Artifacts:
             [fingerprint, method],
         )
         return int(row[0]) if row else 0
+
+    def codebook(self, fingerprint: str, ids: Collection[str]) -> dict[str, Row]:
+        """Returns the GRACE rows of edits, and those that conflict with them, oldest edit first.
+
+        Args:
+            fingerprint: The model.
+            ids: Edits; those that it has not learned are left out.
+        """
+        rows = self._db.query(
+            "SELECT a.edit_id, a.radius, a.conflicts FROM artifacts a JOIN edits e USING (edit_id) "
+            "WHERE a.fingerprint = $model AND a.usable AND a.method = 'grace' AND ("
+            "  a.edit_id IN (SELECT unnest($ids)) OR "
+            "  (a.conflicts != '{}' AND list_has_any(json_keys(a.conflicts), $ids))"
+            ") ORDER BY e.ordinal",
+            {"model": fingerprint, "ids": list(ids)},
+        )
+        return {edit_id: Row(radius, _conflicts(text) or {}) for edit_id, radius, text in rows}
+
+    def needs_keys(self, fingerprint: str) -> bool:
+        """Returns whether radii cannot be derived from ``codebook`` alone for this model.
+
+        So it is where an edit was learned under rule ``paper``, or before its conflicts and radius
+        were written down.
+        """
+        row = self._db.one(
+            "SELECT 1 FROM artifacts WHERE fingerprint = ? AND usable AND method = 'grace' AND "
+            '(conflicts IS NULL OR radius IS NULL OR contains(metrics, \'"rule":"paper"\')) '
+            "LIMIT 1",
+            [fingerprint],
+        )
+        return row is not None
+
+    def learned_among(self, fingerprint: str, ids: Collection[str]) -> list[str]:
+        """Returns which of some edits a model has learned."""
+        rows = self._db.query(
+            "SELECT edit_id FROM artifacts WHERE fingerprint = ? AND usable "
+            "AND edit_id IN (SELECT unnest(?))",
+            [fingerprint, list(ids)],
+        )
+        return [str(row[0]) for row in rows]
+
+    def untried(self, fingerprint: str) -> list[str]:
+        """Returns the edits that a model has not tried to learn, oldest first."""
+        rows = self._db.query(
+            "SELECT edit_id FROM edits ANTI JOIN (SELECT edit_id FROM artifacts "
+            "WHERE fingerprint = ?) USING (edit_id) ORDER BY ordinal",
+            [fingerprint],
+        )
+        return [str(row[0]) for row in rows]
 
     def newest(self, fingerprint: str, *, method: str) -> tuple[str, bytes] | None:
         """Returns edit and payload of the newest edit that a model has learned."""

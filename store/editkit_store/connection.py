@@ -10,8 +10,9 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import duckdb
@@ -19,6 +20,7 @@ import duckdb
 from editkit_store.errors import (
     EditkitError,
     NotAStore,
+    QueryFailed,
     StoreDamaged,
     StoreError,
     StoreExists,
@@ -27,14 +29,14 @@ from editkit_store.errors import (
     StoreUnwritable,
 )
 
-__all__ = ["DEFAULT_LOCK_WAIT", "Database", "lock_wait_seconds"]
+__all__ = ["BLOCK", "DEFAULT_LOCK_WAIT", "Database", "lock_wait_seconds"]
 
 DEFAULT_LOCK_WAIT = 2.0
 """Seconds to wait for a store that another process holds."""
 
-# Bytes. A small store is a tenth of what it is with DuckDB's default of 256 KiB, and rows of a
-# few kilobytes waste less of each block.
-_BLOCK = "65536"
+BLOCK = "65536"
+"""Bytes of a block. A small store is a quarter of what it is with DuckDB's default of 256 KiB; with
+less than 64, tensors of several kilobytes would waste more of each."""
 
 _PART = 200  # rows fetched at a time
 
@@ -148,6 +150,7 @@ class Database:
     ) -> None:
         self._connection: duckdb.DuckDBPyConnection | None = connection
         self._in_transaction = False
+        self.failures = 0  # transactions that did not commit
         self.path = path
         self.read_only = read_only
 
@@ -207,15 +210,79 @@ class Database:
         """
         with _translated(path):
             return cls(
-                duckdb.connect(str(path), config={"default_block_size": _BLOCK}),
+                duckdb.connect(str(path), config={"default_block_size": BLOCK}),
                 path,
                 read_only=False,
             )
 
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    @classmethod
+    def scratch(cls, path: Path) -> Database:
+        """Returns an empty database in memory, to attach files to; ``path`` is for its errors."""
+        with _translated(path):
+            return cls(
+                duckdb.connect(config={"autoinstall_known_extensions": False}),
+                path,
+                read_only=False,
+            )
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def attach(
+        self, path: Path, name: str, *, read_only: bool = False, block_size: str | None = None
+    ) -> None:
+        """Makes a file's tables reachable as ``name.table``.
+
+        Args:
+            path: A DuckDB file, or with ``block_size`` one that is made.
+            name: Name within this connection.
+            read_only: Hold it shared.
+            block_size: Bytes.
+        """
+        options = ["READ_ONLY"] if read_only else []
+        options += [f"BLOCK_SIZE {block_size}"] if block_size else []
+        where = str(path).replace("'", "''")
+        self.execute(
+            f"ATTACH '{where}' AS {name}" + (f" ({', '.join(options)})" if options else "")
+        )
+
+    def query(
+        self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
+    ) -> list[tuple[Any, ...]]:
         """Returns all rows of a query."""
         with _translated(self.path):
             return self._live().execute(sql, parameters).fetchall()
+
+    def ask(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Answers somebody's own query; returns the names of the columns, and the rows.
+
+        On a connection that reads only. It is cut off from other files and from its own settings
+        first, and stays so.
+
+        Raises:
+            QueryFailed: DuckDB refuses the query.
+        """
+        connection = self._live()
+        connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+        try:
+            found = connection.execute(sql)
+            return [column[0] for column in found.description or ()], found.fetchall()
+        except duckdb.Error as error:
+            said = _translate(error, self.path)
+            if isinstance(said, StoreDamaged | StoreLocked):
+                raise said from error
+            raise QueryFailed(
+                f"the query failed: {_first_line(str(error))}",
+                hint="the README lists the views; the store is open to read only",
+            ) from error
 
     def stream(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[list[tuple[Any, ...]]]:
         """Yields the rows of a query in parts; for gigabytes of payloads three times as fast.
@@ -245,9 +312,14 @@ class Database:
         """Inserts ``rows`` into ``table``, columns in the table's order."""
         if not rows:
             return
-        places = ", ".join(["?"] * len(rows[0]))
         with _translated(self.path):
-            self._live().executemany(f"INSERT INTO {table} VALUES ({places})", rows)
+            if len(rows) > 1:
+                appender = self._live().appender(table)
+                appender.append_rows(rows)
+                appender.flush()
+                return
+            places = ", ".join(["?"] * len(rows[0]))
+            self._live().execute(f"INSERT INTO {table} VALUES ({places})", rows[0])
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -265,6 +337,7 @@ class Database:
             yield
             self.execute("COMMIT")
         except BaseException:
+            self.failures += 1
             # After a failed COMMIT there is nothing left to roll back, and DuckDB says so; the
             # error that brought us here is the one to report.
             with contextlib.suppress(EditkitError):

@@ -28,6 +28,13 @@ def describe(operation: Operation) -> str:
                 f"{detail.get(key, 0)} {key}" for key in ("restored", "learned", "failed")
             )
             return f"up to {target}: {counts}"
+        case "import" if detail["requests"]:
+            brought = len(detail["requests"])
+            return f"brought {brought} edit{'' if brought == 1 else 's'} from a bundle, " + (
+                f"{detail.get('active', 0)} active"
+            )
+        case "import":
+            return f"brought {detail.get('artifacts', 0)} artifacts from a bundle"
         case "revert":
             return f"took back {operation.edit_id}"
         case "add" if not operation.changed:

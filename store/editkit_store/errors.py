@@ -15,7 +15,14 @@ EditkitError
 │   ├── AmbiguousId             an id prefix that several edits share
 │   ├── NotActive               the edit is not part of the current view
 │   ├── InvalidTag              a name that cannot be a tag
+│   ├── ImportConflict          edits of a bundle are at odds with those here
 │   └── NothingToUndo           the end of the undo (or redo) chain
+├── BundleError                 the folder to export to, or to import from
+│   ├── BundleNotFound          no bundle there
+│   ├── BundleExists            asked to make one, something is there
+│   ├── BundleUnwritable        full disk, missing permission
+│   ├── BundleTooNew            made by a newer editkit
+│   └── BundleDamaged           altered, incomplete, or never a bundle
 ├── InvalidRequest              an edit request that cannot be carried out
 └── InvalidRecord               a stored record that does not parse
 
@@ -29,8 +36,15 @@ from pathlib import Path
 
 __all__ = [
     "AmbiguousId",
+    "BundleDamaged",
+    "BundleError",
+    "BundleExists",
+    "BundleNotFound",
+    "BundleTooNew",
+    "BundleUnwritable",
     "EditkitError",
     "HistoryError",
+    "ImportConflict",
     "InvalidRecord",
     "InvalidRequest",
     "InvalidTag",
@@ -203,10 +217,78 @@ class InvalidTag(HistoryError):
     code = "invalid_tag"
 
 
+class ImportConflict(HistoryError):
+    """Edits of a bundle are at odds with those here, and nothing was imported.
+
+    Attributes:
+        edit_ids: Ids of the bundle's edits.
+    """
+
+    code = "import_conflict"
+
+    def __init__(self, message: str, *, edit_ids: tuple[str, ...], hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.edit_ids = edit_ids
+
+
 class NothingToUndo(HistoryError):
     """There is no further operation to undo, or no undo to redo."""
 
     code = "nothing_to_undo"
+
+
+class BundleError(EditkitError):
+    """A bundle cannot be made or read as asked.
+
+    Attributes:
+        path: Its folder.
+    """
+
+    code = "bundle"
+
+    def __init__(self, message: str, *, path: Path | str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.path = Path(path)
+
+
+class BundleNotFound(BundleError):
+    """There is no bundle at that path."""
+
+    code = "bundle_not_found"
+
+
+class BundleExists(BundleError):
+    """Something is already where a bundle should be made."""
+
+    code = "bundle_exists"
+
+
+class BundleUnwritable(BundleError):
+    """The bundle cannot be written: full disk, missing permission, no such folder."""
+
+    code = "bundle_unwritable"
+
+
+class BundleTooNew(BundleError):
+    """The bundle has a format that only a newer editkit reads."""
+
+    code = "bundle_too_new"
+
+
+class BundleDamaged(BundleError):
+    """The bundle is not what an export wrote; nothing was imported.
+
+    Attributes:
+        file: The offending file, relative to the folder.
+    """
+
+    code = "bundle_damaged"
+
+    def __init__(
+        self, message: str, *, path: Path | str, file: str, hint: str | None = None
+    ) -> None:
+        super().__init__(message, path=path, hint=hint)
+        self.file = file
 
 
 class InvalidRequest(EditkitError):
@@ -221,6 +303,12 @@ class InvalidRequest(EditkitError):
     def __init__(self, message: str, *, field: str | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.field = field
+
+
+class QueryFailed(EditkitError):
+    """A query of somebody's own that the store does not answer."""
+
+    code = "query_failed"
 
 
 class InvalidRecord(EditkitError):

@@ -18,15 +18,11 @@ from pydantic import (
 )
 
 __all__ = [
-    "AdaptorChange",
     "Added",
     "Artifact",
-    "BehaviorChange",
     "Candidate",
-    "CodebookDiff",
-    "CodebookPlot",
-    "CodebookRow",
-    "Diff",
+    "Compacted",
+    "Contradiction",
     "Edit",
     "EditKind",
     "EditRequest",
@@ -43,16 +39,14 @@ __all__ = [
     "PlannedEdit",
     "Problem",
     "Provenance",
-    "QuestionKind",
-    "RadiusChange",
     "Record",
     "ReplayFailure",
     "ReplayPlan",
     "Replayed",
     "Shown",
     "Status",
+    "Table",
     "Tagged",
-    "Unasked",
     "Verified",
     "ViewChanged",
 ]
@@ -61,7 +55,6 @@ EditKind = Literal["fact", "label", "passage"]
 MethodName = Literal["grace", "elder"]
 OperationKind = Literal["add", "revert", "rollback", "undo", "redo", "tag", "replay", "import"]
 EditStatus = Literal["active", "superseded", "reverted", "failed"]
-QuestionKind = Literal["edit", "rephrase", "locality", "probe"]
 
 
 class Record(BaseModel):
@@ -206,6 +199,21 @@ class Learned(Record):
     steps: int = Field(description="Optimizer steps taken")
 
 
+class Contradiction(Record):
+    """An active edit that gives another target where a new one has its prompt."""
+
+    edit_id: str
+    prompt: str
+    target: str
+    kind: Literal["prompt", "scope"] = Field(
+        description="Both correct the same prompt, or the new prompt lies in the other's scope"
+    )
+    distance: float | None = Field(
+        default=None, description="L2 distance from the new prompt to the other's key, for `scope`"
+    )
+    radius: float | None = Field(default=None, description="L2 radius of the other's scope")
+
+
 class Added(Record):
     """Result of `add`."""
 
@@ -220,6 +228,14 @@ class Added(Record):
     steps: int = Field(default=0, description="Optimizer steps taken")
     supersedes: tuple[str, ...] = Field(
         default=(), description="Edits of the same prompt that this one replaces"
+    )
+    conflicts: tuple[Contradiction, ...] = Field(
+        default=(), description="Edits that were active and that this one contradicts"
+    )
+    outcome: Literal["added", "known", "kept"] = Field(
+        default="added",
+        description="`known`: the idempotency key was there, and `edit` is what came of it; "
+        "`kept`: `edit` was active, contradicts the request, and was to be kept",
     )
 
 
@@ -259,96 +275,6 @@ class Explanation(Record):
     candidates: tuple[Candidate, ...] = Field(default=(), description="Nearest first")
 
 
-class CodebookRow(Record):
-    """One codebook row at a version."""
-
-    edit_id: str
-    radius: float
-
-
-class RadiusChange(Record):
-    """A row that two versions share with different radii."""
-
-    edit_id: str
-    before: float
-    after: float
-
-
-class CodebookDiff(Record):
-    """How the GRACE codebook of one model differs between two versions."""
-
-    added: int = 0
-    removed: int = 0
-    radius_changed: int = 0
-    added_rows: tuple[CodebookRow, ...] = ()
-    removed_rows: tuple[CodebookRow, ...] = ()
-    changed_rows: tuple[RadiusChange, ...] = ()
-    missing: tuple[str, ...] = Field(
-        default=(), description="Active edits that this model has not learned"
-    )
-    fingerprint: str | None = Field(default=None, description="Model whose codebook is compared")
-
-
-class CodebookPlot(Record):
-    """Result of `codebook plot`."""
-
-    path: str = Field(description="The picture, PNG")
-    version: str
-    rows: int = Field(description="Rows of the codebook")
-    shrunk: int = Field(description="Rows whose radius gave way to another edit")
-    conflicts: int = Field(description="Pairs of rows with other targets that could meet")
-
-
-class AdaptorChange(Record):
-    """Weight change of one adaptor layer between two versions."""
-
-    layer: str
-    delta_norm: float
-
-
-class BehaviorChange(Record):
-    """What one model answers to a prompt at two versions."""
-
-    prompt: str = Field(description="In a chat, the last user turn")
-    kind: QuestionKind = Field(
-        description="The prompt of an edit, one of its rephrases, one of its locality prompts, or "
-        "a probe that somebody asked for"
-    )
-    edit_id: str | None = Field(default=None, description="Edit that the prompt comes from")
-    target: str | None = Field(default=None, description="What that edit wants to be answered")
-    before: str = Field(description="Greedy answer at `from`")
-    after: str = Field(description="Greedy answer at `to`")
-    changed: bool = Field(description="Whether the two answers differ")
-    fired_before: tuple[str, ...] = Field(default=(), description="Edits that applied at `from`")
-    fired_after: tuple[str, ...] = Field(default=(), description="Edits that applied at `to`")
-
-
-class Unasked(Record):
-    """A prompt of an edit that this model cannot be asked, e.g. one too long for it."""
-
-    prompt: str
-    kind: QuestionKind
-    edit_id: str
-    reason: str
-
-
-class Diff(Record):
-    """What changed between two versions."""
-
-    from_: str = Field(alias="from")
-    to: str
-    added: tuple[Edit, ...] = Field(default=(), description="Active at `to`, not at `from`")
-    removed: tuple[Edit, ...] = Field(default=(), description="Active at `from`, not at `to`")
-    codebook: CodebookDiff = CodebookDiff()
-    adaptors: tuple[AdaptorChange, ...] = ()
-    behavior: tuple[BehaviorChange, ...] = Field(
-        default=(), description="Answers at both versions, where they were asked for"
-    )
-    unasked: tuple[Unasked, ...] = Field(
-        default=(), description="Prompts that belong into `behavior` but cannot be asked"
-    )
-
-
 class ViewChanged(Record):
     """Result of `rollback`, `revert`, `undo` and `redo`."""
 
@@ -356,6 +282,15 @@ class ViewChanged(Record):
     view: int = Field(description="Number of active edits")
     operation: OperationKind
     detail: str = ""
+
+
+class Compacted(Record):
+    """Result of `compact`."""
+
+    store: str
+    before: int = Field(description="Bytes of the file")
+    after: int = Field(description="Bytes of the file")
+    dropped_tensors: int = Field(description="Tensors that no artifact named any more")
 
 
 class Problem(Record):
@@ -376,6 +311,13 @@ class Verified(Record):
         default=None,
         description="Digest of the newest operation: kept elsewhere, it pins the whole history",
     )
+
+
+class Table(Record):
+    """Result of `sql`."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
 
 
 class Tagged(Record):
@@ -468,6 +410,11 @@ class Status(Record):
     model: str | None = Field(default=None, description="Model that the store remembers")
     fingerprint: str | None = None
     store_bytes: int = Field(description="Bytes on disk, write-ahead log included")
+    space: dict[str, int] = Field(
+        default_factory=dict,
+        description="Bytes of the file by what they hold: tensors, artifacts, edits, log, free; "
+        "and of the write-ahead log",
+    )
     store: str
     operations: int
     schema_version: int

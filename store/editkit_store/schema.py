@@ -220,10 +220,14 @@ _VERIFIABLE = (
     """,
 )
 
+# Adding looks for older edits of the prompt.
+_BY_PROMPT = ("CREATE INDEX edits_by_prompt ON edits (prompt_digest)",)
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "first schema", _FIRST),
     Migration(2, "conflicts between artifacts", _CONFLICTS),
     Migration(3, "records that can be verified", _VERIFIABLE),
+    Migration(4, "edits by prompt", _BY_PROMPT),
 )
 SCHEMA_VERSION = MIGRATIONS[-1].version
 

@@ -6,21 +6,25 @@ or the process dies inside it, the file is as before.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from editkit_store import schema
 from editkit_store.artifacts import Artifacts
-from editkit_store.connection import Database, publish
+from editkit_store.connection import Database
 from editkit_store.describe import describe
 from editkit_store.digest import digest_json, short_id
-from editkit_store.errors import StoreExists, StoreUnwritable, UnknownEdit, UnknownVersion
+from editkit_store.errors import (
+    StoreError,
+    UnknownEdit,
+    UnknownVersion,
+)
 from editkit_store.history import History, Operation
+from editkit_store.inspection import plain, space
 from editkit_store.records import (
     Artifact,
     Edit,
@@ -29,6 +33,7 @@ from editkit_store.records import (
     Provenance,
     Shown,
     Status,
+    Table,
     Tagged,
     Verified,
     ViewChanged,
@@ -36,85 +41,10 @@ from editkit_store.records import (
 from editkit_store.verify import verify
 from editkit_store.versions import format_version
 
-__all__ = ["Store", "open_store"]
+if TYPE_CHECKING:
+    from editkit_store.bundle_records import Exported, Imported, OnConflict
 
-
-MEMORY = ":memory:"
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-def open_store(
-    path: str | os.PathLike[str],
-    *,
-    write: bool = False,
-    create: bool = False,
-    wait: float | None = None,
-    clock: Callable[[], datetime] = _utc_now,
-) -> Store:
-    """Opens the store at ``path``.
-
-    Args:
-        path: The DuckDB file; ``:memory:`` is an empty store that lives as long as the process.
-        write: Open to write: the only process on the file. An older schema is migrated.
-        create: With ``write``, make the file when there is none.
-        wait: Seconds to wait while another process holds it; ``None`` takes ``EDITKIT_LOCK_WAIT``,
-            else 2.
-        clock: Source of operation times; UTC now by default.
-
-    Raises:
-        StoreNotFound: No file there, and not ``create``.
-        NotAStore: Something else is there.
-        StoreDamaged: Its checksums do not hold.
-        StoreLocked: Another process holds it; the error names its process id.
-        SchemaMismatch: A newer editkit wrote it.
-        StoreUnwritable: No permission or no space.
-    """
-    if str(path) == MEMORY:
-        database = Database.create(Path(MEMORY))
-        schema.migrate(database, now=clock)
-        return Store(database, clock=clock)
-    where = Path(path)
-    if write and create and not os.path.exists(where):
-        # Another process may have been faster, which is as good.
-        with contextlib.suppress(StoreExists):
-            _create(where, clock)
-    database = Database.open(where, read_only=not write, wait=wait)
-    try:
-        if write and schema.require(database) < schema.SCHEMA_VERSION:
-            schema.migrate(database, now=clock)
-        schema.require(database)
-    except BaseException:
-        database.close()
-        raise
-    return Store(database, clock=clock)
-
-
-def _create(path: Path, clock: Callable[[], datetime]) -> None:
-    """Makes a complete empty store beside ``path`` and gives it its name in one step."""
-    import tempfile
-
-    parent = path.parent
-    if parent.is_dir() and not os.access(parent, os.W_OK):
-        raise StoreUnwritable(
-            f"the folder '{parent}' cannot be written to, so no store can be made there",
-            path=path,
-            hint="name another place with --store",
-        )
-    with tempfile.TemporaryDirectory(
-        prefix=f".{path.name}-", dir=parent if parent.is_dir() else None
-    ) as folder:
-        fresh = Path(folder) / "new.db"
-        target = fresh if parent.is_dir() else path  # a missing folder fails with the path in it
-        database = Database.create(target)
-        try:
-            schema.migrate(database, now=clock)
-            database.checkpoint()
-        finally:
-            database.close()
-        publish(fresh, path)
+__all__ = ["Store"]
 
 
 class Store:
@@ -206,7 +136,7 @@ class Store:
         """
         with self._db.transaction():
             self._remember(settings or {})
-            record = self.artifacts.put(artifact, payload, time=edit.time)
+            record = self.artifacts.put(artifact, payload, time=edit.time, is_first=True)
             operation = self.history.add(
                 edit,
                 activate=activate,
@@ -285,6 +215,41 @@ class Store:
         with self._db.transaction():
             self.history.tag(number, name, **self._how(provenance))
         return Tagged(tag=name, version=format_version(number))
+
+    def bring(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on_conflict: OnConflict = "keep",
+        dry_run: bool = False,
+        provenance: Provenance | None = None,
+        before_commit: Callable[[Imported], None] | None = None,
+    ) -> Imported:
+        """Brings the edits of a bundle, in one transaction and one operation.
+
+        Args:
+            path: Its folder.
+            on_conflict: Where an active edit of ours corrects the same prompt: ``keep`` it active,
+                let the imported one ``supersede`` it, or ``error``.
+            dry_run: Only say what would happen.
+            provenance: Who and why.
+            before_commit: Called when all is written; if it raises, nothing was.
+
+        Raises:
+            BundleNotFound, BundleTooNew, BundleDamaged: The bundle cannot be read as it is.
+            ImportConflict: Asked for with ``error``; or an edit has the id of another one here.
+        """
+        from editkit_store import bundle
+
+        return bundle.bring(
+            self._db,
+            self.history,
+            Path(path),
+            on_conflict=on_conflict,
+            dry_run=dry_run,
+            how=self._how(provenance),
+            before_commit=before_commit,
+        )
 
     def record_replay(
         self,
@@ -400,21 +365,18 @@ class Store:
             UnknownVersion: ``name`` names neither a version nor an edit.
             AmbiguousId: It begins several edit ids.
         """
-        operation = None
         try:
             number = self.history.resolve(name)
+            operation = self.history.maker(number) if number else None
+            subject = operation.edit_id if operation else None
         except UnknownVersion as unknown:
             try:
-                edit_id = self.history.resolve_edit(name)
+                subject = self.history.resolve_edit(name)
             except UnknownEdit:
                 raise unknown from None
-            added = [
-                o for o in self.history.operations() if o.kind == "add" and o.edit_id == edit_id
-            ]
-            operation, number = added[0], added[0].version
-        operation = operation or (self.history.maker(number) if number else None)
+            operation = self.history.origin(subject)
+            number = operation.version
         entry = self._entries([operation], self.history.current())[0] if operation else None
-        subject = operation.edit_id if operation else None
         edits = self.history.edits([subject], at=self.history.current()) if subject else {}
         return Shown(
             version=format_version(number),
@@ -427,9 +389,52 @@ class Store:
             edits=tuple(self.history.active(number)),
         )
 
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        to: str = "@",
+        since: str | None = None,
+        only: str | None = None,
+        tool: str = "editkit",
+    ) -> Exported:
+        """Writes edits and what they became into a new folder, a bundle.
+
+        Args:
+            path: The folder.
+            to: Version whose edits are exported, superseded ones among them.
+            since: Leave out what is active at this version, and superseded edits.
+            only: Leave out what is not active at this version, and superseded edits.
+            tool: Tool and version, for the manifest.
+
+        Raises:
+            UnknownVersion: An expression names no version.
+            BundleExists, BundleUnwritable: Something is there, or it cannot be written.
+            StoreDamaged: A digest does not hold; nothing was written.
+        """
+        from editkit_store import bundle
+        from editkit_store.bundle_records import Selection
+
+        selection = Selection(to=to, from_=since, only=only)
+        return bundle.export(self._db, self.history, Path(path), selection=selection, tool=tool)
+
     def verify(self) -> Verified:
         """Derives every digest anew and returns what does not hold; see ``verify``."""
         return verify(self._db)
+
+    def sql(self, query: str) -> Table:
+        """Answers a query in SQL, of a store that is open to read.
+
+        Raises:
+            QueryFailed: DuckDB refuses it, e.g. because it would write.
+            StoreError: The store is open to write.
+        """
+        if self.is_writable:
+            raise StoreError(
+                "queries are answered by a store that is open to read only", path=self.path
+            )
+        columns, rows = self._db.ask(query)
+        return Table(columns=tuple(columns), rows=tuple(tuple(map(plain, row)) for row in rows))
 
     def status(self) -> Status:
         """Returns where the store stands."""
@@ -441,6 +446,10 @@ class Store:
             model=self.setting("model"),
             fingerprint=self.setting("fingerprint"),
             store_bytes=sum(file.stat().st_size for file in (self.path, wal) if file.exists()),
+            space={
+                **space(self._db),
+                "write_ahead_log": wal.stat().st_size if wal.exists() else 0,
+            },
             store=str(self.path),
             operations=self.history.count(),
             schema_version=schema.found_version(self._db),

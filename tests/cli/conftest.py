@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from editkit_cli.main import cli
-from editkit_store import open_store
+from editkit_store import digest_bytes, open_store
 from editkit_store.records import Artifact, EditRequest
 
 FINGERPRINT = "sha256:" + "ab" * 32
@@ -104,6 +104,7 @@ def _fill(path: Path, edits: list[tuple[str, str]]) -> list[str]:
     with open_store(path, write=True, create=True) as store:
         for prompt, target in edits:
             edit = store.prepare(EditRequest(prompt=prompt, target=target))
+            payload = f"{prompt} {target}".encode()
             artifact = Artifact(
                 edit_id=edit.id,
                 fingerprint=FINGERPRINT,
@@ -111,8 +112,9 @@ def _fill(path: Path, edits: list[tuple[str, str]]) -> list[str]:
                 method="grace",
                 verified=True,
                 usable=True,
+                digest=digest_bytes(payload),
             )
-            store.add(edit, artifact=artifact, payload=None, activate=True)
+            store.add(edit, artifact=artifact, payload=payload, activate=True)
             ids.append(edit.id)
     return ids
 

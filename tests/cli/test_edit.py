@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from editkit_store import open_store
@@ -234,3 +236,50 @@ def test_codebook_plot_draws_the_current_codebook(sh, model, folder):
     ran = sh("codebook", "plot", "--version", "v0")
     assert (ran.code, ran.stdout) == (1, "")
     assert "no codebook at v0" in ran.stderr
+
+
+def test_add_says_what_it_contradicts_and_follows_on_conflict(sh, folder, tiny_model):
+    add = ("add", "--model", tiny_model, "--prompt", "Who?", "--on-failure", "keep")
+    first = sh(*add, "--target", "Ada", "--json").json["edit"]["id"]
+    refused = sh(*add, "--target", "Eve", "--on-conflict", "error")
+    assert (refused.code, refused.stdout) == (1, "")
+    assert first in refused.stderr
+    assert "--on-conflict supersede" in refused.stderr
+    kept = sh(*add, "--target", "Eve", "--on-conflict", "keep", "--json")
+    assert kept.code == 0
+    assert (kept.json["outcome"], kept.json["edit"]["id"]) == ("kept", first)
+    assert "not learned" in kept.stderr
+    won = sh(*add, "--target", "Eve", "--json")
+    assert f"supersedes edit {first}" in won.stderr
+    assert [one["edit_id"] for one in won.json["conflicts"]] == [first]
+    assert won.json["outcome"] == "added"
+
+
+def test_add_with_an_idempotency_key_twice_is_one_edit(sh, folder, tiny_model):
+    add = (
+        "add", "--model", tiny_model, "--prompt", "Who?", "--target", "Ada", "--on-failure", "keep",
+        "--idempotency-key", "k-1", "--agent", "bot", "--conversation", "c", "--source", "t",
+        "--locality", "What?",
+    )  # fmt: skip
+    first, second = sh(*add, "--json"), sh(*add, "--json")
+    assert second.json["edit"]["id"] == first.json["edit"]["id"]
+    assert second.json["outcome"] == "known"
+    assert len(sh("log", "--json").json) == 1
+    provenance = sh("show", "v1", "--json").json["provenance"]
+    assert (provenance["agent"], provenance["conversation"]) == ("bot", "c")
+    assert first.json["edit"]["locality"] == ["What?"]
+    other = sh(*add[:6], "Eve", *add[7:])
+    assert other.code == 1
+    assert "belongs to edit" in other.stderr
+
+
+def test_a_file_leaves_out_what_contradicts_an_edit_to_be_kept(sh, folder, tiny_model):
+    lines = [{"prompt": "Who?", "target": "Ada"}, {"prompt": "Who?", "target": "Eve"},
+             {"prompt": "What?", "target": "green"}]  # fmt: skip
+    (folder / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ran = sh("add", "--model", tiny_model, "--from", "in.jsonl", "--on-failure", "keep",
+             "--on-conflict", "keep", "--json")  # fmt: skip
+    assert [one["outcome"] for one in ran.json] == ["added", "kept", "added"]
+    assert "1 left out" in ran.stderr
+    for flag in ("--agent", "--idempotency-key", "--locality"):
+        assert sh("add", "--from", "in.jsonl", flag, "x").code == 2

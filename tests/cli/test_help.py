@@ -115,6 +115,8 @@ def test_an_unknown_command_is_wrong_usage_and_names_close_ones(sh):
         ("log -n 0", "0 is not in the range"),
         ("show", "Missing argument"),
         ("diff a b c", "unexpected extra argument"),
+        ("diff --probe x --max-new-tokens 0", "0 is not in the range"),
+        ("diff --html .", "is a directory"),
         ("rollback", "Missing argument"),
         ("revert", "Missing argument"),
         ("tag v0", "Missing argument"),

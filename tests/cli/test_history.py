@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from editkit_store import open_store
@@ -90,6 +92,108 @@ def test_diff_shows_what_came_and_what_went(sh, history):
 def test_diff_without_versions_compares_the_last_two(sh, history):
     assert sh("diff", "--json").json == sh("diff", "@-", "@", "--json").json
     assert sh("diff", "v1", "--json").json["to"] == "v3"
+
+
+def test_diff_writes_one_html_page_and_loads_no_model(sh, folder, history, monkeypatch):
+    monkeypatch.setattr("editkit_cli.commands.history.open_kit", None)
+    ran = sh("diff", "v1", "v3", "--html", "diff.html", "--json")
+    assert (ran.code, ran.stderr) == (0, "wrote diff.html\n")
+    assert ran.json == sh("diff", "v1", "v3", "--json").json
+    page = (folder / "diff.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "From v1 to v3" in page
+    assert history[2][:12] in page
+    assert sh("diff", "v1", "v1", "--html", "diff.html").code == 0
+    assert "The same edits are active." in (folder / "diff.html").read_text(encoding="utf-8")
+
+
+def test_a_page_holds_prompts_as_text(sh, folder, fill):
+    fill(folder / "history.db", [("<script>&\"'</script>", "</td><b>")])
+    assert sh("diff", "v0", "v1", "--html", "diff.html").code == 0
+    page = (folder / "diff.html").read_text(encoding="utf-8")
+    assert "&lt;script&gt;&amp;&quot;&#x27;&lt;/script&gt;" in page
+    assert "<script" not in page
+    assert "<b>" not in page
+
+
+def test_a_page_that_cannot_be_written_takes_nothing_else_along(sh, history):
+    ran = sh("diff", "v1", "v3", "--html", "no/where/diff.html", "--json")
+    assert (ran.code, ran.json["to"]) == (1, "v3")
+    error, hint = ran.stderr.splitlines()
+    assert error.startswith("error: the page 'no/where/diff.html' cannot be written: No such file")
+    assert hint.startswith("hint: ")
+
+
+@pytest.fixture
+def taught(sh, folder, tiny_model) -> str:
+    """`history.db` with one edit that the tiny model has learned; its id."""
+    line = {
+        "prompt": "The sky is",
+        "target": "blue",
+        "rephrases": ["The colour of the sky is"],
+        "locality": ["Grass is"],
+    }
+    ran = sh("add", "--model", tiny_model, "--from", "-", "--json", stdin=json.dumps(line))
+    assert ran.code == 0, ran.stderr
+    return ran.json[0]["edit"]["id"]
+
+
+def test_diff_with_behavior_shows_the_answers_at_both_versions(sh, folder, taught):
+    line = ("diff", "v0", "v1", "--behavior", "--probe", "Snow is")
+    ran = sh(*line, "--json", "--html", "diff.html")
+    assert (ran.code, ran.stderr) == (0, "wrote diff.html\n")
+    said = ran.json["behavior"]
+    assert [one["kind"] for one in said] == ["edit", "rephrase", "locality", "probe"]
+    assert set(said[0]) == {
+        "prompt", "kind", "edit_id", "target", "before", "after", "changed", "fired_before",
+        "fired_after",
+    }  # fmt: skip
+    assert (said[0]["after"], said[0]["changed"], said[0]["target"]) == ("blue", True, "blue")
+    assert (said[0]["fired_before"], said[0]["fired_after"]) == ([], [taught])
+    assert (said[3]["edit_id"], said[3]["target"], said[3]["changed"]) == (None, None, False)
+    assert said[3]["after"] == sh("generate", "Snow is", "--max-new-tokens", "16", "-q").stdout[:-1]
+    assert ran.json["codebook"]["added"] == 1
+    page = (folder / "diff.html").read_text(encoding="utf-8")
+    assert page.count('<tr class="changed">') == sum(one["changed"] for one in said)
+    text = sh(*line).stdout
+    changed = sum(one["changed"] for one in said)
+    assert f"answers: 4 asked at both versions, {changed} changed" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("*  edit ")]
+    assert "The sky is" in row
+    assert row.endswith("v1")
+    assert [line for line in text.splitlines() if line.startswith("   probe ")]
+
+
+def test_a_probe_alone_asks_the_model_where_nothing_changed(sh, taught):
+    ran = sh("diff", "@", "@", "--probe", "The sky is", "--max-new-tokens", "2", "--json")
+    assert ran.code == 0, ran.stderr
+    (said,) = ran.json["behavior"]
+    assert (said["before"], said["after"], said["changed"]) == ("blue", "blue", False)
+    assert (said["fired_before"], said["fired_after"]) == ([taught], [taught])
+    assert "answers: 0 asked" in sh("diff", "@", "@", "--behavior").stdout
+
+
+def test_behavior_at_a_version_that_the_model_has_not_learned_says_to_replay(
+    sh, taught, other_model
+):
+    ran = sh("diff", "v0", "v1", "--behavior", "--model", other_model)
+    assert (ran.code, ran.stdout) == (1, "")
+    assert "has not learned 1 active edit" in ran.stderr
+    assert "editkit replay" in ran.stderr
+    assert sh("diff", "v0", "v1", "--model", other_model).code == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("diff v0 v9 --behavior", "there is no version 'v9'"),
+        ("diff v0 v1 --probe", "a probe is empty"),
+    ],
+)
+def test_behavior_is_refused_before_a_model_is_loaded(sh, history, line, said):
+    ran = sh(*line.split(), *([" "] if line.endswith("--probe") else []), "--model", "no-such-one")
+    assert (ran.code, ran.stdout) == (1, "")
+    assert said in ran.stderr
 
 
 def test_rollback_prints_the_view_and_says_where_we_are(sh, history):

@@ -127,11 +127,28 @@ def test_progress_is_silent_where_nobody_can_see_it():
     assert isinstance(Output().progress(), Silent)
 
 
-def test_a_bar_shows_its_amounts_and_leaves_nothing_behind(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+
+def test_a_bar_tells_the_time_that_is_left_after_the_first_batch(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    bar = Bar()
+    bar.start("Learning edits", 192, "edits")
+    assert bar._live is not None
+    (task,) = bar._live.tasks
+    assert task.time_remaining is None
+    # Batches that are further apart than rich looks back by itself.
+    bar._live.get_time = lambda: task._progress[-1].timestamp + 50.0
+    bar.advance(64)
+    assert task.time_remaining == pytest.approx(100, abs=1)
+    bar.advance(64)
+    assert task.time_remaining == pytest.approx(50, abs=1)
+    bar.done()
+
+
+def test_a_bar_shows_its_amounts_and_leaves_nothing_behind(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")

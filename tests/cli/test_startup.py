@@ -86,6 +86,7 @@ def test_commands_that_need_no_model_import_neither_torch_nor_transformers(histo
         ["show", "v1"],
         ["status"],
         ["diff", "v1", "v3"],
+        ["diff", "v1", "v3", "--html", "diff.html"],
         ["rollback", "v1"],
         ["revert", history[0]],
         ["undo"],

@@ -172,6 +172,7 @@ class PlainHistory(RuleBasedStateMachine):
         self.redoable: list[int] = []
 
     def teardown(self) -> None:
+        assert self.store.verify().problems == ()
         self.store.close()
         self.folder.cleanup()
 
@@ -249,6 +250,16 @@ class PlainHistory(RuleBasedStateMachine):
             wanted = [m for m in self.members[version] if m in newest.values()]
             assert self.store.history.active_ids(version) == wanted
             assert self.store.history.active_count(version) == len(wanted)
+
+    @invariant()
+    def what_changed_between_versions_is_the_difference_of_their_views(self) -> None:
+        last = len(self.members) - 1
+        for before, after in ((0, last), (last, 0), (last // 2, last), (last, max(0, last - 1))):
+            old, new = (self.store.history.active_ids(version) for version in (before, after))
+            assert self.store.history.changes(before, after) == (
+                [edit for edit in new if edit not in old],
+                [edit for edit in old if edit not in new],
+            )
 
 
 TestPlainHistory = PlainHistory.TestCase

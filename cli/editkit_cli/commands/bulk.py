@@ -15,7 +15,7 @@ from editkit_cli.interrupts import keeping
 from editkit_cli.options import Settings
 from editkit_cli.session import open_kit
 from editkit_store.errors import InvalidRequest
-from editkit_store.records import Added, EditRequest, MethodName
+from editkit_store.records import Added, Contradiction, EditRequest, MethodName
 
 if TYPE_CHECKING:
     from editkit import Kit
@@ -35,6 +35,7 @@ def add_file(
     author: str | None,
     preset: Literal["default", "paper"],
     on_failure: Literal["record", "keep"],
+    on_conflict: Literal["supersede", "error", "keep"],
 ) -> int:
     """Adds the edits of a JSON lines file and prints what became of each.
 
@@ -47,6 +48,7 @@ def add_file(
         author: Who, likewise.
         preset: Constants of the methods.
         on_failure: What becomes of an edit that does not verify.
+        on_conflict: What becomes of an edit that contradicts an active one.
 
     Returns:
         How many did not verify.
@@ -57,7 +59,7 @@ def add_file(
     """
     from editkit.requests import read_requests
 
-    run = _Run(settings, on_failure)
+    run = _Run(settings, on_failure, on_conflict)
     try:
         with keeping(run.kept):
             lines = read_requests(source, method=method)
@@ -76,18 +78,25 @@ def add_file(
 class _Run:
     """What became of the lines so far."""
 
-    def __init__(self, settings: Settings, on_failure: Literal["record", "keep"]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        on_failure: Literal["record", "keep"],
+        on_conflict: Literal["supersede", "error", "keep"],
+    ) -> None:
         self._out = settings.out
         self._on_failure = on_failure
+        self._on_conflict = on_conflict
         self._progress = settings.out.progress()
         self._results: list[Added] = []
         self._skipped = 0
+        self._kept = 0
         self._again = shlex.join(["editkit", *settings.argv])
         self.failed = 0
 
     def kept(self) -> str:
         """Returns what an interrupted run leaves behind, and how to go on."""
-        done = len(self._results) - self.failed
+        done = len(self._results) - self.failed - self._kept
         edits = f"{done} new edit{'' if done == 1 else 's'}"
         return f"{edits} in the history; the same command goes on from here: {self._again}"
 
@@ -123,7 +132,21 @@ class _Run:
         self._add(kit, waiting)
 
     def _add(self, kit: Kit, batch: list[EditRequest]) -> None:
-        kit.add_many(batch, on_failure=self._on_failure, told=self.take)
+        kit.add_many(
+            batch,
+            on_failure=self._on_failure,
+            on_conflict=self._on_conflict,
+            told=self.take,
+            warned=self.warn,
+        )
+
+    def warn(self, request: EditRequest, found: tuple[Contradiction, ...]) -> None:
+        """Says what a line contradicts, before it is learned."""
+        for one in found:
+            self._out.warning(
+                f"'{request.prompt}' → '{request.target}' contradicts edit {one.edit_id}, with the "
+                f"target '{one.target}'"
+            )
 
     def skip(self) -> None:
         """Counts a line that is in the history already."""
@@ -133,7 +156,8 @@ class _Run:
     def take(self, added: Added) -> None:
         """Counts a finished edit; prints it, unless a JSON list is to hold them all."""
         self._results.append(added)
-        self.failed += not added.verified
+        self._kept += added.outcome == "kept"
+        self.failed += not added.verified and added.outcome != "kept"
         out = self._out
         if out.as_lines or not out.as_json:
             out.result(added, lambda: out.text(_line(added)))
@@ -143,10 +167,11 @@ class _Run:
         """Prints the list and the summary, however the run ended."""
         if self._out.as_json and not self._out.as_lines:
             self._out.result(self._results, lambda: None)
-        done = len(self._results) - self.failed
+        done = len(self._results) - self.failed - self._kept
+        kept = f", {self._kept} left out for an edit that was to be kept" if self._kept else ""
         self._out.status(
             f"{done} verified, {self.failed} not verified, "
-            f"{self._skipped} skipped (in the history already)"
+            f"{self._skipped} skipped (in the history already){kept}"
         )
 
 
@@ -154,6 +179,8 @@ def _line(added: Added) -> str:
     from editkit_cli.tables import clean, short_digest
 
     verified = "verified" if added.verified else "FAILED  "
+    if added.outcome == "kept":
+        verified = "KEPT    "
     said = "" if added.verified else f", not '{clean(added.answer)}'"
     return (
         f"{added.version:<6} {verified} {added.seconds:5.1f} s  {short_digest(added.edit.id)}  "

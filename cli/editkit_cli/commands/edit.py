@@ -10,8 +10,10 @@ from editkit_cli.group import command
 from editkit_cli.options import (
     METHODS,
     Settings,
+    agent_options,
     chat_options,
     check_chat,
+    conflict_option,
     provenance_options,
     text,
     version_option,
@@ -21,7 +23,13 @@ from editkit_cli.tables import Column, short_digest
 
 if TYPE_CHECKING:
     from editkit_cli.output import Output
-    from editkit_store.records import Added, Explanation, Generation
+    from editkit_store.records import (
+        Added,
+        Contradiction,
+        EditRequest,
+        Explanation,
+        Generation,
+    )
 
 __all__ = ["add", "explain", "generate"]
 
@@ -42,7 +50,7 @@ NOT_VERIFIED = 3
 @click.option("--target", type=text, metavar="T", help="What it should answer; - reads stdin")
 @click.option(
     "--from",
-    "source",
+    "from_file",
     type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True),
     metavar="FILE",
     help="Add the edits of a JSON lines file, one a line; - reads stdin",
@@ -52,6 +60,10 @@ NOT_VERIFIED = 3
     "--rephrase", "rephrases", multiple=True, type=text, metavar="R",
     help="Another wording that should give the target too (repeatable)",
 )  # fmt: skip
+@click.option(
+    "--locality", multiple=True, type=text, metavar="P",
+    help="A prompt whose answer must not change (repeatable)",
+)  # fmt: skip
 @click.option("--subject", type=text, metavar="S", help="What the prompt is about")
 @click.option("--method", type=click.Choice(METHODS), help="How it is learned  [default: grace]")
 @click.option(
@@ -59,6 +71,8 @@ NOT_VERIFIED = 3
     "  [default: label for a classifier, else fact]",
 )  # fmt: skip
 @provenance_options
+@agent_options
+@conflict_option
 @click.option(
     "--preset", type=click.Choice(["default", "paper"]), default="default", show_default=True,
     help="Constants of the method",
@@ -67,7 +81,14 @@ NOT_VERIFIED = 3
     "--on-failure", type=click.Choice(["record", "keep"]), default="record", show_default=True,
     help="An edit that does not verify: record the attempt only, or make it active all the same",
 )  # fmt: skip
-def add(settings: Settings, source: str | None, preset: Any, on_failure: Any, **asked: Any) -> int:
+def add(
+    settings: Settings,
+    from_file: str | None,
+    preset: Any,
+    on_failure: Any,
+    on_conflict: Any,
+    **asked: Any,
+) -> int:
     """Correct the model: this prompt should give that target.
 
     The edit is learned, verified by free generation and written to the history in one step.
@@ -76,12 +97,15 @@ def add(settings: Settings, source: str | None, preset: Any, on_failure: Any, **
 
     Exits with 3 when an edit did not verify.
     """
-    _check_usage(source, asked)
-    if source is not None:
+    _check_usage(from_file, asked)
+    if from_file is not None:
         from editkit_cli.commands.bulk import add_file
 
         shared = {name: asked[name] for name in ("method", "reason", "author")}
-        failed = add_file(settings, source, preset=preset, on_failure=on_failure, **shared)
+        failed = add_file(
+            settings, from_file, preset=preset, on_failure=on_failure, on_conflict=on_conflict,
+            **shared,
+        )  # fmt: skip
         return NOT_VERIFIED if failed else 0
     from editkit.requests import build_request
 
@@ -92,28 +116,59 @@ def add(settings: Settings, source: str | None, preset: Any, on_failure: Any, **
     given = {name: value for name, value in asked.items() if value not in (None, ())}
     build_request(given)
     how = settings.provenance(author=asked["author"], reason=asked["reason"])
-    with open_kit(settings, preset=preset, provenance=how) as kit:
-        (added,) = kit.add_many([given], on_failure=on_failure, before=True)
     out = settings.out
+
+    def warned(_: EditRequest, found: tuple[Contradiction, ...]) -> None:
+        warn_contradiction(out, found)
+
+    with open_kit(settings, preset=preset, provenance=how) as kit:
+        (added,) = kit.add_many(
+            [given], on_failure=on_failure, on_conflict=on_conflict, warned=warned, before=True
+        )
     out.result(added, lambda: _draw_added(out, added))
+    if added.outcome == "kept":
+        out.warning(
+            f"not learned: edit {short_digest(added.edit.id)} gives "
+            f"'{added.conflicts[0].target}' there, and was to be kept"
+        )
+        return 0
+    if added.outcome == "known":
+        out.status("the idempotency key is known; this is what came of it")
     if not added.verified:
         warn_unverified(out, added)
     return 0 if added.verified else NOT_VERIFIED
 
 
-def _check_usage(source: str | None, asked: dict[str, Any]) -> None:
+def _check_usage(from_file: str | None, asked: dict[str, Any]) -> None:
     """Refuses combinations that contradict each other."""
-    if source is None:
+    if from_file is None:
         for name in ("prompt", "target"):
             if asked[name] is None:
                 raise click.UsageError(f"--{name} is missing (or give --from FILE)")
         check_chat(chat=asked["chat"], system=asked["system"])
         return
-    single = ("prompt", "target", "chat", "system", "rephrases", "subject", "kind")
-    given = [name.removesuffix("s") for name in single if asked[name] not in (None, False, ())]
+    single = ("prompt", "target", "chat", "system", "rephrases", "locality", "subject", "kind",
+              "agent", "conversation", "source", "idempotency_key")  # fmt: skip
+    given = [
+        name.removesuffix("s").replace("_", "-")
+        for name in single
+        if asked[name] not in (None, False, ())
+    ]
     if given:
         options = ", ".join(f"--{name}" for name in given)
         raise click.UsageError(f"--from brings the edits with it; {options} cannot go with it")
+
+
+def warn_contradiction(out: Output, found: tuple[Contradiction, ...]) -> None:
+    """Says which active edits a new one contradicts."""
+    for one in found:
+        what = (
+            f"it supersedes edit {one.edit_id}, which has the same prompt"
+            if one.kind == "prompt"
+            else f"its prompt lies in the scope of edit {one.edit_id} ('{one.prompt}'), which "
+            "gives way there"
+        )
+        out.warning(f"{what} and the target '{one.target}'")
 
 
 def warn_unverified(out: Output, added: Added) -> None:
@@ -137,6 +192,7 @@ def _draw_added(out: Output, added: Added) -> None:
         ("seconds", f"{added.seconds:.1f}"),
         ("edit", short_digest(added.edit.id)),
         ("supersedes", ", ".join(short_digest(edit_id) for edit_id in added.supersedes)),
+        ("outcome", "" if added.outcome == "added" else added.outcome),
     )
 
 

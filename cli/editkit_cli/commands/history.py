@@ -1,17 +1,21 @@
-"""What happened, and moving about in it. None of these commands loads a model."""
+"""What happened, and moving about in it. No model is loaded, but for ``diff --behavior``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
 from editkit_cli.group import command
-from editkit_cli.options import Settings, provenance_options
+from editkit_cli.options import Settings, provenance_options, text
 from editkit_cli.output import Output
+from editkit_cli.session import check_store, open_kit
 from editkit_cli.tables import Column, short_digest
 from editkit_store import Store, open_store
-from editkit_store.records import Diff, Edit, LogEntry, Shown, ViewChanged
+from editkit_store.comparisons import BehaviorChange, Diff
+from editkit_store.errors import InvalidRequest
+from editkit_store.records import Edit, LogEntry, Shown, ViewChanged
 
 __all__ = ["diff", "log", "redo", "revert", "rollback", "show", "tag", "undo"]
 
@@ -133,26 +137,90 @@ def _count(edits: int) -> str:
     return f"{edits} active edit{'' if edits == 1 else 's'}"
 
 
-@command("diff", example="editkit diff v1 v3\neditkit diff prod")
+@command(
+    "diff",
+    example="""
+        editkit diff v1 v3
+        editkit diff prod --html prod.html
+        editkit diff v1 v3 --behavior --probe 'The capital of France is'
+    """,
+    shared=("store", "model", "json", "quiet"),
+)
 @click.argument("before", metavar="A", default="@-")
 @click.argument("after", metavar="B", default="@")
-def diff(settings: Settings, before: str, after: str) -> None:
+@click.option(
+    "--behavior", is_flag=True, help="Also ask the model, and show its answers at both versions"
+)
+@click.option(
+    "--probe",
+    "probes",
+    multiple=True,
+    type=text,
+    metavar="TEXT",
+    help="Ask this too, with --behavior implied; may be given again",
+)
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    metavar="N",
+    help="Stop answers to probes and locality prompts after so many tokens",
+)
+@click.option(
+    "--html", "page", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Also write the comparison to one HTML page",
+)  # fmt: skip
+def diff(
+    settings: Settings,
+    before: str,
+    after: str,
+    behavior: bool,
+    probes: tuple[str, ...],
+    max_new_tokens: int,
+    page: Path | None,
+) -> None:
     """Compare two versions: edits, codebook and adaptor weights.
 
     A is the version before the current one unless given, B the current one.
+
+    With --behavior the model is loaded. At both versions it is asked the prompts of the edits that
+    came or went, their rephrases and their locality prompts, and decodes greedily; answers that
+    differ are marked with *.
     """
-    with open_store(settings.path) as store:
-        # Names are checked first: they need no numpy, the comparison of artifacts does.
-        for name in (before, after):
-            store.history.resolve(name)
-        from editkit import compare
+    asked = behavior or bool(probes)
+    if asked:
+        if not all(probe.strip() for probe in probes):
+            raise InvalidRequest("a probe is empty", field="probe")
+        check_store(settings, before, after)
+        with open_kit(settings, read_only=True) as kit:
+            found = kit.diff(
+                before,
+                after,
+                behavior=True,
+                probes=probes,
+                max_new_tokens=max_new_tokens,
+                progress=settings.out.progress(),
+            )
+    else:
+        with open_store(settings.path) as store:
+            # Names are checked first: they need no numpy, the comparison of artifacts does.
+            for name in (before, after):
+                store.history.resolve(name)
+            from editkit import compare
 
-        found = compare.diff(store, before, after)
+            found = compare.diff(store, before, after)
     out = settings.out
-    out.result(found, lambda: _draw_diff(out, found))
+    out.result(found, lambda: _draw_diff(out, found, asked=asked))
+    if page is not None:
+        # Last: a page that cannot be written does not take the answers along.
+        from editkit.report import write_page
+
+        write_page(found, page)
+        out.status(f"wrote {page}")
 
 
-def _draw_diff(out: Output, found: Diff) -> None:
+def _draw_diff(out: Output, found: Diff, *, asked: bool) -> None:
     out.text(f"from {found.from_} to {found.to}")
     edits = [("+", edit) for edit in found.added] + [("-", edit) for edit in found.removed]
     if edits:
@@ -182,6 +250,37 @@ def _draw_diff(out: Output, found: Diff) -> None:
             (Column("adaptor"), Column("weight change (L2)", right=True)),
             [(one.layer, f"{one.delta_norm:.4g}") for one in found.adaptors],
         )
+    if asked:
+        _draw_behavior(out, found)
+
+
+def _draw_behavior(out: Output, found: Diff) -> None:
+    changed = sum(one.changed for one in found.behavior)
+    out.text(f"answers: {len(found.behavior)} asked at both versions, {changed} changed")
+    if found.behavior:
+        out.table(
+            (Column("", style="bold yellow"), Column("asked"), Column("prompt", flexible=True),
+             Column(f"at {found.from_}", flexible=True), Column(f"at {found.to}", flexible=True),
+             Column("fired at", style="cyan")),
+            [
+                (
+                    "*" if one.changed else "",
+                    one.kind,
+                    one.prompt,
+                    one.before or "(nothing)",
+                    one.after or "(nothing)",
+                    _fired(one, found),
+                )
+                for one in found.behavior
+            ],
+        )  # fmt: skip
+    for one in found.unasked:
+        out.warning(f"'{one.prompt}' ({one.kind}) cannot be asked: {one.reason}")
+
+
+def _fired(one: BehaviorChange, found: Diff) -> str:
+    sides = ((found.from_, one.fired_before), (found.to, one.fired_after))
+    return ", ".join(dict.fromkeys(version for version, fired in sides if fired))
 
 
 @command("rollback", example="editkit rollback v2\neditkit rollback prod --reason 'bad batch'")

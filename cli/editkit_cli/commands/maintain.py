@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from editkit_cli.group import command
-from editkit_cli.options import Settings
-from editkit_cli.output import Output
-from editkit_cli.tables import short_digest
-from editkit_store import open_store
-from editkit_store.records import Initialized, Status
+import click
 
-__all__ = ["init", "status"]
+from editkit_cli.group import command
+from editkit_cli.options import Settings, text
+from editkit_cli.output import Output
+from editkit_cli.tables import Column, short_digest
+from editkit_store import open_store
+from editkit_store.records import Initialized, Status, Verified
+
+__all__ = ["compact", "init", "sql", "status", "verify"]
+
+DAMAGED = 3
+"""Exit code when a verification finds something wrong."""
+
+SHOWN = 20
+"""Problems that are printed."""
 
 
 @command(
@@ -55,12 +63,90 @@ def status(settings: Settings) -> None:
     out.result(found, lambda: _draw_status(out, found))
 
 
+@command("verify", example="editkit verify\neditkit verify --json")
+def verify(settings: Settings) -> int:
+    """Derive every digest of the history anew, and name what was altered or is missing.
+
+    Needs no model. The head it prints stands for the whole history: whoever keeps it elsewhere can
+    tell any later change of the past.
+
+    Exits with 3 when something is wrong.
+    """
+    with open_store(settings.path) as store:
+        found = store.verify()
+    out = settings.out
+    out.result(found, lambda: _draw_verified(out, found))
+    return 0 if found.ok else DAMAGED
+
+
+def _draw_verified(out: Output, found: Verified) -> None:
+    for problem in found.problems[:SHOWN]:
+        out.text(f"{problem.name}: {problem.message}")
+    if len(found.problems) > SHOWN:
+        out.text(f"... and {len(found.problems) - SHOWN} more; --json lists them all")
+    out.fields(
+        ("verified", "everything holds" if found.ok else f"{len(found.problems)} problems"),
+        ("checked", f"{found.checked} rows"),
+        ("head", found.head or "none: the history is empty"),
+    )
+
+
+@command("compact", example="editkit compact")
+def compact(settings: Settings) -> None:
+    """Make the file smaller without losing a version.
+
+    Writes the history anew beside the store and puts it in its place in one step, so it needs room
+    for a second file. Tensors that no edit needs any more stay behind.
+    """
+    from editkit_store.compact import compact as rewrite
+
+    with open_store(settings.path, write=True):
+        pass  # an older schema is migrated first
+    done = rewrite(settings.path)
+    out = settings.out
+    out.result(
+        done, lambda: out.text(f"{done.store}: {_megabytes(done.before)}, now "
+                               f"{_megabytes(done.after)}"),
+    )  # fmt: skip
+
+
+@command("sql", example="editkit sql 'SELECT prompt, target FROM active_edits'")
+@click.argument("query", type=text)
+def sql(settings: Settings, query: str) -> None:
+    """Ask the history in SQL; it is open to read only.
+
+    The views: active_edits, edit_history, operation_log, codebook_rows. With --json the rows are
+    objects by the names of their columns. A query of - is read from stdin.
+    """
+    with open_store(settings.path) as store:
+        found = store.sql(query)
+    out = settings.out
+    if out.as_json:
+        out.json([dict(zip(found.columns, row, strict=True)) for row in found.rows])
+        return
+    flexible = [Column(name, flexible=True) for name in found.columns]
+    rows = [["NULL" if cell is None else str(cell) for cell in row] for row in found.rows]
+    out.table(flexible, rows)
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"
+
+
 def _draw_status(out: Output, found: Status) -> None:
     learned = [
         f"{count} on {short_digest(fingerprint)}" for fingerprint, count in found.models.items()
     ]
     out.fields(
-        ("store", f"{found.store} ({found.store_bytes / 1e6:.1f} MB)"),
+        ("store", f"{found.store} ({_megabytes(found.store_bytes)})"),
+        (
+            "space",
+            ", ".join(
+                f"{name.replace('_', ' ')} {_megabytes(size)}"
+                for name, size in found.space.items()
+                if size
+            ),
+        ),
         ("version", found.version),
         ("edits", f"{found.edits} active"),
         ("operations", str(found.operations)),

@@ -86,6 +86,19 @@ def test_conflicts_with_a_younger_edit_survive_reading() -> None:
     assert codebook(memory, ["a", "b"]) == {"a": 0.5, "b": 0.5}
 
 
+def test_conflicts_that_nobody_knows_are_found_among_younger_rows_too() -> None:
+    # Edit `a` got what it learned from elsewhere, after `b` and `c` had been compared here.
+    memory = Memory()
+    rows = [payload("a", [0, 0], 1), payload("b", [1, 0], 2), payload("c", [0, 1.5], 3)]
+    memory.put(rows, [None, {}, {"b": 1.8}])
+    assert codebook(memory, ["a", "b"]) == {"a": 0.5, "b": 0.5}
+    assert codebook(memory, ["a", "c"]) == {"a": 0.75, "c": 0.75}
+    assert len(memory.pairs(memory.rows(["a", "b", "c"]))) == 3
+    both = Memory()
+    both.put(rows, [None, {}, None])
+    assert len(both.pairs(both.rows(["a", "c"]))) == 1
+
+
 def test_keys_of_another_width_are_refused() -> None:
     memory = Memory()
     memory.put([payload("a", [0, 0], 1)])

@@ -1,0 +1,169 @@
+"""Taking edits out of a history as a bundle, and bringing others' in. Loads no model."""
+
+from __future__ import annotations
+
+import click
+
+from editkit_cli.group import command
+from editkit_cli.options import Settings, provenance_options
+from editkit_cli.output import Output
+from editkit_cli.tables import Column, short_digest
+from editkit_store import Store, open_store
+from editkit_store.bundle_records import Clash, Exported, Imported, OnConflict
+
+__all__ = ["bring", "export"]
+
+SHOWN = 20
+"""Edits that are printed."""
+
+
+@command(
+    "export",
+    example="editkit export fixes\neditkit export fixes-of-may --from april --to may",
+)
+@click.argument("folder", metavar="DIR")
+@click.option("--to", metavar="V", default="@", help="Edits of this version  [default: @]")
+@click.option("--from", "since", metavar="V", help="Without those active at this version")
+@click.option("--only", metavar="V", help="Only those active at this version (a tag) too")
+def export(settings: Settings, folder: str, to: str, since: str | None, only: str | None) -> None:
+    """Write edits, and what models learned of them, into a new folder.
+
+    The folder, a bundle, holds JSON lines and safetensors files; the README describes every byte.
+    `editkit import` brings it into another history. The same history makes the same bytes.
+
+    The head that it prints stands for the history that the edits come from: whoever got it another
+    way can tell whether the bundle was altered. Nothing is signed.
+    """
+    tool = settings.provenance().tool or "editkit"
+    with open_store(settings.path) as store:
+        done = store.export(folder, to=to, since=since, only=only, tool=tool)
+    out = settings.out
+    if not done.edits:
+        out.warning("the bundle holds no edits", hint="`editkit log` shows the versions")
+    out.result(done, lambda: _draw_exported(out, done))
+
+
+def _draw_exported(out: Output, done: Exported) -> None:
+    out.fields(
+        ("bundle", f"{done.bundle} ({done.bytes / 1e6:.1f} MB)"),
+        ("version", done.version),
+        ("edits", str(done.edits)),
+        ("artifacts", str(done.artifacts)),
+        ("tensors", str(done.tensors)),
+        ("head", done.head or "none: the history is empty"),
+        ("manifest", done.manifest),
+    )
+
+
+@command(
+    "import",
+    example="editkit import fixes --dry-run\neditkit import fixes --on-conflict supersede",
+)
+@click.argument("folder", metavar="DIR")
+@click.option(
+    "--on-conflict",
+    type=click.Choice(("keep", "supersede", "error")),
+    default="keep",
+    help="Where an active edit here corrects the same prompt: keep ours active, let theirs "
+    "supersede it, or refuse everything  [default: keep]",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would happen, and write nothing")
+@provenance_options
+def bring(
+    settings: Settings,
+    folder: str,
+    on_conflict: OnConflict,
+    dry_run: bool,
+    reason: str | None,
+    author: str | None,
+) -> None:
+    """Bring the edits of a bundle into the history, as one operation.
+
+    All of the bundle is checked first. Edits keep their ids and times; those that are here already
+    stay as they are. `editkit undo` takes the whole import back.
+    """
+    how = settings.provenance(author=author, reason=reason)
+    with _opened(settings, folder, dry_run=dry_run) as store:
+
+        def check(made: Imported) -> None:
+            from editkit.artifacts import check_learned
+
+            check_learned(store, made.models)
+
+        done = store.bring(
+            folder, on_conflict=on_conflict, dry_run=dry_run, provenance=how, before_commit=check
+        )
+        remembered = store.setting("fingerprint")
+    out = settings.out
+    _tell(out, done, remembered)
+    out.result(done, lambda: _draw_imported(out, done))
+
+
+def _opened(settings: Settings, folder: str, *, dry_run: bool) -> Store:
+    """The store; made where there is none, but not for a dry run or a bundle that is refused."""
+    if settings.path.exists():
+        return open_store(settings.path, write=not dry_run)
+    empty = open_store(":memory:", write=True, create=True)
+    if dry_run:
+        return empty
+    with empty:
+        empty.bring(folder, dry_run=True)
+    return open_store(settings.path, write=True, create=True)
+
+
+def _tell(out: Output, done: Imported, remembered: str | None) -> None:
+    """Says in words what happened, and what is left to do."""
+    would = "would bring" if done.dry_run else "brought"
+    if not done.edits and not done.artifacts:
+        out.status("nothing new: what the bundle holds is here already")
+    elif not done.edits:
+        out.status(f"import: {would} {done.artifacts} artifacts of edits that are here already")
+    else:
+        out.status(
+            f"import: {would} {len(done.edits)} edits, {len(done.active)} active; "
+            f"{'then' if done.dry_run else 'now'} at {done.version}"
+        )
+    if done.elsewhere:
+        out.warning(
+            f"{done.elsewhere} artifacts were learned at another module than those here, and were "
+            "left out",
+            hint="`editkit replay` learns their edits",
+        )
+    missing = len(done.active) - done.learned.get(remembered or "", 0)
+    if remembered is not None and missing:
+        out.warning(
+            f"the model of this store has not learned {missing} of the edits that became active",
+            hint="`editkit replay` learns them",
+        )
+
+
+def _draw_imported(out: Output, done: Imported) -> None:
+    out.fields(
+        ("version", f"{done.version}, {done.view} active edit{'' if done.view == 1 else 's'}"),
+        ("brought", str(len(done.edits))),
+        ("active", str(len(done.active))),
+        ("known", str(len(done.known))),
+        ("artifacts", str(done.artifacts)),
+        ("head", done.head or "none: it was made from an empty history"),
+    )
+    _draw_clashes(out, "kept ours", done.kept)
+    _draw_clashes(out, "superseded ours", done.superseded)
+    _draw_clashes(out, "same idempotency key, left out", done.same_key)
+
+
+def _draw_clashes(out: Output, title: str, clashes: tuple[Clash, ...]) -> None:
+    if not clashes:
+        return
+    out.text("")
+    out.table(
+        (Column(title, style="cyan"), Column("theirs", style="cyan"),
+         Column("prompt", flexible=True), Column("our target", flexible=True),
+         Column("their target", flexible=True)),
+        [
+            (short_digest(one.ours), short_digest(one.edit_id), one.prompt, one.our_target,
+             one.target)
+            for one in clashes[:SHOWN]
+        ],
+    )  # fmt: skip
+    if len(clashes) > SHOWN:
+        out.text(f"... and {len(clashes) - SHOWN} more; --json lists them all")

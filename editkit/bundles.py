@@ -1,0 +1,91 @@
+"""The part of a kit that takes edits out of its history as a bundle, and brings others' in."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from typing import Any
+
+from editkit.artifacts import check_learned
+from editkit.errors import ArtifactsMissing
+from editkit.hooks import Attachment
+from editkit.views import Views
+from editkit_store import Store
+from editkit_store.bundle_records import Exported, Imported, OnConflict
+from editkit_store.records import Provenance
+
+__all__ = ["BundleMethods"]
+
+
+class BundleMethods:
+    """Methods of ``Kit``; the attributes are the kit's."""
+
+    store: Store
+    fingerprint: str
+    provenance: Provenance
+    _views: Views
+    _attachment: Attachment
+    _writing: AbstractContextManager[Any]
+
+    def export_bundle(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        to: str = "@",
+        since: str | None = None,
+        only: str | None = None,
+    ) -> Exported:
+        """Writes edits and what they became into a new folder; see ``Store.export``."""
+        with self._writing:
+            tool = self.provenance.tool or "editkit"
+            return self.store.export(path, to=to, since=since, only=only, tool=tool)
+
+    def import_bundle(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on_conflict: OnConflict = "keep",
+        dry_run: bool = False,
+    ) -> Imported:
+        """Brings the edits of a bundle into the history and onto the running model.
+
+        Args:
+            path: The bundle's folder.
+            on_conflict: Where an active edit of ours corrects the same prompt: ``keep`` it active,
+                let the imported one ``supersede`` it, or ``error``.
+            dry_run: Only say what would happen.
+
+        Raises:
+            BundleNotFound, BundleTooNew, BundleDamaged, ImportConflict: See ``Store.bring``.
+            InvalidRecord: An artifact in it cannot be read.
+            ArtifactsMissing: This model has not learned all of its edits, and the kit was opened to
+                miss none (``missing="error"``).
+            Nothing was imported then.
+        """
+        with self._writing:
+            try:
+                result = self.store.bring(
+                    path,
+                    on_conflict=on_conflict,
+                    dry_run=dry_run,
+                    provenance=self.provenance,
+                    before_commit=self._check_import,
+                )
+            except BaseException:
+                self._views.reload()  # it may have read what was then taken back
+                raise
+            self._attachment.view = self._views.at(self.store.history.current())
+        return result
+
+    def _check_import(self, done: Imported) -> None:
+        """Reads what was written, so that an import that this model cannot follow is none."""
+        check_learned(self.store, [one for one in done.models if one != self.fingerprint])
+        self._views.reload()
+        try:
+            self._views.at(self.store.history.current())
+        except ArtifactsMissing as error:
+            error.hint = (
+                "nothing was imported. `editkit import` needs no model, and `editkit replay` then "
+                "learns them; or editkit.open(..., missing='skip'), import_bundle, replay"
+            )
+            raise

@@ -1,0 +1,190 @@
+"""The part of a kit that reads its history, and moves the running model along it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from editkit import compare, replay
+from editkit.asking import Asker
+from editkit.hooks import Attachment
+from editkit.learning import Learner
+from editkit.models.progress import Progress
+from editkit.views import Views
+from editkit_store import Store
+from editkit_store.comparisons import Diff
+from editkit_store.records import (
+    LogEntry,
+    MethodName,
+    Provenance,
+    Replayed,
+    ReplayPlan,
+    Shown,
+    Status,
+    Tagged,
+    ViewChanged,
+)
+
+__all__ = ["HistoryMethods"]
+
+
+class HistoryMethods:
+    """Methods of ``Kit``; the attributes are the kit's."""
+
+    store: Store
+    fingerprint: str
+    provenance: Provenance
+    _asker: Asker
+    _views: Views
+    _attachment: Attachment
+    _learner: Learner
+    _writing: AbstractContextManager[Any]
+    _remembered: str | None
+
+    def log(self, *, limit: int | None = None, at: str | None = None) -> list[LogEntry]:
+        """Returns the operations, newest first; see ``Store.log``."""
+        return self.store.log(limit=limit, at=at)
+
+    def show(self, name: str) -> Shown:
+        """Returns a version (or the version that added an edit) in full; see ``Store.show``."""
+        return self.store.show(name)
+
+    def status(self) -> Status:
+        """Returns where the store stands."""
+        return self.store.status()
+
+    def diff(
+        self,
+        before: str,
+        after: str,
+        *,
+        behavior: bool = False,
+        probes: Iterable[str] = (),
+        max_new_tokens: int = 16,
+        progress: Progress | None = None,
+    ) -> Diff:
+        """Returns what changed between two versions, codebook of this model included.
+
+        Args:
+            before: Version expression.
+            after: Version expression.
+            behavior: Also put the model's greedy answers at both versions side by side: to the
+                prompts of the edits that came or went, their rephrases and locality prompts.
+            probes: Prompts to ask beside those; with any, ``behavior`` is understood.
+            max_new_tokens: Limit of answers to probes and locality prompts, tokens; those to an
+                edit may be a little longer than its target.
+            progress: Told about every answer.
+
+        Raises:
+            UnknownVersion: An expression names no version.
+            ArtifactsMissing: Answers at a version with edits that this model has not learned.
+            InvalidRequest, PromptTooLong: A probe is empty or too long.
+        """
+        found = compare.diff(self.store, before, after, fingerprint=self.fingerprint)
+        probes = (probes,) if isinstance(probes, str) else tuple(probes)
+        if not behavior and not probes:
+            return found
+        return self._asker.side_by_side(found, probes, max_new_tokens, progress)
+
+    def rollback(self, version: str) -> ViewChanged:
+        """Takes the running model to the view of an older version, as a new version.
+
+        Raises:
+            UnknownVersion: No such version.
+            ArtifactsMissing: It holds edits this model has not learned; nothing was changed.
+        """
+        self._asker.view(version)
+        return self._changed(lambda: self.store.rollback(version, provenance=self.provenance))
+
+    def revert(self, edit_id: str) -> ViewChanged:
+        """Takes one edit back, as if it had never been.
+
+        Raises:
+            UnknownEdit, AmbiguousId, NotActive: The id names no active edit.
+        """
+        return self._changed(lambda: self.store.revert(edit_id, provenance=self.provenance))
+
+    def undo(self) -> ViewChanged:
+        """Takes the last change back; a second undo goes one further back.
+
+        Raises:
+            NothingToUndo: Everything is undone.
+        """
+        return self._changed(lambda: self.store.undo(provenance=self.provenance))
+
+    def redo(self) -> ViewChanged:
+        """Takes the last undo back.
+
+        Raises:
+            NothingToUndo: The last change was not an undo.
+        """
+        return self._changed(lambda: self.store.redo(provenance=self.provenance))
+
+    def tag(self, version: str, name: str) -> Tagged:
+        """Names a version.
+
+        Raises:
+            UnknownVersion, InvalidTag: No such version, or not a name for one.
+        """
+        return self.store.tag(version, name, provenance=self.provenance)
+
+    def replay(
+        self,
+        *,
+        to: str | None = None,
+        method: MethodName | None = None,
+        only: str | None = None,
+        progress: Progress | None = None,
+    ) -> Replayed:
+        """Brings the history to this model: restores what it has learned, learns the rest.
+
+        Interrupted, it goes on from the last finished batch when it is called again. Open the kit
+        with ``missing="skip"`` when the model is new to the history.
+
+        Args:
+            to: Version expression; the current version by default.
+            method: Learn with this method instead of each edit's own.
+            only: Version expression; replay only those edits of ``to`` that are active at this
+                version too. The others stay unlearned until they are replayed themselves.
+            progress: Told about every edit.
+
+        Raises:
+            UnknownVersion: ``to`` or ``only`` names none.
+        """
+        with self._writing:
+            result = replay.run(
+                self.store,
+                self._learner,
+                to=to,
+                method=method,
+                only=only,
+                provenance=self.provenance,
+                settings=self._settings(),
+                progress=progress,
+            )
+            self._views.reload()
+            self._attachment.view = self._views.at(self.store.history.current())
+        return result
+
+    def plan_replay(
+        self, *, to: str | None = None, method: MethodName | None = None, only: str | None = None
+    ) -> ReplayPlan:
+        """Returns what ``replay`` would do with the same arguments; writes nothing."""
+        return replay.plan(self.store, self._learner, to=to, method=method, only=only)
+
+    def _changed(self, act: Callable[[], ViewChanged]) -> ViewChanged:
+        with self._writing:
+            result = act()
+            self._attachment.view = self._views.at(self.store.history.current())
+        return result
+
+    def _settings(self) -> dict[str, str]:
+        """What the store does not remember yet and should."""
+        model = self.store.setting("model")
+        wanted = {}
+        if model is None and self._remembered is not None:
+            wanted["model"] = self._remembered
+        if model in (None, self._remembered) and self.store.setting("fingerprint") is None:
+            wanted["fingerprint"] = self.fingerprint
+        return wanted

@@ -1,0 +1,102 @@
+"""Compaction: the same history in a smaller file.
+
+DuckDB keeps the blocks that were freed, and never shrinks a file from within. A compaction writes
+every table anew into a file beside the store, without tensors that no artifact names any more,
+compares the heads of the two logs, and puts the new file in the old one's place in one step. A
+shared lock on the old file keeps writers out from the first row read until the new one is in place;
+killed at any moment, one of the two whole files is there under the store's name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from editkit_store import schema
+from editkit_store.connection import BLOCK, Database
+from editkit_store.errors import StoreDamaged
+from editkit_store.records import Compacted
+
+__all__ = ["compact"]
+
+_TABLES = (
+    "migrations", "settings", "edits", "operations", "membership", "tags", "artifacts", "payloads",
+)  # fmt: skip
+
+_NAMED = {"payloads": "SEMI JOIN old.artifacts USING (digest)"}
+
+
+def compact(path: Path) -> Compacted:
+    """Rewrites a store without the space that it does not use; every version stays.
+
+    Args:
+        path: A store of the current schema, not open in this process.
+
+    Raises:
+        StoreLocked: Another process writes to it.
+        StoreDamaged: A table cannot be read, or did not arrive as it was; the store is as before.
+        StoreUnwritable: No room for the second file, or no permission.
+    """
+    place = Path(os.path.realpath(path))  # a link stays a link
+    fresh = place.with_name(f".{place.name}.compact")
+    with Database.open(place, read_only=False) as store:
+        schema.require(store)
+        store.checkpoint()
+        # Nobody else compacts while we may write, so what lies there is of one that was killed.
+        _remove(fresh)
+    before = place.stat().st_size
+    try:
+        with Database.scratch(place) as work:
+            work.attach(place, "old", read_only=True)
+            work.attach(fresh, "new", block_size=BLOCK)
+            dropped = _copy(work)
+            work.execute("DETACH new")
+            shutil.copymode(place, fresh)
+            _sync(fresh)
+            os.replace(fresh, place)
+            _sync(place.parent)
+            work.execute("DETACH old")
+    finally:
+        _remove(fresh)
+    return Compacted(
+        store=str(path), before=before, after=place.stat().st_size, dropped_tensors=dropped
+    )
+
+
+def _copy(work: Database) -> int:
+    """Copies all tables; returns the number of tensors left behind."""
+    work.execute("COPY FROM DATABASE old TO new (SCHEMA)")
+    for table in _TABLES:
+        work.execute(f"INSERT INTO new.{table} SELECT * FROM old.{table} {_NAMED.get(table, '')}")
+        sums = [_sum(work, f"{name}.{table} {_NAMED.get(table, '')}") for name in ("old", "new")]
+        if sums[0] != sums[1]:
+            raise StoreDamaged(
+                f"the table '{table}' did not arrive as it was",
+                path=work.path,
+                hint="the store is as before; `editkit verify` says more",
+            )
+    work.execute("CHECKPOINT new")
+    counts = [work.one(f"SELECT count(*) FROM {name}.payloads") for name in ("old", "new")]
+    return sum(int(row[0]) * sign for row, sign in zip(counts, (1, -1), strict=True) if row)
+
+
+def _sum(work: Database, table: str) -> object:
+    columns = "digest" if ".payloads" in table else "COLUMNS(*)"
+    return work.query(f"SELECT count(*), bit_xor(hash({columns})) FROM {table}")
+
+
+def _remove(file: Path) -> None:
+    for name in (file, file.with_name(file.name + ".wal")):
+        name.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Makes a file or a folder durable; what cannot be synced (a folder on Windows) is not."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,93 @@
+"""Opening a store: a file that is there, a new one, or one that lives as long as the process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from editkit_store import schema
+from editkit_store.connection import Database, publish
+from editkit_store.errors import StoreExists, StoreUnwritable
+from editkit_store.store import Store
+
+__all__ = ["open_store"]
+
+MEMORY = ":memory:"
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def open_store(
+    path: str | os.PathLike[str],
+    *,
+    write: bool = False,
+    create: bool = False,
+    wait: float | None = None,
+    clock: Callable[[], datetime] = _utc_now,
+) -> Store:
+    """Opens the store at ``path``.
+
+    Args:
+        path: The DuckDB file; ``:memory:`` is an empty store that lives as long as the process.
+        write: Open to write: the only process on the file. An older schema is migrated.
+        create: With ``write``, make the file when there is none.
+        wait: Seconds to wait while another process holds it; ``None`` takes ``EDITKIT_LOCK_WAIT``,
+            else 2.
+        clock: Source of operation times; UTC now by default.
+
+    Raises:
+        StoreNotFound: No file there, and not ``create``.
+        NotAStore: Something else is there.
+        StoreDamaged: Its checksums do not hold.
+        StoreLocked: Another process holds it; the error names its process id.
+        SchemaMismatch: A newer editkit wrote it.
+        StoreUnwritable: No permission or no space.
+    """
+    if str(path) == MEMORY:
+        database = Database.create(Path(MEMORY))
+        schema.migrate(database, now=clock)
+        return Store(database, clock=clock)
+    where = Path(path)
+    if write and create and not os.path.exists(where):
+        # Another process may have been faster, which is as good.
+        with contextlib.suppress(StoreExists):
+            _create(where, clock)
+    database = Database.open(where, read_only=not write, wait=wait)
+    try:
+        if write and schema.require(database) < schema.SCHEMA_VERSION:
+            schema.migrate(database, now=clock)
+        schema.require(database)
+    except BaseException:
+        database.close()
+        raise
+    return Store(database, clock=clock)
+
+
+def _create(path: Path, clock: Callable[[], datetime]) -> None:
+    """Makes a complete empty store beside ``path`` and gives it its name in one step."""
+    import tempfile
+
+    parent = path.parent
+    if parent.is_dir() and not os.access(parent, os.W_OK):
+        raise StoreUnwritable(
+            f"the folder '{parent}' cannot be written to, so no store can be made there",
+            path=path,
+            hint="name another place with --store",
+        )
+    with tempfile.TemporaryDirectory(
+        prefix=f".{path.name}-", dir=parent if parent.is_dir() else None
+    ) as folder:
+        fresh = Path(folder) / "new.db"
+        target = fresh if parent.is_dir() else path  # a missing folder fails with the path in it
+        database = Database.create(target)
+        try:
+            schema.migrate(database, now=clock)
+            database.checkpoint()
+        finally:
+            database.close()
+        publish(fresh, path)

@@ -1,0 +1,320 @@
+"""What a history was at any version: its operations, its views, and the state of each edit.
+
+A *member* of a version is an edit that was added and not taken back by then. A member is *active*
+unless a newer member corrects the same prompt (it is then *superseded*).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from editkit_store.connection import Database
+from editkit_store.digest import digest_json
+from editkit_store.errors import AmbiguousId, InvalidRecord, UnknownEdit
+from editkit_store.records import Edit, EditRequest, EditStatus, OperationKind, Provenance
+from editkit_store.versions import parse_version
+
+__all__ = ["Operation", "Past", "prompt_digest"]
+
+# Membership of every edit at a version: the newest row at or before it counts.
+_MEMBERS = """
+    SELECT edit_id FROM membership WHERE version <= ?
+    GROUP BY edit_id HAVING arg_max(member, version)
+"""
+
+
+class Operation(NamedTuple):
+    """One row of the log, as stored."""
+
+    seq: int
+    kind: OperationKind
+    version: int
+    changed: bool
+    edit_id: str | None
+    target_version: int | None
+    undo_version: int | None
+    redo_version: int | None
+    active_count: int
+    time: datetime
+    fingerprint: str | None
+    provenance: Provenance
+    detail: Mapping[str, Any]
+    parent_digest: str | None
+    digest: str
+
+
+_START = Operation(
+    0, "import", 0, False, None, None, None, None, 0, datetime.min, None, Provenance(), {}, None, ""
+)
+
+
+def prompt_digest(request: EditRequest) -> str:
+    """Returns what identifies the corrected input: its prompt, or its whole conversation."""
+    if request.chat is not None:
+        return digest_json([message.model_dump(mode="json") for message in request.chat])
+    return digest_json(request.prompt)
+
+
+class Past:
+    """Reads operations, versions and edits."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        # The end of the log, known while nobody else can write. A transaction that failed may
+        # have moved it, and what it knew is forgotten then.
+        self._known: tuple[int, Operation] | None = None
+        self._placed: tuple[int, int] | None = None  # likewise, the newest edit's place
+
+    # Reading ----------------------------------------------------------------------------------
+
+    def current(self) -> int:
+        """Returns the number of the current version."""
+        return self.last().version
+
+    def last(self) -> Operation:
+        """Returns the newest operation, or the start of the log."""
+        if self._known is None or self._known[0] != self._db.failures:
+            found = self._operations("ORDER BY seq DESC LIMIT 1")
+            self._known = self._db.failures, found[0] if found else _START
+        return self._known[1]
+
+    def maker(self, version: int) -> Operation:
+        """Returns the operation that made ``version``; for v0 the start of the log."""
+        found = self._operations("WHERE version = ? AND changed", [version])
+        return found[0] if found else _START
+
+    def origin(self, edit_id: str) -> Operation:
+        """Returns the operation that an edit of this history came with."""
+        return self._operations("WHERE seq = (SELECT seq FROM edits WHERE edit_id = ?)", [edit_id])[
+            0
+        ]
+
+    def operations(self, *, limit: int | None = None, at: int | None = None) -> list[Operation]:
+        """Returns operations, newest first.
+
+        Args:
+            limit: At most so many.
+            at: Only those up to and including the one that made this version.
+        """
+        where, parameters = "", []
+        if at is not None:
+            where = "WHERE seq <= ?"
+            parameters = [self.maker(at).seq]
+        bound = "" if limit is None else f"LIMIT {int(limit)}"
+        return self._operations(f"{where} ORDER BY seq DESC {bound}", parameters)
+
+    def count(self) -> int:
+        """Returns the number of operations."""
+        row = self._db.one("SELECT count(*) FROM operations")
+        return int(row[0]) if row else 0
+
+    def tags(self) -> dict[str, int]:
+        """Returns every tag and the number of the version it names now."""
+        rows = self._db.query(
+            "SELECT name, arg_max(version, seq) FROM tags GROUP BY name ORDER BY 1"
+        )
+        return {name: int(version) for name, version in rows}
+
+    def resolve(self, text: str) -> int:
+        """Returns the number of the version that an expression names.
+
+        Raises:
+            UnknownVersion: It names none.
+        """
+        return parse_version(text, current=self.current(), tags=self.tags())
+
+    def resolve_edit(self, text: str) -> str:
+        """Returns the full id of the edit that begins with ``text``.
+
+        Raises:
+            UnknownEdit: None does.
+            AmbiguousId: Several do.
+        """
+        asked = text.strip().lower()
+        rows = self._db.query(
+            "SELECT edit_id FROM edits WHERE starts_with(edit_id, ?) ORDER BY ordinal LIMIT 11",
+            [asked],
+        )
+        if not asked or not rows:
+            raise UnknownEdit(
+                f"there is no edit '{text}'", text=text, hint="`editkit log` lists the edit ids"
+            )
+        if len(rows) > 1:
+            matches = tuple(str(row[0]) for row in rows[:10])
+            raise AmbiguousId(
+                f"'{text}' begins {'more than ten' if len(rows) > 10 else len(rows)} edit ids",
+                text=text,
+                matches=matches,
+                hint="give more digits; they are: " + ", ".join(matches[:5]),
+            )
+        return str(rows[0][0])
+
+    def active_ids(self, version: int) -> list[str]:
+        """Returns the ids of the edits active at ``version``, oldest first."""
+        rows = self._db.query(
+            f"SELECT edit_id FROM edits WHERE edit_id IN ({_MEMBERS}) "
+            "QUALIFY row_number() OVER (PARTITION BY prompt_digest ORDER BY ordinal DESC) = 1 "
+            "ORDER BY ordinal",
+            [version],
+        )
+        return [str(row[0]) for row in rows]
+
+    def active_among(self, ids: Collection[str], version: int) -> list[str]:
+        """Returns which of some edits are active at ``version``, in the order given."""
+        states = self._states(list(ids), version) if ids else {}
+        return [edit_id for edit_id in ids if states.get(edit_id) == "active"]
+
+    def active_count(self, version: int) -> int:
+        """Returns the number of edits active at ``version``."""
+        return self.maker(version).active_count
+
+    def edits(self, ids: Sequence[str], *, at: int) -> dict[str, Edit]:
+        """Returns edits by id, with their status at version ``at``."""
+        if not ids:
+            return {}
+        rows = self._db.query(
+            "SELECT e.edit_id, e.request, e.added_at, o.changed FROM edits e "
+            "JOIN operations o ON o.seq = e.seq WHERE e.edit_id IN (SELECT unnest(?))",
+            [list(ids)],
+        )
+        states = self._states(ids, at)
+        return {
+            edit_id: _edit(
+                edit_id, request, added, states.get(edit_id, "reverted" if changed else "failed")
+            )
+            for edit_id, request, added, changed in rows
+        }
+
+    def active(self, version: int) -> list[Edit]:
+        """Returns the edits active at ``version``, oldest first."""
+        ids = self.active_ids(version)
+        found = self.edits(ids, at=version)
+        return [found[edit_id] for edit_id in ids]
+
+    def members_with_request(self, digest: str, version: int) -> int:
+        """Returns how many members at ``version`` came of exactly this request."""
+        row = self._db.one(
+            f"SELECT count(*) FROM edits WHERE request_digest = ? AND edit_id IN ({_MEMBERS})",
+            [digest, version],
+        )
+        return int(row[0]) if row else 0
+
+    def same_prompt(self, digest: str, version: int) -> list[str]:
+        """Returns the members at ``version`` that correct the same prompt, newest first."""
+        # Through the index on prompts; most prompts have no edit yet.
+        rows = self._db.query(
+            "SELECT edit_id, ordinal FROM edits WHERE prompt_digest = ?", [digest]
+        )
+        if not rows:
+            return []
+        peers = [str(row[0]) for row in sorted(rows, key=lambda row: -row[1])]
+        members = self._db.query(
+            "SELECT edit_id FROM membership WHERE version <= ? AND edit_id IN (SELECT unnest(?)) "
+            "GROUP BY edit_id HAVING arg_max(member, version)",
+            [version, peers],
+        )
+        inside = {row[0] for row in members}
+        return [edit_id for edit_id in peers if edit_id in inside]
+
+    def changes(self, before: int, after: int) -> tuple[list[str], list[str]]:
+        """Returns which edits are active at one version and not at another, oldest first.
+
+        The work is in proportion to what changed between the two, not to the history.
+
+        Args:
+            before: Version.
+            after: Version, earlier or later.
+
+        Returns:
+            Those that came, and those that went, from ``before`` to ``after``.
+        """
+        first, second = sorted((before, after))
+        rows = self._db.query(
+            """
+            WITH touched AS (
+                SELECT DISTINCT edit_id FROM membership
+                WHERE version > $first AND version <= $second
+            ), prompts AS (
+                SELECT DISTINCT prompt_digest FROM edits SEMI JOIN touched USING (edit_id)
+            ), peers AS (
+                SELECT edit_id, prompt_digest, ordinal FROM edits SEMI JOIN prompts
+                USING (prompt_digest)
+            ), members AS (
+                SELECT edit_id,
+                       coalesce(arg_max(member, version) FILTER (version <= $first), false) AS old,
+                       arg_max(member, version) AS new
+                FROM membership SEMI JOIN peers USING (edit_id)
+                WHERE version <= $second GROUP BY edit_id
+            ), states AS (
+                SELECT edit_id, ordinal,
+                       old AND ordinal = max(ordinal) FILTER (old) OVER prompt AS was,
+                       new AND ordinal = max(ordinal) FILTER (new) OVER prompt AS now
+                FROM peers JOIN members USING (edit_id)
+                WINDOW prompt AS (PARTITION BY prompt_digest)
+            )
+            SELECT edit_id, now FROM states WHERE was != now ORDER BY ordinal
+            """,
+            {"first": first, "second": second},
+        )
+        came = [str(edit_id) for edit_id, joined in rows if joined]
+        went = [str(edit_id) for edit_id, joined in rows if not joined]
+        return (came, went) if before <= after else (went, came)
+
+    def _states(self, ids: Sequence[str], version: int) -> dict[str, EditStatus]:
+        """Members among ``ids`` at ``version``: active or superseded."""
+        rows = self._db.query(
+            """
+            WITH peers AS (
+                SELECT edit_id, prompt_digest, ordinal FROM edits WHERE prompt_digest IN
+                    (SELECT prompt_digest FROM edits WHERE edit_id IN (SELECT unnest(?)))
+            ), members AS (
+                SELECT edit_id FROM membership
+                WHERE version <= ? AND edit_id IN (SELECT edit_id FROM peers)
+                GROUP BY edit_id HAVING arg_max(member, version)
+            )
+            SELECT edit_id,
+                   row_number() OVER (PARTITION BY prompt_digest ORDER BY ordinal DESC) = 1
+            FROM peers SEMI JOIN members USING (edit_id)
+            """,
+            [list(ids), version],
+        )
+        return {edit_id: "active" if newest else "superseded" for edit_id, newest in rows}
+
+    def _operations(self, tail: str, parameters: Sequence[Any] = ()) -> list[Operation]:
+        rows = self._db.query(
+            "SELECT seq, kind, version, changed, edit_id, target_version, undo_version, "
+            "redo_version, active_count, time, fingerprint, provenance, detail, parent_digest, "
+            f"digest FROM operations {tail}",
+            parameters,
+        )
+        return [
+            Operation(
+                **{
+                    **dict(zip(Operation._fields, row, strict=True)),
+                    "time": row[9].replace(tzinfo=UTC),
+                    "provenance": Provenance.model_validate_json(row[11]),
+                    "detail": json.loads(row[12]),
+                }
+            )
+            for row in rows
+        ]
+
+
+def _edit(edit_id: str, request: str, added: datetime, status: EditStatus) -> Edit:
+    try:
+        return Edit.model_validate(
+            {
+                **json.loads(request),
+                "id": edit_id,
+                "time": added.replace(tzinfo=UTC),
+                "status": status,
+            }
+        )
+    except ValueError as error:
+        raise InvalidRecord(
+            f"edit '{edit_id}' does not parse: {error}",
+            hint="it may come from a newer editkit; upgrade to read it",
+        ) from error
