@@ -236,6 +236,6 @@ def check_chat(*, chat: bool, system: str | None) -> None:
 
 def version_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds ``--version``, the version of the history to answer at."""
-    return click.option("--version", metavar="V", help="Answer as at this version: v3, @-, a tag")(
-        function
-    )
+    return click.option(
+        "--version", "--at", "version", metavar="V", help="Answer as at this version: v3, @-, a tag"
+    )(function)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from json.encoder import encode_basestring  # of json.dumps(ensure_ascii=False)
 from typing import Any
 
 from editkit_store.artifacts import ROW, record_digest
@@ -212,16 +213,27 @@ def operation_digest(row: tuple[Any, ...], members: list[list[Any]]) -> str:
     """
     (seq, kind, version, changed, edit_id, target, undo, redo, count, time, model, how, detail,
      parent, _) = row  # fmt: skip
-    dumps = json.dumps
+    rows = ",".join(
+        f"[{number},{_text(one)},{'true' if member else 'false'}]"
+        for number, one, member in members
+    )
     text = (
-        f'{{"active_count":{dumps(count)},"changed":{dumps(changed)},"detail":{detail},'
-        f'"edit_id":{dumps(edit_id)},"fingerprint":{dumps(model)},"kind":{dumps(kind)},'
-        f'"membership":{dumps(members, separators=(",", ":"))},"parent_digest":{dumps(parent)},'
-        f'"provenance":{how},"redo_version":{dumps(redo)},"seq":{seq},'
-        f'"target_version":{dumps(target)},"time":{dumps(time.isoformat())},'
-        f'"undo_version":{dumps(undo)},"version":{version}}}'
+        f'{{"active_count":{_number(count)},"changed":{"true" if changed else "false"},'
+        f'"detail":{detail},"edit_id":{_text(edit_id)},"fingerprint":{_text(model)},'
+        f'"kind":{_text(kind)},"membership":[{rows}],"parent_digest":{_text(parent)},'
+        f'"provenance":{how},"redo_version":{_number(redo)},"seq":{seq},'
+        f'"target_version":{_number(target)},"time":"{time.isoformat()}",'
+        f'"undo_version":{_number(undo)},"version":{version}}}'
     )
     return digest_bytes(text.encode("utf-8", errors="surrogatepass"))
+
+
+def _number(value: int | None) -> int | str:
+    return "null" if value is None else value
+
+
+def _text(value: str | None) -> str:
+    return "null" if value is None else encode_basestring(value)
 
 
 def _prompt(request: dict[str, Any], edit_id: str, time: datetime) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import click
 
 from editkit_cli.group import command
@@ -85,13 +88,13 @@ def bring(
     how = settings.provenance(author=author, reason=reason)
     with _opened(settings, folder, dry_run=dry_run) as store:
 
-        def check(made: Imported) -> None:
-            from editkit.artifacts import check_learned
+        def compare(learned: Mapping[str, Sequence[str]]) -> Any:
+            from editkit.artifacts import find_conflicts  # loads numpy
 
-            check_learned(store, made.models)
+            return find_conflicts(store, learned)
 
         done = store.bring(
-            folder, on_conflict=on_conflict, dry_run=dry_run, provenance=how, before_commit=check
+            folder, on_conflict=on_conflict, dry_run=dry_run, provenance=how, compare=compare
         )
         remembered = store.setting("fingerprint")
     out = settings.out
