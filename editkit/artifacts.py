@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 
 from editkit.methods.memory import Memory
@@ -12,7 +12,7 @@ from editkit.methods.payload import GracePayload, Place, Shelves
 from editkit_store import Store
 from editkit_store.errors import InvalidRecord
 
-__all__ = ["Place", "check_learned", "learned_place", "load_memories"]
+__all__ = ["Place", "find_conflicts", "learned_place", "load_memories"]
 
 
 def load_memories(
@@ -63,21 +63,39 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def check_learned(store: Store, fingerprints: Iterable[str]) -> None:
-    """Reads what models have learned, as opening the history with them would.
+def find_conflicts(
+    store: Store, learned: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Returns the conflicts of artifacts that came from elsewhere.
 
-    For artifacts that came from elsewhere: one that cannot be read would be in the way for ever.
+    Everything that their models have learned is read as it is when they are opened: an artifact
+    that cannot be read would be in the way for ever.
+
+    Args:
+        store: The history, with the artifacts in it.
+        learned: Ids of their edits, by the fingerprint of the model.
+
+    Returns:
+        By model and edit, as ``Memory.conflicts`` gives them.
 
     Raises:
         StoreDamaged, InvalidRecord: An artifact cannot be read.
     """
-    for fingerprint in fingerprints:
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for fingerprint, edit_ids in learned.items():
         try:
-            load_memories(store, fingerprint)
+            memories = load_memories(store, fingerprint).values()
         except (ValueError, TypeError, OverflowError) as error:
             raise InvalidRecord(
                 f"what the model {fingerprint} learned cannot be read: {error}"
             ) from error
+        found[fingerprint] = {
+            edit_id: memory.conflicts(memory.row(edit_id))
+            for memory in memories
+            for edit_id in edit_ids
+            if edit_id in memory
+        }
+    return found
 
 
 def learned_place(store: Store, fingerprint: str) -> Place | None:

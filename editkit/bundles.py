@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from contextlib import AbstractContextManager
 from typing import Any
 
-from editkit.artifacts import check_learned
+from editkit.artifacts import find_conflicts
 from editkit.errors import ArtifactsMissing
 from editkit.hooks import Attachment
 from editkit.views import Views
@@ -69,6 +70,7 @@ class BundleMethods:
                     on_conflict=on_conflict,
                     dry_run=dry_run,
                     provenance=self.provenance,
+                    compare=functools.partial(find_conflicts, self.store),
                     before_commit=self._check_import,
                 )
             except BaseException:
@@ -77,9 +79,8 @@ class BundleMethods:
             self._attachment.view = self._views.at(self.store.history.current())
         return result
 
-    def _check_import(self, done: Imported) -> None:
+    def _check_import(self) -> None:
         """Reads what was written, so that an import that this model cannot follow is none."""
-        check_learned(self.store, [one for one in done.models if one != self.fingerprint])
         self._views.reload()
         try:
             self._views.at(self.store.history.current())

@@ -7,7 +7,7 @@ artifacts refer to them. They are checked against their name whenever they are r
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 

@@ -29,6 +29,7 @@ from editkit_store.bundle_folder import (
 from editkit_store.bundle_records import (
     BundledArtifact,
     Clash,
+    Compare,
     Counts,
     Exported,
     Imported,
@@ -243,7 +244,8 @@ def bring(
     on_conflict: OnConflict,
     dry_run: bool,
     how: Mapping[str, Any],
-    before_commit: Callable[[Imported], None] | None,
+    compare: Compare | None,
+    before_commit: Callable[[], None] | None,
 ) -> Imported:
     """Brings the edits of a bundle; see ``Store.bring``."""
     if on_conflict not in ("keep", "supersede", "error"):
@@ -254,27 +256,33 @@ def bring(
     if dry_run or not (plan.edits or plan.artifacts):
         return result
     with database.transaction():
-        detail = {
-            "records": _put(Artifacts(database), contents, plan.artifacts),
-            "bundle": {
-                "head": result.head,
-                "manifest": result.manifest,
-                "version": contents.reader.manifest.version,
-            },
-            "active": len(result.active),
-            "artifacts": len(plan.artifacts),
-            "kept": {one.edit_id: one.ours for one in result.kept},
-        }
+
+        def detail() -> dict[str, Any]:
+            return {
+                "records": _put(Artifacts(database), contents, plan.artifacts, compare),
+                "bundle": {
+                    "head": result.head,
+                    "manifest": result.manifest,
+                    "version": contents.reader.manifest.version,
+                },
+                "active": len(result.active),
+                "artifacts": len(plan.artifacts),
+                "kept": {one.edit_id: one.ours for one in result.kept},
+            }
+
         operation = history.bring(plan.edits, plan.joining, detail, **how)
         made = {"version": format_version(operation.version), "view": operation.active_count}
-        result = result.model_copy(update=made)
+        done = result.model_copy(update=made)
         if before_commit is not None:
-            before_commit(result)
-    return result
+            before_commit()
+    return done
 
 
 def _put(
-    artifacts: Artifacts, contents: Contents, wanted: Sequence[BundledArtifact]
+    artifacts: Artifacts,
+    contents: Contents,
+    wanted: Sequence[BundledArtifact],
+    compare: Compare | None,
 ) -> dict[str, dict[str, str]]:
     """Stores artifacts; returns the digests of their records, by edit and model."""
     records: dict[str, dict[str, str]] = {}
@@ -286,6 +294,14 @@ def _put(
         digests = artifacts.put_new(list(zip(part, payloads, times, strict=True)))
         for one, digest in zip(part, digests, strict=True):
             records.setdefault(one.edit_id, {})[one.fingerprint] = digest
+    learned: dict[str, list[str]] = {}
+    for one in wanted:
+        if one.usable:
+            learned.setdefault(one.fingerprint, []).append(one.edit_id)
+    found = compare(learned) if compare is not None else {}
+    for fingerprint, conflicts in found.items():
+        for edit_id, digest in artifacts.set_conflicts(fingerprint, conflicts).items():
+            records[edit_id][fingerprint] = digest
     return records
 
 

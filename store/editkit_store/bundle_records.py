@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,7 @@ __all__ = [
     "BundledFile",
     "BundledOperation",
     "Clash",
+    "Compare",
     "Counts",
     "Exported",
     "Imported",
@@ -32,6 +34,9 @@ __all__ = [
 
 OnConflict = Literal["keep", "supersede", "error"]
 """Whose edit is active: ``keep`` ours, ``supersede`` theirs; ``error``: import nothing."""
+
+Compare = Callable[[Mapping[str, Sequence[str]]], Mapping[str, Mapping[str, Mapping[str, float]]]]
+"""Takes edits that artifacts came for, by model; returns their conflicts, by model and edit."""
 
 Digest = Annotated[str, Field(pattern=r"\Asha256:[0-9a-f]{64}\z")]
 EditId = Annotated[str, Field(pattern=r"\A[0-9a-f]{16}\z")]

@@ -42,7 +42,7 @@ from editkit_store.verify import verify
 from editkit_store.versions import format_version
 
 if TYPE_CHECKING:
-    from editkit_store.bundle_records import Exported, Imported, OnConflict
+    from editkit_store.bundle_records import Compare, Exported, Imported, OnConflict
 
 __all__ = ["Store"]
 
@@ -223,7 +223,8 @@ class Store:
         on_conflict: OnConflict = "keep",
         dry_run: bool = False,
         provenance: Provenance | None = None,
-        before_commit: Callable[[Imported], None] | None = None,
+        compare: Compare | None = None,
+        before_commit: Callable[[], None] | None = None,
     ) -> Imported:
         """Brings the edits of a bundle, in one transaction and one operation.
 
@@ -233,7 +234,9 @@ class Store:
                 let the imported one ``supersede`` it, or ``error``.
             dry_run: Only say what would happen.
             provenance: Who and why.
-            before_commit: Called when all is written; if it raises, nothing was.
+            compare: Returns with which other edits those brought are in conflict, by model and
+                edit, given their ids by model. Left out, it is found out at every opening.
+            before_commit: Called when all is written. Where it or ``compare`` raises, nothing was.
 
         Raises:
             BundleNotFound, BundleTooNew, BundleDamaged: The bundle cannot be read as it is.
@@ -248,6 +251,7 @@ class Store:
             on_conflict=on_conflict,
             dry_run=dry_run,
             how=self._how(provenance),
+            compare=compare,
             before_commit=before_commit,
         )
 

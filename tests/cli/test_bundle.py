@@ -193,7 +193,7 @@ def test_a_killed_import_leaves_the_history_as_it_was(process, edits):
     learn("new.db", [("mine", "x")])
     code = (
         "import os; from editkit import artifacts\n"
-        "artifacts.check_learned = lambda *_: os.kill(os.getpid(), 9)\n"
+        "artifacts.find_conflicts = lambda *_: os.kill(os.getpid(), 9)\n"
         "from editkit_cli.main import main; main(['import', 'out', '--store', 'new.db'])"
     )
     done = subprocess.run([sys.executable, "-c", code], env=os.environ, timeout=60, check=False)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import append
@@ -13,7 +14,7 @@ from tiny import tiny_gpt2, tiny_tokenizer
 
 import editkit
 from editkit import Kit
-from editkit.artifacts import check_learned
+from editkit.artifacts import find_conflicts
 from editkit.errors import ArtifactsMissing
 from editkit_store import Store, digest_bytes, open_store
 from editkit_store.errors import BundleDamaged, ImportConflict, InvalidRecord
@@ -119,6 +120,12 @@ def test_edits_of_both_histories_make_room_for_each_other(
         expected = {key: radius for radius, key, _ in codebook(alone).values()}
         assert keys == sorted(expected)
         assert radii == expected
+    assert other.store.verify().problems == ()
+    found = other.store._db.query("SELECT edit_id, radius, conflicts FROM codebook_rows")
+    assert {(e, float(r)) for e, r, _ in found} == {
+        (e, float(np.frombuffer(one[0], np.float32)[0])) for e, one in merged.items()
+    }
+    assert other.store._db.query("SELECT 1 FROM artifacts WHERE conflicts IS NULL") == []
     path = other.store.path
     other.close()
     with opened(path) as again:
@@ -188,4 +195,4 @@ def test_tensors_that_no_model_could_read_are_refused(
     assert other.store.version() == other.version == "v0"
     assert other.log() == []
     with pytest.raises(InvalidRecord):
-        check_learned(store, [other.fingerprint])
+        find_conflicts(store, {other.fingerprint: [edit.id]})
