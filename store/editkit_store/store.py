@@ -422,9 +422,9 @@ class Store:
         selection = Selection(to=to, from_=since, only=only)
         return bundle.export(self._db, self.history, Path(path), selection=selection, tool=tool)
 
-    def verify(self) -> Verified:
+    def verify(self, *, head: str | None = None) -> Verified:
         """Derives every digest anew and returns what does not hold; see ``verify``."""
-        return verify(self._db)
+        return verify(self._db, head=head)
 
     def sql(self, query: str) -> Table:
         """Answers a query in SQL, of a store that is open to read.

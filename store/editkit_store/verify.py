@@ -34,11 +34,18 @@ _OPERATION = (
 )
 
 
-def verify(database: Database) -> Verified:
-    """Returns what is wrong with a store, in the order of its log; never raises for damage."""
+def verify(database: Database, *, head: str | None = None) -> Verified:
+    """Returns what is wrong with a store, in the order of its log; never raises for damage.
+
+    Args:
+        database: The store.
+        head: A head noted earlier, which the log must still hold.
+    """
     check = _Check(database)
     try:
         check.run()
+        if head is not None and head not in check.digests:
+            check.blame("operation", head, "is not in the log: the past was rewritten since")
     except (StoreDamaged, StoreError) as error:
         # DuckDB's own checksums: a block that cannot be read, whatever it held.
         check.blame("file", str(database.path), str(error))
@@ -58,6 +65,7 @@ class _Check:
         self.problems: list[Problem] = []
         self.checked = 0
         self.head: str | None = None
+        self.digests: set[str] = set()  # of all operations
         self._requests: dict[str, tuple[int, str]] = {}  # edit: operation, digest of its request
         self._records: dict[tuple[str, str], str] = {}  # edit and model: digest of the record
         self._payloads: dict[tuple[str, str], str | None] = {}  # likewise, of older operations
@@ -104,6 +112,7 @@ class _Check:
             if operation_digest(row, rows) != row[14]:
                 self.blame("operation", name, f"('{kind}') was altered")
             parent = self.head = row[14]
+            self.digests.add(row[14])
             self._expect(found, kind, edit_id, row[5], row[10], row[12])
         for version in members:
             self.blame("operation", f"v{version}", "changes the view, but no operation made it")

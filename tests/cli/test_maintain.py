@@ -97,6 +97,8 @@ def test_verify_prints_the_head_and_names_what_is_wrong(sh, history):
     assert ran.json["problems"] == []
     assert ran.json["head"] == sh("log", "-n", "1", "--json").json[0]["digest"]
     assert "everything holds" in sh("verify").stdout
+    assert sh("verify", "--head", ran.json["head"]).code == 0
+    assert sh("verify", "--head", "sha256:0").code == 3
     with duckdb.connect("history.db") as shell:
         shell.execute("UPDATE edits SET target = 'green' WHERE target = 'blue'")
     ran = sh("verify", "--json")

@@ -137,3 +137,7 @@ def test_a_rewritten_past_has_another_head(store: Store) -> None:
     assert store.verify().head == head
     append(store, "c", "3")
     assert store.verify().head != head
+    assert head is not None
+    assert store.verify(head=head).ok  # grown since, not rewritten
+    (problem,) = store.verify(head="sha256:0").problems
+    assert "the past was rewritten" in problem.message

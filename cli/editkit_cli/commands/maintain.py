@@ -63,8 +63,9 @@ def status(settings: Settings) -> None:
     out.result(found, lambda: _draw_status(out, found))
 
 
-@command("verify", example="editkit verify\neditkit verify --json")
-def verify(settings: Settings) -> int:
+@command("verify", example="editkit verify\neditkit verify --head sha256:4f0c...")
+@click.option("--head", metavar="DIGEST", help="A head noted earlier; the log must still hold it")
+def verify(settings: Settings, head: str | None) -> int:
     """Derive every digest of the history anew, and name what was altered or is missing.
 
     Needs no model. The head it prints stands for the whole history: whoever keeps it elsewhere can
@@ -73,7 +74,7 @@ def verify(settings: Settings) -> int:
     Exits with 3 when something is wrong.
     """
     with open_store(settings.path) as store:
-        found = store.verify()
+        found = store.verify(head=head)
     out = settings.out
     out.result(found, lambda: _draw_verified(out, found))
     return 0 if found.ok else DAMAGED
