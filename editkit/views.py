@@ -103,8 +103,9 @@ class Views:
         """
         if not self._kept or self.memory.is_ordered:
             return None
-        near = next(reversed(self._kept))
-        came, went = self._store.history.changes(near, version)
+        history = self._store.history
+        near = version - 1 if version - 1 in self._kept else next(reversed(self._kept))
+        came, went = history.moves(near, version) or history.changes(near, version)
         self._refuse_missing(came)
         rows = self._kept[near].rows
         rows = rows[~np.isin(rows, self.memory.rows(went))]

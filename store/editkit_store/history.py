@@ -42,7 +42,10 @@ class History(Past):
     def add(self, edit: Edit, *, activate: bool, extra: Mapping[str, Any], **how: Any) -> Operation:
         """Appends an edit; with ``activate`` it joins the view, else it is a failed attempt."""
         last = self.last()
-        older = self.same_prompt(prompt_digest(edit), last.version)
+        peers = self._peers(prompt_digest(edit))
+        older = self._members_among(peers, last.version)
+        if peers and self._sharing is not None:
+            self._sharing[1].update(peers, [edit.id])
         detail = {
             "request": self._insert([edit], last.seq + 1)[edit.id],
             "supersedes": older[:1] if activate else [],
@@ -76,6 +79,7 @@ class History(Past):
             **how: Time, provenance and model.
         """
         last = self.last()
+        self._sharing = None
         requests = self._insert(edits, last.seq + 1)
         said = extra()
         rows = [(edit_id, True) for edit_id in sorted(active)]

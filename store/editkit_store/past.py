@@ -67,6 +67,7 @@ class Past:
         # have moved it, and what it knew is forgotten then.
         self._known: tuple[int, Operation] | None = None
         self._placed: tuple[int, int] | None = None  # likewise, the newest edit's place
+        self._sharing: tuple[int, set[str]] | None = None  # likewise, see ``_shared``
 
     # Reading ----------------------------------------------------------------------------------
 
@@ -204,20 +205,69 @@ class Past:
 
     def same_prompt(self, digest: str, version: int) -> list[str]:
         """Returns the members at ``version`` that correct the same prompt, newest first."""
-        # Through the index on prompts; most prompts have no edit yet.
+        return self._members_among(self._peers(digest), version)
+
+    def _peers(self, digest: str) -> list[str]:
+        """Every edit ever made of a prompt, newest first, found through the index on prompts."""
         rows = self._db.query(
             "SELECT edit_id, ordinal FROM edits WHERE prompt_digest = ?", [digest]
         )
-        if not rows:
+        return [str(row[0]) for row in sorted(rows, key=lambda row: -row[1])]
+
+    def _members_among(self, ids: Sequence[str], version: int) -> list[str]:
+        if not ids:  # most prompts have no edit yet
             return []
-        peers = [str(row[0]) for row in sorted(rows, key=lambda row: -row[1])]
-        members = self._db.query(
+        rows = self._db.query(
             "SELECT edit_id FROM membership WHERE version <= ? AND edit_id IN (SELECT unnest(?)) "
             "GROUP BY edit_id HAVING arg_max(member, version)",
-            [version, peers],
+            [version, list(ids)],
         )
-        inside = {row[0] for row in members}
-        return [edit_id for edit_id in peers if edit_id in inside]
+        inside = {row[0] for row in rows}
+        return [edit_id for edit_id in ids if edit_id in inside]
+
+    def moves(self, before: int, after: int) -> tuple[list[str], list[str]] | None:
+        """Returns what ``changes`` does, in no order and faster: without a look at any edit.
+
+        ``None`` where a prompt that was touched has several edits, of which the newest counts.
+
+        Args:
+            before: Version.
+            after: Version, earlier or later.
+        """
+        first, second = sorted((before, after))
+        if second == first + 1:  # what one operation did is stored
+            rows = self._db.query(
+                "SELECT edit_id, NOT member, member FROM membership WHERE version = ?", [second]
+            )
+        else:
+            rows = self._db.query(
+                """
+                WITH touched AS (
+                    SELECT DISTINCT edit_id FROM membership WHERE version > ? AND version <= ?
+                )
+                SELECT edit_id,
+                       coalesce(arg_max(member, version) FILTER (version <= ?), false),
+                       arg_max(member, version)
+                FROM membership SEMI JOIN touched USING (edit_id)
+                WHERE version <= ? GROUP BY edit_id
+                """,
+                [first, second, first, second],
+            )
+        if not self._shared().isdisjoint(row[0] for row in rows):
+            return None
+        came = [str(edit_id) for edit_id, old, new in rows if new and not old]
+        went = [str(edit_id) for edit_id, old, new in rows if old and not new]
+        return (came, went) if before <= after else (went, came)
+
+    def _shared(self) -> set[str]:
+        """Edits that are not the only one of their prompt, read once."""
+        if self._sharing is None or self._sharing[0] != self._db.failures:
+            rows = self._db.query(
+                "SELECT edit_id FROM edits SEMI JOIN (SELECT prompt_digest FROM edits "
+                "GROUP BY prompt_digest HAVING count(*) > 1) USING (prompt_digest)"
+            )
+            self._sharing = self._db.failures, {str(row[0]) for row in rows}
+        return self._sharing[1]
 
     def changes(self, before: int, after: int) -> tuple[list[str], list[str]]:
         """Returns which edits are active at one version and not at another, oldest first.

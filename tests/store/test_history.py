@@ -260,6 +260,11 @@ class PlainHistory(RuleBasedStateMachine):
                 [edit for edit in new if edit not in old],
                 [edit for edit in old if edit not in new],
             )
+            moves = self.store.history.moves(before, after)
+            if moves is not None:
+                assert [sorted(ids) for ids in moves] == [
+                    sorted(set(new) - set(old)), sorted(set(old) - set(new)),
+                ]  # fmt: skip
 
 
 TestPlainHistory = PlainHistory.TestCase
