@@ -7,12 +7,13 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TREES  := editkit store cli tests examples benchmarks
 
-.PHONY: help demo test test-fast lint types format bench clean
+.PHONY: help demo test test-fast test-faults lint types format bench clean
 
 help:
 	@echo "make demo       install, fetch the default model, correct it, look at the history"
 	@echo "make test       install, run all tests (real models included)"
 	@echo "make test-fast  the tests that need no model"
+	@echo "make test-faults  kills, corruption, full disks and fuzzing at length (half an hour)"
 	@echo "make lint types format bench clean"
 
 $(VENV)/bin/python:
@@ -40,6 +41,10 @@ test: $(VENV)/.editkit-dev
 
 test-fast: $(VENV)/.editkit-dev
 	$(BIN)/python -m pytest -m "not real and not slow"
+
+# Writes benchmarks/results/faults.txt; `make test` runs the same tests at a fraction of the length.
+test-faults: $(VENV)/.editkit-dev
+	$(BIN)/python tests/faults/run.py
 
 lint: $(VENV)/.editkit-dev
 	$(BIN)/ruff check $(TREES)
