@@ -24,6 +24,7 @@ from editkit_store.errors import (
     StoreDamaged,
     StoreError,
     StoreExists,
+    StoreGone,
     StoreLocked,
     StoreNotFound,
     StoreUnwritable,
@@ -151,6 +152,7 @@ class Database:
         self._connection: duckdb.DuckDBPyConnection | None = connection
         self._in_transaction = False
         self.failures = 0  # transactions that did not commit
+        self._file = _identity(path)
         self.path = path
         self.read_only = read_only
 
@@ -186,6 +188,7 @@ class Database:
         deadline = time.monotonic() + (lock_wait_seconds() if wait is None else wait)
         delay = 0.02
         while True:
+            found = _identity(path)
             try:
                 with _translated(path):
                     connection = duckdb.connect(
@@ -193,7 +196,10 @@ class Database:
                         read_only=read_only,
                         config={"autoinstall_known_extensions": False},
                     )
-                    return cls(connection, path, read_only=read_only)
+                    if _identity(path) == found:
+                        return cls(connection, path, read_only=read_only)
+                    # A compaction put another file there after DuckDB had opened the old one.
+                    connection.close()
             except StoreLocked as error:
                 if error.pid == os.getpid() or time.monotonic() >= deadline:
                     raise
@@ -327,10 +333,18 @@ class Database:
 
         Raises:
             RuntimeError: Transactions do not nest (DuckDB has no savepoints).
+            StoreGone: The file has lost its name: somebody removed or replaced it.
             StoreUnwritable: The disk is full; nothing of the body is kept.
         """
         if self._in_transaction:
             raise RuntimeError("a transaction is already open; DuckDB has no savepoints")
+        if self._file != _identity(self.path):
+            raise StoreGone(
+                f"the file of the store '{self.path}' was removed or replaced while it was open; "
+                "what would be written now could not be found again",
+                path=self.path,
+                hint="open the store again; what was done before is in the file that was removed",
+            )
         self.execute("BEGIN TRANSACTION")
         self._in_transaction = True
         try:
@@ -390,6 +404,36 @@ def _not_duckdb(path: Path) -> NotAStore:
         path=path,
         hint="name another file with --store",
     )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Returns what tells the file at a path from another one that takes its name."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def set_aside_log(path: Path) -> None:
+    """Renames the write-ahead log of a store that is gone, before a new one takes its name.
+
+    DuckDB would take it for the new store's, which would then be damaged. It is kept, for whoever
+    finds the store it belongs to.
+    """
+    log = path.with_name(path.name + ".wal")
+    found = _identity(log)
+    # In this order: a living store's file is there before its log is.
+    if found is None or path.exists():
+        return
+    aside = log.with_name(log.name + ".left")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = log.with_name(f"{log.name}.left{number}")
+    if _identity(log) == found:
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            os.rename(log, aside)
 
 
 def publish(temporary: Path, path: Path) -> None:

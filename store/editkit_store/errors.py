@@ -94,6 +94,12 @@ class StoreNotFound(StoreError):
     code = "store_not_found"
 
 
+class StoreGone(StoreError):
+    """The file of an open store was removed or replaced."""
+
+    code = "store_gone"
+
+
 class StoreExists(StoreError):
     """Something is already at the path where a store should be created."""
 

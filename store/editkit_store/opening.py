@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from editkit_store import schema
-from editkit_store.connection import Database, publish
+from editkit_store.connection import Database, publish, set_aside_log
 from editkit_store.errors import StoreExists, StoreUnwritable
 from editkit_store.store import Store
 
@@ -90,4 +90,5 @@ def _create(path: Path, clock: Callable[[], datetime]) -> None:
             database.checkpoint()
         finally:
             database.close()
+        set_aside_log(path)
         publish(fresh, path)

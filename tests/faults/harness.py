@@ -218,7 +218,10 @@ def check_whole(path: Path) -> list[Operation]:
         current = store.history.current()
         assert sorted(expected) == list(range(current + 1))
         ids = [str(row[0]) for row in store._db.query("SELECT edit_id FROM edits")]
-        for version, states in expected.items():
+        # Each takes milliseconds: in a short run the newest, and some of the rest.
+        step = 1 if LONG else 10
+        for version in {*range(0, current, step), max(0, current - 1), current}:
+            states = expected[version]
             active = [edit_id for edit_id, state in states.items() if state == "active"]
             assert sorted(store.history.active_ids(version)) == sorted(active), version
             assert store.history.active_count(version) == len(active), version

@@ -215,9 +215,6 @@ def test_a_file_that_goes_away_takes_nothing_else_along(
     check_whole(path)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="DuckDB goes on writing into a file that has lost its name, and so do we"
-)
 @pytest.mark.parametrize("what", ["removed with its log", "replaced"] if LONG else ["replaced"])
 def test_nothing_is_acknowledged_that_goes_into_a_file_without_a_name(
     what: str, prepared: Prepared, place: Path
@@ -226,9 +223,6 @@ def test_nothing_is_acknowledged_that_goes_into_a_file_without_a_name(
     assert [line.get("did") for line in lines].count("add") == 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the log is taken for the new store's, which is then damaged"
-)
 def test_the_log_of_a_store_that_is_gone_does_not_spoil_a_new_one(
     prepared: Prepared, place: Path
 ) -> None:
