@@ -6,6 +6,7 @@ or the process dies inside it, the file is as before.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -53,6 +54,8 @@ class Store:
     def __init__(self, database: Database, *, clock: Callable[[], datetime]) -> None:
         self._db = database
         self._clock = clock
+        # Settings, as long as no transaction failed: every operation asks for some.
+        self._known: tuple[int, dict[str, str]] | None = None
         self.history = History(database)
         self.artifacts = Artifacts(database)
 
@@ -85,8 +88,10 @@ class Store:
 
     def setting(self, name: str) -> str | None:
         """Returns what the store remembers under ``name``."""
-        row = self._db.one("SELECT value FROM settings WHERE name = ?", [name])
-        return None if row is None else str(row[0])
+        if self._known is None or self._known[0] != self._db.failures:
+            rows = self._db.query("SELECT name, value FROM settings")
+            self._known = self._db.failures, {str(key): str(value) for key, value in rows}
+        return self._known[1].get(name)
 
     def remember(self, **settings: str) -> None:
         """Remembers settings, e.g. ``model="gpt2"``, for later commands."""
@@ -99,6 +104,8 @@ class Store:
             self._db.execute("DELETE FROM settings WHERE name = 'fingerprint'")
         for name, value in settings.items():
             self._db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", [name, value])
+        if settings:
+            self._known = None
 
     # Appending --------------------------------------------------------------------------------
 
@@ -462,6 +469,7 @@ class Store:
         )
 
 
+@functools.cache
 def _user() -> str:
     import getpass
 
