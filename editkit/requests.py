@@ -117,7 +117,7 @@ def _parse(raw: bytes, number: int, path: str, method: MethodName | None) -> Edi
         if not isinstance(fields, dict):
             raise InvalidRequest(f"a JSON object is wanted, not {type(fields).__name__}")
         return build_request(_translated(fields, method))
-    except (EditkitError, ValueError) as error:
+    except (EditkitError, ValueError, RecursionError) as error:  # the last of deep nesting
         reason = str(error) if isinstance(error, EditkitError) else f"not JSON: {error}"
         raise MalformedLine(
             f"line {number} of {path}: {reason}",

@@ -33,6 +33,8 @@ def run(part: str) -> tuple[bool, str]:
     with tempfile.TemporaryDirectory() as folder:
         figures = Path(folder) / "figures.json"
         command = [sys.executable, "-m", "pytest", str(HERE / f"test_{part}.py"), "-q"]
+        # Of the usual places pytest keeps three, and other runs would clear away ours.
+        command += ["--basetemp", str(Path(folder) / "work")]
         settings = {
             "EDITKIT_FAULTS": "long",
             "EDITKIT_FAULTS_FIGURES": str(figures),
