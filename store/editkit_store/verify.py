@@ -7,8 +7,8 @@ digest of the newest operation, the *head*, stands for the whole history: who ke
 tell any later change of the past.
 
 Not covered: the settings (which model to load by default), artifacts stored by an editkit before
-schema 3, of which the log names the tensors only, and damage to DuckDB's indexes, which no query can
-be made to read in full: it is refused when it is met.
+schema 3, of which the log names the tensors only, and damage to DuckDB's indexes, which no query
+can be made to read in full: it is refused when it is met.
 """
 
 from __future__ import annotations

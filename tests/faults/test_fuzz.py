@@ -122,7 +122,7 @@ def test_a_line_nested_too_deeply_is_refused(
 FIELDS = st.sampled_from([*EditRequest.model_fields, "id", "locality_prompt", "ground_truth", "x"])
 
 
-@often(60, 4_000)
+@often(50, 2_000)
 @given(
     fields=st.dictionaries(FIELDS, VALUES, max_size=4),
     prompt=TEXT,
@@ -135,7 +135,7 @@ def test_any_object_is_an_edit_or_refused(
     read(tmp_path / "edits.jsonl", line.encode(), kept, figures)
 
 
-@often(50, 1_000)
+@often(40, 500)
 @given(name=st.sampled_from([*EditRequest.model_fields]), text=TEXT)
 def test_any_text_in_any_field_is_an_edit_or_refused(
     name: str, text: str, tmp_path: Path, kept: Store, figures: Figures
@@ -173,7 +173,7 @@ def test_any_text_names_a_version_of_the_history_or_is_refused(
     figures.add("version expressions", "name a version")
 
 
-@often(30, 2_000)
+@often(30, 400)
 @given(text=NAMES)
 def test_any_text_where_a_name_is_wanted_is_taken_or_refused(
     text: str, kept: Store, figures: Figures
@@ -250,7 +250,7 @@ def chained(operations: list[Any]) -> str | None:
     return parent if isinstance(parent, str) else None
 
 
-@often(30, 2_000)
+@often(20, 1_000)
 @given(data=st.data())
 def test_any_bundle_is_imported_whole_or_refused(
     data: st.DataObject, exported: Path, tmp_path: Path, figures: Figures
@@ -315,7 +315,7 @@ def look(store: Store) -> None:
         store._db.query(f"FROM {view}")
 
 
-@often(25, 1_500)
+@often(20, 1_000)
 @given(data=st.data())
 def test_any_bytes_in_a_bundle_are_refused_or_without_effect(
     data: st.DataObject, exported: Path, tmp_path: Path, figures: Figures
