@@ -16,7 +16,7 @@ from editkit_store.digest import canonical_json, digest_bytes, digest_json
 from editkit_store.errors import StoreDamaged
 from editkit_store.records import Artifact
 
-__all__ = ["ROW", "Artifacts", "Learned", "Row", "record_digest", "stored_row"]
+__all__ = ["ROW", "Artifacts", "Drafted", "Learned", "Row", "record_digest", "stored_row"]
 
 _COLUMNS = (
     "edit_id, fingerprint, model, method, verified, usable, digest, metrics, conflicts, radius"
@@ -72,6 +72,20 @@ class Learned(NamedTuple):
     payload: bytes
 
 
+class Drafted(NamedTuple):
+    """An artifact about to be stored.
+
+    Attributes:
+        payload: Row of its payload, None where that is stored already.
+        row: Its own, in the table's order.
+        digest: Of its record.
+    """
+
+    payload: Sequence[object] | None
+    row: list[object]
+    digest: str
+
+
 class Row(NamedTuple):
     """A row of a GRACE codebook without its tensors.
 
@@ -90,21 +104,13 @@ class Artifacts:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def put(
-        self,
-        artifact: Artifact,
-        payload: bytes | None,
-        *,
-        time: datetime,
-        is_first: bool = False,
-    ) -> str:
+    def put(self, artifact: Artifact, payload: bytes | None, *, time: datetime) -> str:
         """Stores what an edit became on one model, replacing an earlier attempt on it.
 
         Args:
             artifact: The record.
             payload: Its tensors as safetensors bytes.
             time: When it was learned, UTC.
-            is_first: The edit is new, so there is no earlier attempt; that takes half the time.
 
         Returns:
             The digest of its record, for the operation that stores it to name.
@@ -112,20 +118,46 @@ class Artifacts:
         Raises:
             ValueError: ``payload`` does not have the digest that the artifact names.
         """
+        drafted = self.draft(artifact, payload, time=time)
+        if drafted.payload is not None:
+            self._db.insert("payloads", [drafted.payload])
+        *columns, learned_at, conflicts, digest, radius = drafted.row
+        self._db.execute(
+            f"INSERT OR REPLACE INTO artifacts ({ROW}, record_digest) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [*columns, conflicts, radius, learned_at, digest],
+        )
+        return drafted.digest
+
+    def draft(
+        self, artifact: Artifact, payload: bytes | None, *, time: datetime, is_new: bool = False
+    ) -> Drafted:
+        """Returns what ``insert`` will write; it reads, and writes nothing.
+
+        Args:
+            artifact: The record.
+            payload: Its tensors as safetensors bytes.
+            time: When it was learned, UTC.
+            is_new: Take the payload for one that is not stored, without looking.
+
+        Raises:
+            ValueError: ``payload`` does not have the digest that the artifact names.
+        """
+        row = None
         if payload is not None:
             if digest_bytes(payload) != artifact.digest:
                 raise ValueError("the payload does not have the artifact's digest")
+            known = "SELECT 1 FROM payloads WHERE digest = ?"
             # Looking first is faster than ON CONFLICT DO NOTHING.
-            if self._db.one("SELECT 1 FROM payloads WHERE digest = ?", [artifact.digest]) is None:
-                self._db.insert("payloads", [[artifact.digest, payload]])
-        row = stored_row(artifact, time)
-        digest = record_digest(row)
-        self._db.execute(
-            f"INSERT {'' if is_first else 'OR REPLACE '}INTO artifacts ({ROW}, record_digest) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [*row, digest],
-        )
-        return digest
+            if is_new or self._db.one(known, [artifact.digest]) is None:
+                row = [artifact.digest, payload]
+        return Drafted(row, *_placed(stored_row(artifact, time)))
+
+    def insert(self, drafted: Drafted) -> None:
+        """Writes what a model that had not tried an edit before has made of it."""
+        if drafted.payload is not None:
+            self._db.insert("payloads", [drafted.payload])
+        self._db.insert("artifacts", [drafted.row])
 
     def put_new(self, learned: Sequence[tuple[Artifact, bytes | None, datetime]]) -> list[str]:
         """Stores what edits became on models that had not tried them; many at once, and faster.
@@ -152,10 +184,9 @@ class Artifacts:
         self._db.insert("payloads", [list(item) for item in payloads.items()])
         digests, rows = [], []
         for artifact, _, time in learned:
-            *columns, conflicts, radius, learned_at = row = stored_row(artifact, time)
-            digests.append(record_digest(row))
-            # The table has the columns that came with later schemas at its end.
-            rows.append([*columns, learned_at, conflicts, digests[-1], radius])
+            row, digest = _placed(stored_row(artifact, time))
+            rows.append(row)
+            digests.append(digest)
         self._db.insert("artifacts", rows)
         return digests
 
@@ -360,3 +391,11 @@ def _conflicts(stored: str | None) -> dict[str, float] | None:
         return None if stored is None else {}
     found: dict[str, float] = json.loads(stored)
     return found
+
+
+def _placed(row: Sequence[object]) -> tuple[list[object], str]:
+    """Returns the columns of ``ROW`` in the table's order, and the digest of the record."""
+    *columns, conflicts, radius, learned_at = row
+    digest = record_digest(row)
+    # The table has the columns that came with later schemas at its end.
+    return [*columns, learned_at, conflicts, digest, radius], digest

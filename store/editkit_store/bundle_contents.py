@@ -76,12 +76,16 @@ class _Log:
 
     Attributes:
         operations: Which there are, by their place in the log.
+        provenances: Who did each of them.
+        times: When an edit was added, by its id.
         requests: Digest that the log gives to the request of each edit.
         records: Digest that the log gives to the record of an edit on a model, last of all.
     """
 
     def __init__(self, reader: Reader) -> None:
         self.operations: dict[int, Origin] = {}
+        self.provenances: dict[int, Any] = {}
+        self.times: dict[str, str] = {}
         self.requests: dict[str, str] = {}
         self.records: dict[tuple[str, str], str] = {}
         parent, version = None, 0
@@ -95,6 +99,7 @@ class _Log:
                 raise reader.damaged(OPERATIONS, f"skips a version at operation {seq}")
             parent = found.digest
             self.operations[seq] = Origin(seq=seq, version=version, digest=parent)
+            self.provenances[seq] = plain["provenance"]
             self._take(found)
         if parent != reader.manifest.head:
             raise reader.damaged(OPERATIONS, "does not end with the head that the manifest gives")
@@ -106,6 +111,7 @@ class _Log:
         said, edit_id, model = operation.detail, operation.edit_id, operation.fingerprint
         if operation.kind == "add" and edit_id is not None:
             self.requests[edit_id] = str(said.get("request"))
+            self.times[edit_id] = operation.time.isoformat()
             if model is not None and "record" in said:
                 self.records[edit_id, model] = str(said["record"])
         self.requests |= {one: str(digest) for one, digest in _mapping(said, "requests").items()}
@@ -130,6 +136,9 @@ def _edits(reader: Reader, log: _Log) -> tuple[list[Edit], dict[str, str]]:
             raise reader.damaged(EDITS, f"has {name} twice")
         if line.operation != log.operations.get(line.operation.seq):
             raise reader.damaged(EDITS, f"has {name} from an operation that the log does not have")
+        said = log.provenances[line.operation.seq], log.times.get(line.id, plain["time"])
+        if said != (plain["provenance"], plain["time"]):
+            raise reader.damaged(EDITS, f"has {name} with another provenance or time than the log's")
         edit = Edit(
             **{
                 **line.request.__dict__,
@@ -164,6 +173,9 @@ def _artifacts(reader: Reader, log: _Log, edits: Mapping[str, str]) -> list[Bund
         if is_whole and record not in (None, record_digest(stored_row(line, learned_at))):
             raise reader.damaged(ARTIFACTS, f"has {name} with another record than the log's")
         found[key] = line
+    for key in log.records if is_whole else ():
+        if key[0] in edits and key not in found:
+            raise reader.damaged(ARTIFACTS, f"lacks the artifact of edit {key[0]} on {key[1]}")
     return list(found.values())
 
 

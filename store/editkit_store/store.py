@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from editkit_store import schema
 from editkit_store.artifacts import Artifacts
-from editkit_store.connection import Database
+from editkit_store.connection import Database, Duplicate
 from editkit_store.describe import describe
 from editkit_store.digest import digest_json, short_id
 from editkit_store.errors import (
@@ -141,20 +141,30 @@ class Store:
         Returns:
             The operation, and the edit with its status after it.
         """
-        with self._db.transaction():
-            self._remember(settings or {})
-            record = self.artifacts.put(artifact, payload, time=edit.time, is_first=True)
-            operation = self.history.add(
-                edit,
-                activate=activate,
-                extra={
-                    "artifact": artifact.digest,
-                    "record": record,
-                    "verified": artifact.verified,
-                },
-                provenance=self._provenance(provenance, edit),
-                fingerprint=artifact.fingerprint,
-            )
+
+        def append(*, is_new: bool) -> Operation:
+            with self._db.transaction():
+                self._remember(settings or {})
+                # All that is read comes before anything is written: the rows then go in together.
+                drafted = self.artifacts.draft(artifact, payload, time=edit.time, is_new=is_new)
+                operation = self.history.add(
+                    edit,
+                    activate=activate,
+                    extra={
+                        "artifact": artifact.digest,
+                        "record": drafted.digest,
+                        "verified": artifact.verified,
+                    },
+                    provenance=self._provenance(provenance, edit),
+                    fingerprint=artifact.fingerprint,
+                )
+                self.artifacts.insert(drafted)
+            return operation
+
+        try:
+            operation = append(is_new=True)
+        except Duplicate:  # nobody learns the same numbers twice; should they, look first
+            operation = append(is_new=False)
         status = "active" if activate else "failed"
         return operation, edit.model_copy(update={"status": status})
 
