@@ -138,7 +138,7 @@ def _edits(reader: Reader, log: _Log) -> tuple[list[Edit], dict[str, str]]:
             raise reader.damaged(EDITS, f"has {name} from an operation that the log does not have")
         said = log.provenances[line.operation.seq], log.times.get(line.id, plain["time"])
         if said != (plain["provenance"], plain["time"]):
-            raise reader.damaged(EDITS, f"has {name} with another provenance or time than the log's")
+            raise reader.damaged(EDITS, f"has {name} with another provenance or time than its log")
         edit = Edit(
             **{
                 **line.request.__dict__,
