@@ -211,19 +211,14 @@ class History(Past):
         self, kind: OperationKind, version: int, detail: Mapping[str, Any], **how: Any
     ) -> Operation:
         last = self.last()
-        # Only what was touched since then can differ.
+        # Every row of an edit turns it: what was before the first one is the contrary.
         rows = self._db.query(
             """
-            WITH touched AS (SELECT DISTINCT edit_id FROM membership WHERE version > $version),
-            members AS (
-                SELECT edit_id, arg_max(member, version) AS now,
-                       coalesce(arg_max(member, version) FILTER (version <= $version), false)
-                           AS wanted
-                FROM membership SEMI JOIN touched USING (edit_id) GROUP BY edit_id
-            )
-            SELECT edit_id, wanted FROM members WHERE now != wanted ORDER BY edit_id
+            SELECT edit_id, NOT arg_min(member, version) FROM membership WHERE version > ?
+            GROUP BY edit_id HAVING arg_min(member, version) = arg_max(member, version)
+            ORDER BY edit_id
             """,
-            {"version": version},
+            [version],
         )
         return self._append(
             kind,

@@ -235,28 +235,17 @@ class Past:
             after: Version, earlier or later.
         """
         first, second = sorted((before, after))
-        if second == first + 1:  # what one operation did is stored
-            rows = self._db.query(
-                "SELECT edit_id, NOT member, member FROM membership WHERE version = ?", [second]
-            )
-        else:
-            rows = self._db.query(
-                """
-                WITH touched AS (
-                    SELECT DISTINCT edit_id FROM membership WHERE version > ? AND version <= ?
-                )
-                SELECT edit_id,
-                       coalesce(arg_max(member, version) FILTER (version <= ?), false),
-                       arg_max(member, version)
-                FROM membership SEMI JOIN touched USING (edit_id)
-                WHERE version <= ? GROUP BY edit_id
-                """,
-                [first, second, first, second],
-            )
+        # Every row of an edit turns it, so between two versions the first and the last one tell.
+        rows = self._db.query(
+            "SELECT edit_id, arg_min(member, version) FROM membership "
+            "WHERE version > ? AND version <= ? "
+            "GROUP BY edit_id HAVING arg_min(member, version) = arg_max(member, version)",
+            [first, second],
+        )
         if not self._shared().isdisjoint(row[0] for row in rows):
             return None
-        came = [str(edit_id) for edit_id, old, new in rows if new and not old]
-        went = [str(edit_id) for edit_id, old, new in rows if old and not new]
+        came = [str(edit_id) for edit_id, joined in rows if joined]
+        went = [str(edit_id) for edit_id, joined in rows if not joined]
         return (came, went) if before <= after else (went, came)
 
     def _shared(self) -> set[str]:
