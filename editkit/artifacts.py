@@ -37,7 +37,7 @@ def load_memories(
             for age, edit_id, conflicts, data in part:
                 payload = GracePayload.from_bytes(data, edit_id=edit_id, shelves=shelves, at=age)
                 one = age, payload, conflicts
-                found.setdefault((payload.site, payload.position), []).append(one)
+                found.setdefault(payload.place, []).append(one)
         for place, rows in found.items():
             rows.sort(key=itemgetter(0))
             memories[place] = Memory(backend=backend, device=device)
@@ -104,4 +104,4 @@ def learned_place(store: Store, fingerprint: str) -> Place | None:
     if newest is None:
         return None
     payload = GracePayload.from_bytes(newest[1], edit_id=newest[0])
-    return payload.site, payload.position
+    return payload.place

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from editkit.behavior import with_answers
-from editkit.config import Position
 from editkit.explain import explained
 from editkit.generation import Generator
 from editkit.hooks import Attachment
-from editkit.methods import grace
 from editkit.methods.view import GraceView
 from editkit.models.progress import Progress
 from editkit.prompts import Encoder
@@ -32,33 +32,30 @@ class Asker:
     """Answers prompts on the views of one store.
 
     Args:
-        model: The model.
         store: The history.
         encoder: The model's.
         generator: The model's.
         views: The model's views of the history.
         attachment: What the running model follows.
-        position: Token of a prompt that is the query.
+        key: Returns what a prompt, given as token ids, is looked up by.
     """
 
     def __init__(
         self,
-        model: Any,
         *,
         store: Store,
         encoder: Encoder,
         generator: Generator,
         views: Views,
         attachment: Attachment,
-        position: Position | None,
+        key: Callable[[Sequence[int]], torch.Tensor],
     ) -> None:
-        self._model = model
         self._store = store
         self._encoder = encoder
         self._generator = generator
         self._views = views
         self._attachment = attachment
-        self._position = position
+        self._key = key
 
     def answers(
         self,
@@ -101,7 +98,7 @@ class Asker:
         ids = self._encoder.prompt(prompt or "") if turns is None else self._encoder.chat(turns)
         view = self.view(version)
         site: Site = self._attachment.site
-        key = grace.query(self._model, site, ids, position=self._position)
+        key = self._key(ids)
         text = prompt if turns is None else turns[-1].content
         at = self._store.history.resolve(view.version)
         active = {edit.id: edit for edit in self._store.history.active(at)}

@@ -6,11 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["GraceConfig", "Position", "PresetName", "Replacement"]
+__all__ = ["GraceConfig", "KeyName", "Position", "PresetName", "Replacement", "Rule", "ScopeName"]
 
 PresetName = Literal["default", "paper"]
 Replacement = Literal["last", "prompt", "all"]
 Position = Literal["last", "first"]
+KeyName = Literal["state", "pooled"]
+Rule = Literal["nearest", "disjoint", "paper"]
+ScopeName = Literal["strict", "balanced", "broad"]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -29,10 +32,27 @@ class GraceConfig(BaseModel):
         "L2 norm, the learning rate a multiple of the RMS of the site's own output at the query "
         "(activations of one model are a hundred times those of another). `absolute`: as they are",
     )
-    radius: float = Field(default=0.06, gt=0.0, description="Initial radius, L2; see units")
-    rule: Literal["disjoint", "paper"] = Field(
-        default="disjoint",
-        description="How radii give way to each other; see editkit.methods.codebook",
+    key: KeyName | None = Field(
+        default=None,
+        description="What an edit is looked up by. `state`: the hidden state that enters the site "
+        "at the query (the paper). `pooled`: a mean over the words of the prompt, which its "
+        "rephrasings share; see editkit.scope.pooled. By default `pooled` in a decoder, else "
+        "`state`",
+    )
+    scope: ScopeName = Field(
+        default="balanced",
+        description="How far edits with pooled keys reach: their radius, where none is given",
+    )
+    radius: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="Initial radius, L2; see units. By default what `scope` says; of keys that are "
+        "states 0.06",
+    )
+    rule: Rule | None = Field(
+        default=None,
+        description="How radii give way to each other; see editkit.methods.codebook. By default "
+        "`nearest` for pooled keys, else `disjoint`",
     )
     initial_value: Literal["output", "random"] = Field(
         default="output",
@@ -52,9 +72,10 @@ class GraceConfig(BaseModel):
     )
     max_steps: int = Field(default=100, ge=1, le=10_000, description="Limit, optimizer steps")
     margin: float = Field(
-        default=1.0,
+        default=6.0,
         ge=0.0,
-        description="Stop when every target token leads all others by this much, in logits",
+        description="Stop when every target token leads all others by this much, in logits. One "
+        "that barely leads at the prompt does not lead at its rephrasings",
     )
     replacement: Replacement = Field(
         default="last",
@@ -74,6 +95,16 @@ class GraceConfig(BaseModel):
     )
     seed: int = Field(default=0, ge=0, description="Seed of the random initial value")
 
+    def initial_radius(self, key: KeyName) -> float:
+        """Returns the radius of a new edit with such a key; see ``units`` for what it is of."""
+        if self.radius is not None:
+            return self.radius
+        return _RADII[self.scope] if key == "pooled" else _STATE_RADIUS
+
+    def rule_for(self, key: KeyName) -> Rule:
+        """Returns how radii of edits with such keys give way to each other."""
+        return self.rule or ("nearest" if key == "pooled" else "disjoint")
+
     @classmethod
     def of(cls, preset: PresetName, **changes: Any) -> GraceConfig:
         """Returns a preset, with changes.
@@ -91,9 +122,16 @@ class GraceConfig(BaseModel):
         return cls(**{**_PRESETS[preset], **changes})
 
 
+_STATE_RADIUS = 0.06
+"""Share of a hidden state's L2 norm."""
+
+_RADII: dict[ScopeName, float] = {"strict": 0.55, "balanced": 0.8, "broad": 0.95}
+"""L2 on the unit sphere: cosines of 0.85, 0.68 and 0.55; benchmarks/results/scope.txt."""
+
 _PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
+        "key": "state",
         "units": "absolute",
         "radius": 1.0,
         "rule": "paper",

@@ -125,7 +125,7 @@ class Generator:
         """
         stops = self._encoder.stop_ids
         with torch.no_grad(), self._attachment.running(*views) as run:
-            run.restart(batch.prompts, None)
+            run.restart(batch.prompts, None, [request.prompt for request in requests])
             logits = batch.logits()  # (rows, t, n)
         target, valid = batch.target.to(logits.device), batch.valid.to(logits.device)
         wanted = logits.gather(2, target[..., None])[..., 0]
@@ -161,7 +161,7 @@ class Generator:
     def _labelled(self, prompts: Sequence[Sequence[int]], run: Run) -> list[Generated]:
         width = max(map(len, prompts))
         ids, mask = self._padded(prompts, width, left=False)
-        run.restart(mask, None)
+        run.restart(mask, None, prompts)
         chosen = self._model(input_ids=ids, attention_mask=mask).logits.argmax(dim=-1).tolist()
         labels = self._encoder.labels
         return [

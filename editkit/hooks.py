@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
@@ -35,7 +36,26 @@ from editkit.config import Position, Replacement
 from editkit.errors import EmptyRow
 from editkit.sites import Site
 
-__all__ = ["Attachment", "Run", "View", "capture", "narrow_head", "resume_above", "substitute"]
+__all__ = [
+    "Attachment",
+    "Keys",
+    "Run",
+    "View",
+    "capture",
+    "narrow_head",
+    "resume_above",
+    "substitute",
+]
+
+
+class Keys(Protocol):
+    """What gives the keys of prompts from their tokens."""
+
+    def key(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Returns the key of a prompt, ``(d,)``."""
+
+    def ids(self, embeddings: torch.Tensor) -> list[int]:
+        """Returns the tokens that embeddings ``(n, d)`` are of."""
 
 
 class View(Protocol):
@@ -66,6 +86,7 @@ class Run:
         views: The edits that apply: one view for all rows, or one a prompt.
         position: Which token of a prompt is the query.
         is_generation: One call of ``generate``, which goes on past its prompt.
+        keys: What gives the keys of prompts; by default a prompt's key is the state at its query.
 
     Attributes:
         views: See above.
@@ -73,8 +94,14 @@ class Run:
     """
 
     def __init__(
-        self, views: Sequence[View], position: Position = "last", *, is_generation: bool = False
+        self,
+        views: Sequence[View],
+        position: Position = "last",
+        *,
+        is_generation: bool = False,
+        keys: Keys | None = None,
     ) -> None:
+        self._keys = keys
         self.views = tuple(views)
         self.is_empty = not any(len(view) for view in self.views)
         self.fired: list[int] | None = None
@@ -82,14 +109,23 @@ class Run:
         self._is_generation = is_generation
         self.restart(None, None)
 
-    def restart(self, mask: torch.Tensor | None, last: int | None) -> None:
+    def restart(
+        self,
+        mask: torch.Tensor | None,
+        last: int | None,
+        prompts: Sequence[Sequence[int]] | torch.Tensor | None = None,
+    ) -> None:
         """Forgets what was decided.
 
         Args:
             mask: ``(prompts, length)`` attention mask of the prompts, where known beforehand.
             last: Position of the last token of prompts without padding, where known beforehand.
+            prompts: Their tokens, where known beforehand: lists without padding, or ids or
+                embeddings that the mask goes with.
         """
         self._mask, self._last = mask, last
+        self._prompts = prompts
+        self._prompts_mask = mask
         self._queries: list[int] = []  # absolute, one a prompt
         self._ends: list[int] = []  # position of the prompt's last token
         self._active: list[int] = []  # one a row: -2 undecided, -1 none, else the edit
@@ -97,8 +133,13 @@ class Run:
         self._goes_on = False  # some edit replaces decoded positions too
         self._reach = -1  # no position beyond is of interest, unless an edit goes on
 
-    def begin(self, *, offset: int, length: int, rows: int, mask: torch.Tensor | None) -> None:
+    def begin(self, *, offset: int, tokens: torch.Tensor, mask: torch.Tensor | None) -> None:
         """Notes which absolute positions the coming forward call covers.
+
+        Args:
+            offset: Positions before it that are cached.
+            tokens: ``(rows, length)`` ids, or ``(rows, length, d)`` embeddings.
+            mask: ``(rows, offset + length)`` attention mask.
 
         Raises:
             EmptyRow: The attention mask has a row without any token.
@@ -106,6 +147,10 @@ class Run:
         self._offset = offset
         if self._queries:
             return
+        rows, length = tokens.shape[:2]
+        if self._prompts is None and self._keys is not None:
+            self._prompts = tokens
+            self._prompts_mask = None if mask is None or mask.dim() != 2 else mask[:, -length:]
         mask = mask if self._mask is None else self._mask
         if mask is None or mask.dim() != 2 or bool(mask.all()):
             last = offset + length - 1 if self._last is None else self._last
@@ -171,11 +216,14 @@ class Run:
         undecided = [row for row in here if self._active[row] == -2]
         if not undecided:
             return
-        at = [columns[row] for row in undecided]
-        if len(undecided) == len(inputs) and min(at) == max(at):
-            queries = inputs[:, at[0]]  # (undecided, d), the usual case and a view
+        if self._keys is not None:
+            queries = self._pooled([row // fold for row in undecided])
         else:
-            queries = inputs[torch.tensor(undecided), torch.tensor(at)]
+            at = [columns[row] for row in undecided]
+            if len(undecided) == len(inputs) and min(at) == max(at):
+                queries = inputs[:, at[0]]  # (undecided, d), the usual case and a view
+            else:
+                queries = inputs[torch.tensor(undecided), torch.tensor(at)]
         for view in dict.fromkeys(self._view(row, fold) for row in undecided):
             mine = [i for i, row in enumerate(undecided) if self._view(row, fold) is view]
             asked = queries if len(mine) == len(queries) else queries[mine]
@@ -185,6 +233,23 @@ class Run:
                 if choice >= 0 and view.replacement(choice) == "all":
                     self._goes_on = True
         self.fired = [max(-1, choice) for choice in self._active]
+
+    def _pooled(self, prompts: list[int]) -> torch.Tensor:
+        """Returns the keys of prompts ``(n, d)``, from their tokens."""
+        assert self._keys is not None
+        assert self._prompts is not None
+        found = {}
+        # Of beams without a mask each is taken for a prompt of its own; their tokens are one's.
+        fold = max(1, len(self._queries) // len(self._prompts))
+        for index in dict.fromkeys(prompts):
+            at = index // fold
+            ids = self._prompts[at]
+            if isinstance(ids, torch.Tensor):
+                if self._prompts_mask is not None:
+                    ids = ids[self._prompts_mask[at].to(device=ids.device, dtype=torch.bool)]
+                ids = self._keys.ids(ids) if ids.is_floating_point() else ids.tolist()
+            found[index] = self._keys.key(ids)
+        return torch.from_numpy(np.stack([found[index] for index in prompts]))
 
     def _values(self, firing: list[int], fold: int, like: torch.Tensor) -> torch.Tensor:
         if len(self.views) == 1:
@@ -212,14 +277,22 @@ class Attachment:
         site: Where the view's values go.
         view: The edits that apply.
         position: Which token of a prompt is the query; by default the family's own.
+        keys: What gives the keys of prompts; by default a prompt's key is the state at its query.
 
     Raises:
         Anything raised while installing leaves the model as it was.
     """
 
     def __init__(
-        self, model: Any, site: Site, view: View, *, position: Position | None = None
+        self,
+        model: Any,
+        site: Site,
+        view: View,
+        *,
+        position: Position | None = None,
+        keys: Keys | None = None,
     ) -> None:
+        self._keys = keys
         self.view = view
         self.site = site
         self._position = position or site.layout.position
@@ -268,7 +341,7 @@ class Attachment:
         Args:
             *views: One view for all rows, or one a prompt; by default the current one.
         """
-        run = Run(views or (self.view,), self._position, is_generation=True)
+        run = Run(views or (self.view,), self._position, is_generation=True, keys=self._keys)
         token = self._run.set(run)
         try:
             yield run
@@ -286,7 +359,10 @@ class Attachment:
                 mask, last = kwargs.get("attention_mask"), None
                 if mask is None and isinstance(inputs, torch.Tensor) and _is_chunked(kwargs):
                     last = inputs.shape[1] - 1
-                run.restart(mask, last)
+                prompts = inputs if isinstance(inputs, torch.Tensor) else None
+                if prompts is None:
+                    prompts = kwargs.get("inputs_embeds")
+                run.restart(mask, last, prompts)
                 return generate(*args, **kwargs)
 
         return wrapper
@@ -303,16 +379,17 @@ class Attachment:
         if run is None:
             # A cache and one new token: a decode step of somebody's own loop.
             is_step = offset > 0 and tokens.shape[1] == 1
-            run = self._decided.get(cache) if is_step else Run((self.view,), self._position)
+            run = (
+                self._decided.get(cache)
+                if is_step
+                else Run((self.view,), self._position, keys=self._keys)
+            )
             self._own.set(run)
         if run is None or run.is_empty:
             return
         mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
         run.begin(
-            offset=offset,
-            length=tokens.shape[1],
-            rows=tokens.shape[0],
-            mask=mask if isinstance(mask, torch.Tensor) else None,
+            offset=offset, tokens=tokens, mask=mask if isinstance(mask, torch.Tensor) else None
         )
 
     def _after(self, host: nn.Module, args: tuple[Any, ...], output: Any) -> None:

@@ -11,6 +11,7 @@ from editkit.asking import Asker, ChatLike, VersionLike
 from editkit.bundles import BundleMethods
 from editkit.config import GraceConfig
 from editkit.correcting import Corrector, OnConflict, OnFailure, Warned
+from editkit.errors import UnsupportedModel
 from editkit.generation import Generator
 from editkit.hooks import Attachment
 from editkit.learning import Learner
@@ -19,6 +20,8 @@ from editkit.models.progress import Progress
 from editkit.prompts import Encoder
 from editkit.recalling import HistoryMethods
 from editkit.requests import build_request
+from editkit.scope import PooledKeys
+from editkit.scope.information import of_model
 from editkit.sites import Site
 from editkit.views import Views
 from editkit_store import Store
@@ -71,18 +74,21 @@ class Kit(HistoryMethods, BundleMethods):
         # Dropout would make verification a game of chance; the caller's mode comes back on close.
         self._was_training = bool(self._model.training)
         self._model.eval()
+        self._encoder = Encoder(self._model, self._tokenizer)
+        keys = _keys(loaded, self._encoder, config)
         self._views = Views(
             store,
             loaded.fingerprint,
             site=site,
             position=config.position or site.layout.position,
+            key="state" if keys is None else "pooled",
+            width=site.inputs if keys is None else keys.width,
             name=loaded.name,
             skip_missing=skip_missing,
             device=str(self._model.device),
         )
-        self._encoder = Encoder(self._model, self._tokenizer)
         first = self._views.at(store.history.current())
-        self._attachment = Attachment(self._model, site, first, position=config.position)
+        self._attachment = Attachment(self._model, site, first, position=config.position, keys=keys)
         self._generator = Generator(self._model, self._encoder, self._attachment)
         self._learner = Learner(
             self._model,
@@ -93,18 +99,18 @@ class Kit(HistoryMethods, BundleMethods):
             encoder=self._encoder,
             generator=self._generator,
             views=self._views,
+            keys=keys,
         )
         self._corrector = Corrector(
             store, self._learner, self._views, self._attachment, self._settings
         )
         self._asker = Asker(
-            self._model,
             store=store,
             encoder=self._encoder,
             generator=self._generator,
             views=self._views,
             attachment=self._attachment,
-            position=config.position,
+            key=self._learner.key_of,
         )
 
     def __enter__(self) -> Kit:
@@ -373,3 +379,28 @@ class Kit(HistoryMethods, BundleMethods):
             As ``generate``.
         """
         return self._asker.explain(prompt, chat, version, k)
+
+
+def _keys(loaded: LoadedModel, encoder: Encoder, config: GraceConfig) -> PooledKeys | None:
+    """Returns what gives pooled keys; None where an edit is looked up by a hidden state.
+
+    Raises:
+        UnsupportedModel: Pooled keys were asked for, of a model that does not continue a prompt.
+    """
+    kind = config.key or ("pooled" if encoder.family == "decoder" else "state")
+    if kind == "state":
+        return None
+    if encoder.family != "decoder":
+        raise UnsupportedModel(
+            f"pooled keys are for models that continue a prompt, not for "
+            f"{type(loaded.model).__name__}",
+            hint="leave `key` out, or set it to 'state'",
+        )
+    known = of_model(
+        loaded.model,
+        loaded.tokenizer,
+        fingerprint=loaded.fingerprint,
+        # Of a pair from somebody's program nobody knows whether it ever comes back.
+        is_kept=loaded.path is not None,
+    )
+    return PooledKeys(loaded.model, loaded.tokenizer, known)

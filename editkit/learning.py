@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from editkit.config import GraceConfig
+from editkit.config import GraceConfig, KeyName
 from editkit.errors import UnsupportedMethod
 from editkit.generation import Generated, Generator
 from editkit.methods import grace
@@ -21,6 +22,7 @@ from editkit.methods.grace import LearnedValue
 from editkit.methods.payload import GracePayload
 from editkit.methods.view import GraceView
 from editkit.prompts import Encoded, Encoder
+from editkit.scope import PooledKeys
 from editkit.sites import Site
 from editkit.views import Views
 from editkit_store.digest import digest_bytes
@@ -112,6 +114,7 @@ class Learner:
         encoder: Encoder,
         generator: Generator,
         views: Views,
+        keys: PooledKeys | None = None,
     ) -> None:
         self._model = model
         self.name = name
@@ -121,6 +124,8 @@ class Learner:
         self._encoder = encoder
         self._generator = generator
         self._views = views
+        self._keys = keys
+        self._kind: KeyName = "state" if keys is None else "pooled"
 
     @property
     def default_kind(self) -> EditKind:
@@ -150,8 +155,18 @@ class Learner:
             )
 
     def key(self, encoded: Encoded) -> torch.Tensor:
-        """Returns the hidden state that a request's prompt is looked up by, ``(d,)`` float32."""
-        return grace.query(self._model, self._site, encoded.prompt, position=self._config.position)
+        """Returns what a request's prompt is looked up by, ``(d,)`` float32."""
+        return self.key_of(encoded.prompt)
+
+    def key_of(self, prompt: Sequence[int]) -> torch.Tensor:
+        """Returns what a prompt is looked up by, ``(d,)`` float32; of a state, a pass to its site.
+
+        Args:
+            prompt: Token ids.
+        """
+        if self._keys is not None:
+            return torch.from_numpy(self._keys.key(prompt))
+        return grace.query(self._model, self._site, prompt, position=self._config.position)
 
     def learn(
         self,
@@ -176,7 +191,19 @@ class Learner:
                 replacement=self._config.replacement,
                 position=self._config.position,
             )
-            values = grace.optimize(batch, self._site, self._config, met=_each(indices, met))
+            if self._keys is None:
+                values = grace.optimize(batch, self._site, self._config, met=_each(indices, met))
+            else:
+                keys = torch.stack([self.key_of(encoded[index].prompt) for index in indices])
+                if met is not None:
+                    for index, key in zip(indices, keys, strict=True):
+                        met(index, key)
+                values = [
+                    dataclasses.replace(value, key=key)
+                    for value, key in zip(
+                        grace.optimize(batch, self._site, self._config), keys, strict=True
+                    )
+                ]
             share = (time.monotonic() - started) / len(indices)
             for row, (index, value) in enumerate(zip(indices, values, strict=True)):
                 lessons[index] = Lesson(encoded[index], value, share, batch, row)
@@ -295,7 +322,7 @@ class Learner:
             key=value.key.numpy(),
             target=encoded.target,
             radius=self._radius(value, encoded),
-            rule=self._config.rule,
+            rule=self._config.rule_for(self._kind),
             owns_row=owns_row,
         )
         return GracePayload(
@@ -304,11 +331,12 @@ class Learner:
             self._site.path,
             self._config.replacement,
             self._config.position or self._site.layout.position,
+            self._kind,
         )
 
     def _radius(self, value: LearnedValue, encoded: Encoded) -> float:
-        radius = self._config.radius
-        if self._config.units == "activation":
+        radius = self._config.initial_radius(self._kind)
+        if self._config.units == "activation" and self._keys is None:
             radius *= float(value.key.norm())
             if len(encoded.prompt) == 1 and self._encoder.family == "decoder":
                 radius *= _FIRST_TOKEN

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from editkit.artifacts import load_memories
 from editkit.errors import ArtifactsMissing
 from editkit.methods.memory import Memory
+from editkit.methods.payload import Place
 from editkit.methods.view import GraceView
 from editkit.sites import Site
 from editkit_store import Store
@@ -33,6 +34,8 @@ class Views:
         fingerprint: The model's.
         site: Where the values go.
         position: Token of a prompt that is the query.
+        key: What an edit is looked up by.
+        width: Length of such a key.
         name: Name that the model was loaded by.
         skip_missing: Leave out edits that this model has not learned, instead of refusing.
         device: Torch's name of the device that looks keys up; None is the CPU.
@@ -52,6 +55,8 @@ class Views:
         *,
         site: Site,
         position: str,
+        key: str,
+        width: int,
         name: str,
         skip_missing: bool,
         device: str | None = None,
@@ -59,7 +64,8 @@ class Views:
         self._store = store
         self._fingerprint = fingerprint
         self._site = site
-        self._position = position
+        self._place: Place = (site.path, position, key)
+        self._width = width
         self._name = name
         self._skip_missing = skip_missing
         self._device = device
@@ -71,7 +77,7 @@ class Views:
         """Reads again what the model has learned, after artifacts came in from elsewhere."""
         self._kept.clear()
         memories = load_memories(self._store, self._fingerprint, device=self._device)
-        self.memory = memories.pop((self._site.path, self._position), Memory(device=self._device))
+        self.memory = memories.pop(self._place, Memory(device=self._device))
         self._attempted = self._store.artifacts.attempted(self._fingerprint)
         self._elsewhere = {
             memory.edit_id(row): place
@@ -144,10 +150,10 @@ class Views:
     def _check_widths(self) -> None:
         payload = self.memory.payload(0)
         found = (len(payload.entry.key), len(payload.value))
-        wanted = (self._site.inputs, self._site.width)
+        wanted = (self._width, self._site.width)
         if found != wanted:
             raise ArtifactsMissing(
-                f"'{self._site.path}' takes states of width {wanted[0]} and gives {wanted[1]}, but "
+                f"'{self._site.path}' needs keys of width {wanted[0]} and gives {wanted[1]}, but "
                 f"the history's edits there have keys of width {found[0]} and values of {found[1]}",
                 missing=(payload.entry.edit_id,),
                 fingerprint=self._fingerprint,
@@ -163,8 +169,8 @@ class Views:
         place = next((self._elsewhere[e] for e in missing if e in self._elsewhere), None)
         if place is not None:
             return ArtifactsMissing(
-                f"{count} were learned at '{place[0]}' with the {place[1]} token as the query; the "
-                f"model was opened at '{self._site.path}' with the {self._position} one",
+                f"{count} were learned at {_said(place)}; the model was opened at "
+                f"{_said(self._place)}",
                 missing=missing,
                 fingerprint=self._fingerprint,
                 known=(self._fingerprint,),
@@ -180,3 +186,8 @@ class Views:
             hint=f"learn them on this model: `editkit replay {self._store.path} --model "
             f"{self._name}`",
         )
+
+
+def _said(place: Place) -> str:
+    site, position, key = place
+    return f"'{site}' with the {position} token as the query and {key} keys"

@@ -12,11 +12,14 @@ initial radius, i the nearest row at distance d = ||q - k_i||, rule ``paper`` is
     d <= eps0 + eps_i, other y     new row with radius d / 2, and eps_i := d / 2 - 1e-5
     d <= eps0 + eps_i, same y      no new row; eps_i := max(eps_i, d)
 
-Rule ``disjoint`` (the default) keeps what the paper wants (balls of different targets never
-overlap) where the nearest-row test misses it, and is independent of the order of edits:
+Rule ``disjoint`` (the default for states) keeps what the paper wants (balls of different targets
+never overlap) where the nearest-row test misses it, and is independent of the order of edits:
 
-    new row always; for every row j with other y and d_j <= eps0 + eps0_j:
+    new row always; for every row j of this rule with other y and d_j <= eps0 + eps0_j:
         eps := min(eps, d_j / 2),  eps_j := min(eps_j, d_j / 2)
+
+Rule ``nearest`` (the default for pooled keys) leaves every radius as it is. Balls may overlap, and
+where they do the nearest row fires: keys that tell prompts apart need no gap between them.
 
 Differs from the paper: targets are compared by their token ids (the authors' code compares the mean
 of padded label ids); an edit that shares a row under ``paper`` still keeps its own key and value,
@@ -29,11 +32,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from editkit.config import Rule
 from editkit.retrieval import distances
 
 __all__ = ["Codebook", "Entry", "Row", "fold"]
@@ -60,7 +63,7 @@ class Entry:
     key: Vector
     target: tuple[int, ...]
     radius: float
-    rule: Literal["disjoint", "paper"] = "disjoint"
+    rule: Rule = "disjoint"
     owns_row: bool = False
 
 
@@ -108,6 +111,8 @@ class Codebook:
         apart = distances(self.keys, entry.key)
         if entry.rule == "paper":
             return self._paper(entry, apart)
+        if entry.rule == "nearest":
+            return self._appended(Row(entry, entry.radius), {})
         return self._disjoint(entry, apart)
 
     def _paper(self, entry: Entry, apart: Vector) -> Codebook:
@@ -134,7 +139,7 @@ class Codebook:
         reach = np.array([max(row.radius, row.entry.radius) for row in self.rows], np.float64)
         for index in np.flatnonzero(apart <= entry.radius + reach):
             row = self.rows[int(index)]
-            if row.entry.target == entry.target:
+            if row.entry.target == entry.target or row.entry.rule == "nearest":
                 continue
             half = float(apart[index] / 2)
             radius = min(radius, half)

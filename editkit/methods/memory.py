@@ -60,6 +60,7 @@ class Memory:
         self._payloads: list[GracePayload] = []
         self._rows: dict[str, int] = {}
         self._sequential: set[int] = set()  # rows under rule `paper`
+        self._yields = np.zeros(0, np.bool_)  # (capacity,), not under rule `nearest`
         self._first: list[int] = []  # conflicts: a row, an earlier row, their distance
         self._second: list[int] = []
         self._apart: list[float] = []
@@ -186,6 +187,7 @@ class Memory:
         self._reserve(end)
         self._radii[start:end] = [payload.entry.radius for payload in payloads]
         self._targets[start:end] = [self._target(payload.entry.target) for payload in payloads]
+        self._yields[start:end] = [payload.entry.rule != "nearest" for payload in payloads]
         if keys is None or start:
             self._pending += [payload.entry.key for payload in payloads]
         else:
@@ -254,8 +256,10 @@ class Memory:
             among: ``(n,)``, by row number: whether to look at it.
         """
         count = len(among)
+        if not self._yields[row]:
+            return [], []
         reach = np.where(
-            among & (self._targets[:count] != self._targets[row]),
+            among & self._yields[:count] & (self._targets[:count] != self._targets[row]),
             self._radii[:count].astype(np.float64) + float(self._radii[row]),
             -1.0,
         )
@@ -271,7 +275,7 @@ class Memory:
         if count <= capacity:
             return
         capacity = max(count, 2 * capacity, 256)
-        for name in ("_radii", "_targets"):
+        for name in ("_radii", "_targets", "_yields"):
             old = getattr(self, name)
             grown = np.zeros(capacity, old.dtype)
             grown[: len(self)] = old[: len(self)]

@@ -2,8 +2,9 @@
 
 A payload holds two float32 tensors, ``key`` of shape ``(d,)`` and ``value`` of shape ``(m,)``, and
 string metadata: ``format`` = ``editkit.grace.1``, ``site``, ``position``, ``replacement``,
-``radius``, ``rule``, ``target`` (token ids as JSON) and ``owns_row``. float32 holds every float16
-and bfloat16 value exactly.
+``radius``, ``rule``, ``target`` (token ids as JSON) and ``owns_row``; with a pooled key the format
+is ``editkit.grace.2``, which an editkit that would take it for a state refuses. float32 holds every
+float16 and bfloat16 value exactly.
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ import numpy.typing as npt
 from pydantic_core import from_json
 from safetensors.numpy import save
 
-from editkit.config import Position, Replacement
+from editkit.config import KeyName, Position, Replacement
 from editkit.methods.codebook import Entry
 from editkit_store.errors import InvalidRecord
 
 __all__ = ["FORMAT", "GracePayload", "Place", "Shelves"]
 
-FORMAT = "editkit.grace.1"
+_FORMATS: dict[str, KeyName] = {"editkit.grace.1": "state", "editkit.grace.2": "pooled"}
 
-Place = tuple[str, str]
-"""Where edits were learned: dotted path of the site, and position of the query."""
+FORMAT = "editkit.grace.1"
+"""Of payloads whose key is a hidden state."""
+
+Place = tuple[str, str, str]
+"""Where edits were learned: dotted path of the site, position of the query, and kind of key."""
 
 _Tensor = npt.NDArray[np.float32]
 
@@ -42,6 +46,7 @@ class GracePayload:
         site: Dotted path of the module.
         replacement: Positions that it replaces.
         position: Token of the prompt that is the query.
+        key: What the entry's key is.
     """
 
     entry: Entry
@@ -49,6 +54,12 @@ class GracePayload:
     site: str
     replacement: Replacement = "last"
     position: Position = "last"
+    key: KeyName = "state"
+
+    @property
+    def place(self) -> Place:
+        """Where it was learned."""
+        return self.site, self.position, self.key
 
     def to_bytes(self) -> bytes:
         """Returns the payload as safetensors bytes; equal payloads give equal bytes."""
@@ -62,7 +73,7 @@ class GracePayload:
                 # One JSON string: the order of several metadata keys is not fixed in the bytes.
                 "editkit": json.dumps(
                     {
-                        "format": FORMAT,
+                        "format": {key: name for name, key in _FORMATS.items()}[self.key],
                         "site": self.site,
                         "radius": entry.radius,
                         "rule": entry.rule,
@@ -96,16 +107,17 @@ class GracePayload:
             start = 8 + int.from_bytes(data[:8], "little")
             header = from_json(data[8:start])
             about = from_json(header["__metadata__"]["editkit"])
-            if about["format"] != FORMAT:
+            kind = _FORMATS.get(about["format"])
+            if kind is None:
                 raise InvalidRecord(
                     f"the artifact of edit '{edit_id}' has format '{about['format']}'; "
-                    f"this editkit reads '{FORMAT}'",
+                    f"this editkit reads {' and '.join(_FORMATS)}",
                     hint="upgrade editkit",
                 )
             site, position = str(about["site"]), about["position"]
             key, value = (_tensor(data, start, header[name]) for name in ("key", "value"))
             if shelves is not None:
-                key, value = shelves.put((site, position), at, key, value)
+                key, value = shelves.put((site, position, kind), at, key, value)
             entry = Entry(
                 edit_id=edit_id,
                 key=key,
@@ -114,7 +126,7 @@ class GracePayload:
                 rule=about["rule"],
                 owns_row=bool(about["owns_row"]),
             )
-            return cls(entry, value, site, about["replacement"], position)
+            return cls(entry, value, site, about["replacement"], position, kind)
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise InvalidRecord(
                 f"the artifact of edit '{edit_id}' is not a GRACE payload: {error}"

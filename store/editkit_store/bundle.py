@@ -485,11 +485,11 @@ def _wanted(
     return wanted, elsewhere
 
 
-def _place(payload: bytes) -> tuple[Any, Any] | None:
-    """Returns module and position that a GRACE payload belongs to; None for other bytes."""
+def _place(payload: bytes) -> tuple[Any, ...] | None:
+    """Returns what a GRACE payload's edits share, the module first; None for other bytes."""
     try:
         header = json.loads(payload[8 : 8 + int.from_bytes(payload[:8], "little")])
         about = json.loads(header["__metadata__"]["editkit"])
-        return about["site"], about["position"]
+        return about["site"], about["position"], about["format"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

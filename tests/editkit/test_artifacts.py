@@ -49,7 +49,7 @@ def test_rows_come_in_the_order_of_the_history_whatever_the_order_of_the_file(
         store._db.execute("INSERT INTO payloads SELECT * FROM old")
     with open_store(where) as store:
         ((place, memory),) = load_memories(store, MODEL).items()
-        assert place == ("here", "last")
+        assert place == ("here", "last", "state")
         assert [memory.edit_id(row) for row in range(len(memory))] == ids
         for row, number in enumerate(numbers):
             expected = GracePayload.from_bytes(payload(number), edit_id=ids[row])
@@ -70,11 +70,12 @@ def test_rows_come_in_the_order_of_the_history_whatever_the_order_of_the_file(
 
 def test_every_place_has_its_own_memory(store: Store) -> None:
     places = [("here", "last"), ("there", "last"), ("here", "first")]
+    found = [(*place, "state") for place in places]
     for number in range(9):
         learn(store, number, payload(number, *places[number % 3]))
     memories = load_memories(store, MODEL)
-    assert set(memories) == set(places)
-    for at, place in enumerate(places):
+    assert set(memories) == set(found)
+    for at, place in enumerate(found):
         memory = memories[place]
         assert [memory.payload(row).entry.target for row in range(3)] == [
             (at,),

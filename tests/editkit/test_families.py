@@ -278,7 +278,10 @@ def test_a_layer_of_another_width_than_the_edits_is_refused(tmp_path: Path) -> N
     with editkit_store.open_store(store) as opened:
         site = find_site(model, path)
         with pytest.raises(ArtifactsMissing, match="gives 32, but the history's edits there"):
-            Views(opened, fingerprint, site=site, position="last", name="m", skip_missing=False)
+            Views(
+                opened, fingerprint, site=site, position="last", key="pooled", width=32,
+                name="m", skip_missing=False,
+            )  # fmt: skip
 
 
 def test_artifacts_of_another_model_are_refused_with_both_fingerprints(tmp_path: Path) -> None:

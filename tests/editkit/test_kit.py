@@ -88,14 +88,14 @@ def test_a_turn_of_a_chat_is_corrected_as_it_was(kit: Kit) -> None:
     history = [
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": "hello"},
-        {"role": "user", "content": "Who?"},
+        {"role": "user", "content": "who?"},
     ]
     added = kit.add(chat=history, target="Ada")
     assert added.verified
-    assert added.edit.prompt == "Who?"
+    assert added.edit.prompt == "who?"
     assert kit.chat(history).text == "Ada"
     assert kit.chat(history).fired == (added.edit.id,)
-    assert kit.generate("Who?").fired == ()
+    assert kit.generate("who?").fired == ()
 
 
 def test_edits_are_still_there_in_a_new_kit_and_gone_after_a_rollback(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_two_near_prompts_with_other_targets_share_the_space_between_them(tmp_pa
     with editkit.open(
         tmp_path / "h.db",
         model=(tiny_gpt2(), tiny_tokenizer()),
-        grace={"units": "absolute", "radius": 50.0},
+        grace={"key": "state", "units": "absolute", "radius": 50.0},
     ) as kit:
         one = kit.add(prompt="What is 1+1?", target="two").edit
         two = kit.add(prompt="What is 2+2?", target="four").edit
@@ -444,14 +444,15 @@ def test_a_batch_with_a_failing_edit_keeps_the_others_exactly(
 
     monkeypatch.setattr(kit._learner, "settle", failing)
     targets = ["Paris", "Rome", "Oslo", "Berlin"]
+    asked = ["Who sang it?", "Where was Bach born?", "A fourth prime:", "Ice melts at"]
     added = kit.add_many(
-        [{"prompt": f"Number {i} is", "target": t} for i, t in enumerate(targets)],
+        [{"prompt": p, "target": t} for p, t in zip(asked, targets, strict=True)],
         told=lambda one: told.append(one.edit.target),
     )
     assert [one.verified for one in added] == [True, False, True, True]
     assert [one.version for one in added] == ["v1", "v1", "v2", "v3"]
     assert told == targets
-    answers = kit.generate([f"Number {i} is" for i in range(4)])
+    answers = kit.generate(asked)
     assert [bool(answer.fired) for answer in answers] == [True, False, True, True]
     assert [answers[i].text for i in (0, 2, 3)] == ["Paris", "Oslo", "Berlin"]
     assert added[1].edit.id not in kit._views.memory

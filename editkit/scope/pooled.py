@@ -1,0 +1,189 @@
+"""The pooled key: what a prompt asks about, as one vector that rephrasings share.
+
+GRACE looks an edit up by the hidden state of the prompt's last token, which in a decoder says what
+comes next and hardly what it is about: rephrasings lie as far away as strangers. The pooled key is
+a mean over the words of the prompt,
+
+    k = normalize( sum_w  a_w u_w ),        u_w = normalize( sum_{t in w} i_t e_t )
+
+of the model's own token embeddings, standardized (e_t: less the mean, over the spread, to unit
+length), each word weighted by how much it says: a_w is the sum of its tokens' self-information i_t
+beyond that of everyday words, up to a limit. Names and numbers weigh more, for they tell what is
+asked about, and are told apart by spelling as well as by meaning: a number's embedding is much like
+any other's. Only the last sentence of the last turn counts in full, and what was said before it
+where it names nothing.
+
+Keys have unit length, so an L2 distance r between two of them is a cosine of 1 - r^2 / 2.
+
+Source: the whitened mean is that of Huang et al., "WhiteningBERT" (2021, arXiv 2104.01767), here of
+the embedding layer; weights by self-information after Salton and Buckley (1988). What was tried and
+what each part is worth: benchmarks/results/quality.md.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from editkit.scope.information import Information
+from editkit.scope.words import Word, Words
+
+__all__ = ["PooledKeys"]
+
+Vector = npt.NDArray[np.float32]
+
+_EVERYDAY = 4.0
+"""Nats: a token says something by what it has beyond this. `the` has 3, `what` 8, rare names 13."""
+
+_LIMIT = 10.0
+"""Nats beyond which a word does not weigh more, however many tokens it takes to spell it."""
+
+_LEAST = 0.02
+"""Weight of a token that says nothing; a prompt of such tokens has a key, too."""
+
+_NAME = 3.0
+"""How much more a name or a number weighs than another word that says as much."""
+
+_NAME_LEAST = 5.0
+"""Nats that a name or a number has at least: digits are common tokens."""
+
+_SPELLING = 0.3
+"""Share of a name's vector (squared) that its spelling makes up; of a number's all of it."""
+
+_EARLIER = 0.1
+"""Weight of the sentences before the one that asks."""
+
+_COMMON = 0.3
+"""A capital at the beginning of a sentence is no name's if the word in small letters is at least
+this share as frequent."""
+
+_KEPT = 256  # keys of the last prompts: `add` looks the same one up several times
+
+
+class PooledKeys:
+    """Keys of prompts for one model. May be used from several threads.
+
+    Args:
+        model: A decoder.
+        tokenizer: Its tokenizer.
+        information: What the model knows of its tokens.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, information: Information) -> None:
+        self._tokenizer = tokenizer
+        self._embedding = model.get_input_embeddings()
+        self._device = model.device
+        self._known = information
+        self._weights = np.maximum(information.nats - _EVERYDAY, _LEAST)
+        self._words = Words(tokenizer)
+        self._names: dict[str, bool] = {}
+        self._keys: OrderedDict[tuple[int, ...], Vector] = OrderedDict()
+
+    @property
+    def width(self) -> int:
+        """Length of a key."""
+        return len(self._known.mean)
+
+    def key(self, ids: Sequence[int]) -> Vector:
+        """Returns the key of a prompt, ``(d,)`` float32 of unit length.
+
+        Args:
+            ids: Its tokens, or those of a conversation up to where the answer begins.
+        """
+        asked = tuple(ids)
+        found = self._keys.get(asked)
+        if found is None:
+            found = self._keys[asked] = self._computed(asked)
+            while len(self._keys) > _KEPT:
+                self._keys.popitem(last=False)
+        return found
+
+    def ids(self, embeddings: torch.Tensor) -> list[int]:
+        """Returns the tokens that embeddings ``(n, d)`` are of: the nearest ones."""
+        rows = embeddings.float()
+        best = torch.full((len(rows),), torch.inf, device=rows.device)
+        found = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
+        for start in range(0, len(self._weights), 8192):
+            end = min(start + 8192, len(self._weights))
+            with torch.no_grad():
+                table = self._embedding(torch.arange(start, end, device=self._device)).float()
+            apart, at = torch.cdist(rows, table.to(rows.device)).min(dim=1)
+            found = torch.where(apart < best, at + start, found)
+            best = torch.minimum(best, apart)
+        return [int(token) for token in found]
+
+    def _computed(self, ids: tuple[int, ...]) -> Vector:
+        words = self._words.split(ids)
+        names = [self._is_name(word) for word in words]
+        if not any(names):  # "And its capital?": what was said before tells what it is about
+            words = self._words.split(ids, turns="all")
+            names = [self._is_name(word) for word in words]
+        if not words:  # punctuation alone
+            words = [Word(1, True, list(ids), self._tokenizer.decode(list(ids)))]
+            names = [False]
+        asking = _asking(words, names)
+        tokens = self._tokens([token for word in words for token in word.ids])
+        key = np.zeros(self.width, np.float64)
+        start = 0
+        for word, is_name in zip(words, names, strict=True):
+            weights = self._weights[word.ids]
+            vector = weights @ tokens[start : start + len(word.ids)]
+            start += len(word.ids)
+            vector = vector / max(float(np.linalg.norm(vector)), 1e-6)
+            weight = min(float(weights.sum()), _LIMIT)
+            if is_name:
+                share = 1.0 if word.has_digit else _SPELLING
+                vector = np.sqrt(1 - share) * vector + np.sqrt(share) * self._spelled(word.text)
+                weight = max(weight, _NAME_LEAST) * _NAME
+            key += vector * (weight if word.sentence >= asking else weight * _EARLIER)
+        return (key / max(float(np.linalg.norm(key)), 1e-6)).astype(np.float32)
+
+    def _tokens(self, ids: list[int]) -> Vector:
+        """Standardized embeddings of unit length, ``(n, d)`` float32."""
+        with torch.no_grad():
+            rows = self._embedding(torch.tensor(ids, device=self._device)).float().cpu().numpy()
+        rows = (rows - self._known.mean) / self._known.spread
+        return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6))
+
+    def _spelled(self, text: str) -> Vector:
+        """A direction of a spelling's own, ``(d,)`` of unit length; capitals do not count."""
+        noise = np.random.Generator(np.random.PCG64(zlib.crc32(text.lower().encode())))
+        vector = noise.standard_normal(self.width)
+        return np.asarray(vector / np.linalg.norm(vector), np.float32)
+
+    def _is_name(self, word: Word) -> bool:
+        if word.has_digit:
+            return True
+        if not word.text[:1].isupper():
+            return False
+        if not word.is_first or len(word.ids) > 1:
+            return True
+        found = self._names.get(word.text)
+        if found is None:
+            small, own = self._frequency(word.text.lower()), self._frequency(word.text)
+            found = self._names[word.text] = small < _COMMON * own
+        return found
+
+    def _frequency(self, text: str) -> float:
+        """Probability of a word that is one token, at a beginning or within a sentence."""
+        total = 0.0
+        for form in (text, f" {text}"):
+            ids = self._tokenizer(form, add_special_tokens=False, verbose=False)["input_ids"]
+            if len(ids) == 1:
+                total += float(np.exp(-self._known.nats[ids[0]]))
+        return total
+
+
+def _asking(words: Sequence[Word], names: Sequence[bool]) -> int:
+    """The first of the sentences that ask: the last one, and those before it up to a name."""
+    asking = words[-1].sentence
+    named = {word.sentence for word, is_name in zip(words, names, strict=True) if is_name}
+    while asking > 1 and not any(sentence >= asking for sentence in named):
+        asking -= 1
+    return asking

@@ -1,0 +1,135 @@
+"""From token ids to words: which tokens make one, which are names, and which part of a prompt asks.
+
+Works on ids, as a running model gets them. A word begins at a token that brings a space, or after
+one without letters and digits; a sentence ends with its mark. Of a conversation only the user's
+last turn is looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["Word", "Words"]
+
+_INSIDE = re.compile(r"\w")
+_END = re.compile(r"[.!?\n。！？]")
+_MARKS = ("Ġ", "▁")  # of a space before a token: byte-level BPE, SentencePiece
+
+_Ids = tuple[int, ...]
+
+
+@dataclass
+class Word:
+    """A word of a prompt.
+
+    Attributes:
+        sentence: Which sentence it is in, counted from 1.
+        is_first: It begins that sentence.
+        ids: Its tokens.
+        text: Its letters and digits.
+    """
+
+    sentence: int
+    is_first: bool
+    ids: list[int] = field(default_factory=list)
+    text: str = ""
+
+    @property
+    def has_digit(self) -> bool:
+        """Whether a digit is in it: a number, a year, a model's name."""
+        return any(letter.isdigit() for letter in self.text)
+
+
+class Words:
+    """Splits the prompts of one tokenizer.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._special = frozenset(tokenizer.all_special_ids)
+        self._pieces: dict[int, tuple[str, bool]] = {}
+        self._header, self._footer = _frame(tokenizer)
+
+    def split(self, ids: Sequence[int], *, turns: Literal["last", "all"] = "last") -> list[Word]:
+        """Returns the words of a prompt.
+
+        Args:
+            ids: Its tokens.
+            turns: Of a conversation the user's last turn alone, or all that was said.
+        """
+        words: list[Word] = []
+        current: Word | None = None
+        sentence, is_first = 0, True
+        for token in self._asked(ids, turns):
+            if token in self._special:
+                current, is_first = None, True
+                continue
+            text, has_space = self._piece(token)
+            if not _INSIDE.search(text):
+                current = None
+                is_first = is_first or _END.search(text) is not None
+                continue
+            if current is None or has_space:
+                sentence += is_first
+                current = Word(sentence, is_first)
+                words.append(current)
+                is_first = False
+            current.ids.append(token)
+            current.text += text
+        return words
+
+    def _asked(self, ids: Sequence[int], turns: Literal["last", "all"]) -> Sequence[int]:
+        """What the user asks, where the ids are a conversation as the template lays it out."""
+        header, footer = self._header, self._footer
+        if not footer or tuple(ids[-len(footer) :]) != footer:
+            return ids
+        turn = ids[: -len(footer)]
+        starts = range(len(turn) - len(header) + 1)
+        for start in reversed(starts) if turns == "last" else starts:
+            if tuple(turn[start : start + len(header)]) == header:
+                return turn[start + len(header) :]
+        return turn
+
+    def _piece(self, token: int) -> tuple[str, bool]:
+        found = self._pieces.get(token)
+        if found is None:
+            raw = self._tokenizer.convert_ids_to_tokens(token)
+            text = self._tokenizer.decode([token])
+            has_space = str(raw).startswith(_MARKS) or text[:1] == " "
+            found = self._pieces[token] = text.strip(" "), has_space
+        return found
+
+
+def _frame(tokenizer: Any) -> tuple[_Ids, _Ids]:
+    """Returns what a chat template puts right before the user's words, and behind them."""
+    if not getattr(tokenizer, "chat_template", None):
+        return (), ()
+    one, other = (
+        tokenizer(
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": word}], tokenize=False, add_generation_prompt=True
+            ),
+            add_special_tokens=False,
+            verbose=False,
+        )["input_ids"]
+        for word in ("one", "two")
+    )
+    before = sum(1 for _ in _alike(one, other))
+    behind = sum(1 for _ in _alike(one[before:][::-1], other[before:][::-1]))
+    special = set(tokenizer.all_special_ids)
+    # The turn's own header only: what the template says before it, later turns do not repeat.
+    start = max((at for at in range(before) if one[at] in special), default=0)
+    return tuple(one[start:before]), tuple(one[len(one) - behind :])
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> Iterator[int]:
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            return
+        yield a
