@@ -60,6 +60,16 @@ def test_add_keeps_everything_that_was_said_about_the_edit(sh, model):
     assert provenance is None or provenance["command"].startswith("editkit add --prompt p1")
 
 
+@pytest.mark.parametrize(("scope", "radius"), [("strict", 0.55), ("broad", 0.95), (None, 0.8)])
+def test_the_scope_says_how_far_an_edit_reaches(sh, model, folder, scope, radius):
+    (folder / "in.jsonl").write_text('{"prompt": "The sea is", "target": "red"}\n')
+    chosen = [] if scope is None else ["--scope", scope]
+    assert sh("add", "--prompt", "The sky is", "--target", "blue", *chosen).code == 0
+    assert sh("add", "--from", "in.jsonl", *chosen).code == 0
+    rows = sh("diff", "v0", "@", "--json").json["codebook"]["added_rows"]
+    assert [row["radius"] for row in rows] == pytest.approx([radius] * 2)
+
+
 def test_the_prompt_may_come_from_standard_input(sh, model):
     ran = sh("add", "--prompt", "-", "--target", "blue", "--json", stdin="The sea is\n")
     assert (ran.code, ran.json["edit"]["prompt"]) == (0, "The sea is")

@@ -34,6 +34,7 @@ def add_file(
     reason: str | None,
     author: str | None,
     preset: Literal["default", "paper"],
+    scope: Literal["strict", "balanced", "broad"] | None,
     on_failure: Literal["record", "keep"],
     on_conflict: Literal["supersede", "error", "keep"],
 ) -> int:
@@ -47,6 +48,7 @@ def add_file(
             still skips what is done.
         author: Who, likewise.
         preset: Constants of the methods.
+        scope: How far the edits reach.
         on_failure: What becomes of an edit that does not verify.
         on_conflict: What becomes of an edit that contradicts an active one.
 
@@ -68,7 +70,10 @@ def add_file(
                 settings.out.warning(f"there are no edits in '{source}'")
             else:
                 how = settings.provenance(author=author, reason=reason)
-                with open_kit(settings, preset=preset, provenance=how) as kit, run.bar(source):
+                with (
+                    open_kit(settings, preset=preset, scope=scope, provenance=how) as kit,
+                    run.bar(source),
+                ):
                     run.through(kit, itertools.chain([first], lines), source)
     finally:
         run.report()

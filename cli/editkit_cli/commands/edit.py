@@ -78,6 +78,10 @@ NOT_VERIFIED = 3
     help="Constants of the method",
 )  # fmt: skip
 @click.option(
+    "--scope", type=click.Choice(["strict", "balanced", "broad"]),
+    help="How far it reaches, of keys that rephrasings share  [default: balanced]",
+)  # fmt: skip
+@click.option(
     "--on-failure", type=click.Choice(["record", "keep"]), default="record", show_default=True,
     help="An edit that does not verify: record the attempt only, or make it active all the same",
 )  # fmt: skip
@@ -85,6 +89,7 @@ def add(
     settings: Settings,
     from_file: str | None,
     preset: Any,
+    scope: Any,
     on_failure: Any,
     on_conflict: Any,
     **asked: Any,
@@ -103,8 +108,8 @@ def add(
 
         shared = {name: asked[name] for name in ("method", "reason", "author")}
         failed = add_file(
-            settings, from_file, preset=preset, on_failure=on_failure, on_conflict=on_conflict,
-            **shared,
+            settings, from_file, preset=preset, scope=scope, on_failure=on_failure,
+            on_conflict=on_conflict, **shared,
         )  # fmt: skip
         return NOT_VERIFIED if failed else 0
     from editkit.requests import build_request
@@ -121,7 +126,7 @@ def add(
     def warned(_: EditRequest, found: tuple[Contradiction, ...]) -> None:
         warn_contradiction(out, found)
 
-    with open_kit(settings, preset=preset, provenance=how) as kit:
+    with open_kit(settings, preset=preset, scope=scope, provenance=how) as kit:
         (added,) = kit.add_many(
             [given], on_failure=on_failure, on_conflict=on_conflict, warned=warned, before=True
         )
