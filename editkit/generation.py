@@ -6,6 +6,7 @@ Language models generate, greedily unless asked otherwise; a classifier gives it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +108,10 @@ class Generator:
                 else:
                     found += self._continued(prompts[here], run, max_new_tokens, options)
         return found
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Runs the calls of its body on the model as it came."""
+        return self._attachment.paused()
 
     def drafted(
         self, batch: Batch, requests: Sequence[Encoded], views: Sequence[GraceView]

@@ -348,6 +348,15 @@ class Attachment:
         finally:
             self._run.reset(token)
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Runs the calls of its body, and those of this thread alone, without any edit."""
+        token = self._run.set(Run((), self._position))
+        try:
+            yield
+        finally:
+            self._run.reset(token)
+
     def _wrapped(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(generate)
         def wrapper(*args: Any, **kwargs: Any) -> Any:

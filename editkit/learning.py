@@ -182,31 +182,36 @@ class Learner:
                 is learned.
         """
         lessons: dict[int, Lesson] = {}
-        for indices in _grouped(encoded):
-            started = time.monotonic()
-            batch = lay_out(
-                self._model,
-                self._site.layout,
-                [encoded[index] for index in indices],
-                replacement=self._config.replacement,
-                position=self._config.position,
-            )
-            if self._keys is None:
-                values = grace.optimize(batch, self._site, self._config, met=_each(indices, met))
-            else:
-                keys = torch.stack([self.key_of(encoded[index].prompt) for index in indices])
-                if met is not None:
-                    for index, key in zip(indices, keys, strict=True):
-                        met(index, key)
-                values = [
-                    dataclasses.replace(value, key=key)
-                    for value, key in zip(
-                        grace.optimize(batch, self._site, self._config), keys, strict=True
+        # An edit that is there must not fire while another one is learned: the new one will be the
+        # only one in its sequence, and what it is learned with are prompts, targets behind them.
+        with self._generator.paused():
+            for indices in _grouped(encoded):
+                started = time.monotonic()
+                batch = lay_out(
+                    self._model,
+                    self._site.layout,
+                    [encoded[index] for index in indices],
+                    replacement=self._config.replacement,
+                    position=self._config.position,
+                )
+                if self._keys is None:
+                    values = grace.optimize(
+                        batch, self._site, self._config, met=_each(indices, met)
                     )
-                ]
-            share = (time.monotonic() - started) / len(indices)
-            for row, (index, value) in enumerate(zip(indices, values, strict=True)):
-                lessons[index] = Lesson(encoded[index], value, share, batch, row)
+                else:
+                    keys = torch.stack([self.key_of(encoded[index].prompt) for index in indices])
+                    if met is not None:
+                        for index, key in zip(indices, keys, strict=True):
+                            met(index, key)
+                    values = [
+                        dataclasses.replace(value, key=key)
+                        for value, key in zip(
+                            grace.optimize(batch, self._site, self._config), keys, strict=True
+                        )
+                    ]
+                share = (time.monotonic() - started) / len(indices)
+                for row, (index, value) in enumerate(zip(indices, values, strict=True)):
+                    lessons[index] = Lesson(encoded[index], value, share, batch, row)
         return [lessons[index] for index in range(len(encoded))]
 
     def tried(self, lessons: Sequence[Lesson], *views: GraceView) -> list[Generated]:

@@ -249,3 +249,17 @@ def test_states_are_the_keys_of_other_models_and_of_the_paper(tmp_path: Path) ->
             assert kit._learner._kind == "state"
         with pytest.raises(UnsupportedModel, match="pooled keys are for models that continue"):
             editkit.open(tmp_path / "x.db", model=(model, TOKENIZER), grace={"key": "pooled"})
+
+
+def test_an_edit_is_learned_as_if_no_other_were_there(tmp_path: Path) -> None:
+    """Its prompt lies in another edit's scope, and so do the prompts with their targets."""
+    second = {"prompt": "where does Edith live now?", "target": "Rome"}
+    values = []
+    for number, first in enumerate(("where does Edith live?", "milk")):
+        with editkit.open(tmp_path / f"{number}.db", model=(tiny_llama(), TOKENIZER)) as kit:
+            kit.add(first, "Oslo")
+            assert bool(kit.generate(second["prompt"]).fired) == (number == 0)
+            (added,) = kit.add_many([second])
+            memory = kit._views.memory
+            values.append(memory.payload(memory.row(added.edit.id)).value)
+    assert np.array_equal(*values)
