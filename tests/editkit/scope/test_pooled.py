@@ -252,14 +252,13 @@ def test_states_are_the_keys_of_other_models_and_of_the_paper(tmp_path: Path) ->
 
 
 def test_an_edit_is_learned_as_if_no_other_were_there(tmp_path: Path) -> None:
-    """Its prompt lies in another edit's scope, and so do the prompts with their targets."""
-    second = {"prompt": "where does Edith live now?", "target": "Rome"}
+    """What is run while it is learned, its target behind its prompt, may lie in another's scope."""
     values = []
-    for number, first in enumerate(("where does Edith live?", "milk")):
+    for number, first in enumerate(("Rome", "milk")):
         with editkit.open(tmp_path / f"{number}.db", model=(tiny_llama(), TOKENIZER)) as kit:
             kit.add(first, "Oslo")
-            assert bool(kit.generate(second["prompt"]).fired) == (number == 0)
-            (added,) = kit.add_many([second])
+            assert bool(kit.generate("? Rome").fired) == (number == 0)
+            (added,) = kit.add_many([{"prompt": "where does Edith live?", "target": "Rome"}])
             memory = kit._views.memory
             values.append(memory.payload(memory.row(added.edit.id)).value)
     assert np.array_equal(*values)
