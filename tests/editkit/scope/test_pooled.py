@@ -254,7 +254,7 @@ def test_states_are_the_keys_of_other_models_and_of_the_paper(tmp_path: Path) ->
 def test_an_edit_is_learned_as_if_no_other_were_there(tmp_path: Path) -> None:
     """What is run while it is learned, its target behind its prompt, may lie in another's scope."""
     values = []
-    for number, first in enumerate(("Rome", "milk")):
+    for number, first in enumerate(("? Rome", "? milk")):
         with editkit.open(tmp_path / f"{number}.db", model=(tiny_llama(), TOKENIZER)) as kit:
             kit.add(first, "Oslo")
             assert bool(kit.generate("? Rome").fired) == (number == 0)
