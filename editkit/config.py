@@ -77,6 +77,11 @@ class GraceConfig(BaseModel):
         description="Stop when every target token leads all others by this much, in logits. One "
         "that barely leads at the prompt does not lead at its rephrasings",
     )
+    objective: Literal["margin", "likelihood"] = Field(
+        default="margin",
+        description="What learning minimizes: how much the target tokens' leads fall short of the "
+        "margin, or (the paper) their negative log likelihood",
+    )
     replacement: Replacement = Field(
         default="last",
         description="Positions whose output the value replaces: the query's alone, the whole "
@@ -141,6 +146,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "decay": 0.0,
         "max_steps": 100,
         "margin": 0.0,
+        "objective": "likelihood",
         "position": "last",
         "shortlist": 0,
     },

@@ -68,6 +68,9 @@ class LearnedValue:
 _SHRINK_AT = 0.75
 """Share of open rows at which a batch is cut down to them."""
 
+_SPARE = 1.0
+"""Logits beyond the margin to strive for: the last of them would come slowly."""
+
 _RESIDUAL_SHARE = 0.3
 """Least unit of a value's movement, as a share of the residual stream's RMS.
 
@@ -241,13 +244,13 @@ class _Optimization:
         for step in range(config.max_steps + 1):
             with torch.enable_grad():
                 value = start[rows] + unit[rows] * moved[rows]
-                losses, margins = self._tried(value)
+                losses, surprise, margins = self._tried(value)
             with torch.no_grad():
                 margins = self._confirmed(margins)
                 better = (margins > best_margin[rows]) & (best_margin[rows] <= config.margin)
                 gained = rows[better]
                 best[gained] = value.detach()[better]
-                best_margin[gained], best_loss[gained] = margins[better], losses[better]
+                best_margin[gained], best_loss[gained] = margins[better], surprise[better]
                 steps[gained] = step
             open_rows = best_margin[rows] <= config.margin
             if step == config.max_steps or not bool(open_rows.any()):
@@ -303,15 +306,17 @@ class _Optimization:
         ):
             return self._batch.logits()
 
-    def _tried(self, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean loss and smallest lead of a target token with ``value`` in place, ``(rows,)``."""
+    def _tried(self, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What ``_losses`` returns, with ``value`` in place."""
+        ahead = self._config.margin + _SPARE if self._config.objective == "margin" else 0.0
         if self._shortlist is None:
-            return _losses(self._logits(value), self._batch.target, self._batch.valid)
+            return _losses(self._logits(value), self._batch.target, self._batch.valid, ahead)
         with self._shortlist.narrowed() as passed:
             logits = self._logits(value)
         self._hidden, raw = passed[-1]
         self._is_bare = torch.equal(raw[:, -logits.shape[1] :].float(), logits.detach())
-        return _losses(logits, self._shortlist.index(self._batch.target), self._batch.valid)
+        target = self._shortlist.index(self._batch.target)
+        return _losses(logits, target, self._batch.valid, ahead)
 
     def _confirmed(self, margins: torch.Tensor) -> torch.Tensor:
         """The margins, over the whole vocabulary where they are large enough."""
@@ -334,17 +339,31 @@ class _Optimization:
 
 
 def _losses(
-    logits: torch.Tensor, target: torch.Tensor, valid: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean loss and smallest lead of a target token, each ``(rows,)``."""
+    logits: torch.Tensor, target: torch.Tensor, valid: torch.Tensor, ahead: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What is minimized, mean surprise, and smallest lead of a target token, each ``(rows,)``.
+
+    With l the logit of a target token less the log of the sum of the others' exponentials, its
+    surprise is softplus(-l) nats, which hardly falls any more once the token leads at all.
+    softplus(ahead - l) goes on falling until it leads by as much as it should, in a third of the
+    steps; with ``ahead`` 0 it is the surprise, the paper's loss.
+
+    Args:
+        logits: ``(rows, t, n)``.
+        target: ``(rows, t)``.
+        valid: ``(rows, t)`` bool.
+        ahead: Lead to strive for, in logits.
+    """
     target, valid = target.to(logits.device), valid.to(logits.device)
-    losses = functional.cross_entropy(logits.transpose(1, 2), target, reduction="none")
-    loss = (losses * valid).sum(dim=1) / valid.sum(dim=1)
+    wanted = logits.gather(2, target[..., None])[..., 0]
+    others = logits.scatter(2, target[..., None], -torch.inf)
+    lead = wanted - others.logsumexp(dim=2)
+    count = valid.sum(dim=1)
+    loss = (functional.softplus(ahead - lead) * valid).sum(dim=1) / count
     with torch.no_grad():
-        wanted = logits.gather(2, target[..., None])
-        others = logits.scatter(2, target[..., None], -torch.inf).amax(dim=2)
-        leads = (wanted[..., 0] - others).masked_fill(~valid, torch.inf)
-    return loss, leads.amin(dim=1)
+        surprise = (functional.softplus(-lead) * valid).sum(dim=1) / count
+        leads = (wanted - others.amax(dim=2)).masked_fill(~valid, torch.inf)
+    return loss, surprise, leads.amin(dim=1)
 
 
 def _rms(states: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ def test_learning_equals_the_literal_loop_with_full_passes(
         decay=0.0,
         max_steps=6,
         margin=1e9,
+        objective="likelihood",
         initial_value="random",
     )
     (learned,) = grace.learn(model, site, [request], config)
@@ -86,7 +88,7 @@ def test_an_edit_learns_the_same_in_a_batch_and_alone(model: Any) -> None:
 
 def test_learning_is_reproducible_and_stops_at_the_margin(model: Any) -> None:
     site, request = site_of(model), encoded(model, "Who?", "Ada")
-    config = GraceConfig(initial_value="random", seed=7)
+    config = GraceConfig(initial_value="random", seed=7, margin=1.0)
     (first,), (second,) = (grace.learn(model, site, [request], config) for _ in range(2))
     assert torch.equal(first.value, second.value)
     assert first.margin > config.margin
@@ -188,3 +190,26 @@ def test_learning_does_not_depend_on_whether_the_cache_can_forget(window: int) -
     )  # fmt: skip
     torch.testing.assert_close(learned.key, key, rtol=1e-4, atol=1e-4)
     assert learned.loss == pytest.approx(loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("ahead", [0.0, 7.0])
+def test_what_is_minimized_is_what_the_equations_say(ahead: float) -> None:
+    noise = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(3, 4, 9, generator=noise)
+    target = torch.randint(0, 9, (3, 4), generator=noise)
+    valid = torch.tensor([[True] * 4, [True] * 2 + [False] * 2, [True] + [False] * 3])
+    loss, surprise, leads = grace._losses(logits, target, valid, ahead)
+    for row in range(3):
+        wanted_loss, wanted_surprise, smallest = 0.0, 0.0, math.inf
+        count = int(valid[row].sum())
+        for at in range(count):
+            scores = logits[row, at].tolist()
+            own = scores.pop(int(target[row, at]))
+            lead = own - math.log(sum(math.exp(score) for score in scores))
+            wanted_loss += math.log(1 + math.exp(ahead - lead)) / count
+            share = math.exp(own) / (math.exp(own) + sum(math.exp(score) for score in scores))
+            wanted_surprise -= math.log(share) / count
+            smallest = min(smallest, own - max(scores))
+        assert float(loss[row]) == pytest.approx(wanted_loss, rel=1e-4)
+        assert float(surprise[row]) == pytest.approx(wanted_surprise, rel=1e-4, abs=1e-6)
+        assert float(leads[row]) == pytest.approx(smallest, rel=1e-5)
