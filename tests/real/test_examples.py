@@ -53,7 +53,7 @@ def test_correction_loop(smollm: Any, tmp_path: Path) -> None:
 
 def test_edit_llama(smollm: Any, tmp_path: Path) -> None:
     out = run("edit_llama.py", folder=tmp_path)
-    assert "editing LlamaForCausalLM at model.layers.23.mlp.down_proj" in out
+    assert "editing LlamaForCausalLM at model.layers.20.mlp.down_proj" in out
     assert "NOT verified" not in out
     assert "v1 edited      The capital of Australia is -> 'Canberra'" in out
     assert "v2 as it came  The sun rises in the" in out
