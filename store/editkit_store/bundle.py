@@ -490,6 +490,6 @@ def _place(payload: bytes) -> tuple[Any, ...] | None:
     try:
         header = json.loads(payload[8 : 8 + int.from_bytes(payload[:8], "little")])
         about = json.loads(header["__metadata__"]["editkit"])
-        return about["site"], about["position"], about["format"]
+        return about["site"], about["position"], about.get("format")
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

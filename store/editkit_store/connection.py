@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,11 @@ from editkit_store.errors import (
     StoreLocked,
     StoreNotFound,
     StoreUnwritable,
+)
+from editkit_store.translation import (
+    first_line,
+    not_duckdb,
+    translate,
 )
 
 __all__ = ["BLOCK", "DEFAULT_LOCK_WAIT", "Database", "lock_wait_seconds"]
@@ -49,37 +53,6 @@ _STREAM_MEMORY = "256MB"
 """DuckDB's memory while it streams. Every block is read once; with all of the memory to fill, each
 would take new pages, and half of the time of reading gigabytes would be the system's."""
 
-_HOLDER = re.compile(r"\(PID (\d+)\)")
-_FULL = ("no space left", "disk full", "file too large", "quota exceeded", "out of disk")
-_DENIED = (
-    "permission denied",
-    "read-only file system",
-    "cannot open file",
-    "operation not permitted",
-)
-_DAMAGE = (
-    "corrupt",
-    "checksum",
-    "failed to deserialize",
-    "serialization error",
-    "could not read enough bytes",
-    "failure while replaying wal",
-    "wal file",
-    "invalid block",
-)
-
-
-class Duplicate(StoreError):
-    """A row that is there already. Internal to the store."""
-
-    code = "duplicate"
-
-
-class MissingTable(StoreError):
-    """A statement names a table or column that the file does not have. Internal to the store."""
-
-    code = "missing_table"
-
 
 def lock_wait_seconds() -> float:
     """Returns how long to wait for a held lock: ``EDITKIT_LOCK_WAIT`` in seconds, else 2."""
@@ -88,67 +61,6 @@ def lock_wait_seconds() -> float:
         return max(0.0, float(text)) if text else DEFAULT_LOCK_WAIT
     except ValueError:
         return DEFAULT_LOCK_WAIT
-
-
-def _translate(error: duckdb.Error, path: Path) -> EditkitError:
-    """Returns the editkit error that says what ``error`` means for the store at ``path``."""
-    text = str(error)
-    low = text.lower()
-    if "lock on file" in low or "different configuration" in low or "already open" in low:
-        found = _HOLDER.search(text)
-        pid = int(found.group(1)) if found else (os.getpid() if "different" in low else None)
-        holder = f"process {pid}" if pid is not None else "another process"
-        return StoreLocked(
-            f"the store '{path}' is held by {holder}",
-            path=path,
-            pid=pid,
-            hint="wait until it is done, or stop it; several readers can share a store, "
-            "one writer needs it alone",
-        )
-    if any(word in low for word in _FULL):
-        return StoreUnwritable(
-            f"the store '{path}' cannot grow: {_first_line(text)}",
-            path=path,
-            hint="free disk space and run it again; everything acknowledged before is kept",
-        )
-    if "not a valid duckdb" in low:
-        return _not_duckdb(path)
-    if any(word in low for word in _DAMAGE):
-        return StoreDamaged(
-            f"the store '{path}' is damaged: {_first_line(text)}",
-            path=path,
-            hint="restore the file from a copy; nothing was changed",
-        )
-    if "newer version" in low or "storage version" in low or "older version" in low:
-        return NotAStore(
-            f"'{path}' was written by a DuckDB that this one cannot read: {_first_line(text)}",
-            path=path,
-            hint="upgrade the duckdb package",
-        )
-    if "no such file" in low:
-        return StoreNotFound(f"the folder of '{path}' does not exist", path=path)
-    if "is a directory" in low:
-        return NotAStore(f"'{path}' is a folder, not a store", path=path)
-    if any(word in low for word in _DENIED) or "read-only mode" in low:
-        return StoreUnwritable(
-            f"the store '{path}' cannot be written: {_first_line(text)}", path=path
-        )
-    if isinstance(error, duckdb.FatalException | duckdb.InternalException):
-        return StoreDamaged(
-            f"the store '{path}' cannot go on: {_first_line(text)}",
-            path=path,
-            hint="open it again; it comes back at its last whole version",
-        )
-    if isinstance(error, duckdb.ConstraintException):
-        return Duplicate(f"the store '{path}' has that row: {_first_line(text)}", path=path)
-    if isinstance(error, duckdb.CatalogException | duckdb.BinderException):
-        return MissingTable(f"the store '{path}' lacks a table: {_first_line(text)}", path=path)
-    return StoreError(f"the store '{path}' failed: {_first_line(text)}", path=path)
-
-
-def _first_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[0] if lines else "no reason given"
 
 
 class Database:
@@ -302,11 +214,11 @@ class Database:
             found = connection.execute(sql)
             return [column[0] for column in found.description or ()], found.fetchall()
         except duckdb.Error as error:
-            said = _translate(error, self.path)
+            said = translate(error, self.path)
             if isinstance(said, StoreDamaged | StoreLocked):
                 raise said from error
             raise QueryFailed(
-                f"the query failed: {_first_line(str(error))}",
+                f"the query failed: {first_line(str(error))}",
                 hint="the README lists the views; the store is open to read only",
             ) from error
 
@@ -467,15 +379,7 @@ def _check_magic(path: Path) -> None:
             f"the store '{path}' cannot be read: {error.strerror}", path=path
         ) from error
     if head[8:12] != b"DUCK":
-        raise _not_duckdb(path)
-
-
-def _not_duckdb(path: Path) -> NotAStore:
-    return NotAStore(
-        f"'{path}' is not a DuckDB file",
-        path=path,
-        hint="name another file with --store",
-    )
+        raise not_duckdb(path)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -533,7 +437,7 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        raise _translate(error, path) from error
+        raise translate(error, path) from error
     except RuntimeError as error:
         # What Ctrl-C becomes when it arrives inside a query.
         if "interrupted" in str(error).lower():

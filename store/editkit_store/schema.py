@@ -22,8 +22,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
-from editkit_store.connection import Database, MissingTable
+from editkit_store.connection import Database
 from editkit_store.errors import NotAStore, SchemaMismatch
+from editkit_store.translation import MissingTable
 
 __all__ = ["MIGRATIONS", "SCHEMA_VERSION", "Migration", "found_version", "migrate", "require"]
 

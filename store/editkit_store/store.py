@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from editkit_store import schema
 from editkit_store.artifacts import Artifacts
-from editkit_store.connection import Database, Duplicate
+from editkit_store.connection import Database
 from editkit_store.describe import describe
 from editkit_store.digest import digest_json, short_id
 from editkit_store.errors import (
@@ -39,6 +39,7 @@ from editkit_store.records import (
     Verified,
     ViewChanged,
 )
+from editkit_store.translation import Duplicate
 from editkit_store.verify import verify
 from editkit_store.versions import format_version
 

@@ -61,7 +61,7 @@ def test_the_common_setting_of_llama_2_is_the_papers_preset() -> None:
             )
         )  # fmt: skip
     assert default_site(llama, preset="paper").path == "model.layers.27.mlp.down_proj"
-    assert default_site(llama).path == "model.layers.25.mlp.down_proj"
+    assert default_site(llama).path == "model.layers.21.mlp.down_proj"
 
 
 def test_a_site_can_be_written_with_brackets() -> None:
