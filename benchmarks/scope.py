@@ -16,6 +16,7 @@ edit with their target; *wrong*, those that fire another; and the share that fir
 from __future__ import annotations
 
 import argparse
+import functools
 import platform
 import random
 import time
@@ -77,8 +78,8 @@ def main() -> None:
     )
     for name in asked.model:
         loaded = load_model(name)
-        known = of_model(
-            loaded.model, loaded.tokenizer, fingerprint=loaded.fingerprint, is_kept=True
+        known = functools.partial(
+            of_model, loaded.model, loaded.tokenizer, fingerprint=loaded.fingerprint, is_kept=True
         )
         keys = PooledKeys(loaded.model, loaded.tokenizer, known)
 

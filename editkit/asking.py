@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from editkit.behavior import with_answers
-from editkit.explain import explained
+from editkit.explain import explained, unedited
 from editkit.generation import Generator
 from editkit.hooks import Attachment
 from editkit.methods.view import GraceView
@@ -98,8 +98,10 @@ class Asker:
         ids = self._encoder.prompt(prompt or "") if turns is None else self._encoder.chat(turns)
         view = self.view(version)
         site: Site = self._attachment.site
-        key = self._key(ids)
         text = prompt if turns is None else turns[-1].content
+        if not len(view):
+            return unedited(str(text), view.version, site=site.path)
+        key = self._key(ids)
         at = self._store.history.resolve(view.version)
         active = {edit.id: edit for edit in self._store.history.active(at)}
         return explained(str(text), view, key, active, site=site.path, k=k)

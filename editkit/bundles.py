@@ -10,6 +10,7 @@ from typing import Any
 from editkit.artifacts import find_conflicts
 from editkit.errors import ArtifactsMissing
 from editkit.hooks import Attachment
+from editkit.learning import Learner
 from editkit.views import Views
 from editkit_store import Store
 from editkit_store.bundle_records import Exported, Imported, OnConflict
@@ -26,6 +27,7 @@ class BundleMethods:
     provenance: Provenance
     _views: Views
     _attachment: Attachment
+    _learner: Learner
     _writing: AbstractContextManager[Any]
 
     def export_bundle(
@@ -82,6 +84,7 @@ class BundleMethods:
     def _check_import(self) -> None:
         """Reads what was written, so that an import that this model cannot follow is none."""
         self._views.reload()
+        self._learner.prepare()
         try:
             self._views.at(self.store.history.current())
         except ArtifactsMissing as error:

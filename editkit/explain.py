@@ -9,7 +9,7 @@ import torch
 from editkit.methods.view import GraceView
 from editkit_store.records import Candidate, Edit, Explanation
 
-__all__ = ["explained"]
+__all__ = ["explained", "unedited"]
 
 
 def explained(
@@ -25,17 +25,12 @@ def explained(
 
     Args:
         prompt: The text that was asked about.
-        view: The view.
-        key: ``(d,)`` hidden state entering the site at the prompt's query position.
+        view: The view, of at least one edit.
+        key: ``(d,)`` float32, what the prompt is looked up by.
         active: Edits of the view, by id.
         site: Dotted path of the site.
         k: Number of candidates.
     """
-    if len(view) == 0:
-        return Explanation(
-            prompt=prompt, version=view.version, site=site,
-            summary=f"No edit is active at {view.version}, so the model answers by itself.",
-        )  # fmt: skip
     (chosen,) = view.select(key[None])
     fired = None if chosen < 0 else view.edit_id(chosen)
     candidates = tuple(
@@ -56,6 +51,16 @@ def explained(
         site=site,
         summary=_summary(candidates, fired),
         candidates=candidates,
+    )
+
+
+def unedited(prompt: str, version: str, *, site: str) -> Explanation:
+    """Returns the explanation where no edit is active."""
+    return Explanation(
+        prompt=prompt,
+        version=version,
+        site=site,
+        summary=f"No edit is active at {version}, so the model answers by itself.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -101,6 +102,7 @@ class Kit(HistoryMethods, BundleMethods):
             views=self._views,
             keys=keys,
         )
+        self._learner.prepare()
         self._corrector = Corrector(
             store, self._learner, self._views, self._attachment, self._settings
         )
@@ -396,7 +398,8 @@ def _keys(loaded: LoadedModel, encoder: Encoder, config: GraceConfig) -> PooledK
             f"{type(loaded.model).__name__}",
             hint="leave `key` out, or set it to 'state'",
         )
-    known = of_model(
+    known = functools.partial(
+        of_model,
         loaded.model,
         loaded.tokenizer,
         fingerprint=loaded.fingerprint,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -165,8 +164,15 @@ class Learner:
             prompt: Token ids.
         """
         if self._keys is not None:
-            return torch.from_numpy(self._keys.key(prompt))
+            with self._generator.paused():
+                return torch.from_numpy(self._keys.key(prompt))
         return grace.query(self._model, self._site, prompt, position=self._config.position)
+
+    def prepare(self) -> None:
+        """Gets ready for prompts to be looked up, if there is anything to look up."""
+        if self._keys is not None and len(self._views.memory):
+            with self._generator.paused():
+                self._keys.prepare()
 
     def learn(
         self,
@@ -194,21 +200,12 @@ class Learner:
                     replacement=self._config.replacement,
                     position=self._config.position,
                 )
-                if self._keys is None:
-                    values = grace.optimize(
-                        batch, self._site, self._config, met=_each(indices, met)
-                    )
-                else:
+                keys = None
+                if self._keys is not None:
                     keys = torch.stack([self.key_of(encoded[index].prompt) for index in indices])
-                    if met is not None:
-                        for index, key in zip(indices, keys, strict=True):
-                            met(index, key)
-                    values = [
-                        dataclasses.replace(value, key=key)
-                        for value, key in zip(
-                            grace.optimize(batch, self._site, self._config), keys, strict=True
-                        )
-                    ]
+                values = grace.optimize(
+                    batch, self._site, self._config, keys=keys, met=_each(indices, met)
+                )
                 share = (time.monotonic() - started) / len(indices)
                 for row, (index, value) in enumerate(zip(indices, values, strict=True)):
                     lessons[index] = Lesson(encoded[index], value, share, batch, row)

@@ -164,6 +164,7 @@ class HistoryMethods:
                 progress=progress,
             )
             self._views.reload()
+            self._learner.prepare()
             self._attachment.view = self._views.at(self.store.history.current())
         return result
 

@@ -124,6 +124,7 @@ def optimize(
     site: Site,
     config: GraceConfig,
     *,
+    keys: torch.Tensor | None = None,
     met: Callable[[torch.Tensor], None] | None = None,
 ) -> list[LearnedValue]:
     """Returns key and value of each row of a batch; see ``learn``.
@@ -132,13 +133,14 @@ def optimize(
         batch: What is learned together.
         site: Where.
         config: How.
+        keys: ``(rows, d)`` float32; by default the hidden states that enter the site (eq. 1).
         met: Called with the keys, ``(rows, d)`` float32, before anything is learned; what it
             raises ends the learning.
     """
     was_training = batch.model.training
     batch.model.eval()
     try:
-        return _Optimization(batch, site, config).run(met)
+        return _Optimization(batch, site, config).run(keys, met)
     finally:
         batch.model.train(was_training)
 
@@ -217,9 +219,12 @@ class _Optimization:
         self._hidden = torch.zeros(0)
         self._is_bare = True
 
-    def run(self, met: Callable[[torch.Tensor], None] | None) -> list[LearnedValue]:
+    def run(
+        self, keys: torch.Tensor | None, met: Callable[[torch.Tensor], None] | None
+    ) -> list[LearnedValue]:
         config = self._config
-        keys, outputs = self._begin()
+        states, outputs = self._begin()
+        keys = states if keys is None else keys
         if met is not None:
             met(keys)
         count, device = len(keys), outputs.device

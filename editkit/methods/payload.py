@@ -23,12 +23,10 @@ from editkit.config import KeyName, Position, Replacement
 from editkit.methods.codebook import Entry
 from editkit_store.errors import InvalidRecord
 
-__all__ = ["FORMAT", "GracePayload", "Place", "Shelves"]
+__all__ = ["GracePayload", "Place", "Shelves"]
 
-_FORMATS: dict[str, KeyName] = {"editkit.grace.1": "state", "editkit.grace.2": "pooled"}
-
-FORMAT = "editkit.grace.1"
-"""Of payloads whose key is a hidden state."""
+_FORMATS: dict[KeyName, str] = {"state": "editkit.grace.1", "pooled": "editkit.grace.2"}
+_KEYS = {name: key for key, name in _FORMATS.items()}
 
 Place = tuple[str, str, str]
 """Where edits were learned: dotted path of the site, position of the query, and kind of key."""
@@ -73,7 +71,7 @@ class GracePayload:
                 # One JSON string: the order of several metadata keys is not fixed in the bytes.
                 "editkit": json.dumps(
                     {
-                        "format": {key: name for name, key in _FORMATS.items()}[self.key],
+                        "format": _FORMATS[self.key],
                         "site": self.site,
                         "radius": entry.radius,
                         "rule": entry.rule,
@@ -107,11 +105,11 @@ class GracePayload:
             start = 8 + int.from_bytes(data[:8], "little")
             header = from_json(data[8:start])
             about = from_json(header["__metadata__"]["editkit"])
-            kind = _FORMATS.get(about["format"])
+            kind = _KEYS.get(about["format"])
             if kind is None:
                 raise InvalidRecord(
                     f"the artifact of edit '{edit_id}' has format '{about['format']}'; "
-                    f"this editkit reads {' and '.join(_FORMATS)}",
+                    f"this editkit reads {' and '.join(_KEYS)}",
                     hint="upgrade editkit",
                 )
             site, position = str(about["site"]), about["position"]

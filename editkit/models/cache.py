@@ -7,6 +7,7 @@
         models/.locks/      one lock file per model, so that two processes never build the same one
         models/.NAME.*/     a model under construction; renamed to NAME when it is whole
         digests/            small text files: digests of files, keyed by path, size and time
+        information/        what models know of their tokens; see editkit.scope.information
 
 A folder appears under its final name only when it is complete, and the receipt lists the size of
 every file, so that a damaged copy is noticed without reading it. Removing the whole folder is
@@ -181,13 +182,14 @@ def publish(folder: Path, folder_name: str, receipt: Receipt) -> Path:
     return final
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old or the new text, never a part."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a small file so that a reader sees the old or the new content, never a part."""
+    data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
         # mkstemp makes the file private, which would hide a shared cache from other users.
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)

@@ -11,6 +11,9 @@ are kept in the cache folder.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +22,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from editkit.families import text_config
-from editkit.models.cache import cache_root
+from editkit.models.cache import cache_root, write_atomically
 from editkit.scope.general import TEXT
 
-__all__ = ["Information", "of_model"]
+__all__ = ["Information", "embeddings", "of_model"]
 
 Vector = npt.NDArray[np.float32]
 
-_FORMAT = "1"  # of the cached numbers
 _WINDOW = 128  # tokens of the page that are read at a time
 _PART = 8192  # rows of the embeddings that are looked at at a time
 
@@ -58,8 +60,7 @@ def of_model(model: Any, tokenizer: Any, *, fingerprint: str, is_kept: bool) -> 
         fingerprint: Its identity.
         is_kept: Look in the cache folder first, and leave it there.
     """
-    name = fingerprint.removeprefix("sha256:")
-    path = cache_root() / "information" / f"{name}.{_FORMAT}.safetensors"
+    path = _cached(fingerprint)
     if is_kept:
         try:
             return Information(**load_file(path))
@@ -67,21 +68,41 @@ def of_model(model: Any, tokenizer: Any, *, fingerprint: str, is_kept: bool) -> 
             pass
     found = _computed(model, tokenizer)
     if is_kept:
-        _keep(path, found)
+        # A cache folder that cannot be written costs the next start a second, not this one its
+        # model.
+        with contextlib.suppress(OSError):
+            write_atomically(path, save(vars(found)))
     return found
 
 
-def _computed(model: Any, tokenizer: Any) -> Information:
+def embeddings(model: Any) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yields the embeddings of all tokens in parts: the first token, and ``(n, d)`` on its device.
+
+    Through the layer itself, which may scale what its weight holds.
+    """
     embedding = model.get_input_embeddings()
     size = int(embedding.weight.shape[0])
-    shares = np.sqrt(_unigram(model, tokenizer, size))
-    shares /= shares.sum()
-    total, squares = 0.0, 0.0
     for start in range(0, size, _PART):
         ids = torch.arange(start, min(start + _PART, size), device=model.device)
         with torch.no_grad():
-            rows = embedding(ids).double().cpu().numpy()
-        weights = shares[start : start + _PART, None]
+            yield start, embedding(ids)
+
+
+def _cached(fingerprint: str) -> Path:
+    """The cached numbers of a model; another page of text gives others."""
+    page = hashlib.sha256(TEXT.encode()).hexdigest()[:8]
+    name = fingerprint.removeprefix("sha256:")
+    return cache_root() / "information" / f"{name}.{page}.safetensors"
+
+
+def _computed(model: Any, tokenizer: Any) -> Information:
+    size = int(model.get_input_embeddings().weight.shape[0])
+    shares = np.sqrt(_unigram(model, tokenizer, size))
+    shares /= shares.sum()
+    total, squares = 0.0, 0.0
+    for start, part in embeddings(model):
+        rows = part.double().cpu().numpy()
+        weights = shares[start : start + len(rows), None]
         total = total + (rows * weights).sum(axis=0)
         squares = squares + (rows**2 * weights).sum(axis=0)
     spread = np.sqrt(np.maximum(squares - np.square(total), 1e-12))
@@ -111,14 +132,3 @@ def _unigram(model: Any, tokenizer: Any, size: int) -> npt.NDArray[np.float64]:
         model.train(was_training)
     # A token that cannot come (padding of the vocabulary) is as rare as the rarest that can.
     return np.asarray(np.maximum(found / found.sum(), 1e-9))
-
-
-def _keep(path: Path, found: Information) -> None:
-    # A cache folder that cannot be written costs the next start a second, not this one its model.
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{id(found)}")
-        save_file(vars(found), temporary)
-        temporary.replace(path)
-    except OSError:
-        pass

@@ -22,9 +22,10 @@ what each part is worth: benchmarks/results/quality.md.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ import numpy.typing as npt
 import torch
 
 from editkit.scope.information import Information
+from editkit.scope.information import embeddings as embedded
 from editkit.scope.words import Word, Words
 
 __all__ = ["PooledKeys"]
@@ -72,15 +74,15 @@ class PooledKeys:
     Args:
         model: A decoder.
         tokenizer: Its tokenizer.
-        information: What the model knows of its tokens.
+        information: Returns what the model knows of its tokens; called once, for the first key. It
+            may run the model, which nothing may be attached to then.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, information: Information) -> None:
+    def __init__(self, model: Any, tokenizer: Any, information: Callable[[], Information]) -> None:
+        self._model = model
         self._tokenizer = tokenizer
         self._embedding = model.get_input_embeddings()
-        self._device = model.device
-        self._known = information
-        self._weights = np.maximum(information.nats - _EVERYDAY, _LEAST)
+        self._information = information
         self._words = Words(tokenizer)
         self._names: dict[str, bool] = {}
         self._keys: OrderedDict[tuple[int, ...], Vector] = OrderedDict()
@@ -88,7 +90,19 @@ class PooledKeys:
     @property
     def width(self) -> int:
         """Length of a key."""
-        return len(self._known.mean)
+        return int(self._embedding.weight.shape[1])
+
+    def prepare(self) -> None:
+        """Takes in what the model knows of its tokens, so that a key runs no model."""
+        _ = self._weights
+
+    @functools.cached_property
+    def _known(self) -> Information:
+        return self._information()
+
+    @functools.cached_property
+    def _weights(self) -> Vector:
+        return np.asarray(np.maximum(self._known.nats - _EVERYDAY, _LEAST), np.float32)
 
     def key(self, ids: Sequence[int]) -> Vector:
         """Returns the key of a prompt, ``(d,)`` float32 of unit length.
@@ -109,11 +123,8 @@ class PooledKeys:
         rows = embeddings.float()
         best = torch.full((len(rows),), torch.inf, device=rows.device)
         found = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
-        for start in range(0, len(self._weights), 8192):
-            end = min(start + 8192, len(self._weights))
-            with torch.no_grad():
-                table = self._embedding(torch.arange(start, end, device=self._device)).float()
-            apart, at = torch.cdist(rows, table.to(rows.device)).min(dim=1)
+        for start, table in embedded(self._model):
+            apart, at = torch.cdist(rows, table.float().to(rows.device)).min(dim=1)
             found = torch.where(apart < best, at + start, found)
             best = torch.minimum(best, apart)
         return [int(token) for token in found]
@@ -147,7 +158,8 @@ class PooledKeys:
     def _tokens(self, ids: list[int]) -> Vector:
         """Standardized embeddings of unit length, ``(n, d)`` float32."""
         with torch.no_grad():
-            rows = self._embedding(torch.tensor(ids, device=self._device)).float().cpu().numpy()
+            asked = torch.tensor(ids, device=self._model.device)
+            rows = self._embedding(asked).float().cpu().numpy()
         rows = (rows - self._known.mean) / self._known.spread
         return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6))
 

@@ -41,7 +41,7 @@ def known() -> Information:
 
 @pytest.fixture
 def keys() -> PooledKeys:
-    return PooledKeys(MODEL, TOKENIZER, known())
+    return PooledKeys(MODEL, TOKENIZER, known)
 
 
 def literal(words: list[tuple[list[int], bool, bool, float]], about: Information) -> Any:
@@ -112,7 +112,7 @@ def test_a_capital_at_the_beginning_makes_no_name_of_a_common_word() -> None:
     about = known()
     (small,), (great,) = ids(" red"), ids(" Oslo")
     about.nats[[small, *ids("red")]] = 5.0
-    keys = PooledKeys(MODEL, TOKENIZER, about)
+    keys = PooledKeys(MODEL, TOKENIZER, lambda: about)
     red = "Red"
     if len(ids(red)) == 1:
         pytest.fail("the tokenizer knows it; choose another word")
@@ -159,6 +159,26 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("EDITKIT_HOME", str(tmp_path / "file"))
     assert len(of_model(MODEL, TOKENIZER, fingerprint="sha256:abc", is_kept=True).nats) == 800
+
+
+def test_the_model_is_not_run_before_the_first_edit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+    monkeypatch.setattr(
+        "editkit.kit.of_model",
+        lambda *args, **kwargs: runs.append(args) or of_model(*args, **kwargs),
+    )
+    pair = tiny_gpt2(), tiny_tokenizer()
+    with editkit.open(tmp_path / "a.db", model=pair) as kit:
+        kit.generate("red cat", max_new_tokens=2)
+        kit.explain("red cat")
+        assert not runs
+        assert kit.add("red cat", "blue").verified
+        assert len(runs) == 1
+    with editkit.open(tmp_path / "a.db", model=pair) as kit:  # there is something to look up
+        assert len(runs) == 2
+        assert kit.generate("red cat", max_new_tokens=4).text == "blue"
 
 
 @pytest.fixture
