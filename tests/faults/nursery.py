@@ -147,22 +147,25 @@ def replaying(model: str, edits: int) -> None:
         _say({"to": version, "learned": done["learned"], "failed": done["failed"]})
 
 
+def _roll_back(newest: int, chance: random.Random) -> None:
+    """Rolls back to a version at random, and acknowledges it."""
+    target = chance.randint(0, newest)
+    done = _command("rollback", f"v{target}")
+    _say({"version": done["version"], "view": done["view"], "to": target})
+
+
 def rolling_back(newest: int, seed: int) -> None:
     """`editkit rollback` to versions at random."""
     chance = random.Random(seed)
     for _ in itertools.count():
-        target = chance.randint(0, newest)
-        done = _command("rollback", f"v{target}")
-        _say({"version": done["version"], "view": done["view"], "to": target})
+        _roll_back(newest, chance)
 
 
 def compacting(newest: int, seed: int) -> None:
     """`editkit compact`, with a rollback between, so that there is something to lose."""
     chance = random.Random(seed)
     for _ in itertools.count():
-        target = chance.randint(0, newest)
-        done = _command("rollback", f"v{target}")
-        _say({"version": done["version"], "view": done["view"], "to": target})
+        _roll_back(newest, chance)
         _command("compact")
         _say({"compacted": True})
 

@@ -205,6 +205,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def fresh_copy(exported: Path, tmp_path: Path) -> Path:
+    """A bundle to alter, in place of the one that the example before has altered."""
+    folder = tmp_path / "bundle"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(exported, folder)
+    return folder
+
+
 def mutate(value: Any, data: st.DataObject) -> Any:
     """Changes something somewhere in a JSON value."""
     inside = isinstance(value, dict | list) and value and data.draw(st.integers(0, 4))
@@ -255,9 +263,7 @@ def chained(operations: list[Any]) -> str | None:
 def test_any_bundle_is_imported_whole_or_refused(
     data: st.DataObject, exported: Path, tmp_path: Path, figures: Figures
 ) -> None:
-    folder = tmp_path / "bundle"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(exported, folder)
+    folder = fresh_copy(exported, tmp_path)
     manifest = json.loads((folder / "manifest.json").read_bytes())
     lines = {
         name: [json.loads(line) for line in (folder / name).read_bytes().splitlines()]
@@ -321,9 +327,7 @@ def test_any_bytes_in_a_bundle_are_refused_or_without_effect(
     data: st.DataObject, exported: Path, tmp_path: Path, figures: Figures
 ) -> None:
     """Lines that are no JSON, in a bundle whose manifest vouches for them."""
-    folder = tmp_path / "bundle"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(exported, folder)
+    folder = fresh_copy(exported, tmp_path)
     name = data.draw(st.sampled_from([*LINES, "manifest.json"]))
     content = (folder / name).read_bytes()
     at = data.draw(st.integers(0, len(content)))
@@ -349,8 +353,7 @@ def test_any_bytes_in_a_bundle_are_refused_or_without_effect(
 
 @pytest.mark.parametrize("name", [*LINES, "manifest.json"])
 def test_a_bundle_nested_too_deeply_is_refused(name: str, exported: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "bundle"
-    shutil.copytree(exported, folder)
+    folder = fresh_copy(exported, tmp_path)
     content = b'{"format":' * DEEP + b"\n"
     (folder / name).write_bytes(content)
     if name != "manifest.json":

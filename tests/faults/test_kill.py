@@ -65,6 +65,13 @@ def write_edits(place: Path) -> None:
     (place / "edits.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def lay_out(prepared: Prepared, place: Path) -> int:
+    """Puts a history and edits to add where a command will run; returns the length of its log."""
+    shutil.copy(prepared.base, place / "history.db")
+    write_edits(place)
+    return prepared_length(prepared)
+
+
 def check_acknowledged(command: str, said: list[Any], new: list[Operation]) -> None:
     """Every operation that was acknowledged is in the log, in its place; at most one more is."""
     if command == "replay":
@@ -137,17 +144,10 @@ def prepared_length(prepared: Prepared) -> int:
 
 @pytest.mark.parametrize(("command", "number"), KILLS)
 def test_a_kill_at_any_moment_loses_nothing_acknowledged(
-    command: str,
-    number: int,
-    nursery: Nursery,
-    prepared: Prepared,
-    place: Path,
-    figures: Figures,
+    command: str, number: int, nursery: Nursery, prepared: Prepared, place: Path, figures: Figures
 ) -> None:
     chance = random.Random(f"{SEED} {command} {number}")
-    shutil.copy(prepared.base, place / "history.db")
-    before = prepared_length(prepared)
-    write_edits(place)
+    before = lay_out(prepared, place)
     running = start(nursery, prepared, place, command, number)
     running.wait_for_a_line()
     time.sleep(chance.uniform(0, LATEST[command]))
@@ -175,17 +175,10 @@ def _unacknowledged(said: list[Any], new: list[Operation]) -> int:
 
 @pytest.mark.parametrize(("command", "number"), WHOLE)
 def test_a_kill_of_a_whole_process_loses_nothing_acknowledged(
-    command: str,
-    number: int,
-    nursery: Nursery,
-    prepared: Prepared,
-    place: Path,
-    figures: Figures,
+    command: str, number: int, nursery: Nursery, prepared: Prepared, place: Path, figures: Figures
 ) -> None:
     chance = random.Random(f"{SEED} whole {command} {number}")
-    shutil.copy(prepared.base, place / "history.db")
-    before = prepared_length(prepared)
-    write_edits(place)
+    before = lay_out(prepared, place)
     arguments = {
         "rollback": ["rollback", "v3"],
         "compact": ["compact"],

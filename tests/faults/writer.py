@@ -6,6 +6,7 @@ any other exception is a traceback and an exit code of 1. Loads no torch.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -157,9 +158,9 @@ def create(path: str, start: str) -> None:
 
 def without_permission(path: str) -> None:
     """Reads and writes as somebody who may not write here; says what came of each."""
-    import getpass  # noqa: F401  (who may not read our files cannot import them later)
-    import tempfile  # noqa: F401
-
+    # The store imports these when it needs them; who may not read our files cannot by then.
+    for module in ("getpass", "tempfile"):
+        importlib.import_module(module)
     if os.geteuid() == 0:  # the superuser may write everywhere
         os.setgroups([])
         os.setgid(65534)
