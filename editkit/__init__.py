@@ -21,14 +21,20 @@ from editkit_store.records import EditRequest
 
 if TYPE_CHECKING:
     from editkit.config import GraceConfig
+    from editkit.evaluation.evaluate import evaluate
     from editkit.kit import Kit
     from editkit.opening import open
 
 __version__ = "0.1.0"
 
-__all__ = ["EditRequest", "EditkitError", "GraceConfig", "Kit", "__version__", "open"]
+__all__ = ["EditRequest", "EditkitError", "GraceConfig", "Kit", "__version__", "evaluate", "open"]
 
-_HOMES = {"GraceConfig": "config", "Kit": "kit", "open": "opening"}
+_HOMES = {
+    "GraceConfig": "config",
+    "Kit": "kit",
+    "evaluate": "evaluation.evaluate",
+    "open": "opening",
+}
 
 
 def __getattr__(name: str) -> Any:

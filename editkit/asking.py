@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 
 from editkit.behavior import with_answers
 from editkit.explain import explained, unedited
-from editkit.generation import Generator
+from editkit.generation import Generator, Scored
 from editkit.hooks import Attachment
+from editkit.methods.batches import lay_out
 from editkit.methods.view import GraceView
 from editkit.models.progress import Progress
 from editkit.prompts import Encoder
@@ -19,11 +21,13 @@ from editkit.views import Views
 from editkit_store import Store
 from editkit_store.comparisons import Diff
 from editkit_store.errors import InvalidRequest, StoreError
-from editkit_store.records import Explanation, Generation, Message
+from editkit_store.records import EditRequest, Explanation, Generation, Message, Score
 
 __all__ = ["Asker", "ChatLike", "VersionLike"]
 
 ChatLike = Sequence[Message | Mapping[str, str]]
+_SCORED = 16  # pairs scored together
+
 VersionLike = str | Sequence[str | None] | None
 """A version for all prompts, or one a prompt; ``None`` is the current one."""
 
@@ -32,6 +36,7 @@ class Asker:
     """Answers prompts on the views of one store.
 
     Args:
+        model: The model.
         store: The history.
         encoder: The model's.
         generator: The model's.
@@ -42,6 +47,7 @@ class Asker:
 
     def __init__(
         self,
+        model: Any,
         *,
         store: Store,
         encoder: Encoder,
@@ -50,6 +56,7 @@ class Asker:
         attachment: Attachment,
         key: Callable[[Sequence[int]], torch.Tensor],
     ) -> None:
+        self._model = model
         self._store = store
         self._encoder = encoder
         self._generator = generator
@@ -88,6 +95,52 @@ class Asker:
         prompts = [turns[-1].content]
         return self._generations(prompts, encoded, version, max_new_tokens, options)[0]
 
+    def scores(
+        self, prompts: Sequence[str], targets: Sequence[str], version: VersionLike
+    ) -> list[Score]:
+        """Returns how likely targets are; see ``Kit.score``."""
+        self._refuse_closed()
+        if len(prompts) != len(targets):
+            raise InvalidRequest(
+                f"{len(prompts)} prompts and {len(targets)} targets; give one each", field="target"
+            )
+        views = self._views_of(version, len(prompts))
+        kind = self._encoder.default_kind
+        encoded = [
+            self._encoder.without_ending(
+                self._encoder.request(EditRequest(prompt=prompt, target=target, kind=kind))
+            )
+            for prompt, target in zip(prompts, targets, strict=True)
+        ]
+        found: dict[int, Scored] = {}
+        lengths = [len(one.prompt) + len(one.target) for one in encoded]
+        order = sorted(range(len(encoded)), key=lambda index: lengths[index])
+        for start in range(0, len(order), _SCORED):
+            part = order[start : start + _SCORED]
+            asked = [encoded[index] for index in part]
+            # Laid out as one sequence a row: whatever positions the edits replace, they are there.
+            batch = lay_out(
+                self._model,
+                self._attachment.site.layout,
+                asked,
+                replacement="prompt",
+                position=None,
+            )
+            chosen = views if len(views) == 1 else [views[index] for index in part]
+            found.update(zip(part, self._generator.scored(batch, asked, chosen), strict=True))
+        return [
+            Score(
+                prompt=prompt,
+                target=target,
+                log_likelihood=found[index].log_likelihood,
+                tokens=found[index].tokens,
+                right=found[index].right,
+                version=found[index].version,
+                fired=tuple(filter(None, [found[index].fired])),
+            )
+            for index, (prompt, target) in enumerate(zip(prompts, targets, strict=True))
+        ]
+
     def explain(
         self, prompt: str | None, chat: ChatLike | None, version: str | None, k: int
     ) -> Explanation:
@@ -103,8 +156,8 @@ class Asker:
             return unedited(str(text), view.version, site=site.path)
         key = self._key(ids)
         at = self._store.history.resolve(view.version)
-        active = {edit.id: edit for edit in self._store.history.active(at)}
-        return explained(str(text), view, key, active, site=site.path, k=k)
+        edits = functools.partial(self._store.history.edits, at=at)
+        return explained(str(text), view, key, edits, site=site.path, k=k)
 
     def side_by_side(
         self,
@@ -137,6 +190,24 @@ class Asker:
             return view
         return self._views.at(self._store.history.resolve(version))
 
+    def _refuse_closed(self) -> None:
+        if not self._attachment.is_attached:
+            raise StoreError(
+                f"the kit on '{self._store.path}' is closed, and its edits are off the model",
+                path=self._store.path,
+                hint="open it again with editkit.open",
+            )
+
+    def _views_of(self, version: VersionLike, count: int) -> list[GraceView]:
+        """Returns one view for all prompts, or one a prompt."""
+        if version is None or isinstance(version, str):
+            return [self.view(version)]
+        if len(version) == count:
+            return [self.view(one) for one in version]
+        raise InvalidRequest(
+            f"{len(version)} versions for {count} prompts; give one, or one each", field="version"
+        )
+
     def _generations(
         self,
         prompts: Sequence[str],
@@ -145,23 +216,10 @@ class Asker:
         max_new_tokens: int,
         options: dict[str, Any],
     ) -> list[Generation]:
-        if not self._attachment.is_attached:
-            raise StoreError(
-                f"the kit on '{self._store.path}' is closed, and its edits are off the model",
-                path=self._store.path,
-                hint="open it again with editkit.open",
-            )
+        self._refuse_closed()
         if max_new_tokens < 1:
             raise InvalidRequest("max_new_tokens must be at least 1", field="max_new_tokens")
-        if version is None or isinstance(version, str):
-            views = [self.view(version)]
-        elif len(version) == len(prompts):
-            views = [self.view(one) for one in version]
-        else:
-            raise InvalidRequest(
-                f"{len(version)} versions for {len(prompts)} prompts; give one, or one each",
-                field="version",
-            )
+        views = self._views_of(version, len(prompts))
         generated = self._generator.run(
             encoded, views=views, max_new_tokens=max_new_tokens, **options
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -16,7 +16,7 @@ def explained(
     prompt: str,
     view: GraceView,
     key: torch.Tensor,
-    active: Mapping[str, Edit],
+    edits: Callable[[Sequence[str]], Mapping[str, Edit]],
     *,
     site: str,
     k: int,
@@ -27,22 +27,27 @@ def explained(
         prompt: The text that was asked about.
         view: The view, of at least one edit.
         key: ``(d,)`` float32, what the prompt is looked up by.
-        active: Edits of the view, by id.
+        edits: Returns edits of the view by their ids.
         site: Dotted path of the site.
         k: Number of candidates.
     """
     (chosen,) = view.select(key[None])
     fired = None if chosen < 0 else view.edit_id(chosen)
+    near = [
+        (view.edit_id(row), distance, view.radius(row))
+        for row, distance in view.nearest(key, max(1, k))
+    ]
+    known = edits([edit_id for edit_id, _, _ in near])
     candidates = tuple(
         Candidate(
-            edit_id=view.edit_id(row),
-            prompt=active[view.edit_id(row)].prompt,
-            target=active[view.edit_id(row)].target,
+            edit_id=edit_id,
+            prompt=known[edit_id].prompt,
+            target=known[edit_id].target,
             distance=distance,
-            radius=view.radius(row),
-            in_scope=distance <= view.radius(row),
+            radius=radius,
+            in_scope=distance <= radius,
         )
-        for row, distance in view.nearest(key, max(1, k))
+        for edit_id, distance, radius in near
     )
     return Explanation(
         prompt=prompt,

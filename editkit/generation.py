@@ -19,7 +19,7 @@ from editkit.methods.view import GraceView
 from editkit.prompts import Encoded, Encoder
 from editkit_store.errors import InvalidRequest
 
-__all__ = ["Generated", "Generator"]
+__all__ = ["Generated", "Generator", "Scored"]
 
 _ROWS = 16
 """Rows of one batch; longer lists run in several."""
@@ -53,6 +53,25 @@ class Generated:
     text: str
     tokens: int
     is_finished: bool
+    fired: str | None
+    version: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How likely a target is behind a prompt.
+
+    Attributes:
+        log_likelihood: Of the target's tokens, nats.
+        tokens: Number of the target's tokens.
+        right: How many of them the model would choose, given those before.
+        fired: Id of the edit that applied, if any.
+        version: Version of the view it ran on.
+    """
+
+    log_likelihood: float
+    tokens: int
+    right: int
     fired: str | None
     version: str
 
@@ -130,9 +149,7 @@ class Generator:
         """
         stops = self._encoder.stop_ids
         with torch.no_grad(), self._attachment.running(*views) as run:
-            run.restart(batch.prompts, None, [request.prompt for request in requests])
-            logits = batch.logits()  # (rows, t, n)
-        target, valid = batch.target.to(logits.device), batch.valid.to(logits.device)
+            logits, target, valid = _forced(batch, requests, run)
         wanted = logits.gather(2, target[..., None])[..., 0]
         others = logits.scatter(2, target[..., None], -torch.inf).amax(dim=2)
         leads = (wanted - others).masked_fill(~valid, torch.inf).amin(dim=1).tolist()
@@ -148,6 +165,29 @@ class Generator:
             stands = ends and lead > _CLEAR and self._is_plain()
             found.append(Generated(request.text, length, True, edit, version) if stands else None)
         return found
+
+    def scored(
+        self, batch: Batch, requests: Sequence[Encoded], views: Sequence[GraceView]
+    ) -> list[Scored]:
+        """Returns how likely targets are behind their prompts, in one pass.
+
+        Args:
+            batch: The requests, laid out.
+            requests: Prompts and targets.
+            views: One view, or one a request.
+        """
+        with torch.no_grad(), self._attachment.running(*views) as run:
+            logits, target, valid = _forced(batch, requests, run)
+        wanted = logits.gather(2, target[..., None])[..., 0]
+        nats = ((wanted - logits.logsumexp(dim=2)) * valid).sum(dim=1, dtype=torch.float64)
+        right = ((logits.argmax(dim=2) == target) & valid).sum(dim=1)
+        told = self._told(run, len(requests))
+        return [
+            Scored(log_likelihood, len(request.target), chosen, edit, version)
+            for request, log_likelihood, chosen, (edit, version) in zip(
+                requests, nats.tolist(), right.tolist(), told, strict=True
+            )
+        ]
 
     def _is_plain(self) -> bool:
         """Whether greedy generation just takes the largest logit.
@@ -238,3 +278,12 @@ class Generator:
             fired=fired,
             version=version,
         )
+
+
+def _forced(
+    batch: Batch, requests: Sequence[Encoded], run: Run
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Runs prompts with their targets given; logits, targets and where those are."""
+    run.restart(batch.prompts, None, [request.prompt for request in requests])
+    logits = batch.logits()  # (rows, t, n)
+    return logits, batch.target.to(logits.device), batch.valid.to(logits.device)

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, overload
 
+import numpy as np
+import numpy.typing as npt
+
 from editkit.asking import Asker, ChatLike, VersionLike
 from editkit.bundles import BundleMethods
 from editkit.config import GraceConfig
@@ -34,6 +37,7 @@ from editkit_store.records import (
     Generation,
     MethodName,
     Provenance,
+    Score,
 )
 
 __all__ = ["Kit", "OnConflict", "OnFailure"]
@@ -107,6 +111,7 @@ class Kit(HistoryMethods, BundleMethods):
             store, self._learner, self._views, self._attachment, self._settings
         )
         self._asker = Asker(
+            self._model,
             store=store,
             encoder=self._encoder,
             generator=self._generator,
@@ -142,6 +147,11 @@ class Kit(HistoryMethods, BundleMethods):
     def tokenizer(self) -> Any:
         """The Hugging Face tokenizer."""
         return self._tokenizer
+
+    @property
+    def encoder(self) -> Encoder:
+        """How prompts and targets become tokens of this model."""
+        return self._encoder
 
     @property
     def site(self) -> str:
@@ -360,6 +370,40 @@ class Kit(HistoryMethods, BundleMethods):
             As ``generate``; ``UnsupportedModel`` when the tokenizer has no chat template.
         """
         return self._asker.chat(messages, version, max_new_tokens, options)
+
+    def key(self, prompt: str) -> npt.NDArray[np.float32]:
+        """Returns what a prompt is looked up by, ``(d,)`` float32; see ``GraceConfig.key``.
+
+        Raises:
+            InvalidRequest, PromptTooLong: As ``generate``.
+        """
+        return np.asarray(self._learner.key_of(self._encoder.prompt(prompt)).numpy())
+
+    def score(self, prompt: str, target: str, *, version: str | None = None) -> Score:
+        """Returns how likely an answer is, without generating: one pass with the answer given.
+
+        Args:
+            prompt: The prompt.
+            target: What the model might say there; of a classifier a label.
+            version: As of this version.
+
+        Raises:
+            InvalidRequest, EmptyTarget, PromptTooLong, UnknownVersion, ArtifactsMissing: As ``add``
+                and ``generate``.
+        """
+        return self.scores([prompt], [target], version=version)[0]
+
+    def scores(
+        self, prompts: Sequence[str], targets: Sequence[str], *, version: VersionLike = None
+    ) -> list[Score]:
+        """Returns how likely answers are, one a prompt; see ``score``.
+
+        Args:
+            prompts: The prompts.
+            targets: An answer to each.
+            version: One version for all, or one a prompt.
+        """
+        return self._asker.scores(prompts, targets, version)
 
     def explain(
         self,

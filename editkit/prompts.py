@@ -9,6 +9,7 @@ label.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -167,6 +168,13 @@ class Encoder:
         else:
             self._checked((*prompt, *ids), room=1, field="target")
         return Encoded(prompt, (*ids, *self.stop_ids[:1]), text)
+
+    def without_ending(self, encoded: Encoded) -> Encoded:
+        """Returns a request whose target is its words alone."""
+        target = encoded.target
+        if self.family != "classifier" and target[-1] in self.stop_ids:
+            target = target[:-1]
+        return dataclasses.replace(encoded, target=target)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of generated ids, special tokens and surrounding whitespace removed."""

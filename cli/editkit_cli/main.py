@@ -35,6 +35,7 @@ COMMANDS = {
     "import": "editkit_cli.commands.bundle:bring",
     "codebook": "editkit_cli.commands.codebook:codebook",
     "models": "editkit_cli.commands.models:models",
+    "eval": "editkit_cli.commands.evaluate:evaluate",
 }
 
 

@@ -214,6 +214,31 @@ class Contradiction(Record):
     radius: float | None = Field(default=None, description="L2 radius of the other's scope")
 
 
+class EditReach(Record):
+    """How far an edit reaches, as it stands among the others."""
+
+    radius: float = Field(description="L2, of its scope")
+    rephrases: int = Field(description="Rephrases that were given")
+    covered: int = Field(description="How many of them fire it")
+    spared: int = Field(description="How many of the locality probes that were given do not")
+    probes: int = Field(description="Locality probes that were given")
+    nearest_edit: str | None = Field(default=None, description="Id of the nearest other edit")
+    nearest_distance: float | None = Field(default=None, description="L2, between their keys")
+    other_subject: float | None = Field(
+        default=None,
+        description="L2, to the same question about something else, as its words are weighted; "
+        "null where it names nothing, and of keys that are hidden states",
+    )
+    other_question: float | None = Field(
+        default=None, description="L2, to another question about the same subject, likewise"
+    )
+    false_fires: float | None = Field(
+        default=None,
+        description="Estimated share of unrelated prompts that fire it; null of hidden states",
+    )
+    summary: str = Field(description="The same in words")
+
+
 class Added(Record):
     """Result of `add`."""
 
@@ -231,6 +256,9 @@ class Added(Record):
     )
     conflicts: tuple[Contradiction, ...] = Field(
         default=(), description="Edits that were active and that this one contradicts"
+    )
+    reach: EditReach | None = Field(
+        default=None, description="How far it reaches; null of an edit that is not active"
     )
     outcome: Literal["added", "known", "kept"] = Field(
         default="added",
@@ -251,6 +279,18 @@ class Generation(Record):
 
     def __str__(self) -> str:
         return self.text
+
+
+class Score(Record):
+    """How likely a text is as the model's answer to a prompt: teacher-forced, nothing generated."""
+
+    prompt: str
+    target: str
+    log_likelihood: float = Field(description="Of the target's tokens, nats")
+    tokens: int = Field(description="Tokens of the target, the ending left out")
+    right: int = Field(description="How many of them the model would choose, given those before")
+    version: str
+    fired: tuple[str, ...] = Field(default=(), description="Ids of the edits that applied")
 
 
 class Candidate(Record):

@@ -1,0 +1,240 @@
+"""What an evaluation asks of an editing method, and GRACE as one of them.
+
+Every method runs on a kit: one that adds edits answers through it; one that trains the model's
+weights uses the kit's model and leaves its history empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import editkit
+from editkit.config import GraceConfig
+from editkit.kit import Kit
+from editkit.models.load import ModelSpec
+from editkit_store.records import EditRequest, Score
+
+__all__ = ["SLACK", "Answer", "Editor", "Grace", "Nearest", "Question"]
+
+SLACK = 6
+"""Tokens that an answer may take beyond its target before it is judged not to have ended."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: a prompt, or a conversation that ends with it."""
+
+    prompt: str
+    chat: Any = None
+
+    @classmethod
+    def of(cls, request: EditRequest) -> Question:
+        """Returns the question of an edit."""
+        return cls(request.prompt, request.chat)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said.
+
+    Attributes:
+        text: Its whole answer, surrounding whitespace removed.
+        fired: Which edit applied, counted from 0 in the order in which they were made.
+    """
+
+    text: str
+    fired: int | None = None
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The edit that is nearest to a prompt.
+
+    Attributes:
+        edit: Which one, counted from 0 in the order in which they were made.
+        distance: Of the prompt from its key, L2.
+        radius: How far it reaches.
+    """
+
+    edit: int
+    distance: float
+    radius: float
+
+
+class Editor:
+    """The model as it came, and what every method shares.
+
+    Args:
+        name: Name of the method.
+        model: As for ``editkit.open``.
+        folder: Where the method keeps what it learned, to go on after an interruption.
+        options: For ``editkit.open``.
+    """
+
+    def __init__(self, name: str, model: ModelSpec, folder: Path, **options: Any) -> None:
+        self.name = name
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.kit: Kit = editkit.open(folder / "history.db", model=model, **options)
+        self.done = 0  # edits so far
+
+    def settings(self) -> dict[str, str]:
+        """Returns how it is set, in words."""
+        return {}
+
+    together = 8
+    """Edits made at a time, where a method trains on several."""
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[str]:
+        """Makes edits, in their order.
+
+        Args:
+            requests: What to make.
+
+        Returns:
+            What the model answers to each right after they were made.
+        """
+        self.done += len(requests)
+        return self._right_after(requests)
+
+    def answers(self, questions: Sequence[Question], limit: int) -> list[Answer]:
+        """Returns what the model says, greedily.
+
+        Args:
+            questions: What is asked, in one batch.
+            limit: Most tokens of an answer.
+        """
+        prompts = [one.prompt for one in questions if one.chat is None]
+        said = iter(self.kit.generate(prompts, max_new_tokens=limit) if prompts else [])
+        found = []
+        for one in questions:
+            now = next(said) if one.chat is None else self.kit.chat(one.chat, max_new_tokens=limit)
+            found.append(Answer(now.text, self._case(now.fired)))
+        return found
+
+    def scores(self, prompts: Sequence[str], targets: Sequence[str]) -> list[Score]:
+        """Returns how likely targets are behind their prompts."""
+        return self.kit.scores(prompts, targets)
+
+    def nearest(self, questions: Sequence[Question]) -> list[Nearest] | None:
+        """Returns the edit nearest to each question; None of a method without keys."""
+        return None
+
+    @property
+    def fires(self) -> bool:
+        """Whether the method decides for each prompt if an edit applies."""
+        return False
+
+    @property
+    def keys(self) -> int | None:
+        """Rows that it looks prompts up in; None of a method without."""
+        return None
+
+    def save(self) -> None:
+        """Keeps what was learned so far, in its folder."""
+
+    def restore(self, cases: Sequence[EditRequest]) -> None:
+        """Goes on from what was kept, which was learned from these edits."""
+        self.done = len(cases)
+
+    def close(self) -> None:
+        """Gives the model back as it came."""
+        self.kit.close()
+
+    def _right_after(self, requests: Sequence[EditRequest]) -> list[str]:
+        lengths = [len(self.kit.tokenizer(request.target)["input_ids"]) for request in requests]
+        questions = [Question.of(request) for request in requests]
+        return [one.text for one in self.answers(questions, max(lengths) + SLACK)]
+
+    def _case(self, fired: Sequence[str]) -> int | None:
+        return None
+
+
+class Grace(Editor):
+    """GRACE, through the kit as everybody uses it.
+
+    Args:
+        name: Name of the method.
+        model: As for ``editkit.open``.
+        folder: Where its history is.
+        preset: Constants of the method.
+        changes: Settings on top.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: ModelSpec,
+        folder: Path,
+        *,
+        preset: Any = "default",
+        changes: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(name, model, folder, preset=preset, grace=dict(changes or {}))
+        self._config = GraceConfig.of(preset, **(changes or {}))
+        self._preset = preset
+        self._cases: dict[str, int] = {}
+
+    def settings(self) -> dict[str, str]:
+        """Returns preset, site and what differs from the default."""
+        plain = GraceConfig().model_dump()
+        changed = {
+            name: str(value)
+            for name, value in self._config.model_dump().items()
+            if value != plain[name]
+        }
+        return {"preset": str(self._preset), "site": self.kit.site, **changed}
+
+    together = 64
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[str]:
+        """Adds the edits, learned in batches; those that do not verify are not active."""
+        # An edit's own idempotency key makes one that was added before an interruption known.
+        keyed = [
+            request.model_copy(update={"idempotency_key": f"case {self.done + index}"})
+            for index, request in enumerate(requests)
+        ]
+        added = self.kit.add_many(keyed)
+        for one in added:
+            self._cases[one.edit.id] = self.done
+            self.done += 1
+        return [one.answer for one in added]
+
+    def nearest(self, questions: Sequence[Question]) -> list[Nearest] | None:
+        """Returns the edit nearest to each question."""
+        found = []
+        for one in questions:
+            asked: dict[str, Any] = (
+                {"prompt": one.prompt} if one.chat is None else {"chat": one.chat}
+            )
+            explained = self.kit.explain(**asked, k=1)
+            if not explained.candidates:
+                return None
+            best = explained.candidates[0]
+            found.append(Nearest(self._cases[best.edit_id], best.distance, best.radius))
+        return found
+
+    @property
+    def fires(self) -> bool:
+        """An edit applies within its radius."""
+        return True
+
+    @property
+    def keys(self) -> int | None:
+        """Rows of the codebook."""
+        codebook = self.kit.diff("v0", "@").codebook
+        return codebook.added - codebook.removed
+
+    def restore(self, cases: Sequence[EditRequest]) -> None:
+        """Reads the history."""
+        for index in range(len(cases)):
+            edit_id = self.kit.store.history.with_key(f"case {index}")
+            if edit_id is not None:
+                self._cases[edit_id] = index
+        self.done = len(cases)
+
+    def _case(self, fired: Sequence[str]) -> int | None:
+        return self._cases.get(fired[0]) if fired else None

@@ -1,0 +1,236 @@
+"""``editkit.evaluate``: methods beside each other on one stream of edits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+import torch
+import transformers
+
+from editkit.errors import UnsupportedMethod
+from editkit.evaluation.cases import Case, read_cases
+from editkit.evaluation.judging import general_pairs
+from editkit.evaluation.methods import maker
+from editkit.evaluation.names import SCORES
+from editkit.evaluation.output import write
+from editkit.evaluation.records import CaseResult, DataFile, Point, Reach, Report, Tradeoff
+from editkit.evaluation.streaming import Plan, Stream, checkpoints
+from editkit.families import layout_of
+from editkit.models.aliases import DEFAULT_MODEL
+from editkit.models.load import ModelSpec, load_model
+from editkit.models.progress import Progress, SilentProgress
+from editkit.scope.general import TEXT
+from editkit_store.errors import InvalidRequest
+from editkit_store.records import EditKind
+
+__all__ = ["evaluate"]
+
+_WORST = 20
+"""Failing cases of each kind that a report shows for each method."""
+
+_RADII = 60
+"""Radii at which the trade-off is computed."""
+
+
+def evaluate(
+    data: Sequence[str | os.PathLike[str]],
+    *,
+    model: ModelSpec | None = None,
+    methods: Sequence[str] = ("grace",),
+    out: str | os.PathLike[str],
+    edits: int | None = None,
+    at: Sequence[int] | None = None,
+    judged: int | None = None,
+    general: str | None = None,
+    require: Mapping[str, float] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Report:
+    """Returns how well methods edit a model: a stream of edits, judged again and again.
+
+    Results are kept in a folder as they come in. The same call goes on from there, and another
+    method can be added later. At the end the folder holds ``report.html``, ``report.json``,
+    ``points.csv``, ``cases.csv`` and pictures, too.
+
+    Args:
+        data: Files of edits, one stream in this order; see ``editkit.evaluation.cases``.
+        model: Alias, hub id, folder, or a loaded ``(model, tokenizer)``; by default
+            ``smollm2-135m``.
+        methods: Names of methods; see ``editkit.evaluation.methods``.
+        out: The folder.
+        edits: At most so many edits of the stream.
+        at: Numbers of edits after which to judge; by default the powers of ten, and the end.
+        judged: Judge at most so many cases at a point, a random sample.
+        general: Ordinary text, a piece a line, of which perplexity is measured; by default a page
+            that comes with editkit.
+        require: Bars: a score of ``SCORES`` and the least value that the first method must reach
+            at the end.
+        seed: Of the random sample.
+        progress: Told how far it is.
+
+    Raises:
+        InvalidRequest, MalformedLine: The data or an argument cannot be used.
+        UnsupportedMethod: No such method.
+        UnknownModel, ModelUnavailable, UnsupportedModel: The model's side.
+        StoreUnwritable: The results cannot be written.
+    """
+    bars = dict(require or {})
+    unknown = next((name for name in bars if name not in SCORES), None)
+    if unknown is not None:
+        raise InvalidRequest(
+            f"'{unknown}' is no score", field="require", hint=f"scores: {', '.join(SCORES)}"
+        )
+    if not methods:
+        raise UnsupportedMethod("no method to evaluate was named")
+    names = tuple(dict.fromkeys(methods))
+    spec = model or DEFAULT_MODEL
+    makers = {name: maker(name, spec) for name in names}
+    told = progress or SilentProgress()
+    loaded = load_model(spec, progress=told)
+    family = layout_of(loaded.model).family
+    kind: EditKind = "label" if family == "classifier" else "fact"
+    cases: list[Case] = []
+    files: list[DataFile] = []
+    for path in data:
+        found, file = read_cases(
+            path, kind=kind, limit=None if edits is None else edits - len(cases)
+        )
+        cases += found
+        files.append(file)
+        if edits is not None and len(cases) >= edits:
+            break
+    page = TEXT if general is None else general
+    plan = Plan(
+        tool=_tool(),
+        fingerprint=loaded.fingerprint,
+        data=tuple(file.digest for file in files),
+        edits=len(cases),
+        checkpoints=_checked(at, len(cases)),
+        judged=judged,
+        general="sha256:" + hashlib.sha256(page.encode()).hexdigest(),
+        seed=seed,
+    )
+    del loaded  # each method loads it anew: none finds it as another left it
+    pairs = [] if family == "classifier" else general_pairs(page)
+    stream = Stream(cases, pairs, plan, Path(out), told)
+    points: list[Point] = []
+    settings = {}
+    results: dict[str, list[CaseResult]] = {}
+    for name in names:
+        found_points, settings[name] = stream.run(name, makers[name])
+        points += found_points
+        results[name] = stream.cases(name)
+    targets = [case.request.target.strip() for case in cases]
+    reach = [r for name in names if (r := _reach(name, results[name], targets)) is not None]
+    report = Report(
+        tool=plan.tool,
+        model=spec if isinstance(spec, str) else str(getattr(spec, "name", "loaded model")),
+        fingerprint=plan.fingerprint,
+        time=datetime.now(UTC),
+        seed=seed,
+        threads=torch.get_num_threads(),
+        versions={
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        data=tuple(files),
+        edits=len(cases),
+        methods=names,
+        settings=settings,
+        points=tuple(points),
+        reach=tuple(reach),
+        tradeoffs=tuple(_tradeoff(one) for one in reach),
+        worst=tuple(case for name in names for case in _worst(results[name])),
+        failed_requirements=_missed(bars, [p for p in points if p.method == names[0]][-1]),
+    )
+    write(report, [case for name in names for case in results[name]], Path(out))
+    return report
+
+
+def _checked(at: Sequence[int] | None, edits: int) -> tuple[int, ...]:
+    if at is None:
+        return checkpoints(edits)
+    found = sorted({count for count in at if count <= edits} | {edits})
+    if found[0] < 1:
+        raise InvalidRequest("edits are counted from 1", field="at")
+    return tuple(found)
+
+
+def _tool() -> str:
+    from editkit import __version__
+
+    return f"editkit {__version__}"
+
+
+def _reach(method: str, cases: Sequence[CaseResult], targets: Sequence[str]) -> Reach | None:
+    """Returns the distances of a method's last point; None where it has none."""
+    known = [
+        (case.asked, case.distance, case.radius, targets[case.nearest] == targets[case.case])
+        for case in cases
+        if case.distance is not None and case.radius is not None and case.nearest is not None
+    ]
+    if not known:
+        return None
+
+    def apart(kind: str, right: bool | None = None) -> tuple[float, ...]:
+        return tuple(
+            distance
+            for asked, distance, _, is_right in known
+            if asked == kind and right in (None, is_right)
+        )
+
+    return Reach(
+        method=method,
+        radius=median(radius for _, _, radius, _ in known),
+        rephrases_right=apart("rephrase", True),
+        rephrases_wrong=apart("rephrase", False),
+        probes=apart("probe"),
+        neighbours=apart("neighbour"),
+    )
+
+
+def _tradeoff(reach: Reach) -> Tradeoff:
+    spared = (*reach.probes, *reach.neighbours)
+    rephrased = len(reach.rephrases_right) + len(reach.rephrases_wrong)
+    every = (*reach.rephrases_right, *reach.rephrases_wrong, *spared)
+    most = max((*every, 2 * reach.radius))
+    radii = tuple(most * step / _RADII for step in range(_RADII + 1))
+
+    def within(distances: Sequence[float], radius: float, count: int) -> float:
+        return sum(distance <= radius for distance in distances) / max(1, count)
+
+    return Tradeoff(
+        method=reach.method,
+        radii=radii,
+        reached=tuple(within(reach.rephrases_right, r, rephrased) for r in radii),
+        misled=tuple(within(reach.rephrases_wrong, r, rephrased) for r in radii),
+        spared=tuple(1 - within(spared, r, len(spared)) for r in radii),
+    )
+
+
+def _worst(cases: Sequence[CaseResult]) -> list[CaseResult]:
+    """Returns failing cases, a few of each kind, those of edits first."""
+    found = []
+    for kind in ("edit", "rephrase", "probe", "neighbour"):
+        wrong = [case for case in cases if case.asked == kind and not case.right]
+        # Another edit's answer is worse than no edit's.
+        wrong.sort(key=lambda case: (case.fired in (None, case.case), case.case))
+        found += wrong[:_WORST]
+    return found
+
+
+def _missed(bars: Mapping[str, float], point: Point) -> tuple[str, ...]:
+    found = []
+    for name, bar in bars.items():
+        value = getattr(point, name).value
+        if value is None or value < bar:
+            shown = "nothing to judge" if value is None else f"{value:.3f}"
+            found.append(f"{name} {shown}, required {bar:g}")
+    return tuple(found)

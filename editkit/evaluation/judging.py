@@ -1,0 +1,268 @@
+"""Judging a model after so many edits: edits, rephrases, probes, and what it forgot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from editkit.evaluation.cases import Case, Probe
+from editkit.evaluation.editors import SLACK, Answer, Editor, Nearest, Question
+from editkit.evaluation.records import Asked, CaseResult, Mean, Point, Retention, Share
+from editkit.scope.general import TEXT
+from editkit_store.records import Record, Score
+
+__all__ = ["Base", "Judge", "general_pairs"]
+
+_PROBED = 16
+"""Tokens of an answer to a probe."""
+
+_ROWS = 16
+"""Questions asked together."""
+
+
+class Base(Record):
+    """What the untouched model says and how likely it finds ordinary text."""
+
+    answers: dict[str, str]
+    general: tuple[Score, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Ask:
+    case: int
+    asked: Asked
+    question: Question
+    wanted: str
+    limit: int
+
+
+def general_pairs(text: str = TEXT) -> list[tuple[str, str]]:
+    """Returns pieces of text as prompts and continuations, cut between words near the middle.
+
+    Args:
+        text: A piece a line.
+    """
+    pairs = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        words = line.split()
+        if len(words) > 1:
+            half = len(words) // 2
+            pairs.append((" ".join(words[:half]), " ".join(words[half:])))
+    return pairs
+
+
+class Judge:
+    """Judges methods by one stream of cases.
+
+    Args:
+        cases: The stream.
+        skipped: Cases whose prompt a later one of the stream contradicts.
+        general: Prompts and continuations of ordinary text; none for a classifier.
+        base: What the untouched model says to them.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        skipped: set[int],
+        general: Sequence[tuple[str, str]],
+        base: Base,
+    ) -> None:
+        self._cases = cases
+        self._skipped = skipped
+        self._general = general
+        self._base = base
+
+    @staticmethod
+    def base(
+        editor: Editor,
+        cases: Sequence[Case],
+        general: Sequence[tuple[str, str]],
+        advance: Callable[[int], None],
+    ) -> Base:
+        """Returns what a model says before the first edit."""
+        probes = list(
+            dict.fromkeys(p.prompt for case in cases for p in (*case.probes, *case.neighbours))
+        )
+        answers: dict[str, str] = {}
+        for start in range(0, len(probes), _ROWS):
+            part = [Question(prompt) for prompt in probes[start : start + _ROWS]]
+            for question, answer in zip(part, editor.answers(part, _PROBED), strict=True):
+                answers[question.prompt] = answer.text
+            advance(len(part))
+        return Base(answers=answers, general=tuple(_scores(editor, general)))
+
+    def asks(self, chosen: Sequence[int]) -> int:
+        """Returns how many prompts judging these cases takes."""
+        return sum(1 for _ in self._questions(chosen, lambda text: 0))
+
+    def point(
+        self,
+        editor: Editor,
+        chosen: Sequence[int],
+        *,
+        success: Sequence[bool],
+        seconds: float,
+        advance: Callable[[int], None],
+    ) -> tuple[Point, list[CaseResult]]:
+        """Returns how a method stands, and what became of each prompt.
+
+        Args:
+            editor: The method, after ``len(success)`` edits.
+            chosen: Cases to judge, of those that were edited.
+            success: For each edit whether it gave its target right after it was made.
+            seconds: What the edits took.
+            advance: Told how many prompts were judged.
+        """
+        done = len(success)
+        cases = list(self._judged(editor, chosen, done, advance))
+        of = {kind: [c for c in cases if c.asked == kind] for kind in _KINDS}
+        spared = of["probe"] + of["neighbour"]
+        point = Point(
+            method=editor.name,
+            edits=done,
+            judged=len(chosen),
+            edit_success=Share.of(success),
+            reliability=_free(of["edit"]),
+            reliability_forced=_forced(of["edit"]),
+            generalization=_free(of["rephrase"]),
+            generalization_forced=_forced(of["rephrase"]),
+            locality=_free(of["probe"]),
+            locality_forced=_forced(of["probe"]),
+            neighbours=_free(of["neighbour"]),
+            neighbours_forced=_forced(of["neighbour"]),
+            false_fires=Share.of(c.fired is not None for c in spared) if editor.fires else None,
+            retention=self._retention(editor, chosen, of["probe"]),
+            keys=editor.keys,
+            keys_per_edit=None if editor.keys is None else editor.keys / done,
+            seconds_per_edit=seconds / done,
+        )
+        return point, cases
+
+    def _questions(self, chosen: Sequence[int], length: Callable[[str], int]) -> Iterator[_Ask]:
+        for index in chosen:
+            case = self._cases[index]
+            target = case.request.target.strip()
+            if index not in self._skipped:  # a later edit took it back: it cannot hold any more
+                limit = length(target) + SLACK
+                yield _Ask(index, "edit", Question.of(case.request), target, limit)
+                for text in case.rephrases:
+                    yield _Ask(index, "rephrase", Question(text), target, limit)
+            kinds: tuple[tuple[Asked, tuple[Probe, ...]], ...] = (
+                ("probe", case.probes), ("neighbour", case.neighbours),
+            )  # fmt: skip
+            for kind, probes in kinds:
+                for probe in probes:
+                    wanted = self._base.answers[probe.prompt]
+                    yield _Ask(index, kind, Question(probe.prompt), wanted, _PROBED)
+
+    def _judged(
+        self, editor: Editor, chosen: Sequence[int], done: int, advance: Callable[[int], None]
+    ) -> Iterator[CaseResult]:
+        tokenizer: Any = editor.kit.tokenizer
+        asks = list(self._questions(chosen, lambda text: len(tokenizer(text)["input_ids"])))
+        order = sorted(asks, key=lambda ask: ask.limit)  # a batch takes as long as its longest
+        for start in range(0, len(order), _ROWS):
+            part = order[start : start + _ROWS]
+            questions = [ask.question for ask in part]
+            said = editor.answers(questions, max(ask.limit for ask in part))
+            forced = _agreements(editor, part, said)
+            near: Sequence[Nearest | None] = editor.nearest(questions) or [None] * len(part)
+            for ask, answer, share, nearest in zip(part, said, forced, near, strict=True):
+                fired = answer.fired
+                yield CaseResult(
+                    method=editor.name,
+                    edits=done,
+                    case=ask.case,
+                    asked=ask.asked,
+                    prompt=ask.question.prompt,
+                    wanted=ask.wanted,
+                    answer=answer.text,
+                    right=answer.text == ask.wanted,
+                    forced=share,
+                    fired=fired,
+                    fired_prompt=None if fired is None else self._cases[fired].request.prompt,
+                    nearest=None if nearest is None else nearest.edit,
+                    nearest_prompt=None
+                    if nearest is None
+                    else self._cases[nearest.edit].request.prompt,
+                    distance=None if nearest is None else nearest.distance,
+                    radius=None if nearest is None else nearest.radius,
+                )
+            advance(len(part))
+
+    def _retention(
+        self, editor: Editor, chosen: Sequence[int], probes: Sequence[CaseResult]
+    ) -> Retention:
+        now = _scores(editor, self._general)
+        known = {
+            probe.prompt: probe.answer
+            for index in chosen
+            for probe in self._cases[index].probes
+            if probe.answer
+        }
+        asked = [(case, str(known[case.prompt])) for case in probes if case.prompt in known]
+        return Retention(
+            perplexity=_perplexity(now),
+            base_perplexity=_perplexity(self._base.general),
+            accuracy=Mean.of(one.right / one.tokens for one in now),
+            base_accuracy=Mean.of(one.right / one.tokens for one in self._base.general),
+            answers=Share.of(_says(case.answer, answer) for case, answer in asked),
+            base_answers=Share.of(_says(case.wanted, answer) for case, answer in asked),
+        )
+
+
+_KINDS: tuple[Asked, ...] = ("edit", "rephrase", "probe", "neighbour")
+
+
+def _free(cases: Sequence[CaseResult]) -> Share:
+    return Share.of(case.right for case in cases)
+
+
+def _forced(cases: Sequence[CaseResult]) -> Mean:
+    return Mean.of(case.forced for case in cases if case.forced is not None)
+
+
+def _agreements(editor: Editor, asks: Sequence[_Ask], said: Sequence[Answer]) -> list[float | None]:
+    """Returns the share of each wanted answer's tokens that the model would choose.
+
+    An answer that was given freely was chosen token by token: no second pass is needed.
+    """
+    found: list[float | None] = [
+        1.0 if a.text == ask.wanted else None for ask, a in _both(asks, said)
+    ]
+    missing = [
+        index
+        for index, ask in enumerate(asks)
+        if found[index] is None and ask.wanted and ask.question.chat is None
+    ]
+    if missing:
+        scores = editor.scores(
+            [asks[index].question.prompt for index in missing],
+            [asks[index].wanted for index in missing],
+        )
+        for index, score in zip(missing, scores, strict=True):
+            found[index] = score.right / score.tokens
+    return found
+
+
+def _both(asks: Sequence[_Ask], said: Sequence[Answer]) -> Iterator[tuple[_Ask, Answer]]:
+    return zip(asks, said, strict=True)
+
+
+def _scores(editor: Editor, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+    return editor.scores([p for p, _ in pairs], [t for _, t in pairs]) if pairs else []
+
+
+def _perplexity(scores: Sequence[Score]) -> float | None:
+    tokens = sum(score.tokens for score in scores)
+    if not tokens:
+        return None
+    return math.exp(-math.fsum(score.log_likelihood for score in scores) / tokens)
+
+
+def _says(text: str, answer: str) -> bool:
+    """Whether a text holds an answer; in free text that is as exact as it gets."""
+    return answer.strip().casefold() in text.casefold()

@@ -1,0 +1,45 @@
+"""Writing an evaluation's results into its folder: JSON, CSV, pictures, and one page of HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from editkit.errors import PackageMissing
+from editkit.evaluation.page import write_page
+from editkit.evaluation.pictures import draw
+from editkit.evaluation.records import CaseResult, Report
+from editkit.evaluation.tables import cases_csv, points_csv
+from editkit.models.cache import write_atomically
+from editkit_store.errors import StoreUnwritable
+
+__all__ = ["write"]
+
+
+def write(report: Report, cases: Iterable[CaseResult], folder: Path) -> tuple[str, ...]:
+    """Writes a report; files that are there are replaced. Returns their names.
+
+    Without matplotlib there are no pictures; the page says how to get them.
+
+    Args:
+        report: What to write.
+        cases: What became of each prompt at the last points.
+        folder: Where.
+
+    Raises:
+        StoreUnwritable: A file cannot be written.
+    """
+    try:
+        write_atomically(folder / "report.json", report.model_dump_json(indent=1) + "\n")
+        write_atomically(folder / "points.csv", points_csv(report))
+        write_atomically(folder / "cases.csv", cases_csv(cases))
+        try:
+            pictures = [path.name for path in draw(report, folder)]
+        except PackageMissing:
+            pictures = []
+    except OSError as error:
+        raise StoreUnwritable(
+            f"results cannot be written to '{folder}': {error.strerror}", path=folder
+        ) from error
+    write_page(report, folder / "report.html")
+    return ("report.html", "report.json", "points.csv", "cases.csv", *pictures)

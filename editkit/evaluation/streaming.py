@@ -1,0 +1,227 @@
+"""Running methods over a stream of edits, step by step, so that a run can stop anywhere and go on.
+
+In the output folder::
+
+    run.json             what is measured; another run is not mixed with it
+    base.json            what the untouched model says
+    METHOD/points.jsonl  a line a point: the scores, and what became of each edit so far
+    METHOD/cases.jsonl   a line a prompt, of the last point
+    METHOD/...           what the method learned
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from editkit.evaluation.cases import Case, contradicted
+from editkit.evaluation.editors import Editor
+from editkit.evaluation.judging import Base, Judge
+from editkit.evaluation.records import CaseResult, Point
+from editkit.models.cache import write_atomically
+from editkit.models.progress import Progress
+from editkit_store.errors import InvalidRequest
+from editkit_store.records import Record
+
+__all__ = ["Plan", "Stream", "checkpoints"]
+
+
+class Plan(Record):
+    """What identifies a run: scores of two runs stand beside each other only if these are equal."""
+
+    tool: str
+    fingerprint: str
+    data: tuple[str, ...] = Field(description="Digests of the files")
+    edits: int
+    checkpoints: tuple[int, ...]
+    judged: int | None = Field(description="Most cases that are judged at a point; null: all")
+    general: str = Field(description="Digest of the general text")
+    seed: int
+
+
+class _Line(Record):
+    """A line of a method's points."""
+
+    point: Point
+    success: tuple[bool, ...]
+    seconds: float
+
+
+def checkpoints(edits: int) -> tuple[int, ...]:
+    """Returns the powers of ten up to a number of edits, and the number itself."""
+    found = [10**power for power in range(len(str(edits))) if 10**power < edits]
+    return (*found, edits)
+
+
+class Stream:
+    """One stream of cases, for any number of methods.
+
+    Args:
+        cases: The edits, in their order.
+        general: Prompts and continuations of ordinary text.
+        plan: What identifies the run.
+        folder: Where results are kept.
+        progress: Told how far it is.
+
+    Raises:
+        InvalidRequest: The folder holds another run, or cannot be written to.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        general: Sequence[tuple[str, str]],
+        plan: Plan,
+        folder: Path,
+        progress: Progress,
+    ) -> None:
+        self._cases = cases
+        self._general = general
+        self._plan = plan
+        self._folder = folder
+        self._progress = progress
+        self._skipped = contradicted(cases)
+        self._claim()
+
+    def run(self, name: str, make: Callable[[Path], Editor]) -> tuple[list[Point], dict[str, str]]:
+        """Runs a method to the end of the stream, from where it was left.
+
+        Args:
+            name: Name of the method.
+            make: Makes it, in a folder of its own.
+
+        Returns:
+            Its points, and how it is set in words.
+        """
+        place = self._folder / name.replace(":", "-")
+        lines = _lines(place)
+        settings = place / "settings.json"
+        if lines and lines[-1].point.edits == self._plan.edits and settings.exists():
+            return [line.point for line in lines], json.loads(settings.read_text("utf-8"))
+        editor = make(place)
+        try:
+            judge = Judge(self._cases, self._skipped, self._general, self._base(editor))
+            if lines:
+                done = lines[-1].point.edits
+                editor.restore([case.request for case in self._cases[:done]])
+            for count in self._plan.checkpoints[len(lines) :]:
+                lines.append(self._advanced(editor, judge, lines[-1] if lines else None, count))
+            described = editor.settings()
+            write_atomically(settings, json.dumps(described, indent=1))
+        finally:
+            editor.close()
+        return [line.point for line in lines], described
+
+    def cases(self, name: str) -> list[CaseResult]:
+        """Returns what became of each prompt at a method's last point."""
+        path = self._folder / name.replace(":", "-") / "cases.jsonl"
+        return [CaseResult.model_validate_json(line) for line in _read(path)]
+
+    def _advanced(self, editor: Editor, judge: Judge, last: _Line | None, count: int) -> _Line:
+        """Makes the edits up to a point, judges there, and writes it down."""
+        success = list(last.success) if last else []
+        seconds = last.seconds if last else 0.0
+        fresh = [case.request for case in self._cases[len(success) : count]]
+        chosen = self._chosen(count)
+        work = len(fresh) + judge.asks(chosen)
+        self._progress.start(f"{editor.name}, {count} edits", work, "prompts")
+        try:
+            for start in range(0, len(fresh), editor.together):
+                part = fresh[start : start + editor.together]
+                started = time.monotonic()
+                answers = editor.edit(part)
+                seconds += time.monotonic() - started
+                success += [
+                    answer == request.target.strip()
+                    for answer, request in zip(answers, part, strict=True)
+                ]
+                self._progress.advance(len(part))
+            point, cases = judge.point(
+                editor, chosen, success=success, seconds=seconds, advance=self._progress.advance
+            )
+        finally:
+            self._progress.done()
+        editor.save()
+        line = _Line(point=point, success=tuple(success), seconds=seconds)
+        _write(editor.folder / "cases.jsonl", cases)
+        # The point comes last: what it stands for is there when it is.
+        _write(editor.folder / "points.jsonl", [*_lines(editor.folder), line])
+        return line
+
+    def _chosen(self, count: int) -> list[int]:
+        """Returns the cases that are judged after so many edits, the same for every method."""
+        limit = self._plan.judged
+        if limit is None or limit >= count:
+            return list(range(count))
+        return sorted(random.Random(f"{self._plan.seed} {count}").sample(range(count), limit))
+
+    def _base(self, editor: Editor) -> Base:
+        """Returns what the untouched model says, asking it if nobody has."""
+        path = self._folder / "base.json"
+        try:
+            return Base.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            pass
+        if editor.kit.version != "v0":
+            raise InvalidRequest(
+                f"'{path}' is gone, and the model that would answer again is edited",
+                field="out",
+                hint="remove the folder, or name another one",
+            )
+        probes = {p.prompt for case in self._cases for p in (*case.probes, *case.neighbours)}
+        self._progress.start("The untouched model", len(probes), "prompts")
+        try:
+            found = Judge.base(editor, self._cases, self._general, self._progress.advance)
+        finally:
+            self._progress.done()
+        write_atomically(path, found.model_dump_json())
+        return found
+
+    def _claim(self) -> None:
+        path = self._folder / "run.json"
+        wanted = self._plan.model_dump_json(indent=1)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            found = path.read_text("utf-8") if path.exists() else None
+            if found is None:
+                write_atomically(path, wanted)
+        except OSError as error:
+            raise InvalidRequest(
+                f"the folder '{self._folder}' cannot be written to: {error.strerror}", field="out"
+            ) from error
+        if found is not None and found != wanted:
+            raise InvalidRequest(
+                f"'{self._folder}' holds the results of another evaluation: "
+                f"{_difference(found, wanted)}",
+                field="out",
+                hint="name another folder with --out, or remove this one",
+            )
+
+
+def _difference(found: str, wanted: str) -> str:
+    try:
+        old, new = json.loads(found), json.loads(wanted)
+        names = [name for name in new if old.get(name) != new[name]]
+    except (ValueError, AttributeError):
+        names = []
+    return f"its {', '.join(names)} differ{'s' if len(names) == 1 else ''}" if names else "damaged"
+
+
+def _lines(place: Path) -> list[_Line]:
+    return [_Line.model_validate_json(line) for line in _read(place / "points.jsonl")]
+
+
+def _read(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8").rstrip("\n").split("\n")
+    except FileNotFoundError:
+        return []
+
+
+def _write(path: Path, records: Iterable[Record]) -> None:
+    write_atomically(path, "".join(record.model_dump_json() + "\n" for record in records))

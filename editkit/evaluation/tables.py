@@ -1,0 +1,143 @@
+"""An evaluation as CSV, for spreadsheets and data frames (RFC 4180: commas, CRLF, one header).
+
+Numbers are plain, with a dot and without an exponent; what there is no number for is empty. A share
+is five columns: its value, which has the share's own name, and ``_low``, ``_high`` (95% interval),
+``_hits``, ``_count``; a mean is the same without ``_hits``.
+
+A cell that begins with ``=``, ``+``, ``-`` or ``@`` is a formula to a spreadsheet, and prompts and
+answers come from anybody. So a text that would be one gets a single quote in front, and so does one
+that has such quotes already. To have the texts back, take one quote away from each that has another
+quote or one of these characters behind it; ``plain`` does. Columns of numbers never get one.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable
+from decimal import Decimal
+
+from editkit.evaluation.readings import perplexity_ratio
+from editkit.evaluation.records import CaseResult, Mean, Point, Report, Share
+
+__all__ = [
+    "CASE_COLUMNS",
+    "POINT_COLUMNS",
+    "cases_csv",
+    "plain",
+    "points_csv",
+]
+
+_SHARES = ("edit_success", "reliability", "generalization", "locality", "neighbours", "false_fires")
+_FORCED = tuple(f"{name}_forced" for name in _SHARES[1:5])
+_ENDS = ("", "_low", "_high", "_count")
+
+
+def _columns(names: Iterable[str], ends: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name + end for name in names for end in ends)
+
+
+POINT_COLUMNS = (
+    "method",
+    "edits",
+    "judged",
+    *_columns(_SHARES, (*_ENDS, "_hits")),
+    *_columns(_FORCED, _ENDS),
+    "perplexity",
+    "base_perplexity",
+    "perplexity_ratio",
+    *_columns(("accuracy", "base_accuracy"), _ENDS),
+    *_columns(("answers", "base_answers"), (*_ENDS, "_hits")),
+    "keys",
+    "keys_per_edit",
+    "seconds_per_edit",
+)
+"""The header of ``points_csv``; new columns are only ever added at its end."""
+
+CASE_COLUMNS = (
+    "method",
+    "edits",
+    "case",
+    "asked",
+    "prompt",
+    "wanted",
+    "answer",
+    "right",
+    "forced",
+    "fired",
+    "fired_prompt",
+    "nearest",
+    "distance",
+    "radius",
+    "nearest_prompt",
+)
+"""The header of ``cases_csv``: the fields of a ``CaseResult``; ``right`` is true or false."""
+
+# Spreadsheets skip white space before a formula, take the full-width signs for the ASCII ones, and
+# split a cell that begins with a tab or an end of line.
+_FORMULA = re.compile("'*(?:\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
+
+
+def points_csv(report: Report) -> str:
+    """Returns the points of an evaluation, a row each, below ``POINT_COLUMNS``.
+
+    Write it to a file that is opened with ``newline=""``.
+    """
+    return _csv(POINT_COLUMNS, (_point(one) for one in report.points))
+
+
+def cases_csv(cases: Iterable[CaseResult]) -> str:
+    """Returns what became of each prompt, a row each, below ``CASE_COLUMNS``.
+
+    Write it to a file that is opened with ``newline=""``.
+    """
+    return _csv(CASE_COLUMNS, ([getattr(one, name) for name in CASE_COLUMNS] for one in cases))
+
+
+def plain(cell: str) -> str:
+    """Returns the text that a cell of text stands for: without the quote against formulas."""
+    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
+
+
+def _point(point: Point) -> list[object]:
+    kept = point.retention
+    cells: list[object] = [point.method, point.edits, point.judged]
+    for name in _SHARES:
+        cells += _share(getattr(point, name))
+    for name in _FORCED:
+        cells += _mean(getattr(point, name))
+    cells += [kept and kept.perplexity, kept and kept.base_perplexity, perplexity_ratio(kept)]
+    for mean in (kept.accuracy, kept.base_accuracy) if kept else (None, None):
+        cells += _mean(mean)
+    for share in (kept.answers, kept.base_answers) if kept else (None, None):
+        cells += _share(share)
+    return [*cells, point.keys, point.keys_per_edit, point.seconds_per_edit]
+
+
+def _mean(found: Mean | Share | None) -> list[object]:
+    return [found.value, found.low, found.high, found.count] if found else [None] * 4
+
+
+def _share(found: Share | None) -> list[object]:
+    return [*_mean(found), found and found.hits]
+
+
+def _csv(header: tuple[str, ...], rows: Iterable[Iterable[object]]) -> str:
+    written = io.StringIO(newline="")
+    writer = csv.writer(written)
+    writer.writerow(header)
+    writer.writerows([_cell(one) for one in row] for row in rows)
+    return written.getvalue()
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return format(Decimal(repr(value)), "f") if math.isfinite(value) else repr(value)
+    shown = str(value)
+    return "'" + shown if isinstance(value, str) and _FORMULA.match(shown) else shown
