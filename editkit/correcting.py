@@ -305,4 +305,7 @@ class Corrector:
             steps=outcome.steps,
             supersedes=tuple(operation.detail["supersedes"]),
             conflicts=one.conflicts,
+            reach=self._learner.reach(edit, one.lesson, outcome.view)
+            if operation.changed
+            else None,
         )

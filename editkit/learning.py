@@ -21,11 +21,12 @@ from editkit.methods.grace import LearnedValue
 from editkit.methods.payload import GracePayload
 from editkit.methods.view import GraceView
 from editkit.prompts import Encoded, Encoder
+from editkit.reach import Reaches
 from editkit.scope import PooledKeys
 from editkit.sites import Site
 from editkit.views import Views
 from editkit_store.digest import digest_bytes
-from editkit_store.records import Artifact, Edit, EditKind, EditRequest, MethodName
+from editkit_store.records import Artifact, Edit, EditKind, EditReach, EditRequest, MethodName
 
 __all__ = ["BATCH", "Learner", "Lesson", "Outcome"]
 
@@ -125,6 +126,7 @@ class Learner:
         self._views = views
         self._keys = keys
         self._kind: KeyName = "state" if keys is None else "pooled"
+        self._reaches = Reaches(encoder, self.key_of, keys)
 
     @property
     def default_kind(self) -> EditKind:
@@ -301,6 +303,10 @@ class Learner:
         artifact = self._artifact(edit.id, verified, usable, data, metrics, conflicts, radius)
         return Outcome(artifact, data, view, generated.text, lesson.seconds, value.steps)
 
+    def reach(self, edit: Edit, lesson: Lesson, view: GraceView) -> EditReach:
+        """Returns how far an active edit reaches in a view."""
+        return self._reaches.of(edit, lesson.encoded.prompt, view)
+
     def refused(self, edit: Edit, reason: str) -> Artifact:
         """Returns the artifact of an edit that this model could not even try."""
         return self._artifact(edit.id, False, False, None, {"reason": reason})
@@ -323,7 +329,7 @@ class Learner:
             edit_id=edit.id,
             key=value.key.numpy(),
             target=encoded.target,
-            radius=self._radius(value, encoded),
+            radius=self._radius(edit, value, encoded),
             rule=self._config.rule_for(self._kind),
             owns_row=owns_row,
         )
@@ -336,12 +342,13 @@ class Learner:
             self._kind,
         )
 
-    def _radius(self, value: LearnedValue, encoded: Encoded) -> float:
+    def _radius(self, edit: Edit, value: LearnedValue, encoded: Encoded) -> float:
         radius = self._config.initial_radius(self._kind)
         if self._config.units == "activation" and self._keys is None:
             radius *= float(value.key.norm())
             if len(encoded.prompt) == 1 and self._encoder.family == "decoder":
                 radius *= _FIRST_TOKEN
+        radius = self._reaches.radius(edit, value.key, radius)
         return float(np.float32(radius))  # as it is stored and compared
 
     def _artifact(

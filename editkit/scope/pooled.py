@@ -129,7 +129,38 @@ class PooledKeys:
             best = torch.minimum(best, apart)
         return [int(token) for token in found]
 
+    def told_apart(self, ids: Sequence[int]) -> tuple[float | None, float]:
+        """Returns how far other questions would lie from a prompt, L2, as its words are weighted.
+
+        A question that shares a part of the key with the prompt, and whose other part is as heavy
+        and has nothing in common with it, has the cosine that the shared part leaves.
+
+        Args:
+            ids: The prompt's tokens.
+
+        Returns:
+            The same question about another subject (None where nothing is named); and another
+            question about the same subject.
+        """
+        names, rest = self._parts(tuple(ids))
+        apart = float(np.hypot(np.linalg.norm(names), np.linalg.norm(rest)))
+        scale = max(apart * float(np.linalg.norm(names + rest)), 1e-12)
+
+        def distance(shared: npt.NDArray[np.float64]) -> float:
+            cosine = float(shared @ (names + rest)) / scale
+            return float(np.sqrt(max(0.0, 2 - 2 * cosine)))
+
+        return distance(rest) if names.any() else None, distance(names)
+
     def _computed(self, ids: tuple[int, ...]) -> Vector:
+        names, rest = self._parts(ids)
+        key = names + rest
+        return (key / max(float(np.linalg.norm(key)), 1e-6)).astype(np.float32)
+
+    def _parts(
+        self, ids: tuple[int, ...]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Returns what names and numbers add to a key, and what the other words do, ``(d,)``."""
         words = self._words.split(ids)
         names = [self._is_name(word) for word in words]
         if not any(names):  # "And its capital?": what was said before tells what it is about
@@ -140,7 +171,7 @@ class PooledKeys:
             names = [False]
         asking = _asking(words, names)
         tokens = self._tokens([token for word in words for token in word.ids])
-        key = np.zeros(self.width, np.float64)
+        parts = np.zeros((2, self.width))
         start = 0
         for word, is_name in zip(words, names, strict=True):
             weights = self._weights[word.ids]
@@ -152,8 +183,9 @@ class PooledKeys:
                 share = 1.0 if word.has_digit else _SPELLING
                 vector = np.sqrt(1 - share) * vector + np.sqrt(share) * self._spelled(word.text)
                 weight = max(weight, _NAME_LEAST) * _NAME
-            key += vector * (weight if word.sentence >= asking else weight * _EARLIER)
-        return (key / max(float(np.linalg.norm(key)), 1e-6)).astype(np.float32)
+            weight *= 1 if word.sentence >= asking else _EARLIER
+            parts[0 if is_name else 1] += vector * weight
+        return parts[0], parts[1]
 
     def _tokens(self, ids: list[int]) -> Vector:
         """Standardized embeddings of unit length, ``(n, d)`` float32."""

@@ -1,8 +1,8 @@
 """From token ids to words: which tokens make one, which are names, and which part of a prompt asks.
 
-Works on ids, as a running model gets them. A word begins at a token that brings a space, or after
-one without letters and digits; a sentence ends with its mark. Of a conversation only the user's
-last turn is looked at.
+Works on ids, as a running model gets them. A word begins at a token that brings a space or an
+apostrophe, or after one without letters and digits; a sentence ends with its mark. Of a
+conversation only the user's last turn is looked at.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ __all__ = ["Word", "Words"]
 
 _INSIDE = re.compile(r"\w")
 _END = re.compile(r"[.!?\n。！？]")
+_APOSTROPHES = ("'", "’")  # a name's possessive is spelled as the name
 _MARKS = ("Ġ", "▁")  # of a space before a token: byte-level BPE, SentencePiece
 
 _Ids = tuple[int, ...]
@@ -75,13 +76,13 @@ class Words:
                 current = None
                 is_first = is_first or _END.search(text) is not None
                 continue
-            if current is None or has_space:
+            if current is None or has_space or text.startswith(_APOSTROPHES):
                 sentence += is_first
                 current = Word(sentence, is_first)
                 words.append(current)
                 is_first = False
             current.ids.append(token)
-            current.text += text
+            current.text += text.lstrip("'’")
         return words
 
     def _asked(self, ids: Sequence[int], turns: Literal["last", "all"]) -> Sequence[int]:
