@@ -7,13 +7,15 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TREES  := editkit store cli tests examples benchmarks
 
-.PHONY: help demo test test-fast test-faults lint types format bench clean
+.PHONY: help demo test test-fast test-faults quality lint types format bench clean
 
 help:
 	@echo "make demo       install, fetch the default model, correct it, look at the history"
 	@echo "make test       install, run all tests (real models included)"
 	@echo "make test-fast  the tests that need no model"
 	@echo "make test-faults  kills, corruption, full disks and fuzzing at length (half an hour)"
+	@echo "make quality    whether edits hold, reach their rephrasings and leave the rest alone (an hour;"
+	@echo "                EDITS=50 takes so many of each data set; needs the data, see EDITKIT_DATA)"
 	@echo "make lint types format bench clean"
 
 $(VENV)/bin/python:
@@ -45,6 +47,11 @@ test-fast: $(VENV)/.editkit-dev
 # Writes benchmarks/results/faults.txt; `make test` runs the same tests at a fraction of the length.
 test-faults: $(VENV)/.editkit-dev
 	$(BIN)/python tests/faults/run.py
+
+# Writes what README.md says of it; see benchmarks/results/quality.txt.
+quality: $(VENV)/.editkit-dev
+	@$(BIN)/editkit models pull smollm2-135m --quiet >/dev/null
+	$(BIN)/python benchmarks/quality.py $(if $(EDITS),--edits $(EDITS))
 
 lint: $(VENV)/.editkit-dev
 	$(BIN)/ruff check $(TREES)

@@ -1,15 +1,18 @@
 """Whether edits hold, reach their rephrasings, and leave everything else alone.
 
-    python benchmarks/quality.py [--model NAME] [--edits N] [--only SET ...] [--grace JSON]
+    python benchmarks/quality.py [--model NAME] [--edits N] [--only SET ...] [--method NAME ...]
 
 Sequential edits with the default preset, prompt and target only: no rephrasing, no probe is given
-when an edit is added. Judged by free greedy generation, exact match of the whole answer.
+when an edit is added. Judged by `editkit eval`: free greedy generation, exact match of the whole
+answer.
 
 reliability: of the edits that no later one of the same prompt contradicts, those whose prompt gives
-the target when all edits are in place. rephrases: those whose rephrasing does. unchanged: probes
+the target when all edits are in place. rephrases: likewise of their rephrasings. unchanged: probes
 whose answer (16 tokens) is what it was before the first edit; of zsRE questions of Natural
-Questions, of CounterFact neighbours of the edited fact. fired: probes for which an edit fired.
-s/edit: seconds, learned in batches, verification included. With them the 95% intervals of Wilson.
+Questions, of CounterFact neighbours of the edited fact, of WikiBio web pages. fired: probes for
+which an edit fired. perplexity: of 100 web pages, each from its middle on, with all edits in place,
+over that of the untouched model. s/edit: seconds, learned in batches, verification included. With
+them the 95% intervals of Wilson.
 
 Reads the data beside the project, or in EDITKIT_DATA. Tune on `zsre_train` and
 `counterfact_tuning`; the others are for measuring.
@@ -22,7 +25,6 @@ import json
 import os
 import platform
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ import torch
 import transformers
 
 import editkit
+from editkit.evaluation.names import METHODS
+from editkit.evaluation.records import Point, Share
 
 SETS = {  # file, first line, number of edits
     "zsre": ("zsre.jsonl", 0, 700),
@@ -38,71 +42,67 @@ SETS = {  # file, first line, number of edits
     "zsre_train": ("zsre_train.jsonl", 0, 700),
     "counterfact_tuning": ("counterfact.jsonl", 1000, 1000),
 }
-PROBED = 16
+PAGES, WORDS = ("wikibio.jsonl", 100, 100), 80
 
 
 def rows(name: str, limit: int | None) -> list[dict[str, Any]]:
     """The edits of a set."""
     file, first, count = SETS[name]
+    found = _lines(file, first, min(count, limit or count))
+    return [edit for edit in found if edit["target"].strip()]
+
+
+def _lines(file: str, first: int, count: int) -> list[dict[str, Any]]:
     beside = Path(__file__).parents[2] / "shared" / "data"
     folder = Path(os.environ.get("EDITKIT_DATA", beside))
-    lines = (folder / file).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines[first : first + min(count, limit or count)]]
+    lines = (folder / file).read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[first : first + count] if line]
 
 
-def interval(hits: int, count: int) -> str:
-    """A share with its 95% interval (Wilson 1927)."""
-    if not count:
+def pages() -> str:
+    """Beginnings of web pages, a page a line."""
+    found = _lines(*PAGES)
+    whole = [page["locality_prompt"] + page["locality_answer"] for page in found]
+    return "\n".join(" ".join(page.split()[:WORDS]) for page in whole)
+
+
+def shown(share: Share) -> str:
+    """A share with its interval."""
+    if share.value is None:
         return "-"
-    z, share = 1.96, hits / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * (share * (1 - share) / count + z * z / (4 * count**2)) ** 0.5 / (1 + z * z / count)
-    return f"{share:.3f} ({middle - half:.3f} to {middle + half:.3f})"
+    return f"{share.value:.3f} ({share.low:.3f} to {share.high:.3f})"
 
 
-def measure(name: str, model: str, limit: int | None, grace: dict[str, Any]) -> None:
-    """Measures one set and prints its line."""
-    edits = rows(name, limit)
-    probes = [edit["locality_prompt"] for edit in edits]
-    later: dict[str, str] = {edit["prompt"]: edit["target"] for edit in edits}  # the last one wins
+def measure(name: str, model: str, methods: list[str], limit: int | None) -> None:
+    """Measures one set and prints its lines."""
     with tempfile.TemporaryDirectory() as work:
-        with editkit.open(Path(work) / "h.db", model=model, grace=grace) as kit:
-            before = [answer.text for answer in kit.generate(probes, max_new_tokens=PROBED)]
-            started = time.perf_counter()
-            added = kit.add_many([{k: edit[k] for k in ("prompt", "target")} for edit in edits])
-            seconds = (time.perf_counter() - started) / len(edits)
-            after = kit.generate(probes, max_new_tokens=PROBED)
+        data = Path(work) / f"{name}.jsonl"
+        edits = rows(name, limit)
+        data.write_text("".join(json.dumps(edit) + "\n" for edit in edits), encoding="utf-8")
+        for method in methods:
+            report = editkit.evaluate(
+                [data],
+                model=model,
+                methods=[method],
+                out=Path(work) / "out",
+                at=[len(edits)],
+                general=pages(),
+            )
+            print(line(name, report.points[-1]), flush=True)
 
-            def right(asked: list[tuple[str, str]]) -> int:
-                """How many prompts give their targets; the longest ones with room to say more."""
-                asked = sorted(asked, key=lambda pair: len(pair[1]))
-                hits = 0
-                for start in range(0, len(asked), 16):
-                    part = asked[start : start + 16]
-                    room = 6 + max(len(kit.tokenizer(target)["input_ids"]) for _, target in part)
-                    said = kit.generate([prompt for prompt, _ in part], max_new_tokens=room)
-                    hits += sum(
-                        one.text == target.strip()
-                        for one, (_, target) in zip(said, part, strict=True)
-                    )
-                return hits
 
-            standing = [
-                (edit["prompt"], edit["target"])
-                for edit in edits
-                if later[edit["prompt"]] == edit["target"]
-            ]
-            rephrased = [
-                (edit["rephrases"][0], edit["target"]) for edit in edits if edit.get("rephrases")
-            ]
-            held, reached = right(standing), right(rephrased)
-    same = sum(one.text == old for one, old in zip(after, before, strict=True))
-    fired = sum(bool(one.fired) for one in after)
-    print(
-        f"{name:18s} {len(edits):5d}  {sum(one.verified for one in added):5d}  "
-        f"{interval(held, len(standing)):24s}  {interval(reached, len(rephrased)):24s}  "
-        f"{interval(same, len(probes)):24s}  {fired / len(probes):.3f}  {seconds:.2f}",
-        flush=True,
+def line(name: str, point: Point) -> str:
+    """A line of the table."""
+    about = point.retention
+    assert about is not None
+    assert about.perplexity is not None
+    assert about.base_perplexity is not None
+    fired = "-" if point.false_fires is None else f"{point.false_fires.value or 0:.3f}"
+    return (
+        f"{name:18s} {point.method:13s} {point.edits:5d}  "
+        f"{shown(point.reliability):24s}  {shown(point.generalization):24s}  "
+        f"{shown(point.locality):24s}  {fired:5s}  "
+        f"{about.perplexity / about.base_perplexity:10.5f}  {point.seconds_per_edit:.2f}"
     )
 
 
@@ -112,19 +112,18 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--edits", type=int, help="At most so many of each set")
     parser.add_argument("--only", nargs="*", choices=SETS)
-    parser.add_argument("--grace", type=json.loads, default={}, help="Settings, as JSON")
+    parser.add_argument("--method", nargs="*", choices=METHODS, default=["grace"])
     asked: Any = parser.parse_args()
     print(
-        f"{asked.model}, {'default preset' if not asked.grace else asked.grace}, CPU, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"{asked.model}, CPU, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"transformers {transformers.__version__}, Python {platform.python_version()}"
     )
     print(
-        "set                edits  verified  reliability           rephrases                 "
-        "probes unchanged          fired  s/edit"
+        "set                method        edits  reliability               rephrases                "
+        " unchanged                 fired  perplexity  s/edit"
     )
     for name in asked.only or ["zsre", "counterfact", "wikibio"]:
-        measure(name, asked.model, asked.edits, asked.grace)
+        measure(name, asked.model, asked.method, asked.edits)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ class GraceConfig(BaseModel):
     )
     max_steps: int = Field(default=100, ge=1, le=10_000, description="Limit, optimizer steps")
     margin: float = Field(
-        default=4.0,
+        default=8.0,
         ge=0.0,
         description="Stop when every target token leads all others by this much, in logits. One "
         "that barely leads at the prompt does not lead at its rephrasings",

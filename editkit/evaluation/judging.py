@@ -163,9 +163,7 @@ class Judge:
     ) -> Iterator[CaseResult]:
         tokenizer: Any = editor.kit.tokenizer
         asks = list(self._questions(chosen, lambda text: len(tokenizer(text)["input_ids"])))
-        order = sorted(asks, key=lambda ask: ask.limit)  # a batch takes as long as its longest
-        for start in range(0, len(order), _ROWS):
-            part = order[start : start + _ROWS]
+        for part in _batches(asks):
             questions = [ask.question for ask in part]
             said = editor.answers(questions, max(ask.limit for ask in part))
             forced = _agreements(editor, part, said)
@@ -215,6 +213,18 @@ class Judge:
 
 
 _KINDS: tuple[Asked, ...] = ("edit", "rephrase", "probe", "neighbour")
+
+
+def _batches(asks: Sequence[_Ask]) -> Iterator[Sequence[_Ask]]:
+    """Yields questions to ask together.
+
+    Answers to probes are compared as far as the base model's go, so they are not mixed with others
+    that may be longer. A batch takes as long as its longest answer.
+    """
+    for group in (("edit", "rephrase"), ("probe", "neighbour")):
+        here = sorted((ask for ask in asks if ask.asked in group), key=lambda ask: ask.limit)
+        for start in range(0, len(here), _ROWS):
+            yield here[start : start + _ROWS]
 
 
 def _free(cases: Sequence[CaseResult]) -> Share:

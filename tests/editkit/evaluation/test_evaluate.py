@@ -106,6 +106,13 @@ def test_the_untouched_model_changes_nothing(data: Path) -> None:
     assert point.reliability.hits < point.reliability.count
 
 
+def test_long_targets_do_not_make_the_answers_to_probes_longer(data: Path) -> None:
+    long = {"prompt": "red cat", "target": "blue cat " * 20, "locality": ["two dogs", "see"]}
+    data.write_text(json.dumps(long) + "\n", encoding="utf-8")
+    (point,) = run(data, "base").points
+    assert (point.locality.hits, point.locality.count) == (2, 2)
+
+
 def test_perplexity_is_that_of_the_continuations(data: Path) -> None:
     pair = tiny_gpt2(), tiny_tokenizer()
     (point,) = run(data, "base", at=[4], model=pair, general="one two three four\nred blue").points
