@@ -43,6 +43,8 @@ class Asker:
         views: The model's views of the history.
         attachment: What the running model follows.
         key: Returns what a prompt, given as token ids, is looked up by.
+        words: Returns the names and the other words that such a key is made of; None of keys that
+            are hidden states.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Asker:
         views: Views,
         attachment: Attachment,
         key: Callable[[Sequence[int]], torch.Tensor],
+        words: Callable[[Sequence[int]], tuple[list[str], list[str]]] | None = None,
     ) -> None:
         self._model = model
         self._store = store
@@ -63,6 +66,7 @@ class Asker:
         self._views = views
         self._attachment = attachment
         self._key = key
+        self._words = words
 
     def answers(
         self,
@@ -157,7 +161,14 @@ class Asker:
         key = self._key(ids)
         at = self._store.history.resolve(view.version)
         edits = functools.partial(self._store.history.edits, at=at)
-        return explained(str(text), view, key, edits, site=site.path, k=k)
+        words = None
+        if self._words is not None:
+            said = self._words
+
+            def words(other: str | None) -> tuple[list[str], list[str]]:
+                return said(ids if other is None else self._encoder.prompt(other))
+
+        return explained(str(text), view, key, edits, site=site.path, k=k, words=words)
 
     def side_by_side(
         self,

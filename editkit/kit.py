@@ -118,6 +118,7 @@ class Kit(HistoryMethods, BundleMethods):
             views=self._views,
             attachment=self._attachment,
             key=self._learner.key_of,
+            words=None if keys is None else keys.said,
         )
 
     def __enter__(self) -> Kit:

@@ -49,6 +49,9 @@ _LIMIT = 10.0
 _LEAST = 0.02
 """Weight of a token that says nothing; a prompt of such tokens has a key, too."""
 
+_SAYING = 2.0
+"""Nats beyond everyday words from which on a word is worth telling of."""
+
 _NAME = 3.0
 """How much more a name or a number weighs than another word that says as much."""
 
@@ -129,6 +132,24 @@ class PooledKeys:
             best = torch.minimum(best, apart)
         return [int(token) for token in found]
 
+    def said(self, ids: Sequence[int]) -> tuple[list[str], list[str]]:
+        """Returns the words that a prompt's key is made of, in their order.
+
+        Args:
+            ids: The prompt's tokens.
+
+        Returns:
+            Names and numbers; and other words that say something.
+        """
+        words, names = self._asked(tuple(ids))
+        named = [word.text for word, is_name in zip(words, names, strict=True) if is_name]
+        others = [
+            word.text
+            for word, is_name in zip(words, names, strict=True)
+            if not is_name and float(self._weights[word.ids].sum()) >= _SAYING
+        ]
+        return list(dict.fromkeys(named)), list(dict.fromkeys(others))
+
     def told_apart(self, ids: Sequence[int]) -> tuple[float | None, float]:
         """Returns how far other questions would lie from a prompt, L2, as its words are weighted.
 
@@ -161,11 +182,7 @@ class PooledKeys:
         self, ids: tuple[int, ...]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Returns what names and numbers add to a key, and what the other words do, ``(d,)``."""
-        words = self._words.split(ids)
-        names = [self._is_name(word) for word in words]
-        if not any(names):  # "And its capital?": what was said before tells what it is about
-            words = self._words.split(ids, turns="all")
-            names = [self._is_name(word) for word in words]
+        words, names = self._asked(ids)
         if not words:  # punctuation alone
             words = [Word(1, True, list(ids), self._tokenizer.decode(list(ids)))]
             names = [False]
@@ -186,6 +203,15 @@ class PooledKeys:
             weight *= 1 if word.sentence >= asking else _EARLIER
             parts[0 if is_name else 1] += vector * weight
         return parts[0], parts[1]
+
+    def _asked(self, ids: tuple[int, ...]) -> tuple[list[Word], list[bool]]:
+        """Returns the words that count, and which of them are names."""
+        words = self._words.split(ids)
+        names = [self._is_name(word) for word in words]
+        if not any(names):  # "And its capital?": what was said before tells what it is about
+            words = self._words.split(ids, turns="all")
+            names = [self._is_name(word) for word in words]
+        return words, names
 
     def _tokens(self, ids: list[int]) -> Vector:
         """Standardized embeddings of unit length, ``(n, d)`` float32."""

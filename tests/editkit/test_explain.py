@@ -1,0 +1,50 @@
+"""Why an edit fired or not, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny import tiny_gpt2, tiny_tokenizer
+
+import editkit
+from editkit.kit import Kit
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Iterator[Kit]:
+    with editkit.open(tmp_path / "h.db", model=(tiny_gpt2(), tiny_tokenizer())) as opened:
+        opened.add("see Oslo", "fish")
+        yield opened
+
+
+def test_what_both_name_is_told_where_an_edit_fires(kit: Kit) -> None:
+    found = kit.explain("we see Oslo")
+    assert found.fired is not None
+    assert "fires" in found.summary
+    assert "Both name 'Oslo'." in found.summary
+    assert "Only the" not in found.summary
+
+
+def test_what_one_alone_names_is_told_where_none_fires(kit: Kit) -> None:
+    found = kit.explain("see Rome 52")
+    assert found.fired is None
+    assert "No edit fires" in found.summary
+    assert "Only the prompt names 'Rome', '52'." in found.summary
+    assert "Only the edit names 'Oslo'." in found.summary
+
+
+def test_words_are_taken_from_the_turn_that_asks(kit: Kit) -> None:
+    turns = ["Rome is red", "yes", "Oslo then"]
+    chat = [{"role": ("user", "assistant")[at % 2], "content": t} for at, t in enumerate(turns)]
+    found = kit.explain(chat=chat)
+    assert "Both name 'Oslo'." in found.summary
+    assert "Rome" not in found.summary
+
+
+def test_keys_that_are_states_are_not_put_into_words(tmp_path: Path) -> None:
+    pair = tiny_gpt2(), tiny_tokenizer()
+    with editkit.open(tmp_path / "s.db", model=pair, grace={"key": "state"}) as kit:
+        kit.add("see Oslo", "fish")
+        assert "name" not in kit.explain("see Oslo").summary
