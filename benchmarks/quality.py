@@ -119,8 +119,8 @@ def main() -> None:
         f"transformers {transformers.__version__}, Python {platform.python_version()}"
     )
     print(
-        "set                method        edits  reliability               rephrases                "
-        " unchanged                 fired  perplexity  s/edit"
+        "set                method        edits  reliability               rephrases             "
+        "    unchanged                 fired  perplexity  s/edit"
     )
     for name in asked.only or ["zsre", "counterfact", "wikibio"]:
         measure(name, asked.model, asked.method, asked.edits)
