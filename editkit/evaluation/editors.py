@@ -13,6 +13,7 @@ from typing import Any
 
 import editkit
 from editkit.config import GraceConfig
+from editkit.errors import UnsupportedModel
 from editkit.kit import Kit
 from editkit.models.load import ModelSpec
 from editkit_store.records import EditRequest, Score
@@ -175,6 +176,12 @@ class Grace(Editor):
     ) -> None:
         super().__init__(name, model, folder, preset=preset, grace=dict(changes or {}))
         self._config = GraceConfig.of(preset, **(changes or {}))
+        if "scope" in (changes or {}) and self.kit.encoder.family != "decoder":
+            self.kit.close()
+            raise UnsupportedModel(
+                f"'{name}' is for models that continue a prompt: scopes are of pooled keys",
+                hint="use 'grace'",
+            )
         self._preset = preset
         self._cases: dict[str, int] = {}
 

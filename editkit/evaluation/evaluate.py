@@ -172,7 +172,7 @@ def _tool() -> str:
 def _reach(method: str, cases: Sequence[CaseResult], targets: Sequence[str]) -> Reach | None:
     """Returns the distances of a method's last point; None where it has none."""
     known = [
-        (case.asked, case.distance, case.radius, targets[case.nearest] == targets[case.case])
+        (case.asked, case.distance, targets[case.nearest] == targets[case.case])
         for case in cases
         if case.distance is not None and case.radius is not None and case.nearest is not None
     ]
@@ -182,13 +182,14 @@ def _reach(method: str, cases: Sequence[CaseResult], targets: Sequence[str]) -> 
     def apart(kind: str, right: bool | None = None) -> tuple[float, ...]:
         return tuple(
             distance
-            for asked, distance, _, is_right in known
+            for asked, distance, is_right in known
             if asked == kind and right in (None, is_right)
         )
 
+    radii = {case.nearest: case.radius for case in cases if case.radius is not None}
     return Reach(
         method=method,
-        radius=median(radius for _, _, radius, _ in known),
+        radius=median(radii.values()),
         rephrases_right=apart("rephrase", True),
         rephrases_wrong=apart("rephrase", False),
         probes=apart("probe"),

@@ -59,8 +59,9 @@ class Share(Record):
             hits=hits,
             count=count,
             value=share,
-            low=max(0.0, middle - half),
-            high=min(1.0, middle + half),
+            # Exactly 0 and 1 where rounding leaves a little.
+            low=max(0.0, middle - half) if hits else 0.0,
+            high=min(1.0, middle + half) if hits < count else 1.0,
         )
 
 
@@ -149,7 +150,7 @@ class Reach(Record):
     """Distances from prompts to the nearest edit, after the last edit."""
 
     method: str
-    radius: float = Field(description="Median radius of the edits")
+    radius: float = Field(description="Median radius of the edits that are nearest to a prompt")
     rephrases_right: tuple[float, ...] = Field(
         description="To the nearest edit, where that one has the rephrase's target"
     )

@@ -61,6 +61,9 @@ _NAME_LEAST = 5.0
 _SPELLING = 0.3
 """Share of a name's vector (squared) that its spelling makes up; of a number's all of it."""
 
+_SENTENCE = 2
+"""Words that ask something. Text that breaks off behind "... ever. Johnson" does not ask of him."""
+
 _EARLIER = 0.1
 """Weight of the sentences before the one that asks."""
 
@@ -254,6 +257,9 @@ def _asking(words: Sequence[Word], names: Sequence[bool]) -> int:
     """The first of the sentences that ask: the last one, and those before it up to a name."""
     asking = words[-1].sentence
     named = {word.sentence for word, is_name in zip(words, names, strict=True) if is_name}
-    while asking > 1 and not any(sentence >= asking for sentence in named):
+    while asking > 1 and (
+        not any(sentence >= asking for sentence in named)
+        or sum(word.sentence >= asking for word in words) < _SENTENCE
+    ):
         asking -= 1
     return asking

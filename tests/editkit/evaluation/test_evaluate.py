@@ -234,8 +234,9 @@ def test_labels_of_a_classifier_are_judged_too(tmp_path: Path) -> None:
         assert point.retention is not None
         assert point.retention.perplexity is None
         assert point.retention.answers.count == 1
-    with pytest.raises(UnsupportedModel, match="continue"):
-        run(path, "prompt-memory", model=(tiny_bert(), tiny_tokenizer()), out=tmp_path / "b")
+    for method in ("prompt-memory", "grace:strict"):
+        with pytest.raises(UnsupportedModel, match="continue"):
+            run(path, method, model=(tiny_bert(), tiny_tokenizer()), out=tmp_path / method[:5])
 
 
 def test_an_encoder_decoder_is_judged_too(data: Path) -> None:

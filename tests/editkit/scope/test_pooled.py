@@ -93,6 +93,15 @@ def test_sentences_before_count_in_full_where_the_last_one_names_nothing(keys: P
     np.testing.assert_allclose(found, literal(words, known()), atol=1e-5)
 
 
+def test_a_single_name_behind_a_sentence_does_not_ask_alone(keys: PooledKeys) -> None:
+    found = keys.key(ids("red horse. Oslo"))
+    words = [
+        (ids("red"), False, False, 1.0), (ids(" horse"), False, False, 1.0),
+        (ids(" Oslo"), True, False, 1.0),
+    ]  # fmt: skip
+    np.testing.assert_allclose(found, literal(words, known()), atol=1e-5)
+
+
 @pytest.mark.parametrize("text", ["?", "...", "<e>", " "])
 def test_a_prompt_without_words_has_a_key(keys: PooledKeys, text: str) -> None:
     key = keys.key(ids(text) or [0])
