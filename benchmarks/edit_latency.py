@@ -1,6 +1,7 @@
 """How long an edit takes, against the reference loop, and how reliable both are.
 
     python benchmarks/edit_latency.py [--kind fact|passage] [--count N] [--model NAME] [--device D]
+                                      [--margin LOGITS]
 
 The reference is the loop of the published implementations, written out: one edit at a time, a
 random initial value, 50 steps of Adam at learning rate 1.0, each a full forward pass over prompt
@@ -31,6 +32,7 @@ from typing import Any
 import torch
 
 import editkit
+from editkit.config import GraceConfig
 from editkit.methods import grace
 from editkit.methods.batches import lay_out
 from editkit.models import load_model
@@ -119,6 +121,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--device")
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--margin", type=float, default=GraceConfig().margin, help="Of ours")
     asked: Any = parser.parse_args()
     file = asked.data or folder / ("zsre.jsonl" if asked.kind == "fact" else "wikibio.jsonl")
     requests = [
@@ -139,7 +142,8 @@ def main() -> None:
     hits = answered = 0
     with tempfile.TemporaryDirectory() as work:
         ours, alone = [], []
-        with editkit.open(Path(work) / "one.db", model=pair) as kit:
+        settings = {"margin": asked.margin}
+        with editkit.open(Path(work) / "one.db", model=pair, grace=settings) as kit:
             config = kit._learner._config  # the parts are timed with what the kit learns with
             kit.add("This is a first call, which no clock should see.", "Indeed")
             kit.undo()
@@ -157,7 +161,7 @@ def main() -> None:
                 answered += said.text == edit.text
                 with kit._attachment.running(untouched):
                     spent.append(parts(kit, edit, config))
-        with editkit.open(Path(work) / "many.db", model=pair) as kit:
+        with editkit.open(Path(work) / "many.db", model=pair, grace=settings) as kit:
             started = time.perf_counter()
             together = kit.add_many(requests)
             synchronize(loaded.model)
@@ -173,7 +177,10 @@ def main() -> None:
     threads, python = torch.get_num_threads(), platform.python_version()
     prompt = statistics.median(len(edit.prompt) for edit in edits)
     target = statistics.median(len(edit.target) for edit in edits)
-    print(f"model {asked.model}, {len(edits)} edits of {file.name}, kind {asked.kind}")
+    print(
+        f"model {asked.model}, {len(edits)} edits of {file.name}, kind {asked.kind}, "
+        f"margin {asked.margin:g}"
+    )
     print(f"{place}, {threads} threads, torch {torch.__version__}, Python {python}")
     print(f"prompt tokens, median {prompt:g}; target tokens, median {target:g}")
     print()

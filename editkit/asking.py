@@ -26,10 +26,10 @@ from editkit_store.records import EditRequest, Explanation, Generation, Message,
 __all__ = ["Asker", "ChatLike", "VersionLike"]
 
 ChatLike = Sequence[Message | Mapping[str, str]]
-_SCORED = 16  # pairs scored together
-
 VersionLike = str | Sequence[str | None] | None
 """A version for all prompts, or one a prompt; ``None`` is the current one."""
+
+_SCORED = 16  # pairs scored together
 
 
 class Asker:
