@@ -98,6 +98,11 @@ class GraceConfig(BaseModel):
         description="While learning, only the logits of this many leading tokens for each target "
         "position are computed; a value is taken after a check of the whole vocabulary. 0: all",
     )
+    restarts: tuple[int, ...] = Field(
+        default=(40, 70),
+        description="Steps at which a value that does not give its target yet begins again, with "
+        "steps of half the size",
+    )
     seed: int = Field(default=0, ge=0, description="Seed of the random initial value")
 
     def initial_radius(self, key: KeyName) -> float:
@@ -149,5 +154,6 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "objective": "likelihood",
         "position": "last",
         "shortlist": 0,
+        "restarts": (),
     },
 }

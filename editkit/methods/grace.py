@@ -68,6 +68,9 @@ class LearnedValue:
 _SHRINK_AT = 0.75
 """Share of open rows at which a batch is cut down to them."""
 
+_SMALLER = 0.5
+"""Of a unit, after a value began again."""
+
 _SPARE = 1.0
 """Logits beyond the margin to strive for: the last of them would come slowly."""
 
@@ -260,6 +263,14 @@ class _Optimization:
             open_rows = best_margin[rows] <= config.margin
             if step == config.max_steps or not bool(open_rows.any()):
                 break
+            if step in config.restarts:
+                # Steps of one size for every dimension can lead to where no step helps any more.
+                lost = rows[best_margin[rows] <= 0]
+                _begin_again(optimizer, moved, lost)
+                unit[lost] *= _SMALLER
+                best_margin[lost] = -torch.inf
+                if len(lost):
+                    continue
             # Gradients of the values alone: the model's parameters get none, whatever their flags.
             (moved.grad,) = torch.autograd.grad(losses.sum(), [moved])
             left = 1 - config.decay * step / config.max_steps
@@ -341,6 +352,15 @@ class _Optimization:
         margins = margins.clone()
         margins[rows] = leads.to(margins)
         return margins
+
+
+def _begin_again(optimizer: torch.optim.Adam, moved: torch.Tensor, rows: torch.Tensor) -> None:
+    """Puts values back to where they began, and forgets what was gathered on the way."""
+    with torch.no_grad():
+        moved[rows] = 0
+        for kept in optimizer.state[moved].values():
+            if kept.shape == moved.shape:
+                kept[rows] = 0
 
 
 def _losses(

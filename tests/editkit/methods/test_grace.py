@@ -213,3 +213,14 @@ def test_what_is_minimized_is_what_the_equations_say(ahead: float) -> None:
         assert float(loss[row]) == pytest.approx(wanted_loss, rel=1e-4)
         assert float(surprise[row]) == pytest.approx(wanted_surprise, rel=1e-4, abs=1e-6)
         assert float(leads[row]) == pytest.approx(smallest, rel=1e-5)
+
+
+def test_a_value_that_got_lost_begins_again_with_smaller_steps() -> None:
+    model = tiny_gpt2()
+    request = encoded(model, "red cat", "blue")
+    absurd = {"learning_rate": 1e8, "decay": 0.0}
+    (lost,) = grace.learn(model, site_of(model), [request], GraceConfig(**absurd, restarts=()))
+    assert lost.margin < 0
+    config = GraceConfig(**absurd, restarts=tuple(range(4, 100, 4)))
+    (found,) = grace.learn(model, site_of(model), [request], config)
+    assert found.margin > 0
