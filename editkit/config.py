@@ -101,7 +101,7 @@ class GraceConfig(BaseModel):
     restarts: tuple[int, ...] = Field(
         default=(40, 70),
         description="Steps at which a value that does not give its target yet begins again, with "
-        "steps of half the size",
+        "steps of half the size; with any, also once more after the last step",
     )
     seed: int = Field(default=0, ge=0, description="Seed of the random initial value")
 

@@ -31,7 +31,7 @@ def test_edits_hold_reach_their_rephrasings_and_leave_the_rest_alone(smollm: Any
     assert [line[:3] for line in lines] == [["zsre", "grace", "16"], ["counterfact", "grace", "16"]]
     for line in lines:
         reliability, rephrases, unchanged = (float(line[at]) for at in (3, 7, 11))
-        assert reliability >= 0.9
-        assert rephrases >= 0.5  # .75 of a thousand may be eight of sixteen
+        assert reliability == 1
+        assert rephrases >= 0.6  # .75 of a thousand may be ten of sixteen
         assert unchanged >= 0.9
-        assert float(line[16]) == pytest.approx(1, abs=0.03)  # perplexity over the base model's
+        assert float(line[16]) == pytest.approx(1, abs=1e-3)  # perplexity over the base model's
