@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,10 @@ import torch
 
 from editkit.config import Replacement
 
-__all__ = ["Keys", "View"]
+__all__ = ["Keys", "Mixture", "Routes", "Span", "View"]
+
+Span = Literal["query", "sequence"]
+"""Tokens that a mixture applies to: from the query on, or all of the sequence."""
 
 
 class Keys(Protocol):
@@ -24,13 +27,53 @@ class Keys(Protocol):
         """Returns the tokens that embeddings ``(n, d)`` are of."""
 
 
-class View(Protocol):
-    """What an attachment applies: a set of edits at the attached site."""
+class Routes(Protocol):
+    """Where a mixture of LoRAs sends some sequences; decided once, at their prefill."""
 
-    version: str
+    @property
+    def fired(self) -> Sequence[int]:
+        """For each sequence the edit whose experts it takes, -1 where it is deferred."""
+
+    def lora(
+        self, layer: int, rows: Sequence[int], like: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the experts of some of the sequences in a layer, as one LoRA a sequence.
+
+        Returns:
+            ``(rows, k r, in)`` and ``(rows, out, k r)`` on the device of ``like``.
+        """
+
+
+class Mixture(Protocol):
+    """What an attachment applies at several layers: ELDER's routers, codes and LoRAs."""
+
+    @property
+    def span(self) -> Span:
+        """Tokens that it applies to."""
 
     def __len__(self) -> int:
         """Number of edits that could fire; 0 makes every hook return at once."""
+
+    def route(self, queries: torch.Tensor) -> Routes:
+        """Returns where sequences with these queries ``(n, d)`` go."""
+
+    def edit_id(self, chosen: int) -> str:
+        """Returns the id of an edit."""
+
+
+class View(Protocol):
+    """What an attachment applies: a set of edits at the attached site."""
+
+    @property
+    def version(self) -> str:
+        """Name of the version that it is of."""
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """The edits that a mixture of LoRAs learned, if any."""
+
+    def __len__(self) -> int:
+        """Number of edits at the site that could fire."""
 
     def select(self, queries: torch.Tensor) -> list[int]:
         """Returns for each query ``(rows, d)`` the edit that fires, -1 for none."""

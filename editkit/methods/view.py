@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from editkit.applied import Mixture
 from editkit.config import Replacement
 from editkit.methods.memory import Memory
 
@@ -24,10 +25,18 @@ class GraceView:
         version: Name of the version it belongs to.
         memory: What was learned on the model at the site.
         rows: The version's edits in it; oldest first where the memory ``is_ordered``.
+        mixture: What ELDER learned for that version.
     """
 
-    def __init__(self, version: str, memory: Memory, rows: npt.NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        version: str,
+        memory: Memory,
+        rows: npt.NDArray[np.int64],
+        mixture: Mixture | None = None,
+    ) -> None:
         self.version = version
+        self.mixture = mixture
         self.memory = memory
         self.rows = rows
         self.radii = memory.radii(rows)

@@ -24,6 +24,7 @@ class OneEdit:
     """Fires for one query, whatever its position: what an attachment sees of a codebook."""
 
     version = "v1"
+    mixture = None
 
     def __init__(self, key: torch.Tensor, value: torch.Tensor) -> None:
         self.key, self.value = key, value

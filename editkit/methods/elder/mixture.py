@@ -1,0 +1,46 @@
+"""The mixture of LoRAs in one linear layer: of N experts only the k chosen ones are computed.
+
+    y = W_0 v + b + sum_{i in top-k} s_i (alpha / r) B_i A_i v
+
+with s_i the router's scores, not renormalized after the choice (the paper), or 1/k each. All
+tokens of a sequence use the same experts, so the k of a row are put side by side once, as one LoRA
+of rank k r, and a token costs two small matrix products.
+"""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["mixed", "selected"]
+
+
+def selected(
+    lora_A: torch.Tensor,  # noqa: N803  (the field's names)
+    lora_B: torch.Tensor,  # noqa: N803
+    allocations: torch.Tensor,
+    weights: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the chosen experts of each row as one LoRA, ``(n, k r, in)`` and ``(n, out, k r)``.
+
+    Args:
+        lora_A: ``(N, r, in)``.
+        lora_B: ``(N, out, r)``.
+        allocations: ``(n, k)`` int64, the experts.
+        weights: ``(n, k)``, their scores times alpha / r.
+    """
+    rows, k = allocations.shape
+    _, rank, inputs = lora_A.shape
+    down = lora_A[allocations].reshape(rows, k * rank, inputs)
+    up = lora_B[allocations] * weights[..., None, None].to(lora_B.dtype)
+    return down, up.transpose(1, 2).reshape(rows, lora_B.shape[1], k * rank)
+
+
+def mixed(inputs: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """Returns what the experts add to a layer's output, ``(n, length, out)`` in their dtype.
+
+    Args:
+        inputs: ``(n, length, in)``, entering the layer.
+        down: ``(n, k r, in)``, as ``selected`` returns it.
+        up: ``(n, out, k r)``, likewise.
+    """
+    return inputs.to(down.dtype) @ down.transpose(1, 2) @ up.transpose(1, 2)
