@@ -30,17 +30,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional
 
 from editkit import hooks
 from editkit.config import GraceConfig, Position
 from editkit.methods.batches import Batch, lay_out, supported
+from editkit.methods.losses import losses
+from editkit.methods.shortlist import LARGE, Shortlist, output_layer
 from editkit.prompts import Encoded
 from editkit.sites import Site
 
@@ -81,9 +80,6 @@ _RESIDUAL_SHARE = 0.3
 Usually the site's own output is larger. But the first token of many decoders is an attention sink:
 its stream is a thousand times what the site adds there, and steps of that size would be lost in it.
 """
-
-_LARGE = 4096
-"""Size of a vocabulary from which on a shortlist of it saves time."""
 
 
 def query(
@@ -162,67 +158,6 @@ def optimize(
         batch.model.train(was_training)
 
 
-class _Shortlist:
-    """The tokens whose logits are computed while a value is learned.
-
-    The output layer of a small model with a large vocabulary costs more than all blocks above the
-    site. Which tokens compete for a position is known from the logits of the untouched model; that
-    no other token leads is checked with the whole vocabulary before a value is taken.
-
-    Args:
-        head: The output layer.
-        size: Number of tokens kept for each target position.
-    """
-
-    def __init__(self, head: nn.Linear, size: int) -> None:
-        self._head = head
-        self._size = size
-        self.tokens = torch.zeros(0, dtype=torch.long, device=head.weight.device)
-
-    def fill(self, logits: torch.Tensor, target: torch.Tensor) -> None:
-        """Takes in the leading tokens of ``(rows, t, vocabulary)`` logits, and the targets."""
-        leading = logits.topk(min(self._size, logits.shape[2])).indices.flatten()
-        self._take(torch.cat([leading, target.flatten().to(leading)]))
-
-    def narrowed(self) -> AbstractContextManager[list[tuple[torch.Tensor, torch.Tensor]]]:
-        """Makes the model compute the logits of these tokens only; see ``hooks.narrow_head``."""
-        return hooks.narrow_head(self._head, self._weight, self._bias)
-
-    def leads(
-        self, hidden: torch.Tensor, target: torch.Tensor, valid: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Checks rows against the whole vocabulary.
-
-        Args:
-            hidden: ``(n, t, h)``, entering the head.
-            target: ``(n, t)``.
-            valid: ``(n, t)`` bool.
-
-        Returns:
-            ``(n,)``: the smallest lead of a target token where the head ends; and, bool, whether
-            every target's strongest rival was on the list. Those that were not are taken in.
-        """
-        logits = self._head(hidden).float()
-        target, valid = target.to(logits.device), valid.to(logits.device)
-        wanted = logits.gather(2, target[..., None])[..., 0]
-        strongest, rivals = logits.scatter_(2, target[..., None], -torch.inf).max(dim=2)
-        missing = ~torch.isin(rivals, self.tokens) & valid
-        if bool(missing.any()):
-            self._take(rivals[missing])
-        leads = (wanted - strongest).masked_fill(~valid, torch.inf).amin(dim=1)
-        return leads, ~missing.any(dim=1)
-
-    def _take(self, tokens: torch.Tensor) -> None:
-        self.tokens = torch.unique(torch.cat([self.tokens, tokens.to(self.tokens)]))  # sorted
-        self._weight = self._head.weight.detach()[self.tokens]
-        bias = self._head.bias
-        self._bias = None if bias is None else bias.detach()[self.tokens]
-
-    def index(self, target: torch.Tensor) -> torch.Tensor:
-        """Returns where each target token is among these."""
-        return torch.searchsorted(self.tokens, target.to(self.tokens).contiguous())
-
-
 class _Optimization:
     """Gradient descent on the values of a batch."""
 
@@ -230,7 +165,7 @@ class _Optimization:
         self._batch, self._site, self._config = batch, site, config
         self._resumed: Any = None
         self._stream = torch.zeros(1, 1)  # RMS of the residual stream at the queries, (rows, 1)
-        self._shortlist: _Shortlist | None = None
+        self._shortlist: Shortlist | None = None
         # Of the last pass with a shortlist: what entered the head, and whether what left it is
         # what the model gave.
         self._hidden = torch.zeros(0)
@@ -322,9 +257,9 @@ class _Optimization:
             self._resumed = found[1][1]
             stream = self._resumed[0] if isinstance(self._resumed, tuple) else self._resumed
             self._stream = _rms(stream[at].float()).to(outputs.device)
-        head = _head(batch.model)
-        if self._config.shortlist and head is not None and head.out_features > _LARGE:
-            self._shortlist = _Shortlist(head, self._config.shortlist)
+        head = output_layer(batch.model)
+        if self._config.shortlist and head is not None and head.out_features > LARGE:
+            self._shortlist = Shortlist(head, self._config.shortlist)
             self._shortlist.fill(logits, batch.target)
         return inputs[at].float(), outputs[at].float()
 
@@ -337,16 +272,16 @@ class _Optimization:
             return self._batch.logits()
 
     def _tried(self, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What ``_losses`` returns, with ``value`` in place."""
+        """What ``losses`` returns, with ``value`` in place."""
         ahead = self._config.margin + _SPARE if self._config.objective == "margin" else 0.0
         if self._shortlist is None:
-            return _losses(self._logits(value), self._batch.target, self._batch.valid, ahead)
+            return losses(self._logits(value), self._batch.target, self._batch.valid, ahead)
         with self._shortlist.narrowed() as passed:
             logits = self._logits(value)
         self._hidden, raw = passed[-1]
         self._is_bare = torch.equal(raw[:, -logits.shape[1] :].float(), logits.detach())
         target = self._shortlist.index(self._batch.target)
-        return _losses(logits, target, self._batch.valid, ahead)
+        return losses(logits, target, self._batch.valid, ahead)
 
     def _confirmed(self, margins: torch.Tensor) -> torch.Tensor:
         """The margins, over the whole vocabulary where they are large enough."""
@@ -377,48 +312,9 @@ def _begin_again(optimizer: torch.optim.Adam, moved: torch.Tensor, rows: torch.T
                 kept[rows] = 0
 
 
-def _losses(
-    logits: torch.Tensor, target: torch.Tensor, valid: torch.Tensor, ahead: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What is minimized, mean surprise, and smallest lead of a target token, each ``(rows,)``.
-
-    With l the logit of a target token less the log of the sum of the others' exponentials, its
-    surprise is softplus(-l) nats, which hardly falls any more once the token leads at all.
-    softplus(ahead - l) goes on falling until it leads by as much as it should, in a third of the
-    steps; with ``ahead`` 0 it is the surprise, the paper's loss.
-
-    Args:
-        logits: ``(rows, t, n)``.
-        target: ``(rows, t)``.
-        valid: ``(rows, t)`` bool.
-        ahead: Lead to strive for, in logits.
-    """
-    target, valid = target.to(logits.device), valid.to(logits.device)
-    wanted = logits.gather(2, target[..., None])[..., 0]
-    others = logits.scatter(2, target[..., None], -torch.inf)
-    lead = wanted - others.logsumexp(dim=2)
-    count = valid.sum(dim=1)
-    loss = (functional.softplus(ahead - lead) * valid).sum(dim=1) / count
-    with torch.no_grad():
-        surprise = (functional.softplus(-lead) * valid).sum(dim=1) / count
-        leads = (wanted - others.amax(dim=2)).masked_fill(~valid, torch.inf)
-    return loss, surprise, leads.amin(dim=1)
-
-
 def _rms(states: torch.Tensor) -> torch.Tensor:
     """Root mean square of each row of ``(rows, n)``, ``(rows, 1)``."""
     return states.square().mean(dim=1, keepdim=True).sqrt()
-
-
-def _head(model: Any) -> nn.Linear | None:
-    """Returns the output layer of a language model, where it is a plain linear map."""
-    try:
-        head = model.get_output_embeddings()
-    except NotImplementedError:
-        return None
-    # Of a quantised or an offloaded head rows cannot be picked out.
-    plain = type(head) is nn.Linear and type(head.weight) is nn.Parameter
-    return head if plain and not head.weight.is_meta else None
 
 
 def _selected(output: Any, rows: torch.Tensor, count: int, length: int) -> Any:

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig
 from editkit.config import GraceConfig
 from editkit.methods import grace
 from editkit.methods.codebook import Entry
+from editkit.methods.losses import losses
 from editkit.methods.payload import GracePayload
 from editkit.prompts import Encoded, Encoder
 from editkit.sites import Site, default_site
@@ -198,7 +199,7 @@ def test_what_is_minimized_is_what_the_equations_say(ahead: float) -> None:
     logits = 5 * torch.randn(3, 4, 9, generator=noise)
     target = torch.randint(0, 9, (3, 4), generator=noise)
     valid = torch.tensor([[True] * 4, [True] * 2 + [False] * 2, [True] + [False] * 3])
-    loss, surprise, leads = grace._losses(logits, target, valid, ahead)
+    loss, surprise, leads = losses(logits, target, valid, ahead)
     for row in range(3):
         wanted_loss, wanted_surprise, smallest = 0.0, 0.0, math.inf
         count = int(valid[row].sum())

@@ -1,0 +1,89 @@
+"""The tokens that compete for the positions of a target: the others' logits need no computing."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import nn
+
+from editkit import hooks
+
+__all__ = ["LARGE", "Shortlist", "output_layer"]
+
+LARGE = 4096
+"""Size of a vocabulary from which on a shortlist of it saves time."""
+
+
+class Shortlist:
+    """The tokens whose logits are computed while a value is learned.
+
+    The output layer of a small model with a large vocabulary costs more than all blocks above the
+    site. Which tokens compete for a position is known from the logits of the untouched model; that
+    no other token leads is checked with the whole vocabulary before a value is taken.
+
+    Args:
+        head: The output layer.
+        size: Number of tokens kept for each target position.
+    """
+
+    def __init__(self, head: nn.Linear, size: int) -> None:
+        self._head = head
+        self._size = size
+        self.tokens = torch.zeros(0, dtype=torch.long, device=head.weight.device)
+
+    def fill(self, logits: torch.Tensor, target: torch.Tensor) -> None:
+        """Takes in the leading tokens of ``(rows, t, vocabulary)`` logits, and the targets."""
+        leading = logits.topk(min(self._size, logits.shape[2])).indices.flatten()
+        self.take(torch.cat([leading, target.flatten().to(leading)]))
+
+    def narrowed(self) -> AbstractContextManager[list[tuple[torch.Tensor, torch.Tensor]]]:
+        """Makes the model compute the logits of these tokens only; see ``hooks.narrow_head``."""
+        return hooks.narrow_head(self._head, self._weight, self._bias)
+
+    def leads(
+        self, hidden: torch.Tensor, target: torch.Tensor, valid: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Checks rows against the whole vocabulary.
+
+        Args:
+            hidden: ``(n, t, h)``, entering the head.
+            target: ``(n, t)``.
+            valid: ``(n, t)`` bool.
+
+        Returns:
+            ``(n,)``: the smallest lead of a target token where the head ends; and, bool, whether
+            every target's strongest rival was on the list. Those that were not are taken in.
+        """
+        logits = self._head(hidden).float()
+        target, valid = target.to(logits.device), valid.to(logits.device)
+        wanted = logits.gather(2, target[..., None])[..., 0]
+        strongest, rivals = logits.scatter_(2, target[..., None], -torch.inf).max(dim=2)
+        missing = ~torch.isin(rivals, self.tokens) & valid
+        if bool(missing.any()):
+            self.take(rivals[missing])
+        leads = (wanted - strongest).masked_fill(~valid, torch.inf).amin(dim=1)
+        return leads, ~missing.any(dim=1)
+
+    def take(self, tokens: torch.Tensor) -> None:
+        """Takes in tokens ``(n,)``."""
+        self.tokens = torch.unique(torch.cat([self.tokens, tokens.to(self.tokens)]))  # sorted
+        self._weight = self._head.weight.detach()[self.tokens]
+        bias = self._head.bias
+        self._bias = None if bias is None else bias.detach()[self.tokens]
+
+    def index(self, target: torch.Tensor) -> torch.Tensor:
+        """Returns where each target token is among these."""
+        return torch.searchsorted(self.tokens, target.to(self.tokens).contiguous())
+
+
+def output_layer(model: Any) -> nn.Linear | None:
+    """Returns the output layer of a language model, where it is a plain linear map."""
+    try:
+        head = model.get_output_embeddings()
+    except NotImplementedError:
+        return None
+    # Of a quantised or an offloaded head rows cannot be picked out.
+    plain = type(head) is nn.Linear and type(head.weight) is nn.Parameter
+    return head if plain and not head.weight.is_meta else None
