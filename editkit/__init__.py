@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from editkit.methods.elder.register import register_with_peft
 from editkit_store.errors import EditkitError
 from editkit_store.records import EditRequest
 
@@ -23,13 +24,26 @@ if TYPE_CHECKING:
     from editkit.config import GraceConfig
     from editkit.evaluation.evaluate import evaluate
     from editkit.kit import Kit
+    from editkit.methods.elder.config import ElderConfig
     from editkit.opening import open
 
 __version__ = "0.1.0"
 
-__all__ = ["EditRequest", "EditkitError", "GraceConfig", "Kit", "__version__", "evaluate", "open"]
+__all__ = [
+    "EditRequest",
+    "EditkitError",
+    "ElderConfig",
+    "GraceConfig",
+    "Kit",
+    "__version__",
+    "evaluate",
+    "open",
+]
+
+register_with_peft()
 
 _HOMES = {
+    "ElderConfig": "methods.elder.config",
     "GraceConfig": "config",
     "Kit": "kit",
     "evaluate": "evaluation.evaluate",

@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["GraceConfig", "KeyName", "Position", "PresetName", "Replacement", "Rule", "ScopeName"]
+__all__ = [
+    "GraceConfig",
+    "KeyName",
+    "Position",
+    "PresetName",
+    "Replacement",
+    "Rule",
+    "ScopeName",
+    "TrainConfig",
+]
 
 PresetName = Literal["default", "paper"]
 Replacement = Literal["last", "prompt", "all"]
@@ -131,6 +140,89 @@ class GraceConfig(BaseModel):
             raise ValueError(f"there is no preset '{preset}'; presets: {', '.join(_PRESETS)}")
         return cls(**{**_PRESETS[preset], **changes})
 
+
+class TrainConfig(BaseModel):
+    """How ELDER learns a batch of edits. Frozen.
+
+    The paper's procedure is one loop over the batch, routers and experts together, and nothing
+    else. What differs from it by default can be switched off field by field.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch_size: int = Field(default=16, ge=1, le=1024, description="Edits learned together")
+    steps: int = Field(default=40, ge=1, le=10_000, description="Limit of a round, optimizer steps")
+    learning_rate: float = Field(default=5e-3, gt=0.0, description="Adam's, at the first step")
+    decay: float = Field(
+        default=0.9, ge=0.0, lt=1.0,
+        description="Share by which the learning rate has fallen at the last step, linearly",
+    )  # fmt: skip
+    margin: float | None = Field(
+        default=3.0,
+        ge=0.0,
+        description="Learn until every target token leads all others by this much, in logits; "
+        "None takes all the steps, and minimizes the negative log likelihood (the paper)",
+    )
+    routers: Literal["fitted", "joint"] = Field(
+        default="fitted",
+        description="Routers are fitted to the queries of all edits before the experts learn, or "
+        "learn with them by the guided loss of the batch alone (the paper)",
+    )
+    guide: float = Field(
+        default=1e-2, ge=0.0, description="Weight of the guided loss beside the model's, lambda"
+    )
+    fitting_steps: int = Field(
+        default=60,
+        ge=1,
+        le=10_000,
+        description="Limit of fitting the routers, iterations of L-BFGS",
+    )
+    rehearsed: int = Field(
+        default=24,
+        ge=0,
+        description="Wordings of earlier edits that are learned again beside a batch: those with "
+        "the smallest leads. 0: none",
+    )
+    rounds: int = Field(
+        default=5,
+        ge=0,
+        description="After a batch every earlier edit is looked at, and those that were lost are "
+        "learned again, at most so many times. 0: nobody looks",
+    )
+    probes: bool = Field(
+        default=True,
+        description="Routers learn to send unrelated text to experts that no edit is given",
+    )
+    recode: bool = Field(
+        default=True,
+        description="The codes of all edits are made anew after each batch, by the routers as they "
+        "are then; else they stay as the routers saw them at the time",
+    )
+    seed: int = Field(default=0, ge=0, description="Of initial experts and allocations")
+
+    @classmethod
+    def of(cls, preset: PresetName, **changes: Any) -> TrainConfig:
+        """Returns a preset, with changes; see ``GraceConfig.of``."""
+        if preset not in _TRAINING:
+            raise ValueError(f"there is no preset '{preset}'; presets: {', '.join(_TRAINING)}")
+        return cls(**{**_TRAINING[preset], **changes})
+
+
+_TRAINING: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "batch_size": 4,
+        "steps": 50,
+        "learning_rate": 1e-4,
+        "decay": 0.0,
+        "margin": None,
+        "routers": "joint",
+        "rehearsed": 0,
+        "rounds": 0,
+        "probes": False,
+        "recode": False,
+    },
+}
 
 _STATE_RADIUS = 0.06
 """Share of a hidden state's L2 norm."""

@@ -20,7 +20,7 @@ from editkit.config import PresetName
 from editkit.errors import UnknownSite, UnsupportedModel
 from editkit.families import Layout, layout_of, text_config
 
-__all__ = ["Site", "default_site", "find_site"]
+__all__ = ["Site", "default_site", "ffn_output", "find_site", "shape_of"]
 
 # Depth of the site as a share of all layers. `paper`: layer 27 of 32, the common setting for
 # Llama-2-7B. `default`: lower. Values are learned in fewer steps there (results/site_depth.txt) and
@@ -75,7 +75,7 @@ def default_site(model: nn.Module, *, preset: PresetName = "default") -> Site:
     # shallow model one block at least must be left above it.
     index = max(0, min(len(blocks) - 2, round(depth * len(blocks))))
     if inner is None:
-        inner = _ffn_output(blocks[index], int(text_config(model).hidden_size))
+        inner = ffn_output(blocks[index], int(text_config(model).hidden_size))
     if inner is None:
         raise UnsupportedModel(
             f"no feed-forward output was found in '{path}.{index}'",
@@ -113,7 +113,7 @@ def find_site(model: nn.Module, path: str) -> Site:
             if layout.family == "encoder-decoder"
             else None,
         )
-    shape = _shape(module)
+    shape = shape_of(module)
     if shape is None:
         raise UnknownSite(
             f"'{path}' is a {type(module).__name__}, not a linear map or a norm", site=path,
@@ -122,13 +122,20 @@ def find_site(model: nn.Module, path: str) -> Site:
     return Site(asked, module, int(inside[1]), *shape, layout)
 
 
-def _ffn_output(block: nn.Module, hidden: int) -> str | None:
+def ffn_output(block: nn.Module, hidden: int, *, norms: bool = True) -> str | None:
+    """Returns the path within a block of what its feed-forward part gives, None for no such part.
+
+    Args:
+        block: The block.
+        hidden: Its hidden size.
+        norms: A norm behind the feed-forward part counts as its output.
+    """
     for name, module in block.named_children():
-        if _FFN_NORM.search(name) and _shape(module) is not None:
+        if norms and _FFN_NORM.search(name) and shape_of(module) is not None:
             return name
     found = None
     for name, module in block.named_modules():
-        shape = _shape(module)
+        shape = shape_of(module)
         # The attention output maps hidden to hidden (or from the heads' width), so the last map
         # from elsewhere into the hidden size is the FFN's; FFNs follow attention in every layout.
         if shape is not None and shape[1] == hidden and "norm" not in name.lower():
@@ -136,8 +143,8 @@ def _ffn_output(block: nn.Module, hidden: int) -> str | None:
     return found
 
 
-def _shape(module: nn.Module) -> tuple[int, int] | None:
-    """Input and output width of a linear map (``Conv1D``, quantised) or of a norm."""
+def shape_of(module: nn.Module) -> tuple[int, int] | None:
+    """Returns input and output width of a linear map (``Conv1D``, quantised) or of a norm."""
     for inputs, outputs in (("in_features", "out_features"), ("nx", "nf")):
         if hasattr(module, inputs) and hasattr(module, outputs):
             return int(getattr(module, inputs)), int(getattr(module, outputs))

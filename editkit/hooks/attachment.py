@@ -196,6 +196,8 @@ class Attachment:
         )
 
     def _after(self, host: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self._run.get() is not None:
+            return  # within `paused`, the call around this one may have a run of its own
         run, cache = self._own.get(), getattr(output, "past_key_values", None)
         if run is not None and cache is not None and not run.is_empty:
             self._decided[cache] = run
@@ -210,9 +212,22 @@ class Attachment:
         self, layer: int, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor
     ) -> torch.Tensor | None:
         run = self._run.get() or self._own.get()
-        if run is None or run.is_empty:
+        if run is None:
+            self._refuse_recomputing()
+            return None
+        if run.is_empty:
             return None
         return run.mix(layer, args[0], output)
+
+    def _refuse_recomputing(self) -> None:
+        mixture = self.view.mixture
+        # A block that is computed again within a backward pass does not know which forward call
+        # it belongs to: without this, its experts would silently get no gradients.
+        if mixture is not None and len(mixture) and torch._C._current_graph_task_id() != -1:
+            raise RuntimeError(
+                "a mixture of LoRAs cannot be computed again in the backward pass; switch gradient "
+                "checkpointing off"
+            )
 
     def _at_site(
         self, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from editkit.applied import Keys, Routes, View
+from editkit.applied import Keys, Mixture, Routes, View
 from editkit.config import Position
 from editkit.errors import EmptyRow
 from editkit.methods.elder.mixture import mixed
@@ -50,7 +50,9 @@ class Run:
     ) -> None:
         self._keys = keys
         self.views = tuple(views)
-        self._mixes = any(view.mixture is not None and len(view.mixture) for view in self.views)
+        # Once: a view of an adapter makes its mixture anew whenever it is asked for it.
+        self._mixtures = tuple(view.mixture for view in self.views)
+        self._mixes = any(mixture is not None and len(mixture) for mixture in self._mixtures)
         self.is_empty = not self._mixes and not any(len(view) for view in self.views)
         self.fired: list[int] | None = None
         self._position = position
@@ -188,12 +190,12 @@ class Run:
         if not here:
             return
         queries = self._asked(states, here, columns, fold)
-        for view in dict.fromkeys(self._view(row, fold) for row in here):
-            mine = [i for i, row in enumerate(here) if self._view(row, fold) is view]
-            if view.mixture is None or not len(view.mixture):
+        for mixture in dict.fromkeys(self._mixture(row, fold) for row in here):
+            mine = [i for i, row in enumerate(here) if self._mixture(row, fold) is mixture]
+            if mixture is None or not len(mixture):
                 routes = None
             else:
-                routes = view.mixture.route(queries if len(mine) == len(here) else queries[mine])
+                routes = mixture.route(queries if len(mine) == len(here) else queries[mine])
             for number, i in enumerate(mine):
                 is_on = routes is not None and routes.fired[number] >= 0
                 self._routed[here[i]] = (routes, number) if routes and is_on else _DEFERRED
@@ -216,7 +218,7 @@ class Run:
         columns, fold = self._columns(len(output))
         starts = []
         for row in on:
-            mixture = self._view(row, fold).mixture
+            mixture = self._mixture(row, fold)
             is_all = mixture is not None and mixture.span == "sequence"
             starts.append(0 if is_all else min(max(0, columns[row]), length))
         first = min(starts)
@@ -319,6 +321,9 @@ class Run:
     def _view(self, row: int, fold: int = 1) -> View:
         return self.views[0] if len(self.views) == 1 else self.views[row // fold]
 
+    def _mixture(self, row: int, fold: int = 1) -> Mixture | None:
+        return self._mixtures[0 if len(self.views) == 1 else row // fold]
+
     @property
     def edits(self) -> list[str | None]:
         """The id of the edit that fired in each row, ``None`` where none did."""
@@ -326,12 +331,13 @@ class Run:
         if not rows:
             return []
         fold = max(1, rows // len(self.views))
-        return [self._edit(row, self._view(row, fold)) for row in range(rows)]
+        return [self._edit(row, fold) for row in range(rows)]
 
-    def _edit(self, row: int, view: View) -> str | None:
+    def _edit(self, row: int, fold: int) -> str | None:
         if row < len(self._active) and self._active[row] >= 0:
-            return view.edit_id(self._active[row])
+            return self._view(row, fold).edit_id(self._active[row])
         routes, number = self._routed[row] if row < len(self._routed) else _DEFERRED
-        if routes is None or view.mixture is None:
+        mixture = self._mixture(row, fold)
+        if routes is None or mixture is None:
             return None
-        return view.mixture.edit_id(routes.fired[number])
+        return mixture.edit_id(routes.fired[number])

@@ -1,0 +1,62 @@
+"""What is wrong with a saved adapter: found before any of it is loaded.
+
+Torch would copy what fits, and only then complain of what does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from editkit.methods.elder import routing
+from editkit.methods.elder.config import ElderConfig
+
+__all__ = ["check"]
+
+
+def check(
+    found: Mapping[str, torch.Tensor], model: nn.Module, adapter: str, config: ElderConfig
+) -> None:
+    """Refuses saved tensors that are not an adapter's whole.
+
+    Args:
+        found: They, by their names in the model.
+        model: What holds the adapter that they are for.
+        adapter: Its name.
+        config: Its config.
+
+    Raises:
+        ValueError: One is missing, of another shape, or holds what cannot be codes.
+    """
+    mine = {
+        name: tensor for name, tensor in model.state_dict().items()
+        if "elder_" in name and name.endswith(f".{adapter}")
+    }  # fmt: skip
+    for name, tensor in mine.items():
+        if name not in found:
+            raise ValueError(f"the adapter lacks the tensor '{name}'; nothing was loaded")
+        if found[name].shape != tensor.shape:
+            raise ValueError(
+                f"the adapter's tensor '{name}' is {tuple(found[name].shape)} and should be "
+                f"{tuple(tensor.shape)}; nothing was loaded"
+            )
+    layers = sum("elder_router" in name for name in mine)
+    for name in mine:
+        if "elder_codes" in name and not _is_sound(found[name], layers, config):
+            raise ValueError(f"the adapter's codes, '{name}', are damaged; nothing was loaded")
+
+
+def _is_sound(codes: torch.Tensor, layers: int, config: ElderConfig) -> bool:
+    """Whether codes ``(n, bytes)`` name ``top_k`` experts in each layer, and nothing else."""
+    if codes.dtype != torch.uint8:
+        return False
+    found = codes.cpu().numpy()
+    try:
+        allocations = routing.allocations_of(found, layers, config.num_experts)
+    except ValueError:
+        return False
+    again = routing.packed(allocations, config.num_experts)
+    return not len(found) or (allocations.shape[2] == config.top_k and np.array_equal(again, found))

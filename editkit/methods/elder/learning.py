@@ -1,0 +1,385 @@
+"""How ELDER learns a batch of edits on top of what it has learned before.
+
+The paper's procedure (``TrainConfig.of("paper")``) is gradient descent on
+
+    L = L_model + lambda L_guide
+
+over the batch alone, for a fixed number of steps. Whatever came before is then forgotten: nothing
+protects it. Differs from the paper by default, each by a field of ``TrainConfig``:
+
+- the routers are fitted to the queries of all edits, earlier ones and unrelated text included,
+  before the experts learn: their queries do not depend on the experts, so this needs no model;
+- earlier edits are rehearsed beside the batch, those first whose target leads by least; afterwards
+  all of them are looked at, and those that were lost are learned again;
+- what is minimized is how much the target's tokens fall short of a margin (``methods.losses``), so
+  that an edit that is learned already pulls at nothing, and learning ends when all are;
+- allocations are drawn far apart, and in scope an input takes its edit's own experts with equal
+  weights, so that what an edit does does not change when the routers go on learning;
+- the mixture applies from the query on (``methods.elder.notes`` says what that saves).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from editkit.config import TrainConfig
+from editkit.methods.elder import routers, routing
+from editkit.methods.elder.mixture import mixed, selected
+from editkit.methods.elder.notes import Note, Notebook, Problem
+from editkit.methods.elder.state import ElderState
+from editkit.methods.losses import losses
+
+__all__ = ["Course", "Learned", "Lesson", "initial"]
+
+_SPARE = 1.0
+"""Logits beyond the margin to strive for: the last of them would come slowly."""
+
+_REPAIRS = 16
+"""Steps of a round in which lost edits are learned again."""
+
+_GENTLER = 0.5
+"""Of the learning rate, in such a round."""
+
+_HELD = 0.5
+"""Logits by which a target must lead to count as held."""
+
+_AGAIN = 8
+"""Steps after which the wordings to rehearse are chosen anew."""
+
+_LOOKED_AT = 32
+"""Wordings looked at together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """One edit to learn or to keep.
+
+    Attributes:
+        edit_id: The edit.
+        notes: Its wordings, the prompt's first.
+        queries: ``(w, d)`` float32, what the routers see of them.
+    """
+
+    edit_id: str
+    notes: tuple[Note, ...]
+    queries: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What came of a batch.
+
+    Attributes:
+        state: What is known now.
+        leads: By edit, the smallest lead of a target token over all others, over its wordings, in
+            logits; of earlier edits where somebody looked.
+        steps: Optimizer steps.
+        loss: At the last of them.
+    """
+
+    state: ElderState
+    leads: dict[str, float]
+    steps: int
+    loss: float
+
+
+def initial(
+    modules: Sequence[tuple[int, int]],
+    *,
+    width: int,
+    num_experts: int,
+    rank: int,
+    seed: int,
+    like: ElderState,
+) -> ElderState:
+    """Returns a state that knows nothing.
+
+    Args:
+        modules: Input and output width of each adapted layer.
+        width: Length of a query.
+        num_experts: N.
+        rank: r.
+        seed: Of the experts' down projections.
+        like: What else a state says is taken from there.
+    """
+    noise = torch.Generator().manual_seed(seed)
+    down, up = [], []
+    for inputs, outputs in modules:
+        drawn = torch.rand(num_experts, rank, inputs, generator=noise)
+        down.append((2 * drawn - 1) / math.sqrt(inputs))
+        up.append(torch.zeros(num_experts, outputs, rank))
+    return dataclasses.replace(
+        like,
+        lora_A=tuple(down),
+        lora_B=tuple(up),
+        routers=torch.zeros(len(modules), num_experts, width),
+        codes=np.zeros((0, -(-len(modules) * num_experts // 8)), np.uint8),
+        edit_ids=(),
+        queries=np.zeros((0, width), np.float32),
+        owners=np.zeros(0, np.int64),
+    )
+
+
+@dataclass
+class Course:
+    """Learns batch after batch on one model.
+
+    Attributes:
+        notebook: The model's.
+        modules: The adapted layers.
+        config: How.
+        probes: ``(n, d)`` float32, queries of unrelated text.
+        leads: What is known of the leads of wordings, for choosing what to rehearse.
+    """
+
+    notebook: Notebook
+    modules: Sequence[nn.Module]
+    config: TrainConfig
+    probes: Callable[[], torch.Tensor]
+    leads: dict[Note, float] = field(default_factory=dict)
+
+    def learn(
+        self,
+        state: ElderState,
+        new: Sequence[Lesson],
+        old: Sequence[Lesson],
+        *,
+        told: Callable[[int], None] | None = None,
+    ) -> Learned:
+        """Returns what is known with a batch learned on top of a state, which stays as it is.
+
+        Args:
+            state: What is known.
+            new: The batch.
+            old: The state's edits, in its order.
+            told: Called after each step with the number of steps so far.
+        """
+        taken = {code.tobytes() for code in state.codes}
+        nobody = routers.nobody(state.layers, state.top_k)
+        taken.add(routing.packed(nobody, state.num_experts)[0].tobytes())
+        drawn = routing.allocate(
+            len(new),
+            layers=state.layers,
+            experts=state.num_experts,
+            k=state.top_k,
+            taken=taken,
+            seed=self.config.seed + len(state.codes),
+        )
+        known = routing.allocations_of(state.codes, state.layers, state.num_experts)
+        allocations = np.concatenate([known.reshape(-1, *drawn.shape[1:]), drawn])
+        lessons = [*old, *new]
+        queries = torch.cat([lesson.queries for lesson in lessons]).float()
+        owners = np.repeat(np.arange(len(lessons)), [len(one.queries) for one in lessons])
+        state = dataclasses.replace(
+            state,
+            codes=routing.packed(allocations, state.num_experts),
+            edit_ids=tuple(lesson.edit_id for lesson in lessons),
+            queries=queries.numpy(),
+            owners=owners,
+        )
+        if self.config.routers == "fitted":
+            state = self._fitted(state, allocations)
+        rows = [
+            _Row(note, query, index)
+            for index, one in enumerate(lessons)
+            for note, query in zip(one.notes, one.queries, strict=True)
+        ]
+        trial = _Trial(self.notebook, self.modules, state, allocations, self.config)
+        steps = self._rounds(trial, rows, len(old), told)
+        state = trial.state()
+        if self.config.recode and state.experts == "own":
+            _, _, codes = state.encoded(torch.stack([one.queries[0] for one in lessons]))
+            state = dataclasses.replace(state, codes=codes)
+        found: dict[str, float] = {}
+        for row in rows:
+            edit_id = state.edit_ids[row.index]
+            if row.note in self.leads:
+                found[edit_id] = min(found.get(edit_id, math.inf), self.leads[row.note])
+        return Learned(state, found, steps, trial.loss)
+
+    def _fitted(self, state: ElderState, allocations: npt.NDArray[np.int64]) -> ElderState:
+        assert state.queries is not None
+        assert state.owners is not None
+        found = routers.fit(
+            routing.unit_rms(torch.from_numpy(state.queries)),
+            torch.from_numpy(allocations[state.owners]),
+            experts=state.num_experts,
+            unrelated=routing.unit_rms(self.probes()) if self.config.probes else None,
+            steps=self.config.fitting_steps,
+        )
+        return dataclasses.replace(state, routers=found)
+
+    def _rounds(
+        self, trial: _Trial, rows: Sequence[_Row], known: int, told: Callable[[int], None] | None
+    ) -> int:
+        """Learns the new rows, then those that this lost, until all hold; returns the steps."""
+        config = self.config
+        batch = [row for row in rows if row.index >= known]
+        earlier = [row for row in rows if row.index < known]
+        lost, steps = batch, 0
+        for number in range(config.rounds + 1):
+            limit = config.steps if number == 0 else min(_REPAIRS, config.steps)
+            scale = 1.0 if number == 0 else _GENTLER
+            beside: list[_Row] = []
+            trial.begin()
+            for step in range(limit):
+                if config.rehearsed and step % _AGAIN == 0:
+                    beside = sorted(earlier, key=self._lead)[: config.rehearsed]
+                asked = list(dict.fromkeys([*lost, *beside]))
+                leads = trial.step(asked, config.learning_rate * scale, step / limit)
+                self.leads.update(zip((row.note for row in asked), leads, strict=True))
+                if config.margin is not None and min(leads) > config.margin:
+                    break
+                steps += 1
+                if told is not None:
+                    told(steps)
+            if not config.rounds:
+                break
+            self.leads.update(zip((row.note for row in rows), trial.leads(rows), strict=True))
+            lost = [row for row in rows if self._lead(row) < _HELD]
+            if not lost:
+                break
+            lost += [row for row in batch if row not in lost][:_AGAIN]
+        return steps
+
+    def _lead(self, row: _Row) -> float:
+        return self.leads.get(row.note, -math.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """A wording of the edit with that index."""
+
+    note: Note
+    query: torch.Tensor
+    index: int
+
+
+class _Trial:
+    """Experts (and routers, where they learn with them) on their way."""
+
+    def __init__(
+        self,
+        notebook: Notebook,
+        modules: Sequence[nn.Module],
+        state: ElderState,
+        allocations: npt.NDArray[np.int64],
+        config: TrainConfig,
+    ) -> None:
+        self._notebook = notebook
+        self._modules = modules
+        self._known = state
+        self._allocations = torch.from_numpy(allocations)
+        self._config = config
+        self._down = [one.clone().requires_grad_(True) for one in state.lora_A]
+        self._up = [one.clone().requires_grad_(True) for one in state.lora_B]
+        self._is_joint = config.routers == "joint"
+        self._routers = state.routers.clone().requires_grad_(self._is_joint)
+        self._problems: dict[tuple[int, ...], Problem] = {}
+        self.loss = math.nan
+
+    def begin(self) -> None:
+        """Forgets what the optimizer gathered."""
+        learned = [*self._down, *self._up, *([self._routers] if self._is_joint else [])]
+        self._learned = learned
+        self._optimizer = torch.optim.Adam(learned, lr=self._config.learning_rate)
+
+    def state(self) -> ElderState:
+        """Returns what was learned so far."""
+        return dataclasses.replace(
+            self._known,
+            lora_A=tuple(one.detach().clone() for one in self._down),
+            lora_B=tuple(one.detach().clone() for one in self._up),
+            routers=self._routers.detach().clone(),
+        )
+
+    def step(self, rows: Sequence[_Row], rate: float, share: float) -> list[float]:
+        """Takes one step on some rows; returns the leads that they had before it.
+
+        Args:
+            rows: The rows.
+            rate: Learning rate of the round.
+            share: Of the round's steps that are over.
+        """
+        config = self._config
+        problem = self._problem(rows)
+        with torch.enable_grad():
+            # A likelihood is one among all tokens; a lead is over the few that compete.
+            in_full = config.margin is None
+            logits, guided = self._logits(problem, rows, in_full=in_full)
+            ahead = 0.0 if config.margin is None else config.margin + _SPARE
+            target = problem.batch.target
+            if problem.shortlist is not None and not in_full:
+                target = problem.shortlist.index(target)
+            loss, _, leads = losses(logits, target, problem.batch.valid, ahead)
+            total = loss.mean()
+            if self._is_joint:
+                total = total + config.guide * guided.mean()
+            grads = torch.autograd.grad(total, self._learned)
+        self.loss = float(loss.detach().mean())
+        if config.margin is not None and float(leads.min()) > config.margin:
+            return leads.tolist()
+        for tensor, grad in zip(self._learned, grads, strict=True):
+            tensor.grad = grad
+        self._optimizer.param_groups[0]["lr"] = rate * (1 - config.decay * share)
+        self._optimizer.step()
+        return leads.tolist()
+
+    def leads(self, rows: Sequence[_Row]) -> list[float]:
+        """Returns by how much the targets of rows lead, over the whole vocabulary."""
+        found: list[float] = []
+        with torch.no_grad():
+            for start in range(0, len(rows), _LOOKED_AT):
+                part = rows[start : start + _LOOKED_AT]
+                problem = self._notebook.problem([row.note for row in part])
+                logits, _ = self._logits(problem, part, in_full=True)
+                _, _, leads = losses(logits, problem.batch.target, problem.batch.valid, 0.0)
+                found += leads.tolist()
+        return found
+
+    def _problem(self, rows: Sequence[_Row]) -> Problem:
+        asked = tuple(id(row.note) for row in rows)
+        if asked not in self._problems:
+            self._problems = {asked: self._notebook.problem([row.note for row in rows])}
+        return self._problems[asked]
+
+    def _logits(
+        self, problem: Problem, rows: Sequence[_Row], *, in_full: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits of the rows' targets, and their guided losses."""
+        known = self._known
+        chosen = self._allocations[[row.index for row in rows]]
+        weights, guided = torch.full(chosen.shape, 1 / known.top_k), torch.zeros(len(rows))
+        if self._is_joint or known.weighting == "scores":
+            asked = torch.stack([row.query for row in rows])
+            found = routing.scores(self._routers, routing.unit_rms(asked))
+            guided = routing.guided_loss(found, chosen)
+            if self._is_joint:  # what an input takes once all this is over
+                chosen = routing.chosen(found.detach(), known.top_k)
+            if known.weighting == "scores":
+                weights = found.gather(2, chosen)
+        weights = weights * known.scaling
+
+        def change(layer: int, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+            device = output.device
+            down, up = selected(
+                self._down[layer].to(device),
+                self._up[layer].to(device),
+                chosen[:, layer].to(device),
+                weights[:, layer].to(device),
+            )
+            added = mixed(inputs, down, up)
+            if problem.on is not None:
+                added = added * problem.on.to(device)
+            return output + added.to(output.dtype)
+
+        logits = self._notebook.logits(problem, self._modules, change, in_full=in_full)
+        return logits, guided

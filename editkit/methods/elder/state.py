@@ -1,0 +1,229 @@
+"""What ELDER has learned: routers, experts, and the codes of the edits; and how it is applied.
+
+An input's code is compared with those of the edits (Algorithm 1 of Li et al. 2024): with the
+nearest at a Hamming distance below the threshold the mixture is on for its whole sequence, else the
+sequence is deferred to the model as it came.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from editkit.applied import Span
+from editkit.methods.elder import routing
+from editkit.methods.elder.mixture import selected
+
+__all__ = ["ElderState", "ElderView", "Experts", "Routed", "Weighting"]
+
+Weighting = Literal["scores", "equal"]
+"""What the chosen experts are weighted with: their scores (the paper), or 1/k each."""
+
+Experts = Literal["own", "nearest"]
+"""Whose experts an input in scope takes: its own best ones (the paper), or those of the nearest
+edit, which are the ones that the edit was learned with."""
+
+
+@dataclass(frozen=True, eq=False)
+class ElderState:
+    """Everything that ELDER has learned on one model. Tensors are never changed in place.
+
+    Attributes:
+        lora_A: One a layer, ``(N, r, in)``.
+        lora_B: One a layer, ``(N, out, r)``.
+        routers: ``(L, N, d)`` float32.
+        codes: ``(n, ceil(L N / 8))`` uint8, the packed codes of the edits.
+        edit_ids: Their ids, ``n`` of them.
+        top_k: Experts in use in each layer, k.
+        scaling: alpha / r.
+        threshold: A code nearer than this, in bits, is in scope.
+        weighting: See ``Weighting``.
+        experts: See ``Experts``.
+        span: Tokens that the mixture applies to.
+        queries: ``(m, d)`` float32, of the wordings that the edits were learned with: routers that
+            go on learning make new codes of them.
+        owners: ``(m,)`` int64, the edit of each.
+        radius: An input is in scope of an edit only if its query is that near to one of the edit's,
+            L2; None asks for the code alone (the paper).
+    """
+
+    lora_A: tuple[torch.Tensor, ...]  # noqa: N815  (the field's names)
+    lora_B: tuple[torch.Tensor, ...]  # noqa: N815
+    routers: torch.Tensor
+    codes: npt.NDArray[np.uint8]
+    edit_ids: tuple[str, ...]
+    top_k: int
+    scaling: float
+    threshold: int
+    weighting: Weighting = "scores"
+    experts: Experts = "own"
+    span: Span = "sequence"
+    queries: npt.NDArray[np.float32] | None = None
+    owners: npt.NDArray[np.int64] | None = None
+    radius: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.radius is not None and (self.queries is None or self.owners is None):
+            raise ValueError("a radius needs the queries of the edits")
+
+    @property
+    def layers(self) -> int:
+        """Number of adapted layers, L."""
+        return int(self.routers.shape[0])
+
+    @property
+    def num_experts(self) -> int:
+        """Number of experts in each, N."""
+        return int(self.routers.shape[1])
+
+    def encoded(
+        self, queries: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, npt.NDArray[np.uint8]]:
+        """Returns scores ``(n, L, N)``, allocations ``(n, L, k)`` and codes, ``(n, bytes)``.
+
+        Args:
+            queries: ``(n, d)``.
+        """
+        asked = routing.unit_rms(queries.to(self.routers.device))
+        found = routing.scores(self.routers, asked)
+        best = routing.chosen(found.detach(), self.top_k)
+        return found, best, routing.packed(best.cpu().numpy(), self.num_experts)
+
+    def without_grad(self) -> ElderState:
+        """Returns the same state as plain tensors."""
+        return dataclasses.replace(
+            self,
+            lora_A=tuple(one.detach() for one in self.lora_A),
+            lora_B=tuple(one.detach() for one in self.lora_B),
+            routers=self.routers.detach(),
+        )
+
+
+class Routed:
+    """Where some sequences go; see ``applied.Routes``.
+
+    Args:
+        state: What was learned.
+        fired: Index of each sequence's edit, -1 for a deferred one.
+        allocations: ``(n, L, k)`` int64, the experts they take.
+        weights: ``(n, L, k)``, their weights times alpha / r.
+    """
+
+    def __init__(
+        self,
+        state: ElderState,
+        fired: Sequence[int],
+        allocations: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> None:
+        self.fired = fired
+        self._state = state
+        self._allocations = allocations
+        self._weights = weights
+
+    def lora(
+        self, layer: int, rows: Sequence[int], like: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the experts of some of them as one LoRA each, on the device of ``like``."""
+        down, up = self._state.lora_A[layer], self._state.lora_B[layer]
+        at = torch.tensor(list(rows), device=down.device)
+        chosen = self._allocations.to(down.device)[at, layer]
+        weights = self._weights.to(down.device)[at, layer]
+        found = selected(down, up, chosen, weights)
+        return found[0].to(like.device), found[1].to(like.device)
+
+
+class ElderView:
+    """A state as a running model applies it: some of its edits, at one version. Immutable.
+
+    Args:
+        state: What was learned.
+        active: Indices of the edits that count; by default all. An input whose nearest active code
+            is not near enough is deferred.
+        is_training: Nothing is deferred, and every input takes its own experts.
+    """
+
+    def __init__(
+        self,
+        state: ElderState,
+        active: Sequence[int] | None = None,
+        *,
+        is_training: bool = False,
+    ) -> None:
+        self.state = state
+        count = len(state.edit_ids)
+        self.active = np.arange(count) if active is None else np.array(active, np.int64)
+        self._codes = state.codes[self.active]
+        self._is_training = is_training
+
+    @property
+    def span(self) -> Span:
+        """Tokens that the mixture applies to."""
+        return self.state.span
+
+    def __len__(self) -> int:
+        return 1 if self._is_training else len(self.active)
+
+    def nearest(
+        self, codes: npt.NDArray[np.uint8], queries: npt.NDArray[np.float32] | None = None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Returns for each code the nearest active edit, and whether the code is in its scope.
+
+        Of equally near codes the one counts whose edit has the nearest query, then the newest.
+
+        Args:
+            codes: ``(n, bytes)``.
+            queries: ``(n, d)``, for a state that looks at them too.
+        """
+        apart = routing.distances(codes, self._codes).astype(np.float64)
+        is_near = apart < self.state.threshold
+        if self.state.radius is not None:
+            assert queries is not None
+            between = self._between(queries)
+            is_near &= between <= self.state.radius
+            apart += np.arctan(between) / 2  # below 1 bit: it decides between equal codes only
+        apart[~is_near] += apart.size + self.state.layers * self.state.num_experts
+        best = len(self.active) - 1 - apart[:, ::-1].argmin(axis=1)
+        return self.active[best], is_near[np.arange(len(codes)), best]
+
+    def _between(self, queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """L2 distances from queries ``(n, d)`` to the nearest query of each active edit."""
+        state = self.state
+        assert state.queries is not None
+        assert state.owners is not None
+        found = np.full((len(queries), len(state.edit_ids)), np.inf)
+        for row, query in enumerate(queries):
+            apart = np.linalg.norm(state.queries - query, axis=1)
+            np.minimum.at(found[row], state.owners, apart)
+        return found[:, self.active]
+
+    def route(self, queries: torch.Tensor) -> Routed:
+        """Returns where sequences with these queries ``(n, d)`` go."""
+        state = self.state
+        found, best, codes = state.encoded(queries)
+        if self._is_training:
+            fired = [0] * len(codes)
+        else:
+            asked = None
+            if state.radius is not None:
+                asked = queries.detach().to(device="cpu", dtype=torch.float32).numpy()
+            near, is_near = self.nearest(codes, asked)
+            fired = [int(one) if is_in else -1 for one, is_in in zip(near, is_near, strict=True)]
+            if state.experts == "nearest":
+                theirs = routing.allocations_of(state.codes[near], state.layers, state.num_experts)
+                best = torch.from_numpy(theirs).to(best.device)
+        if state.weighting == "equal":
+            weights = torch.full(best.shape, 1 / state.top_k, device=found.device)
+        else:
+            weights = found.gather(2, best)
+        return Routed(state, fired, best, weights * state.scaling)
+
+    def edit_id(self, chosen: int) -> str:
+        """Returns the id of an edit."""
+        return self.state.edit_ids[chosen]

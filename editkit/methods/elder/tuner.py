@@ -1,0 +1,499 @@
+"""ELDER as an ordinary PEFT method: ``get_peft_model``, ``save_pretrained``, ``from_pretrained``.
+
+    import editkit
+    from peft import get_peft_model
+
+    model = get_peft_model(base, editkit.ElderConfig(top_k=2))
+
+The adapted layers hold the experts and the routers; the codes of the edits lie beside them. What is
+on for a sequence is decided at its prefill, once, by hooks that come off with the adapter. In
+training mode nothing is deferred: every input takes the experts that its routers choose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from peft.tuners._buffer_dict import BufferDict
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from torch import nn
+from transformers import AutoTokenizer
+
+from editkit import hooks
+from editkit.config import Replacement
+from editkit.errors import ModelUnavailable, UnknownSite, UnsupportedModel
+from editkit.families import layout_of, text_config
+from editkit.methods.elder import damage, routing
+from editkit.methods.elder.config import ElderConfig
+from editkit.methods.elder.register import register
+from editkit.methods.elder.state import ElderState, ElderView
+from editkit.models.identity import fingerprint
+from editkit.scope import PooledKeys
+from editkit.scope.information import Information, of_model
+from editkit.sites import ffn_output, shape_of
+
+__all__ = ["ElderLinear", "ElderModel"]
+
+_LAYERS = 6
+
+
+class ElderLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # peft has no types
+    """A linear map with experts: N LoRAs and the router that chooses among them.
+
+    Attributes:
+        elder_A: By adapter, ``(N, r, in)``.
+        elder_B: By adapter, ``(N, out, r)``; zero at first, so that a new adapter changes nothing.
+        elder_router: By adapter, ``(N, d)`` float32; zero at first.
+    """
+
+    adapter_layer_names = ("elder_A", "elder_B", "elder_router")
+    other_param_names = ()
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.elder_A = nn.ParameterDict({})
+        self.elder_B = nn.ParameterDict({})
+        self.elder_router = nn.ParameterDict({})
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+        shape = shape_of(_base(self))
+        if shape is None or shape[0] < 1:
+            raise TypeError(f"{type(base_layer).__name__} is not a linear map")
+        self.in_features, self.out_features = shape
+
+    def update_layer(self, adapter_name: str, config: ElderConfig, width: int) -> None:
+        """Adds an adapter.
+
+        Args:
+            adapter_name: Its name.
+            config: Its shape.
+            width: Length of a query, d.
+        """
+        count, rank = config.num_experts, config.r
+        down = torch.empty(count, rank, self.in_features)
+        # As LoRA's: every expert's own matrix, uniform within the bound that keeps the variance.
+        nn.init.uniform_(down, -1 / math.sqrt(self.in_features), 1 / math.sqrt(self.in_features))
+        self.elder_A[adapter_name] = nn.Parameter(down)
+        self.elder_B[adapter_name] = nn.Parameter(torch.zeros(count, self.out_features, rank))
+        self.elder_router[adapter_name] = nn.Parameter(torch.zeros(count, width))
+        layer: Any = self  # PEFT's methods
+        layer._move_adapter_to_device_of_base_layer(adapter_name)
+        layer.set_adapter(layer.active_adapters, inference_mode=config.inference_mode)
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """What the base layer gives; the mixture is added behind it, where it is on."""
+        return self.base_layer(x, *args, **kwargs)
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Refuses: which experts apply depends on the input."""
+        raise ValueError("the experts of ELDER depend on the input, so they cannot be merged")
+
+    def __repr__(self) -> str:
+        return f"elder.{super().__repr__()}"
+
+
+class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
+    """A model with ELDER adapters, one of them active.
+
+    Attributes:
+        elder_codes: By adapter, ``(n, ceil(L N / 8))`` uint8, the packed codes of the edits; their
+            ids are in the adapter's config.
+    """
+
+    prefix: str = "elder_"
+    tuner_layer_cls = ElderLinear
+    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012  (PEFT's; found by structure)
+    uses_shared_state: bool = True
+
+    def _pre_injection_hook(self, model: nn.Module, config: ElderConfig, adapter_name: str) -> None:
+        self.elder_codes = BufferDict({}, persistent=True)
+        self._layout = layout_of(model)
+        self._fingerprint = fingerprint(model)
+        self._attachment: hooks.Attachment | None = None
+        self._keys: PooledKeys | None = None
+
+    def inject_adapter(
+        self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Adds an adapter to the model; see PEFT's.
+
+        Raises:
+            ValueError: It is another model's, or does not fit this one; the model is as it was.
+        """
+        config = self.config_of(adapter_name)
+        if config.fingerprint not in (None, self._fingerprint):
+            raise ValueError(
+                f"the adapter was learned on a model with the fingerprint {config.fingerprint}; "
+                f"this one has {self._fingerprint}, so its edits would mean nothing here"
+            )
+        paths = self._paths(model, config)
+        config.check_threshold(len(paths))
+        others = [m for m in model.modules() if isinstance(m, ElderLinear)]
+        if others and [model.get_submodule(path) for path in paths] != others:
+            raise ValueError("all ELDER adapters of a model adapt the same layers")
+        theirs = {self.config_of(name).query for name in self.elder_codes}
+        if theirs and config.query not in theirs:
+            raise ValueError(
+                f"all ELDER adapters of a model look prompts up by the same query, "
+                f"{theirs.pop()!r}; not by {config.query!r}"
+            )
+        config.fingerprint = self._fingerprint
+        self._detach()
+        try:
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
+            width = -(-len(paths) * config.num_experts // 8)
+            self.elder_codes[adapter_name] = torch.zeros(
+                len(config.edits), width, dtype=torch.uint8
+            )
+        finally:
+            self._attach()
+
+    def _paths(self, model: nn.Module, config: ElderConfig) -> list[str]:
+        """Dotted paths of the layers to adapt.
+
+        Raises:
+            UnknownSite: None matches, or one that does is not a linear map in a block.
+        """
+        if config.target_modules is None:
+            config.target_modules = default_modules(model, config)
+        paths = [
+            path
+            for path, module in model.named_modules()
+            if path
+            and not any(part in ElderLinear.adapter_layer_names for part in path.split("."))
+            and not path.endswith(".base_layer")
+            and self._check_target_module_exists(config, path)
+        ]
+        asked = config.target_modules
+        if not paths:
+            known = sorted({path.rpartition(".")[2] for path, _ in model.named_modules()})
+            name = asked if isinstance(asked, str) else ", ".join(sorted(asked))
+            matches = tuple(difflib.get_close_matches(name.rpartition(".")[2], known, n=3))
+            raise UnknownSite(
+                f"no module of the model is called '{name}'"
+                + (" in those layers" if config.layers_to_transform is not None else ""),
+                site=name,
+                matches=matches,
+                hint=f"did you mean {' or '.join(matches)}?" if matches else None,
+            )
+        for path in paths:
+            module = model.get_submodule(path)
+            module = _base(module)
+            if shape_of(module) is None or getattr(module.weight, "dim", lambda: 2)() == 1:
+                raise UnknownSite(
+                    f"'{path}' is a {type(module).__name__}, not a linear map", site=path
+                )
+            if not path.startswith(f"{self._layout.path}."):
+                raise UnknownSite(f"'{path}' is not inside one of the blocks", site=path)
+        return paths
+
+    def _prepare_adapter_config(
+        self, peft_config: ElderConfig, model_config: dict[str, Any]
+    ) -> ElderConfig:
+        return peft_config
+
+    def _create_and_replace(
+        self,
+        config: ElderConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **kwargs: Any,
+    ) -> None:
+        width = int(text_config(self.model).hidden_size)
+        if isinstance(target, ElderLinear):
+            target.update_layer(adapter_name, config, width)
+            return
+        new = ElderLinear(target)
+        new.update_layer(adapter_name, config, width)
+        if adapter_name not in self.active_adapters:
+            new.requires_grad_(False)
+        self._replace_module(parent, target_name, new, target)
+
+    def config_of(self, adapter_name: str) -> ElderConfig:
+        """Returns the config of an adapter."""
+        found = self.peft_config[adapter_name]
+        assert isinstance(found, ElderConfig)
+        return found
+
+    # What is applied --------------------------------------------------------------------------
+
+    def state(self, adapter_name: str | None = None) -> ElderState:
+        """Returns what an adapter has learned; the tensors are its parameters themselves."""
+        name = adapter_name or self.active_adapters[0]
+        config, layers = self.config_of(name), self._layers(name)
+        return ElderState(
+            lora_A=tuple(layer.elder_A[name] for layer in layers),
+            lora_B=tuple(layer.elder_B[name] for layer in layers),
+            routers=torch.stack(
+                [layer.elder_router[name].to(layers[0].elder_router[name]) for layer in layers]
+            ).float(),
+            codes=self.elder_codes[name].cpu().numpy(),
+            edit_ids=tuple(config.edits),
+            top_k=config.top_k,
+            scaling=config.scaling,
+            threshold=config.threshold,
+            weighting=config.weighting,
+            experts=config.experts,
+            span=config.span,
+        )
+
+    def put(self, state: ElderState, adapter_name: str | None = None) -> None:
+        """Makes a state an adapter's own: weights, codes, ids and threshold are copied.
+
+        Raises:
+            ValueError: Its shapes are not the adapter's; nothing was changed.
+        """
+        name = adapter_name or self.active_adapters[0]
+        layers = self._layers(name)
+        pairs = [(layer.elder_router[name], one) for layer, one in
+                 zip(layers, state.routers, strict=True)]  # fmt: skip
+        for kind, tensors in (("elder_A", state.lora_A), ("elder_B", state.lora_B)):
+            mine = [getattr(layer, kind)[name] for layer in layers]
+            pairs += list(zip(mine, tensors, strict=True))
+        for mine, theirs in pairs:
+            if mine.shape != theirs.shape:
+                raise ValueError(f"a tensor of {tuple(theirs.shape)} for {tuple(mine.shape)}")
+        config = self.config_of(name)
+        with torch.no_grad():
+            for mine, theirs in pairs:
+                mine.copy_(theirs)
+        self.elder_codes[name] = torch.from_numpy(state.codes.copy())
+        config.edits, config.threshold = list(state.edit_ids), state.threshold
+        config.top_k = state.top_k
+
+    def remember(self, queries: torch.Tensor, edits: list[str]) -> None:
+        """Stores the codes of edits, as the routers see them now.
+
+        Args:
+            queries: ``(n, d)``, their prompts'.
+            edits: Their ids.
+        """
+        name = self.active_adapters[0]
+        with torch.no_grad():
+            _, _, codes = self.state(name).encoded(queries)
+        self.elder_codes[name] = torch.from_numpy(codes)
+        self.config_of(name).edits = list(edits)
+
+    def guided_loss(self, queries: torch.Tensor, allocations: torch.Tensor) -> torch.Tensor:
+        """Returns the guided loss of queries ``(n, d)`` towards allocations ``(n, L, k)``.
+
+        Returns:
+            ``(n,)``, nats, with gradients for the routers.
+        """
+        found, _, _ = self.state().encoded(queries)
+        return routing.guided_loss(found, allocations)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[list[torch.Tensor]]:
+        """Collects what enters the first adapted block, ``(rows, length, d)``, during its body."""
+        found: list[torch.Tensor] = []
+        with hooks.capture(self._entry()) as passed:
+            yield found
+            if passed[0] is not None:
+                found.append(passed[0][0])
+
+    @property
+    def is_disabled(self) -> bool:
+        """Whether the adapters are switched off, as by ``disable_adapter()``."""
+        layers = (module for module in self.model.modules() if isinstance(module, ElderLinear))
+        return any(layer.disable_adapters for layer in layers)
+
+    @property
+    def version(self) -> str:
+        """Names what applies: an adapter."""
+        return str(self.active_adapters[0])
+
+    def _layers(self, name: str) -> list[ElderLinear]:
+        return [
+            module
+            for module in self.model.modules()
+            if isinstance(module, ElderLinear) and name in module.elder_A
+        ]
+
+    def _entry(self) -> nn.Module:
+        for block in self._layout.blocks:
+            if any(isinstance(module, ElderLinear) for module in block.modules()):
+                return block
+        raise ValueError("no block holds an adapted layer")
+
+    def _attach(self) -> None:
+        modules = tuple(m for m in self.model.modules() if isinstance(m, ElderLinear))
+        if not modules:
+            return
+        self._attachment = hooks.Attachment(
+            self.model,
+            self._layout,
+            _Live(self),
+            keys=_Keys(self) if self._is_pooled() else None,
+            adapted=hooks.Adapted(self._entry(), modules),
+        )
+
+    def _detach(self) -> None:
+        if self._attachment is not None:
+            self._attachment.remove()
+            self._attachment = None
+
+    def _is_pooled(self) -> bool:
+        return any(self.config_of(name).query == "pooled" for name in self.peft_config)
+
+    def words(self) -> PooledKeys:
+        """Returns what gives the keys of prompts, for adapters that look prompts up by words."""
+        if self._keys is None:
+            name = getattr(self.model.config, "_name_or_path", None)
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(name)
+            except (OSError, ValueError, TypeError) as error:
+                raise ModelUnavailable(
+                    f"the tokenizer of '{name}' cannot be loaded, and the adapter looks prompts up "
+                    "by their words",
+                    name=str(name),
+                    reason="packages",
+                    hint="give it: model.base_model.read_words_with(tokenizer)",
+                ) from error
+            self.read_words_with(tokenizer)
+        assert self._keys is not None
+        return self._keys
+
+    def read_words_with(self, tokenizer: Any) -> None:
+        """Gives the tokenizer to adapters that look prompts up by words."""
+
+        def known() -> Information:
+            assert self._attachment is not None
+            with self._attachment.paused():
+                return of_model(self.model, tokenizer, fingerprint=self._fingerprint, is_kept=True)
+
+        self._keys = PooledKeys(self.model, tokenizer, known)
+
+    # Taking it off ----------------------------------------------------------------------------
+
+    def _check_merge_allowed(self) -> None:
+        raise ValueError("the experts of ELDER depend on the input, so they cannot be merged")
+
+    def _unload_and_optionally_merge(self, merge: bool = True, **kwargs: Any) -> Any:
+        if merge:
+            self._check_merge_allowed()
+        self._detach()
+        return super()._unload_and_optionally_merge(merge=False, **kwargs)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Deletes an adapter; see PEFT's."""
+        super().delete_adapter(adapter_name)
+        self.elder_codes.pop(adapter_name)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls,
+        model: nn.Module,
+        config: ElderConfig,
+        adapter_name: str,
+        state_dict: dict[str, torch.Tensor],
+    ) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = super()._remap_adapter_state_dict_for_load(
+            model, config, adapter_name, state_dict
+        )
+        damage.check(found, model, adapter_name, config)
+        return found
+
+
+class _Live:
+    """What applies as the adapter stands: a view of its parameters themselves."""
+
+    def __init__(self, tuner: ElderModel) -> None:
+        self._tuner = tuner
+
+    def __len__(self) -> int:
+        return 0
+
+    @property
+    def version(self) -> str:
+        return self._tuner.version
+
+    @property
+    def mixture(self) -> ElderView | None:
+        tuner = self._tuner
+        names = [name for name in tuner.active_adapters if name in tuner.elder_codes]
+        if len(names) > 1:
+            raise ValueError(
+                f"one ELDER adapter is active at a time, not {', '.join(names)}: each has its own "
+                "routers and codes"
+            )
+        if not names or tuner.is_disabled:
+            return None
+        return ElderView(tuner.state(names[0]), is_training=tuner.training)
+
+    def select(self, queries: torch.Tensor) -> list[int]:
+        return [-1] * len(queries)
+
+    def values(self, chosen: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("nothing is learned at a site")
+
+    def edit_id(self, chosen: int) -> str:
+        raise AssertionError("nothing is learned at a site")
+
+    def replacement(self, chosen: int) -> Replacement:
+        raise AssertionError("nothing is learned at a site")
+
+
+class _Keys:
+    """The keys of the tuner's model, which are made when the first one is asked for."""
+
+    def __init__(self, tuner: ElderModel) -> None:
+        self._tuner = tuner
+
+    def key(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        return self._tuner.words().key(ids)
+
+    def ids(self, embeddings: torch.Tensor) -> list[int]:
+        return self._tuner.words().ids(embeddings)
+
+
+def _base(module: Any) -> Any:
+    """Returns a module without the layers of adapters around it."""
+    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+
+
+def default_modules(model: nn.Module, config: ElderConfig) -> list[str]:
+    """Returns the paths of the feed-forward outputs of the blocks to adapt.
+
+    Raises:
+        UnknownSite: No such block.
+        UnsupportedModel: A block has none.
+    """
+    layout = layout_of(model)
+    count = min(_LAYERS, len(layout.blocks))
+    first = min(round(config.depth * len(layout.blocks)), len(layout.blocks) - count)
+    asked = config.layers_to_transform
+    blocks = list(range(first, first + count))
+    if asked is not None:
+        blocks = [asked] if isinstance(asked, int) else list(asked)
+    hidden = int(text_config(model).hidden_size)
+    found = []
+    for index in blocks:
+        if not 0 <= index < len(layout.blocks):
+            raise UnknownSite(
+                f"there is no block {index}: '{layout.path}' has {len(layout.blocks)}",
+                site=f"{layout.path}.{index}",
+            )
+        inner = ffn_output(layout.blocks[index], hidden, norms=False)
+        if inner is None:
+            raise UnsupportedModel(
+                f"no feed-forward output was found in '{layout.path}.{index}'",
+                hint="name the modules with ElderConfig(target_modules=...)",
+            )
+        # Inside a layer that another adapter adapts lies the linear map itself.
+        found.append(f"{layout.path}.{index}.{inner.removesuffix('.base_layer')}")
+    return found
+
+
+register()
