@@ -38,6 +38,8 @@ def check(
     for name, tensor in mine.items():
         if name not in found:
             raise ValueError(f"the adapter lacks the tensor '{name}'; nothing was loaded")
+        if "elder_queries" in name or "elder_owners" in name:
+            continue  # as many as there were wordings; see below
         if found[name].shape != tensor.shape:
             raise ValueError(
                 f"the adapter's tensor '{name}' is {tuple(found[name].shape)} and should be "
@@ -47,6 +49,18 @@ def check(
     for name in mine:
         if "elder_codes" in name and not _is_sound(found[name], layers, config):
             raise ValueError(f"the adapter's codes, '{name}', are damaged; nothing was loaded")
+
+    queries = next(found[name] for name in mine if "elder_queries" in name)
+    owners = next(found[name] for name in mine if "elder_owners" in name)
+    width = next(mine[name].shape[1] for name in mine if "elder_queries" in name)
+    known = set(owners.tolist()) if owners.dtype == torch.int64 else {-1}
+    edits = set(range(len(config.edits)))
+    # Without one of its own, an edit would be out of everybody's reach.
+    wanted = edits if config.radius is not None else known
+    if queries.shape != (len(owners), width) or not wanted <= known <= set(
+        range(len(config.edits))
+    ):
+        raise ValueError("the adapter's queries do not belong to its edits; nothing was loaded")
 
 
 def _is_sound(codes: torch.Tensor, layers: int, config: ElderConfig) -> bool:

@@ -18,8 +18,8 @@ from editkit.hooks import Adapted
 from editkit.methods.elder.config import ElderConfig
 from editkit.methods.elder.learning import Course, Learned, Lesson, initial
 from editkit.methods.elder.notes import Notebook
+from editkit.methods.elder.places import default_modules
 from editkit.methods.elder.state import ElderState
-from editkit.methods.elder.tuner import default_modules
 from editkit.prompts import Encoded, Encoder
 from editkit.scope.general import TEXT
 from editkit.sites import shape_of

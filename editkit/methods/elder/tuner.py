@@ -13,13 +13,10 @@ training mode nothing is deferred: every input takes the experts that its router
 from __future__ import annotations
 
 import contextlib
-import difflib
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from peft.tuners._buffer_dict import BufferDict
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
@@ -27,21 +24,20 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from editkit import hooks
-from editkit.config import Replacement
-from editkit.errors import ModelUnavailable, UnknownSite, UnsupportedModel
+from editkit.errors import ModelUnavailable
 from editkit.families import layout_of, text_config
 from editkit.methods.elder import damage, routing
 from editkit.methods.elder.config import ElderConfig
+from editkit.methods.elder.live import Live, LiveKeys
+from editkit.methods.elder.places import adapted_paths
 from editkit.methods.elder.register import register
-from editkit.methods.elder.state import ElderState, ElderView
+from editkit.methods.elder.state import ElderState
 from editkit.models.identity import fingerprint
 from editkit.scope import PooledKeys
 from editkit.scope.information import Information, of_model
-from editkit.sites import ffn_output, shape_of
+from editkit.sites import shape_of
 
 __all__ = ["ElderLinear", "ElderModel"]
-
-_LAYERS = 6
 
 
 class ElderLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # peft has no types
@@ -64,7 +60,7 @@ class ElderLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # peft has 
         self.elder_router = nn.ParameterDict({})
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
-        shape = shape_of(_base(self))
+        shape = shape_of(cast(Any, self).get_base_layer())
         if shape is None or shape[0] < 1:
             raise TypeError(f"{type(base_layer).__name__} is not a linear map")
         self.in_features, self.out_features = shape
@@ -106,6 +102,9 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
     Attributes:
         elder_codes: By adapter, ``(n, ceil(L N / 8))`` uint8, the packed codes of the edits; their
             ids are in the adapter's config.
+        elder_queries: By adapter, ``(m, d)`` float32, the queries of their wordings, where it has a
+            radius; else none.
+        elder_owners: By adapter, ``(m,)`` int64, the edit of each.
     """
 
     prefix: str = "elder_"
@@ -115,6 +114,8 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
 
     def _pre_injection_hook(self, model: nn.Module, config: ElderConfig, adapter_name: str) -> None:
         self.elder_codes = BufferDict({}, persistent=True)
+        self.elder_queries = BufferDict({}, persistent=True)
+        self.elder_owners = BufferDict({}, persistent=True)
         self._layout = layout_of(model)
         self._fingerprint = fingerprint(model)
         self._attachment: hooks.Attachment | None = None
@@ -134,7 +135,7 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
                 f"the adapter was learned on a model with the fingerprint {config.fingerprint}; "
                 f"this one has {self._fingerprint}, so its edits would mean nothing here"
             )
-        paths = self._paths(model, config)
+        paths = adapted_paths(model, self._layout, config)
         config.check_threshold(len(paths))
         others = [m for m in model.modules() if isinstance(m, ElderLinear)]
         if others and [model.get_submodule(path) for path in paths] != others:
@@ -153,47 +154,10 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
             self.elder_codes[adapter_name] = torch.zeros(
                 len(config.edits), width, dtype=torch.uint8
             )
+            self.elder_queries[adapter_name] = torch.zeros(0, int(text_config(model).hidden_size))
+            self.elder_owners[adapter_name] = torch.zeros(0, dtype=torch.int64)
         finally:
             self._attach()
-
-    def _paths(self, model: nn.Module, config: ElderConfig) -> list[str]:
-        """Dotted paths of the layers to adapt.
-
-        Raises:
-            UnknownSite: None matches, or one that does is not a linear map in a block.
-        """
-        if config.target_modules is None:
-            config.target_modules = default_modules(model, config)
-        paths = [
-            path
-            for path, module in model.named_modules()
-            if path
-            and not any(part in ElderLinear.adapter_layer_names for part in path.split("."))
-            and not path.endswith(".base_layer")
-            and self._check_target_module_exists(config, path)
-        ]
-        asked = config.target_modules
-        if not paths:
-            known = sorted({path.rpartition(".")[2] for path, _ in model.named_modules()})
-            name = asked if isinstance(asked, str) else ", ".join(sorted(asked))
-            matches = tuple(difflib.get_close_matches(name.rpartition(".")[2], known, n=3))
-            raise UnknownSite(
-                f"no module of the model is called '{name}'"
-                + (" in those layers" if config.layers_to_transform is not None else ""),
-                site=name,
-                matches=matches,
-                hint=f"did you mean {' or '.join(matches)}?" if matches else None,
-            )
-        for path in paths:
-            module = model.get_submodule(path)
-            module = _base(module)
-            if shape_of(module) is None or getattr(module.weight, "dim", lambda: 2)() == 1:
-                raise UnknownSite(
-                    f"'{path}' is a {type(module).__name__}, not a linear map", site=path
-                )
-            if not path.startswith(f"{self._layout.path}."):
-                raise UnknownSite(f"'{path}' is not inside one of the blocks", site=path)
-        return paths
 
     def _prepare_adapter_config(
         self, peft_config: ElderConfig, model_config: dict[str, Any]
@@ -246,10 +210,13 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
             weighting=config.weighting,
             experts=config.experts,
             span=config.span,
+            queries=self.elder_queries[name].cpu().numpy(),
+            owners=self.elder_owners[name].cpu().numpy(),
+            radius=config.radius,
         )
 
     def put(self, state: ElderState, adapter_name: str | None = None) -> None:
-        """Makes a state an adapter's own: weights, codes, ids and threshold are copied.
+        """Makes a state an adapter's own: what was learned is copied, and how it is applied.
 
         Raises:
             ValueError: Its shapes are not the adapter's; nothing was changed.
@@ -269,8 +236,14 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
             for mine, theirs in pairs:
                 mine.copy_(theirs)
         self.elder_codes[name] = torch.from_numpy(state.codes.copy())
+        has_radius = state.radius is not None
+        if has_radius and state.queries is not None and state.owners is not None:
+            self.elder_queries[name] = torch.from_numpy(state.queries.copy())
+            self.elder_owners[name] = torch.from_numpy(state.owners.copy())
         config.edits, config.threshold = list(state.edit_ids), state.threshold
-        config.top_k = state.top_k
+        config.top_k, config.lora_alpha = state.top_k, state.scaling * config.r
+        config.weighting, config.experts = state.weighting, state.experts
+        config.span, config.radius = state.span, state.radius
 
     def remember(self, queries: torch.Tensor, edits: list[str]) -> None:
         """Stores the codes of edits, as the routers see them now.
@@ -278,11 +251,18 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         Args:
             queries: ``(n, d)``, their prompts'.
             edits: Their ids.
+
+        Raises:
+            ValueError: Not as many ids as queries.
         """
+        if len(queries) != len(edits):
+            raise ValueError(f"{len(queries)} queries and {len(edits)} ids of edits; give one each")
         name = self.active_adapters[0]
         with torch.no_grad():
             _, _, codes = self.state(name).encoded(queries)
         self.elder_codes[name] = torch.from_numpy(codes)
+        self.elder_queries[name] = queries.detach().float().cpu()
+        self.elder_owners[name] = torch.arange(len(edits))
         self.config_of(name).edits = list(edits)
 
     def guided_loss(self, queries: torch.Tensor, allocations: torch.Tensor) -> torch.Tensor:
@@ -334,8 +314,8 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         self._attachment = hooks.Attachment(
             self.model,
             self._layout,
-            _Live(self),
-            keys=_Keys(self) if self._is_pooled() else None,
+            Live(self),
+            keys=LiveKeys(self) if self._is_pooled() else None,
             adapted=hooks.Adapted(self._entry(), modules),
         )
 
@@ -389,7 +369,8 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
     def delete_adapter(self, adapter_name: str) -> None:
         """Deletes an adapter; see PEFT's."""
         super().delete_adapter(adapter_name)
-        self.elder_codes.pop(adapter_name)
+        for kept in (self.elder_codes, self.elder_queries, self.elder_owners):
+            kept.pop(adapter_name)
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
@@ -402,98 +383,14 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         found: dict[str, torch.Tensor] = super()._remap_adapter_state_dict_for_load(
             model, config, adapter_name, state_dict
         )
+        tuner: Any = model.base_model if hasattr(model, "base_model") else model
         damage.check(found, model, adapter_name, config)
+        # However many wordings were saved, there is room for them.
+        for kept in (tuner.elder_queries, tuner.elder_owners):
+            name = "elder_queries" if kept is tuner.elder_queries else "elder_owners"
+            saved = next(found[one] for one in found if f"{name}.{adapter_name}" in one)
+            kept[adapter_name] = torch.zeros_like(saved)
         return found
-
-
-class _Live:
-    """What applies as the adapter stands: a view of its parameters themselves."""
-
-    def __init__(self, tuner: ElderModel) -> None:
-        self._tuner = tuner
-
-    def __len__(self) -> int:
-        return 0
-
-    @property
-    def version(self) -> str:
-        return self._tuner.version
-
-    @property
-    def mixture(self) -> ElderView | None:
-        tuner = self._tuner
-        names = [name for name in tuner.active_adapters if name in tuner.elder_codes]
-        if len(names) > 1:
-            raise ValueError(
-                f"one ELDER adapter is active at a time, not {', '.join(names)}: each has its own "
-                "routers and codes"
-            )
-        if not names or tuner.is_disabled:
-            return None
-        return ElderView(tuner.state(names[0]), is_training=tuner.training)
-
-    def select(self, queries: torch.Tensor) -> list[int]:
-        return [-1] * len(queries)
-
-    def values(self, chosen: Sequence[int], like: torch.Tensor) -> torch.Tensor:
-        raise AssertionError("nothing is learned at a site")
-
-    def edit_id(self, chosen: int) -> str:
-        raise AssertionError("nothing is learned at a site")
-
-    def replacement(self, chosen: int) -> Replacement:
-        raise AssertionError("nothing is learned at a site")
-
-
-class _Keys:
-    """The keys of the tuner's model, which are made when the first one is asked for."""
-
-    def __init__(self, tuner: ElderModel) -> None:
-        self._tuner = tuner
-
-    def key(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
-        return self._tuner.words().key(ids)
-
-    def ids(self, embeddings: torch.Tensor) -> list[int]:
-        return self._tuner.words().ids(embeddings)
-
-
-def _base(module: Any) -> Any:
-    """Returns a module without the layers of adapters around it."""
-    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
-
-
-def default_modules(model: nn.Module, config: ElderConfig) -> list[str]:
-    """Returns the paths of the feed-forward outputs of the blocks to adapt.
-
-    Raises:
-        UnknownSite: No such block.
-        UnsupportedModel: A block has none.
-    """
-    layout = layout_of(model)
-    count = min(_LAYERS, len(layout.blocks))
-    first = min(round(config.depth * len(layout.blocks)), len(layout.blocks) - count)
-    asked = config.layers_to_transform
-    blocks = list(range(first, first + count))
-    if asked is not None:
-        blocks = [asked] if isinstance(asked, int) else list(asked)
-    hidden = int(text_config(model).hidden_size)
-    found = []
-    for index in blocks:
-        if not 0 <= index < len(layout.blocks):
-            raise UnknownSite(
-                f"there is no block {index}: '{layout.path}' has {len(layout.blocks)}",
-                site=f"{layout.path}.{index}",
-            )
-        inner = ffn_output(layout.blocks[index], hidden, norms=False)
-        if inner is None:
-            raise UnsupportedModel(
-                f"no feed-forward output was found in '{layout.path}.{index}'",
-                hint="name the modules with ElderConfig(target_modules=...)",
-            )
-        # Inside a layer that another adapter adapts lies the linear map itself.
-        found.append(f"{layout.path}.{index}.{inner.removesuffix('.base_layer')}")
-    return found
 
 
 register()

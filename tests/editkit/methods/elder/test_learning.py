@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel, get_peft_model
 from reference import literal_elder
 from tiny import tiny_bert, tiny_gpt2, tiny_llama, tiny_tokenizer
 from torch.nn import functional
@@ -25,7 +28,12 @@ from editkit.methods.elder.state import ElderState, ElderView
 from editkit.methods.memory import Memory
 from editkit.methods.view import GraceView
 from editkit.prompts import Encoder
+from editkit.scope import PooledKeys
+from editkit.scope.information import of_model
 from editkit_store.records import EditRequest
+
+# PEFT's own, of a name that transformers changed.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
 FACTS = [
     ("a", ("red cat", "cat, red"), "blue"),
@@ -43,17 +51,25 @@ class Pupil:
         self.model = model
         self.encoder = Encoder(model, tiny_tokenizer())
         layout = layout_of(model)
+        keys = None
+        if dict(shape).get("query") == "pooled":
+            known = functools.partial(
+                of_model, model, tiny_tokenizer(), fingerprint="tiny", is_kept=False
+            )
+            keys = PooledKeys(model, tiny_tokenizer(), known)
         self.learner = ElderLearner(
             model,
             layout,
             encoder=self.encoder,
-            keys=None,
+            keys=keys,
             config=ElderConfig.of(preset, **{**SHAPE, **dict(shape)}),
             train=TrainConfig.of(preset, **train),
             paused=lambda: self.attachment.paused(),
         )
         self.state = self.learner.blank()
-        self.attachment = hooks.Attachment(model, layout, self.view(), adapted=self.learner.adapted)
+        self.attachment = hooks.Attachment(
+            model, layout, self.view(), keys=keys, adapted=self.learner.adapted
+        )
         self.generator = Generator(model, self.encoder, self.attachment)
 
     def view(self) -> GraceView:
@@ -228,6 +244,29 @@ def test_codes_are_made_anew_by_the_routers_as_they_are() -> None:
         pupil.learn(lessons, [])
         _, _, now = pupil.state.encoded(torch.stack([one.queries[0] for one in lessons]))
         assert np.array_equal(pupil.state.codes, now) == (pupil is fresh)
+
+
+@pytest.mark.parametrize("query", ["state", "pooled"])
+def test_what_was_learned_is_a_peft_adapter_too(query: str, tmp_path: Path) -> None:
+    shape = {"query": query, "radius": 0.5 if query == "pooled" else None}
+    pupil = Pupil(tiny_llama(), shape=shape, **EAGER)
+    pupil.learn(pupil.lessons(*FACTS), [])
+    prompts = [*(one for _, wordings, _ in FACTS for one in wordings), "far away", "tall cat"]
+    said = [pupil.says(prompt) for prompt in prompts]
+    config = ElderConfig.of("default", **{**SHAPE, **shape})
+    adapter = get_peft_model(tiny_llama(), config)
+    adapter.base_model.put(pupil.state)
+    adapter.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(tiny_llama(), tmp_path)
+    for model in (adapter.eval(), again):
+        if query == "pooled":
+            model.base_model.read_words_with(tiny_tokenizer())
+        for prompt, text in zip(prompts, said, strict=True):
+            ids = torch.tensor([pupil.encoder.prompt(prompt)])
+            stops = list(pupil.encoder.stop_ids)
+            found = model.generate(input_ids=ids, max_new_tokens=8, eos_token_id=stops)
+            tokens = [token for token in found[0, ids.shape[1] :].tolist() if token not in stops]
+            assert pupil.encoder.decode(tokens) == text
 
 
 def test_a_model_that_does_not_continue_a_prompt_is_refused() -> None:
