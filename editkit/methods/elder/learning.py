@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -137,14 +138,15 @@ class Course:
         modules: The adapted layers.
         config: How.
         probes: ``(n, d)`` float32, queries of unrelated text.
-        leads: What is known of the leads of wordings, for choosing what to rehearse.
+        leads: What is known of the leads of wordings, for choosing what to rehearse; it keeps no
+            note alive.
     """
 
     notebook: Notebook
     modules: Sequence[nn.Module]
     config: TrainConfig
     probes: Callable[[], torch.Tensor]
-    leads: dict[Note, float] = field(default_factory=dict)
+    leads: MutableMapping[Note, float] = field(default_factory=weakref.WeakKeyDictionary)
 
     def learn(
         self,

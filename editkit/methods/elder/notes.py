@@ -21,6 +21,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from editkit import hooks
 from editkit.applied import Span
+from editkit.config import Replacement
 from editkit.families import Layout
 from editkit.methods.batches import Batch, lay_out
 from editkit.methods.shortlist import LARGE, Shortlist, output_layer
@@ -168,8 +169,8 @@ class Notebook:
             return problem.batch.logits()
 
     def _laid_out(self, wordings: Sequence[Encoded]) -> Any:
-        replaced = "all" if self._is_whole else "last"
-        return lay_out(self._model, self._layout, wordings, replacement=replaced, position=None)  # type: ignore[arg-type]
+        replaced: Replacement = "all" if self._is_whole else "last"
+        return lay_out(self._model, self._layout, wordings, replacement=replaced, position=None)
 
     def _taken(self, wordings: Sequence[Encoded]) -> list[Note]:
         blocks = self._layout.blocks
