@@ -74,7 +74,7 @@ class Stream:
         )
         self.state = self.learner.blank()
         self.attachment = Attachment(
-            self.model, site.layout, self.view(), keys=keys, adapted=self.learner.adapted
+            self.model, site.layout, self.view(), adapted=self.learner.adapted
         )
         self.generator = Generator(self.model, self.encoder, self.attachment)
         self.lessons: list[Any] = []

@@ -34,6 +34,13 @@ class Routes(Protocol):
     def fired(self) -> Sequence[int]:
         """For each sequence the edit whose experts it takes, -1 where it is deferred."""
 
+    @property
+    def apart(self) -> Sequence[float]:
+        """For each sequence the L2 distance of its query to the nearest of that edit's.
+
+        None are told where what was learned does not look at queries.
+        """
+
     def lora(
         self, layer: int, rows: Sequence[int], like: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,6 +87,9 @@ class View(Protocol):
 
     def values(self, chosen: Sequence[int], like: torch.Tensor) -> torch.Tensor:
         """Returns their values ``(rows, m)`` in the dtype and on the device of ``like``."""
+
+    def apart(self, chosen: int, query: torch.Tensor) -> float:
+        """Returns the L2 distance from a query ``(d,)`` to the key of an edit."""
 
     def edit_id(self, chosen: int) -> str:
         """Returns the id of an edit."""

@@ -198,6 +198,13 @@ class TrainConfig(BaseModel):
         description="The codes of all edits are made anew after each batch, by the routers as they "
         "are then; else they stay as the routers saw them at the time",
     )
+    resolution: int | None = Field(
+        default=8,
+        ge=0,
+        le=20,
+        description="Experts are multiples of 2^-resolution, so that the difference of two "
+        "versions of them takes few bytes; None leaves them as they come",
+    )
     seed: int = Field(default=0, ge=0, description="Of initial experts and allocations")
 
     @classmethod
@@ -221,6 +228,7 @@ _TRAINING: dict[str, dict[str, Any]] = {
         "rounds": 0,
         "probes": False,
         "recode": False,
+        "resolution": None,
     },
 }
 

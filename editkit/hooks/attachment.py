@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
@@ -41,10 +41,12 @@ class Adapted:
     Attributes:
         entry: The block that holds the first of the modules: what enters it is the query.
         modules: The linear maps.
+        keys: What gives the keys of prompts that it is asked by; None for the query's state.
     """
 
     entry: nn.Module
     modules: tuple[nn.Module, ...]
+    keys: Keys | None = None
 
 
 class Attachment:
@@ -82,6 +84,7 @@ class Attachment:
         self._own: ContextVar[Run | None] = ContextVar("editkit_forward", default=None)
         # What was decided for a sequence stays with its cache, for decoding loops of others.
         self._decided: weakref.WeakKeyDictionary[Any, Run] = weakref.WeakKeyDictionary()
+        self._routing: Keys | None = None
         self._undo = contextlib.ExitStack()
         with contextlib.ExitStack() as installing:
             before = self._host.register_forward_pre_hook(self._before, with_kwargs=True)
@@ -92,14 +95,24 @@ class Attachment:
                 at_site = self._site.module.register_forward_hook(self._at_site)
                 installing.callback(at_site.remove)
             if adapted is not None:
-                entering = adapted.entry.register_forward_pre_hook(self._entering, with_kwargs=True)
-                installing.callback(entering.remove)
-                for layer, module in enumerate(adapted.modules):
-                    at_layer = functools.partial(self._at_layer, layer)
-                    installing.callback(module.register_forward_hook(at_layer).remove)
+                self._install(installing, adapted)
             if hasattr(model, "generate"):
                 replace(installing, model, "generate", self._wrapped(model.generate))
             self._undo = installing.pop_all()
+
+    def adapt(self, adapted: Adapted) -> None:
+        """Also applies a view's mixture, from now on; once an attachment."""
+        with contextlib.ExitStack() as installing:
+            self._install(installing, adapted)
+            self._undo.push(installing.pop_all())
+
+    def _install(self, installing: contextlib.ExitStack, adapted: Adapted) -> None:
+        entering = adapted.entry.register_forward_pre_hook(self._entering, with_kwargs=True)
+        installing.callback(entering.remove)
+        for layer, module in enumerate(adapted.modules):
+            at_layer = functools.partial(self._at_layer, layer)
+            installing.callback(module.register_forward_hook(at_layer).remove)
+        self._routing = adapted.keys
 
     @property
     def site(self) -> Site:
@@ -135,7 +148,7 @@ class Attachment:
         Args:
             *views: One view for all rows, or one a prompt; by default the current one.
         """
-        run = Run(views or (self.view,), self._position, is_generation=True, keys=self._keys)
+        run = self._new(views or (self.view,), is_generation=True)
         token = self._run.set(run)
         try:
             yield run
@@ -150,6 +163,15 @@ class Attachment:
             yield
         finally:
             self._run.reset(token)
+
+    def _new(self, views: Sequence[View], *, is_generation: bool = False) -> Run:
+        return Run(
+            views,
+            self._position,
+            is_generation=is_generation,
+            keys=self._keys,
+            routing=self._routing,
+        )
 
     def _wrapped(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(generate)
@@ -182,11 +204,7 @@ class Attachment:
         if run is None:
             # A cache and one new token: a decode step of somebody's own loop.
             is_step = offset > 0 and tokens.shape[1] == 1
-            run = (
-                self._decided.get(cache)
-                if is_step
-                else Run((self.view,), self._position, keys=self._keys)
-            )
+            run = self._decided.get(cache) if is_step else self._new((self.view,))
             self._own.set(run)
         if run is None or run.is_empty:
             return

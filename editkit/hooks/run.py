@@ -34,6 +34,7 @@ class Run:
         position: Which token of a prompt is the query.
         is_generation: One call of ``generate``, which goes on past its prompt.
         keys: What gives the keys of prompts; by default a prompt's key is the state at its query.
+        routing: What gives those that a mixture is asked by; by default that state.
 
     Attributes:
         views: See above.
@@ -47,8 +48,10 @@ class Run:
         *,
         is_generation: bool = False,
         keys: Keys | None = None,
+        routing: Keys | None = None,
     ) -> None:
         self._keys = keys
+        self._routing = routing
         self.views = tuple(views)
         # Once: a view of an adapter makes its mixture anew whenever it is asked for it.
         self._mixtures = tuple(view.mixture for view in self.views)
@@ -100,7 +103,7 @@ class Run:
         if self._queries:
             return
         rows, length = tokens.shape[:2]
-        if self._prompts is None and self._keys is not None:
+        if self._prompts is None and (self._keys is not None or self._routing is not None):
             self._prompts = tokens
             self._prompts_mask = None if mask is None or mask.dim() != 2 else mask[:, -length:]
         mask = mask if self._mask is None else self._mask
@@ -173,33 +176,37 @@ class Run:
             return
         rows, length = states.shape[:2]
         columns, fold = self._columns(rows)
+        if self._keys is not None:
+            self._decide(states, columns, length, fold)
         if len(self._routed) != rows:
             self._routed = [_UNDECIDED] * rows
         here = [
             row for row in range(rows)
             if 0 <= columns[row] < length and self._routed[row] is _UNDECIDED
         ]  # fmt: skip
-        if not here:
-            return
         if self._keys is not None:
-            self._decide(states, columns, length, fold)
             for row in here:
                 if self._active[row] >= 0:
                     self._routed[row] = _DEFERRED
             here = [row for row in here if self._routed[row] is _UNDECIDED]
-        if not here:
-            return
-        queries = self._asked(states, here, columns, fold)
-        for mixture in dict.fromkeys(self._mixture(row, fold) for row in here):
-            mine = [i for i, row in enumerate(here) if self._mixture(row, fold) is mixture]
+        if here:
+            queries = self._asked(self._routing, states, here, columns, fold)
+            for row, (routes, number) in zip(here, self._sent(here, queries, fold), strict=True):
+                self._routed[row] = (routes, number)
+
+    def _sent(self, rows: list[int], queries: torch.Tensor, fold: int) -> list[_Route]:
+        """Returns where mixtures send rows with these queries."""
+        found = [_DEFERRED] * len(rows)
+        for mixture in dict.fromkeys(self._mixture(row, fold) for row in rows):
             if mixture is None or not len(mixture):
-                routes = None
-            else:
-                routes = mixture.route(queries if len(mine) == len(here) else queries[mine])
+                continue
+            mine = [i for i, row in enumerate(rows) if self._mixture(row, fold) is mixture]
+            routes = mixture.route(queries if len(mine) == len(rows) else queries[mine])
             for number, i in enumerate(mine):
-                is_on = routes is not None and routes.fired[number] >= 0
-                self._routed[here[i]] = (routes, number) if routes and is_on else _DEFERRED
+                if routes.fired[number] >= 0:
+                    found[i] = (routes, number)
         self._loras.clear()
+        return found
 
     def mix(self, layer: int, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | None:
         """Returns a layer's output with the mixture added, or ``None`` to leave it as it is.
@@ -272,31 +279,59 @@ class Run:
         ]  # fmt: skip
         if not undecided:
             return
-        queries = self._asked(states, undecided, columns, fold)
+        queries = self._asked(self._keys, states, undecided, columns, fold)
         for view in dict.fromkeys(self._view(row, fold) for row in undecided):
             mine = [i for i, row in enumerate(undecided) if self._view(row, fold) is view]
             asked = queries if len(mine) == len(queries) else queries[mine]
             chosen = view.select(asked) if len(view) else [-1] * len(mine)
             for i, choice in zip(mine, chosen, strict=True):
                 self._active[undecided[i]] = choice
-                if choice >= 0 and view.replacement(choice) == "all":
-                    self._goes_on = True
+        if self._mixes and self._keys is not None and self._routing is not None:
+            self._choose(undecided, queries, fold)
+        for row in undecided:
+            choice = self._active[row]
+            if choice >= 0 and self._view(row, fold).replacement(choice) == "all":
+                self._goes_on = True
         self.fired = [max(-1, choice) for choice in self._active]
 
+    def _choose(self, rows: list[int], queries: torch.Tensor, fold: int) -> None:
+        """Decides between an edit at the site and one of a mixture: the nearer one applies.
+
+        Both are asked by the same keys of prompts, so that their distances compare.
+        """
+        if len(self._routed) != len(self._active):
+            self._routed = [_UNDECIDED] * len(self._active)
+        for i, (row, route) in enumerate(zip(rows, self._sent(rows, queries, fold), strict=True)):
+            routes, number = route
+            choice = self._active[row]
+            if routes is not None and choice >= 0:
+                is_nearer = len(routes.apart) and routes.apart[number] < self._view(
+                    row, fold
+                ).apart(choice, queries[i])
+                if is_nearer:
+                    self._active[row] = -1
+                else:
+                    route = _DEFERRED
+            self._routed[row] = route
+
     def _asked(
-        self, states: torch.Tensor, rows: list[int], columns: list[int], fold: int
+        self,
+        keys: Keys | None,
+        states: torch.Tensor,
+        rows: list[int],
+        columns: list[int],
+        fold: int,
     ) -> torch.Tensor:
         """What rows are looked up by, ``(n, d)``: keys of their prompts, or states at queries."""
-        if self._keys is not None:
-            return self._pooled([row // fold for row in rows])
+        if keys is not None:
+            return self._pooled(keys, [row // fold for row in rows])
         at = [columns[row] for row in rows]
         if len(rows) == len(states) and min(at) == max(at):
             return states[:, at[0]]  # the usual case and a view
         return states[torch.tensor(rows), torch.tensor(at)]
 
-    def _pooled(self, prompts: list[int]) -> torch.Tensor:
+    def _pooled(self, keys: Keys, prompts: list[int]) -> torch.Tensor:
         """Returns the keys of prompts ``(n, d)``, from their tokens."""
-        assert self._keys is not None
         assert self._prompts is not None
         found = {}
         # Of beams without a mask each is taken for a prompt of its own; their tokens are one's.
@@ -307,8 +342,8 @@ class Run:
             if isinstance(ids, torch.Tensor):
                 if self._prompts_mask is not None:
                     ids = ids[self._prompts_mask[at].to(device=ids.device, dtype=torch.bool)]
-                ids = self._keys.ids(ids) if ids.is_floating_point() else ids.tolist()
-            found[index] = self._keys.key(ids)
+                ids = keys.ids(ids) if ids.is_floating_point() else ids.tolist()
+            found[index] = keys.key(ids)
         return torch.from_numpy(np.stack([found[index] for index in prompts]))
 
     def _values(self, firing: list[int], fold: int, like: torch.Tensor) -> torch.Tensor:

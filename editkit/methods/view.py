@@ -64,6 +64,11 @@ class GraceView:
         found = torch.from_numpy(self.memory.values(chosen))
         return found.to(device=like.device, dtype=like.dtype)
 
+    def apart(self, chosen: int, query: torch.Tensor) -> float:
+        """Returns the L2 distance from a query ``(d,)`` to the key of a row."""
+        key = self.memory.payload(chosen).entry.key
+        return float(np.linalg.norm(query.detach().to("cpu", torch.float32).numpy() - key))
+
     def edit_id(self, chosen: int) -> str:
         """Returns the id of the edit that owns a row."""
         return self.memory.edit_id(chosen)

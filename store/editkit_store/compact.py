@@ -22,6 +22,7 @@ __all__ = ["compact"]
 
 _TABLES = (
     "migrations", "settings", "edits", "operations", "membership", "tags", "artifacts", "payloads",
+    "snapshots", "tensors", "snapshot_versions",
 )  # fmt: skip
 
 _NAMED = {"payloads": "SEMI JOIN old.artifacts USING (digest)"}
@@ -82,7 +83,8 @@ def _copy(work: Database) -> int:
 
 
 def _sum(work: Database, table: str) -> object:
-    columns = "digest" if ".payloads" in table else "COLUMNS(*)"
+    has_bytes = ".payloads" in table or ".tensors" in table
+    columns = "COLUMNS(* EXCLUDE bytes)" if has_bytes else "COLUMNS(*)"
     return work.query(f"SELECT count(*), bit_xor(hash({columns})) FROM {table}")
 
 

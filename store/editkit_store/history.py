@@ -31,6 +31,7 @@ from editkit_store.errors import (
 )
 from editkit_store.past import Operation, Past, prompt_digest
 from editkit_store.records import Edit, OperationKind, Provenance
+from editkit_store.snapshots import Snapshots
 from editkit_store.versions import check_tag
 
 __all__ = ["History", "Operation", "prompt_digest"]
@@ -39,8 +40,24 @@ __all__ = ["History", "Operation", "prompt_digest"]
 class History(Past):
     """Reads and appends operations. Appending happens inside the caller's transaction."""
 
-    def add(self, edit: Edit, *, activate: bool, extra: Mapping[str, Any], **how: Any) -> Operation:
-        """Appends an edit; with ``activate`` it joins the view, else it is a failed attempt."""
+    def add(
+        self,
+        edit: Edit,
+        *,
+        activate: bool,
+        extra: Mapping[str, Any],
+        snapshot: str | None = None,
+        **how: Any,
+    ) -> Operation:
+        """Appends an edit; with ``activate`` it joins the view, else it is a failed attempt.
+
+        Args:
+            edit: The edit.
+            activate: See above.
+            extra: What else the operation says about itself.
+            snapshot: What the adaptors of the model at hand become with it.
+            **how: Time, provenance and model.
+        """
         last = self.last()
         peers = self._peers(prompt_digest(edit))
         older = self._members_among(peers, last.version)
@@ -59,6 +76,7 @@ class History(Past):
             active_count=last.active_count + (1 if activate and not older else 0),
             detail=detail,
             time=edit.time,
+            snapshots={how["fingerprint"]: (last.version + 1, snapshot)} if snapshot else None,
             **how,
         )
 
@@ -127,8 +145,15 @@ class History(Past):
         )
         return None if row is None else str(row[0])
 
-    def revert(self, edit_id: str, **how: Any) -> Operation:
+    def revert(
+        self, edit_id: str, *, detail: Mapping[str, Any] | None = None, **how: Any
+    ) -> Operation:
         """Appends an operation that takes one edit out, as if it had never been.
+
+        Args:
+            edit_id: The edit.
+            detail: What else the operation says about itself.
+            **how: Time, provenance, model, and what adaptors become.
 
         Raises:
             NotActive: It is not part of the current view.
@@ -150,7 +175,7 @@ class History(Past):
             membership=[(edit_id, False)],
             # With an older correction of the same prompt beneath it, that one is active again.
             active_count=last.active_count - (1 if len(peers) == 1 else 0),
-            detail={"restores": peers[1:2] if peers[:1] == [edit_id] else []},
+            detail={"restores": peers[1:2] if peers[:1] == [edit_id] else [], **(detail or {})},
             **how,
         )
 
@@ -227,8 +252,19 @@ class History(Past):
             membership=[(str(edit_id), bool(member)) for edit_id, member in rows],
             active_count=self.active_count(version),
             detail=detail,
+            snapshots=self._restored(version, last.version),
             **how,
         )
+
+    def _restored(self, version: int, current: int) -> dict[str, tuple[int, str | None]]:
+        """Returns what the adaptors of models become when ``version`` is restored."""
+        snapshots = Snapshots(self._db)
+        now = snapshots.at(current)
+        return {
+            fingerprint: (current + 1, digest)
+            for fingerprint, digest in snapshots.at(version).items()
+            if now[fingerprint] != digest
+        }
 
     def _append(
         self,
@@ -244,8 +280,16 @@ class History(Past):
         membership: Iterable[tuple[str, bool]] | None = None,
         active_count: int | None = None,
         is_member_stored: bool = False,
+        snapshots: Mapping[str, tuple[int, str | None]] | None = None,
     ) -> Operation:
+        """Appends an operation; ``snapshots`` says what adaptors become, and from which version on.
+
+        They are named in the operation's detail, by the model's fingerprint.
+        """
         changed = membership is not None
+        if snapshots:
+            said = {fingerprint: list(one) for fingerprint, one in sorted(snapshots.items())}
+            detail = {**detail, "snapshots": said}
         version = last.version + 1 if changed else last.version
         undo, redo = (
             self._chain(kind, last, version)
@@ -288,6 +332,10 @@ class History(Past):
         )  # fmt: skip
         if not is_member_stored:
             self._db.insert("membership", rows)
+        if snapshots:
+            placed = Snapshots(self._db)
+            for model, (start, one) in snapshots.items():
+                placed.place(model, one, version=start, seq=body["seq"])
         operation = Operation(
             seq=body["seq"], kind=kind, version=version, changed=changed, edit_id=edit_id,
             target_version=target_version, undo_version=undo, redo_version=redo,

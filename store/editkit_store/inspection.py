@@ -22,11 +22,21 @@ def space(database: Database) -> dict[str, int]:
             "SELECT count(DISTINCT block_id) "
             f"FROM pragma_storage_info('{table}') WHERE persistent AND block_id >= 0"
         )
-        for table in ("payloads", "artifacts", "edits", "operations", "membership")
+        for table in (
+            "payloads",
+            "artifacts",
+            "edits",
+            "operations",
+            "membership",
+            "snapshots",
+            "tensors",
+            "snapshot_versions",
+        )
     }
     used = {table: block * int(found[0]) if found else 0 for table, found in blocks.items()}
     return {
         "tensors": used["payloads"],
+        "adaptors": used["snapshots"] + used["tensors"] + used["snapshot_versions"],
         "artifacts": used["artifacts"],
         "edits": used["edits"],
         "log": used["operations"] + used["membership"],

@@ -338,7 +338,7 @@ class Compacted(Record):
 class Problem(Record):
     """Something that a verification found wrong."""
 
-    kind: Literal["file", "schema", "operation", "edit", "artifact", "tensor", "tag"]
+    kind: Literal["file", "schema", "operation", "edit", "artifact", "snapshot", "tensor", "tag"]
     name: str = Field(description="Which one: an operation's number, an edit's id, a digest, ...")
     message: str
 

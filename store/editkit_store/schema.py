@@ -9,6 +9,9 @@ Tables
     tags         names of versions; the newest row of a name counts
     artifacts    what an edit became on one model
     payloads     safetensors bytes, named by their digest, stored once
+    snapshots    all that ELDER has learned on a model: names and digests of tensors, and settings
+    tensors      those tensors, each stored once, whole or as a difference
+    snapshot_versions  which snapshot a model's adaptors are from a version on
 
 Views for any DuckDB shell: ``edit_history``, ``active_edits``, ``operation_log``,
 ``codebook_rows``; the README says what their columns mean.
@@ -224,11 +227,38 @@ _VERIFIABLE = (
 # Adding looks for older edits of the prompt.
 _BY_PROMPT = ("CREATE INDEX edits_by_prompt ON edits (prompt_digest)",)
 
+_SNAPSHOTS = (
+    """
+    CREATE TABLE snapshots (
+        digest VARCHAR PRIMARY KEY,        -- of the manifest
+        manifest VARCHAR NOT NULL          -- canonical JSON: tensors by name, and settings
+    )
+    """,
+    """
+    CREATE TABLE tensors (
+        digest VARCHAR PRIMARY KEY,        -- of the tensor's bytes
+        base VARCHAR,                      -- tensor that the bytes are a difference from
+        item INTEGER NOT NULL,             -- bytes of one number
+        length BIGINT NOT NULL,            -- bytes of the tensor
+        bytes BLOB NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE snapshot_versions (
+        fingerprint VARCHAR NOT NULL,      -- the model
+        version BIGINT NOT NULL,           -- from this one on
+        seq BIGINT NOT NULL,               -- operation that says so
+        digest VARCHAR                     -- of the snapshot; NULL for adaptors that know nothing
+    )
+    """,
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "first schema", _FIRST),
     Migration(2, "conflicts between artifacts", _CONFLICTS),
     Migration(3, "records that can be verified", _VERIFIABLE),
     Migration(4, "edits by prompt", _BY_PROMPT),
+    Migration(5, "snapshots of adaptors", _SNAPSHOTS),
 )
 SCHEMA_VERSION = MIGRATIONS[-1].version
 

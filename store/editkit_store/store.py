@@ -9,66 +9,34 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from editkit_store import schema
-from editkit_store.artifacts import Artifacts
-from editkit_store.connection import Database
 from editkit_store.describe import describe
-from editkit_store.digest import digest_json, short_id
-from editkit_store.errors import (
-    StoreError,
-    UnknownEdit,
-    UnknownVersion,
-)
-from editkit_store.history import History, Operation
-from editkit_store.inspection import plain, space
+from editkit_store.digest import short_id
+from editkit_store.history import Operation
+from editkit_store.reading import Reading
 from editkit_store.records import (
     Artifact,
     Edit,
     EditRequest,
-    LogEntry,
     Provenance,
-    Shown,
-    Status,
-    Table,
     Tagged,
-    Verified,
     ViewChanged,
 )
+from editkit_store.snapshots import Snapshot
 from editkit_store.translation import Duplicate
-from editkit_store.verify import verify
 from editkit_store.versions import format_version
 
 if TYPE_CHECKING:
-    from editkit_store.bundle_records import Compare, Exported, Imported, OnConflict
+    from editkit_store.bundle_records import Compare, Imported, OnConflict
 
 __all__ = ["Store"]
 
 
-class Store:
+class Store(Reading):
     """An open history. Use as a context manager; ``open_store`` makes one."""
-
-    def __init__(self, database: Database, *, clock: Callable[[], datetime]) -> None:
-        self._db = database
-        self._clock = clock
-        # Settings, as long as no transaction failed: every operation asks for some.
-        self._known: tuple[int, dict[str, str]] | None = None
-        self.history = History(database)
-        self.artifacts = Artifacts(database)
-
-    @property
-    def path(self) -> Path:
-        """The DuckDB file."""
-        return self._db.path
-
-    @property
-    def is_writable(self) -> bool:
-        """Whether the store was opened to write."""
-        return not self._db.read_only
 
     def __enter__(self) -> Store:
         return self
@@ -86,13 +54,6 @@ class Store:
         self._db.close()
 
     # Settings ---------------------------------------------------------------------------------
-
-    def setting(self, name: str) -> str | None:
-        """Returns what the store remembers under ``name``."""
-        if self._known is None or self._known[0] != self._db.failures:
-            rows = self._db.query("SELECT name, value FROM settings")
-            self._known = self._db.failures, {str(key): str(value) for key, value in rows}
-        return self._known[1].get(name)
 
     def remember(self, **settings: str) -> None:
         """Remembers settings, e.g. ``model="gpt2"``, for later commands."""
@@ -128,6 +89,7 @@ class Store:
         activate: bool,
         provenance: Provenance | None = None,
         settings: Mapping[str, str] | None = None,
+        snapshot: Snapshot | None = None,
     ) -> tuple[Operation, Edit]:
         """Appends an edit with what it became, in one transaction.
 
@@ -138,6 +100,7 @@ class Store:
             activate: Whether the edit joins the view.
             provenance: Who and why.
             settings: What to remember in the same transaction.
+            snapshot: What the model's adaptors become with it; taken only with ``activate``.
 
         Returns:
             The operation, and the edit with its status after it.
@@ -151,6 +114,7 @@ class Store:
                 operation = self.history.add(
                     edit,
                     activate=activate,
+                    snapshot=self._put(snapshot, artifact.fingerprint) if activate else None,
                     extra={
                         "artifact": artifact.digest,
                         "record": drafted.digest,
@@ -169,13 +133,29 @@ class Store:
         status = "active" if activate else "failed"
         return operation, edit.model_copy(update={"status": status})
 
+    def _put(self, snapshot: Snapshot | None, fingerprint: str | None) -> str | None:
+        """Stores a snapshot beside the one that the model's adaptors are now."""
+        if snapshot is None or fingerprint is None:
+            return None
+        now = self.snapshots.at(self.history.current()).get(fingerprint)
+        return self.snapshots.put(snapshot, like=now)
+
     def put_artifacts(
         self,
         learned: Sequence[tuple[Artifact, bytes | None]],
         *,
         provenance: Provenance | None = None,
+        snapshot: Snapshot | None = None,
+        version: int | None = None,
     ) -> None:
-        """Stores what edits became on one model, in one transaction: a replay's batch."""
+        """Stores what edits became on one model, in one transaction: a replay's batch.
+
+        Args:
+            learned: The artifacts and their tensors.
+            provenance: Who and why.
+            snapshot: What the model's adaptors became with them.
+            version: From which version on they are so; by default the current one.
+        """
         if not learned:
             return
         model = learned[0][0]
@@ -185,17 +165,43 @@ class Store:
                 for artifact, payload in learned
             }
             how = {**self._how(provenance), "fingerprint": model.fingerprint}
+            digest = self._put(snapshot, model.fingerprint)
+            if digest is not None:
+                start = self.history.current() if version is None else version
+                how["snapshots"] = {model.fingerprint: (start, digest)}
             self.history.learned({"model": model.model, "records": records}, **how)
 
-    def revert(self, edit: str, *, provenance: Provenance | None = None) -> ViewChanged:
+    def revert(
+        self,
+        edit: str,
+        *,
+        provenance: Provenance | None = None,
+        detail: Mapping[str, Any] | None = None,
+        snapshots: Mapping[str, Snapshot | None] | None = None,
+    ) -> ViewChanged:
         """Takes one edit back, as if it had never been; later ones stay.
+
+        Args:
+            edit: Its id, or the beginning of it.
+            provenance: Who and why.
+            detail: What else the operation is to say about itself.
+            snapshots: What the adaptors of models become without it, by fingerprint.
 
         Raises:
             UnknownEdit, AmbiguousId: ``edit`` names none or several.
             NotActive: It is not part of the current view.
         """
         edit_id = self.history.resolve_edit(edit)
-        return self._change(lambda how: self.history.revert(edit_id, **how), provenance)
+
+        def act(how: dict[str, Any]) -> Operation:
+            start = self.history.current() + 1
+            become = {
+                fingerprint: (start, self._put(one, fingerprint))
+                for fingerprint, one in (snapshots or {}).items()
+            }
+            return self.history.revert(edit_id, detail=detail, snapshots=become, **how)
+
+        return self._change(act, provenance)
 
     def rollback(self, version: str, *, provenance: Provenance | None = None) -> ViewChanged:
         """Makes a new version whose view equals that of ``version``.
@@ -323,160 +329,6 @@ class Store:
                 "host": given.host or socket.gethostname(),
                 "reason": given.reason or (edit.reason if edit else None),
             }
-        )
-
-    # Reading ----------------------------------------------------------------------------------
-
-    def version(self) -> str:
-        """Returns the name of the current version."""
-        return format_version(self.history.current())
-
-    def count_requests(self, request: EditRequest) -> int:
-        """Returns how many members of the current version came of exactly this request."""
-        digest = digest_json(request.model_dump(mode="json"))
-        return self.history.members_with_request(digest, self.history.current())
-
-    def log(self, *, limit: int | None = None, at: str | None = None) -> list[LogEntry]:
-        """Returns the operations, newest first.
-
-        Args:
-            limit: At most so many.
-            at: Read the log as it stood at this version.
-
-        Raises:
-            UnknownVersion: ``at`` names none.
-        """
-        version = self.history.current() if at is None else self.history.resolve(at)
-        return self._entries(
-            self.history.operations(limit=limit, at=None if at is None else version), version
-        )
-
-    def _entries(self, operations: list[Operation], at: int) -> list[LogEntry]:
-        edits = self.history.edits([o.edit_id for o in operations if o.edit_id], at=at)
-        names: dict[int, list[str]] = {}
-        for name, version in self.history.tags().items():
-            names.setdefault(version, []).append(name)
-        entries = []
-        for operation in operations:
-            edit = edits.get(operation.edit_id or "")
-            entries.append(
-                LogEntry(
-                    seq=operation.seq,
-                    version=format_version(operation.version),
-                    operation=operation.kind,
-                    changed=operation.changed,
-                    edit_id=operation.edit_id,
-                    prompt=edit.prompt if edit else None,
-                    target=edit.target if edit else None,
-                    method=edit.method if edit else None,
-                    status=edit.status if edit else None,
-                    author=operation.provenance.author,
-                    reason=operation.provenance.reason,
-                    time=operation.time,
-                    tags=tuple(names.get(operation.version, ())) if operation.changed else (),
-                    detail=describe(operation),
-                    digest=operation.digest,
-                )
-            )
-        return entries
-
-    def show(self, name: str) -> Shown:
-        """Returns one version in full; an edit id shows the version that added it.
-
-        Raises:
-            UnknownVersion: ``name`` names neither a version nor an edit.
-            AmbiguousId: It begins several edit ids.
-        """
-        try:
-            number = self.history.resolve(name)
-            operation = self.history.maker(number) if number else None
-            subject = operation.edit_id if operation else None
-        except UnknownVersion as unknown:
-            try:
-                subject = self.history.resolve_edit(name)
-            except UnknownEdit:
-                raise unknown from None
-            operation = self.history.origin(subject)
-            number = operation.version
-        entry = self._entries([operation], self.history.current())[0] if operation else None
-        edits = self.history.edits([subject], at=self.history.current()) if subject else {}
-        return Shown(
-            version=format_version(number),
-            tags=tuple(name for name, at in self.history.tags().items() if at == number),
-            view=self.history.active_count(number),
-            operation=entry,
-            provenance=operation.provenance if operation else None,
-            edit=edits.get(subject) if subject else None,
-            artifacts=tuple(self.artifacts.of_edit(subject)) if subject else (),
-            edits=tuple(self.history.active(number)),
-        )
-
-    def export(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        to: str = "@",
-        since: str | None = None,
-        only: str | None = None,
-        tool: str = "editkit",
-    ) -> Exported:
-        """Writes edits and what they became into a new folder, a bundle.
-
-        Args:
-            path: The folder.
-            to: Version whose edits are exported, superseded ones among them.
-            since: Leave out what is active at this version, and superseded edits.
-            only: Leave out what is not active at this version, and superseded edits.
-            tool: Tool and version, for the manifest.
-
-        Raises:
-            UnknownVersion: An expression names no version.
-            BundleExists, BundleUnwritable: Something is there, or it cannot be written.
-            StoreDamaged: A digest does not hold; nothing was written.
-        """
-        from editkit_store import bundle
-        from editkit_store.bundle_records import Selection
-
-        selection = Selection(to=to, from_=since, only=only)
-        return bundle.export(self._db, self.history, Path(path), selection=selection, tool=tool)
-
-    def verify(self, *, head: str | None = None) -> Verified:
-        """Derives every digest anew and returns what does not hold; see ``verify``."""
-        return verify(self._db, head=head)
-
-    def sql(self, query: str) -> Table:
-        """Answers a query in SQL, of a store that is open to read.
-
-        Raises:
-            QueryFailed: DuckDB refuses it, e.g. because it would write.
-            StoreError: The store is open to write.
-        """
-        if self.is_writable:
-            raise StoreError(
-                "queries are answered by a store that is open to read only", path=self.path
-            )
-        columns, rows = self._db.ask(query)
-        return Table(columns=tuple(columns), rows=tuple(tuple(map(plain, row)) for row in rows))
-
-    def status(self) -> Status:
-        """Returns where the store stands."""
-        last = self.history.last()
-        wal = self.path.with_name(self.path.name + ".wal")
-        return Status(
-            version=format_version(last.version),
-            edits=last.active_count,
-            model=self.setting("model"),
-            fingerprint=self.setting("fingerprint"),
-            store_bytes=sum(file.stat().st_size for file in (self.path, wal) if file.exists()),
-            space={
-                **space(self._db),
-                "write_ahead_log": wal.stat().st_size if wal.exists() else 0,
-            },
-            store=str(self.path),
-            operations=self.history.count(),
-            schema_version=schema.found_version(self._db),
-            tags={name: format_version(at) for name, at in self.history.tags().items()},
-            models=self.artifacts.counts(),
         )
 
 

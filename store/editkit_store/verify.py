@@ -2,9 +2,10 @@
 
 The log is a chain: an operation's digest covers its own row, what it did to the set of edits, and
 the digest of the operation before. What else a store holds is named in it: an edit by the digest of
-its request, an artifact by the digest of its record, a tensor by the digest in that record. So the
-digest of the newest operation, the *head*, stands for the whole history: who keeps it elsewhere can
-tell any later change of the past.
+its request, an artifact by the digest of its record, a tensor by the digest in that record, and
+what adaptors became by the digest of a snapshot, which has those of its tensors. So the digest of
+the newest operation, the *head*, stands for the whole history: who keeps it elsewhere can tell any
+later change of the past.
 
 Not covered: the settings (which model to load by default), artifacts stored by an editkit before
 schema 3, of which the log names the tensors only, and damage to DuckDB's indexes, which no query
@@ -21,11 +22,13 @@ from typing import Any
 
 from editkit_store.artifacts import ROW, record_digest
 from editkit_store.connection import Database
+from editkit_store.deltas import unpacked
 from editkit_store.digest import digest_bytes, digest_json
 from editkit_store.errors import StoreDamaged, StoreError
 from editkit_store.history import prompt_digest
 from editkit_store.records import Edit, Problem, Verified
 from editkit_store.schema import MIGRATIONS
+from editkit_store.snapshots import read_manifest, restored
 
 __all__ = ["verify"]
 
@@ -71,6 +74,8 @@ class _Check:
         self._records: dict[tuple[str, str], str] = {}  # edit and model: digest of the record
         self._payloads: dict[tuple[str, str], str | None] = {}  # likewise, of older operations
         self._tags: dict[int, tuple[str, int]] = {}  # operation: name and version
+        # Model and operation: version and snapshot.
+        self._snapshots: dict[tuple[str, int], tuple[int, str | None]] = {}
 
     def blame(self, kind: Any, name: str, message: str) -> None:
         """Notes a problem."""
@@ -86,7 +91,8 @@ class _Check:
         self._log()
         self._edits()
         needed = self._artifacts()
-        self._tensors(needed)
+        self._payloads_of(needed)
+        self._tensors(self._manifests())
         self._names()
 
     def _log(self) -> None:
@@ -141,6 +147,8 @@ class _Check:
                 self._records |= {(one, place): record for place, record in digest.items()}
             elif model is not None:
                 self._records[one, model] = digest
+        for model, (start, digest) in said.get("snapshots", {}).items():
+            self._snapshots[model, seq] = start, digest
         if kind == "tag":
             self._tags[seq] = said.get("tag", ""), target
 
@@ -195,11 +203,55 @@ class _Check:
                 self.blame("artifact", f"artifact of edit {edit_id} on {model}", "is missing")
         return needed
 
-    def _tensors(self, needed: set[str]) -> None:
+    def _payloads_of(self, needed: set[str]) -> None:
         for digest, data in self._rows("SELECT digest, bytes FROM payloads"):
             needed.discard(digest)
             if digest_bytes(data) != digest:
                 self.blame("tensor", digest, "was altered")
+        for digest in sorted(needed):
+            self.blame("tensor", digest, "is missing")
+
+    def _manifests(self) -> set[str]:
+        """Returns the tensors that snapshots need."""
+        needed: set[str] = set()
+        wanted: set[str] = set()
+        for model, version, seq, digest in self._rows(
+            "SELECT fingerprint, version, seq, digest FROM snapshot_versions ORDER BY seq"
+        ):
+            if self._snapshots.pop((model, seq), None) != (version, digest):
+                self.blame("snapshot", f"adaptors of {model} at v{version}", "were altered")
+            elif digest is not None:
+                wanted.add(digest)
+        for (model, _), (version, _) in self._snapshots.items():
+            self.blame("snapshot", f"adaptors of {model} at v{version}", "are missing")
+        for digest, text in self._rows("SELECT digest, manifest FROM snapshots"):
+            try:
+                manifest = read_manifest(digest, text)
+            except ValueError as error:
+                self.blame("snapshot", digest, str(error))
+            else:
+                needed.update(said[2] for said in manifest["tensors"].values())
+            wanted.discard(digest)
+        for digest in sorted(wanted):
+            self.blame("snapshot", digest, "is missing")
+        return needed
+
+    def _tensors(self, needed: set[str]) -> None:
+        """Restores the tensors of all snapshots: those stored whole, and then those beside them."""
+        for digest, base, item, length, data, base_item, base_length, base_data in self._rows(
+            "SELECT t.digest, t.base, t.item, t.length, t.bytes, b.item, b.length, b.bytes "
+            "FROM tensors t LEFT JOIN tensors b ON b.digest = t.base AND b.base IS NULL"
+        ):
+            needed.discard(digest)
+            try:
+                under = b""
+                if base is not None:
+                    if base_data is None:
+                        raise ValueError(f"needs the tensor '{base}', which is missing")
+                    under = unpacked(base_data, b"", base_item, base_length)
+                restored(digest, data, under, item, length)
+            except ValueError as error:
+                self.blame("tensor", digest, str(error))
         for digest in sorted(needed):
             self.blame("tensor", digest, "is missing")
 

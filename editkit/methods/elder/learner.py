@@ -14,11 +14,11 @@ from editkit.applied import Keys
 from editkit.config import TrainConfig
 from editkit.errors import UnsupportedModel
 from editkit.families import Layout, text_config
-from editkit.hooks import Adapted
 from editkit.methods.elder.config import ElderConfig
 from editkit.methods.elder.learning import Course, Learned, Lesson, initial
 from editkit.methods.elder.notes import Notebook
-from editkit.methods.elder.places import default_modules
+from editkit.methods.elder.places import adapted_paths
+from editkit.methods.elder.shape import adapted
 from editkit.methods.elder.state import ElderState
 from editkit.prompts import Encoded, Encoder
 from editkit.scope.general import TEXT
@@ -45,6 +45,7 @@ class ElderLearner:
 
     Raises:
         UnsupportedModel: Not a model that continues a prompt, or without layers to adapt.
+        UnknownSite: The config names a module that there is not, or that is no linear map.
         ValueError: The threshold is larger than a code.
     """
 
@@ -69,11 +70,10 @@ class ElderLearner:
         self._keys = keys if config.query == "pooled" else None
         self._config = config
         self._train = train
-        self.paths = default_modules(model, config)
+        self.paths = adapted_paths(model, layout, config)
         config.check_threshold(len(self.paths))
-        modules = tuple(model.get_submodule(path) for path in self.paths)
-        first = int(self.paths[0].removeprefix(f"{layout.path}.").split(".")[0])
-        self.adapted = Adapted(layout.blocks[first], modules)
+        first, self.adapted = adapted(model, layout, self.paths, self._keys)
+        modules = self.adapted.modules
         self._notebook = Notebook(model, layout, first=first, span=config.span, paused=paused)
         self._course = Course(self._notebook, modules, train, lambda: self._probes)
 
@@ -112,13 +112,18 @@ class ElderLearner:
         Args:
             edits: Id and wordings of each, the prompt's first.
         """
-        notes = iter(self._notebook.of([one for _, wordings in edits for one in wordings]))
-        found = []
-        for edit_id, wordings in edits:
-            mine = tuple(next(notes) for _ in wordings)
-            asked = [self._query(note.encoded.prompt, note.query) for note in mine]
-            found.append(Lesson(edit_id, mine, torch.stack(asked)))
-        return found
+        asked = [one for _, wordings in edits for one in wordings]
+        queries = iter(self._queries(asked))
+        return [
+            Lesson(edit_id, tuple(wordings), torch.stack([next(queries) for _ in wordings]))
+            for edit_id, wordings in edits
+        ]
+
+    def _queries(self, wordings: Sequence[Encoded]) -> list[torch.Tensor]:
+        if self._keys is None:
+            return [note.query.cpu() for note in self._notebook.of(wordings)]
+        keys = self._keys
+        return [torch.from_numpy(np.array(keys.key(one.prompt))) for one in wordings]
 
     def learn(
         self,
@@ -131,10 +136,9 @@ class ElderLearner:
         """Returns what is known with a batch on top of a state; see ``Course.learn``."""
         return self._course.learn(state, new, old, told=told)
 
-    def _query(self, prompt: Sequence[int], state: torch.Tensor) -> torch.Tensor:
-        if self._keys is None:
-            return state.cpu()
-        return torch.from_numpy(np.array(self._keys.key(prompt)))
+    def look(self, state: ElderState, lessons: Sequence[Lesson]) -> dict[str, float]:
+        """Returns by how much the targets of a state's edits lead; see ``Course.look``."""
+        return self._course.look(state, lessons)
 
     @functools.cached_property
     def _probes(self) -> torch.Tensor:
@@ -143,14 +147,6 @@ class ElderLearner:
         for line in TEXT.splitlines():
             words = line.split()
             cut += [" ".join(words[:count]) for count in sorted({len(words) // 2, len(words)})]
-        prompts = [self._encoder.prompt(text) for text in cut if text]
         ending = self._encoder.stop_ids[:1] or (0,)
-        notes = None
-        if self._keys is None:
-            notes = self._notebook.of([Encoded(prompt, ending, "") for prompt in prompts])
-        return torch.stack(
-            [
-                self._query(prompt, torch.zeros(0) if notes is None else notes[index].query)
-                for index, prompt in enumerate(prompts)
-            ]
-        )
+        prompts = [self._encoder.prompt(text) for text in cut if text]
+        return torch.stack(self._queries([Encoded(prompt, ending, "") for prompt in prompts]))

@@ -15,6 +15,7 @@ protects it. Differs from the paper by default, each by a field of ``TrainConfig
   that an edit that is learned already pulls at nothing, and learning ends when all are;
 - allocations are drawn far apart, and in scope an input takes its edit's own experts with equal
   weights, so that what an edit does does not change when the routers go on learning;
+- experts are rounded to a grid after each round, before anybody looks at what holds;
 - the mixture applies from the query on (``methods.elder.notes`` says what that saves).
 """
 
@@ -22,8 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import weakref
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,9 +34,10 @@ from torch import nn
 from editkit.config import TrainConfig
 from editkit.methods.elder import routers, routing
 from editkit.methods.elder.mixture import mixed, selected
-from editkit.methods.elder.notes import Note, Notebook, Problem
+from editkit.methods.elder.notes import Notebook, Problem
 from editkit.methods.elder.state import ElderState
 from editkit.methods.losses import losses
+from editkit.prompts import Encoded
 
 __all__ = ["Course", "Learned", "Lesson", "initial"]
 
@@ -65,12 +66,12 @@ class Lesson:
 
     Attributes:
         edit_id: The edit.
-        notes: Its wordings, the prompt's first.
+        wordings: Its wordings with its target, the prompt's first.
         queries: ``(w, d)`` float32, what the routers see of them.
     """
 
     edit_id: str
-    notes: tuple[Note, ...]
+    wordings: tuple[Encoded, ...]
     queries: torch.Tensor
 
 
@@ -138,15 +139,14 @@ class Course:
         modules: The adapted layers.
         config: How.
         probes: ``(n, d)`` float32, queries of unrelated text.
-        leads: What is known of the leads of wordings, for choosing what to rehearse; it keeps no
-            note alive.
+        leads: What is known of the leads of edits' wordings, for choosing what to rehearse.
     """
 
     notebook: Notebook
     modules: Sequence[nn.Module]
     config: TrainConfig
     probes: Callable[[], torch.Tensor]
-    leads: MutableMapping[Note, float] = field(default_factory=weakref.WeakKeyDictionary)
+    leads: dict[tuple[str, Encoded], float] = field(default_factory=dict)
 
     def learn(
         self,
@@ -189,23 +189,40 @@ class Course:
         )
         if self.config.routers == "fitted":
             state = self._fitted(state, allocations)
-        rows = [
-            _Row(note, query, index)
-            for index, one in enumerate(lessons)
-            for note, query in zip(one.notes, one.queries, strict=True)
-        ]
+        rows = _rows(lessons)
         trial = _Trial(self.notebook, self.modules, state, allocations, self.config)
         steps = self._rounds(trial, rows, len(old), told)
         state = trial.state()
         if self.config.recode and state.experts == "own":
             _, _, codes = state.encoded(torch.stack([one.queries[0] for one in lessons]))
             state = dataclasses.replace(state, codes=codes)
+        return Learned(state, self._told(rows), steps, trial.loss)
+
+    def look(self, state: ElderState, lessons: Sequence[Lesson]) -> dict[str, float]:
+        """Returns the leads of edits as ``Learned`` has them, with nothing learned.
+
+        Args:
+            state: What is known.
+            lessons: The state's edits, in its order.
+        """
+        allocations = routing.allocations_of(state.codes, state.layers, state.num_experts)
+        trial = _Trial(self.notebook, self.modules, state, allocations, self.config)
+        rows = _rows(lessons)
+        self._note(rows, trial.leads(rows))
+        return self._told(rows)
+
+    def _note(self, rows: Sequence[_Row], leads: Sequence[float]) -> None:
+        for row, lead in zip(rows, leads, strict=True):
+            self.leads[row.edit_id, row.wording] = lead
+
+    def _told(self, rows: Sequence[_Row]) -> dict[str, float]:
+        """The smallest lead of each edit of whose wordings any is known."""
         found: dict[str, float] = {}
         for row in rows:
-            edit_id = state.edit_ids[row.index]
-            if row.note in self.leads:
-                found[edit_id] = min(found.get(edit_id, math.inf), self.leads[row.note])
-        return Learned(state, found, steps, trial.loss)
+            lead = self.leads.get((row.edit_id, row.wording))
+            if lead is not None:
+                found[row.edit_id] = min(found.get(row.edit_id, math.inf), lead)
+        return found
 
     def _fitted(self, state: ElderState, allocations: npt.NDArray[np.int64]) -> ElderState:
         assert state.queries is not None
@@ -217,7 +234,8 @@ class Course:
             unrelated=routing.unit_rms(self.probes()) if self.config.probes else None,
             steps=self.config.fitting_steps,
         )
-        return dataclasses.replace(state, routers=found)
+        # They are made anew by every batch: half as many bytes to keep.
+        return dataclasses.replace(state, routers=found.half().float())
 
     def _rounds(
         self, trial: _Trial, rows: Sequence[_Row], known: int, told: Callable[[int], None] | None
@@ -237,15 +255,16 @@ class Course:
                     beside = sorted(earlier, key=self._lead)[: config.rehearsed]
                 asked = list(dict.fromkeys([*lost, *beside]))
                 leads = trial.step(asked, config.learning_rate * scale, step / limit)
-                self.leads.update(zip((row.note for row in asked), leads, strict=True))
+                self._note(asked, leads)
                 if config.margin is not None and min(leads) > config.margin:
                     break
                 steps += 1
                 if told is not None:
                     told(steps)
+            trial.round()
             if not config.rounds:
                 break
-            self.leads.update(zip((row.note for row in rows), trial.leads(rows), strict=True))
+            self._note(rows, trial.leads(rows))
             lost = [row for row in rows if self._lead(row) < _HELD]
             if not lost:
                 break
@@ -253,16 +272,25 @@ class Course:
         return steps
 
     def _lead(self, row: _Row) -> float:
-        return self.leads.get(row.note, -math.inf)
+        return self.leads.get((row.edit_id, row.wording), -math.inf)
 
 
 @dataclass(frozen=True, eq=False)
 class _Row:
     """A wording of the edit with that index."""
 
-    note: Note
+    edit_id: str
+    wording: Encoded
     query: torch.Tensor
     index: int
+
+
+def _rows(lessons: Sequence[Lesson]) -> list[_Row]:
+    return [
+        _Row(one.edit_id, wording, query, index)
+        for index, one in enumerate(lessons)
+        for wording, query in zip(one.wordings, one.queries, strict=True)
+    ]
 
 
 class _Trial:
@@ -285,7 +313,7 @@ class _Trial:
         self._up = [one.clone().requires_grad_(True) for one in state.lora_B]
         self._is_joint = config.routers == "joint"
         self._routers = state.routers.clone().requires_grad_(self._is_joint)
-        self._problems: dict[tuple[int, ...], Problem] = {}
+        self._problems: dict[tuple[Encoded, ...], Problem] = {}
         self.loss = math.nan
 
     def begin(self) -> None:
@@ -293,6 +321,15 @@ class _Trial:
         learned = [*self._down, *self._up, *([self._routers] if self._is_joint else [])]
         self._learned = learned
         self._optimizer = torch.optim.Adam(learned, lr=self._config.learning_rate)
+
+    def round(self) -> None:
+        """Takes the experts to the nearest points of the grid, where the config asks for one."""
+        if self._config.resolution is None:
+            return
+        fine = 2.0**self._config.resolution
+        with torch.no_grad():
+            for tensor in (*self._down, *self._up):
+                tensor.mul_(fine).round_().div_(fine)
 
     def state(self) -> ElderState:
         """Returns what was learned so far."""
@@ -341,17 +378,20 @@ class _Trial:
         with torch.no_grad():
             for start in range(0, len(rows), _LOOKED_AT):
                 part = rows[start : start + _LOOKED_AT]
-                problem = self._notebook.problem([row.note for row in part])
+                problem = self._laid_out(part)
                 logits, _ = self._logits(problem, part, in_full=True)
                 _, _, leads = losses(logits, problem.batch.target, problem.batch.valid, 0.0)
                 found += leads.tolist()
         return found
 
     def _problem(self, rows: Sequence[_Row]) -> Problem:
-        asked = tuple(id(row.note) for row in rows)
+        asked = tuple(row.wording for row in rows)
         if asked not in self._problems:
-            self._problems = {asked: self._notebook.problem([row.note for row in rows])}
+            self._problems = {asked: self._laid_out(rows)}
         return self._problems[asked]
+
+    def _laid_out(self, rows: Sequence[_Row]) -> Problem:
+        return self._notebook.problem(self._notebook.of([row.wording for row in rows]))
 
     def _logits(
         self, problem: Problem, rows: Sequence[_Row], *, in_full: bool = False

@@ -54,6 +54,10 @@ class Live:
         """Not asked for."""
         raise AssertionError("nothing is learned at a site")
 
+    def apart(self, chosen: int, query: torch.Tensor) -> float:
+        """Not asked for."""
+        raise AssertionError("nothing is learned at a site")
+
     def edit_id(self, chosen: int) -> str:
         """Not asked for."""
         raise AssertionError("nothing is learned at a site")

@@ -35,7 +35,7 @@ _ROWS = 16
 _LEADING = 64
 """Tokens kept in the shortlist for each target position; see ``methods.shortlist``."""
 
-_KEPT = 4096
+_KEPT = 2048
 """Notes kept; of SmolLM2-135M's some 150 KB each."""
 
 

@@ -49,8 +49,8 @@ class ElderState:
         queries: ``(m, d)`` float32, of the wordings that the edits were learned with: routers that
             go on learning make new codes of them.
         owners: ``(m,)`` int64, the edit of each.
-        radius: An input is in scope of an edit only if its query is that near to one of the edit's,
-            L2; None asks for the code alone (the paper).
+        radius: An input is in scope only if its query is that near to one of an edit's, L2, and is
+            for the edit with the nearest; None asks for the code alone (the paper).
     """
 
     lora_A: tuple[torch.Tensor, ...]  # noqa: N815  (the field's names)
@@ -113,6 +113,8 @@ class Routed:
         fired: Index of each sequence's edit, -1 for a deferred one.
         allocations: ``(n, L, k)`` int64, the experts they take.
         weights: ``(n, L, k)``, their weights times alpha / r.
+        apart: L2 distances of the queries to the nearest of those edits; none of a state that does
+            not look at them.
     """
 
     def __init__(
@@ -121,8 +123,10 @@ class Routed:
         fired: Sequence[int],
         allocations: torch.Tensor,
         weights: torch.Tensor,
+        apart: Sequence[float] = (),
     ) -> None:
         self.fired = fired
+        self.apart = apart
         self._state = state
         self._allocations = allocations
         self._weights = weights
@@ -172,27 +176,34 @@ class ElderView:
 
     def nearest(
         self, codes: npt.NDArray[np.uint8], queries: npt.NDArray[np.float32] | None = None
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Returns for each code the nearest active edit, and whether the code is in its scope.
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+        """Returns for each input the nearest active edit, if it is in scope, and how far it is.
 
-        Of equally near codes the one counts whose edit has the nearest query, then the newest.
+        Whether it is deferred the nearest code decides. Which edit it is for the nearest query
+        does, where a state looks at them: what two codes differ in says nothing about the edits.
+        Of equally near ones the newest counts.
 
         Args:
             codes: ``(n, bytes)``.
             queries: ``(n, d)``, for a state that looks at them too.
+
+        Returns:
+            Indices of edits, bools, and distances: L2 where a state looks at queries, else bits.
         """
-        apart = routing.distances(codes, self._codes).astype(np.float64)
-        is_near = apart < self.state.threshold
+        apart = self.bits(codes).astype(np.float64)
+        is_near = apart.min(axis=1) < self.state.threshold
         if self.state.radius is not None:
             assert queries is not None
-            between = self._between(queries)
-            is_near &= between <= self.state.radius
-            apart += np.arctan(between) / 2  # below 1 bit: it decides between equal codes only
-        apart[~is_near] += apart.size + self.state.layers * self.state.num_experts
+            apart = self.between(queries)
+            is_near &= apart.min(axis=1) <= self.state.radius
         best = len(self.active) - 1 - apart[:, ::-1].argmin(axis=1)
-        return self.active[best], is_near[np.arange(len(codes)), best]
+        return self.active[best], is_near, apart[np.arange(len(codes)), best]
 
-    def _between(self, queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def bits(self, codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+        """Hamming distances from codes ``(n, bytes)`` to those of the active edits."""
+        return routing.distances(codes, self._codes)
+
+    def between(self, queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """L2 distances from queries ``(n, d)`` to the nearest query of each active edit."""
         state = self.state
         assert state.queries is not None
@@ -207,13 +218,16 @@ class ElderView:
         """Returns where sequences with these queries ``(n, d)`` go."""
         state = self.state
         found, best, codes = state.encoded(queries)
+        told: list[float] = []
         if self._is_training:
             fired = [0] * len(codes)
         else:
             asked = None
             if state.radius is not None:
                 asked = queries.detach().to(device="cpu", dtype=torch.float32).numpy()
-            near, is_near = self.nearest(codes, asked)
+            near, is_near, apart = self.nearest(codes, asked)
+            if asked is not None:
+                told = apart.tolist()
             fired = [int(one) if is_in else -1 for one, is_in in zip(near, is_near, strict=True)]
             if state.experts == "nearest":
                 theirs = routing.allocations_of(state.codes[near], state.layers, state.num_experts)
@@ -222,7 +236,7 @@ class ElderView:
             weights = torch.full(best.shape, 1 / state.top_k, device=found.device)
         else:
             weights = found.gather(2, best)
-        return Routed(state, fired, best, weights * state.scaling)
+        return Routed(state, fired, best, weights * state.scaling, told)
 
     def edit_id(self, chosen: int) -> str:
         """Returns the id of an edit."""

@@ -315,8 +315,9 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
             self.model,
             self._layout,
             Live(self),
-            keys=LiveKeys(self) if self._is_pooled() else None,
-            adapted=hooks.Adapted(self._entry(), modules),
+            adapted=hooks.Adapted(
+                self._entry(), modules, LiveKeys(self) if self._is_pooled() else None
+            ),
         )
 
     def _detach(self) -> None:

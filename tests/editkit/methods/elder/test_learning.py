@@ -67,9 +67,7 @@ class Pupil:
             paused=lambda: self.attachment.paused(),
         )
         self.state = self.learner.blank()
-        self.attachment = hooks.Attachment(
-            model, layout, self.view(), keys=keys, adapted=self.learner.adapted
-        )
+        self.attachment = hooks.Attachment(model, layout, self.view(), adapted=self.learner.adapted)
         self.generator = Generator(model, self.encoder, self.attachment)
 
     def view(self) -> GraceView:
@@ -153,11 +151,7 @@ def test_a_step_of_the_paper_has_the_gradients_of_the_equations(make: Any) -> No
     state = dataclasses.replace(state, edit_ids=tuple("abc"))
     course = pupil.learner._course
     trial = learning._Trial(course.notebook, course.modules, state, allocations, course.config)
-    rows = [
-        learning._Row(note, query, index)
-        for index, lesson in enumerate(lessons)
-        for note, query in zip(lesson.notes, lesson.queries, strict=True)
-    ]
+    rows = learning._rows(lessons)
     trial.begin()
     trial.step(rows, 0.0, 0.0)
 
@@ -179,7 +173,7 @@ def test_a_step_of_the_paper_has_the_gradients_of_the_equations(make: Any) -> No
                 output = output + s[layer, expert] * state.scaling * part
             return output
 
-        one = row.note.encoded
+        one = row.wording
         ids = torch.tensor([[*one.prompt, *one.target]])
         with hooks.adjust(course.modules, change), pupil.attachment.paused():
             logits = pupil.model(ids).logits[0, len(one.prompt) - 1 : -1]

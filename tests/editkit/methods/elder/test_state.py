@@ -113,7 +113,7 @@ def test_of_equally_near_edits_the_newest_active_one_counts() -> None:
         ([2, 0], 0, True),
         ([2], 2, False),
     ):
-        nearest, near = ElderView(state, active).nearest(asked)
+        nearest, near, _ = ElderView(state, active).nearest(asked)
         assert (nearest.tolist(), near.tolist()) == ([edit], [is_near])
 
 
@@ -144,7 +144,7 @@ def test_the_nearest_edits_experts_are_taken_also_where_some_edits_are_inactive(
     radius=st.floats(0.5, 6), active=st.sets(st.integers(0, 5), min_size=1), seed=st.integers(0, 99)
 )
 @settings(deadline=None, max_examples=40)
-def test_a_radius_asks_for_a_near_query_too_and_decides_between_equal_codes(
+def test_with_a_radius_the_nearest_code_defers_and_the_nearest_query_decides(
     radius: float, active: set[int], seed: int
 ) -> None:
     drawn = routing.allocate(2, layers=LAYERS, experts=EXPERTS, k=2, seed=seed)
@@ -156,16 +156,17 @@ def test_a_radius_asks_for_a_near_query_too_and_decides_between_equal_codes(
     fired = ElderView(state, mine).route(queries).fired
     for row, query in enumerate(queries):
         own = [literal_elder.top(found, 2) for found in literal_elder.scores(state.routers, query)]
-        best, found = (13.0, radius), -1
+        code = literal_elder.code(own, EXPERTS)
+        bits = min(literal_elder.hamming(code, asked.codes[edit]) for edit in mine)
+        best, found = radius, -1
         for edit in mine:
-            bits = literal_elder.hamming(literal_elder.code(own, EXPERTS), asked.codes[edit])
             apart = min(
                 math.dist(one, query.tolist())
                 for one, owner in zip(learned.tolist(), owners, strict=True)
                 if owner == edit
             )
-            if bits < 9 and apart <= radius and (bits, apart) <= best:
-                best, found = (bits, apart), edit
+            if bits < 9 and apart <= best:
+                best, found = apart, edit
         assert fired[row] == found
 
 

@@ -1,0 +1,167 @@
+"""What ELDER has learned on one model, read from a store: adaptors at every version.
+
+The database is the truth; what is here is a cache. A version's adaptors are those that an operation
+gave the model last, at that version or before. Where they do not know all of the version's edits
+(it is of before this model had learned them), the ones that know them with the fewest others are
+taken; the codes of edits that are not active are left out, so those edits are deferred.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from editkit.methods.elder.saved import Queries, edits_of, queries_of, snapshot_of, state_of
+from editkit.methods.elder.state import ElderState, ElderView
+from editkit_store import Store
+from editkit_store.snapshots import Placed, Snapshot, digest_of
+
+__all__ = ["Adaptors", "view_of"]
+
+_KEPT = 8
+"""States kept: of SmolLM2-135M's some 2 MB each, of a model of seven billion weights 12."""
+
+
+class Adaptors:
+    """Reads the adaptors of one model.
+
+    Args:
+        store: The history.
+        fingerprint: The model's.
+        device: Torch's name of the device for the weights; None is the CPU.
+
+    Attributes:
+        queries: Of every edit that the model has learned by ELDER, by id; see ``saved``.
+        settings: What the newest adaptors say of themselves, None where there are none.
+
+    Raises:
+        StoreDamaged, InvalidRecord: An artifact cannot be read.
+    """
+
+    def __init__(self, store: Store, fingerprint: str, *, device: str | None = None) -> None:
+        self._store = store
+        self._fingerprint = fingerprint
+        self._device = device
+        self._states: OrderedDict[str, ElderState] = OrderedDict()
+        self._edits: dict[str, frozenset[str]] = {}
+        self.queries: dict[str, Queries] = {}
+        self.settings: Mapping[str, Any] | None = None
+        self.reload()
+
+    def reload(self) -> None:
+        """Reads again what the model has learned, after artifacts came in from elsewhere."""
+        self._states.clear()
+        self._placed: tuple[int, list[Placed]] | None = None
+        self.queries = {
+            edit_id: queries_of(data, edit_id=edit_id)
+            for part in self._store.artifacts.usable(self._fingerprint, method="elder")
+            for _, edit_id, _, data in part
+        }
+        newest = next((one.digest for one in reversed(self._all()) if one.digest), None)
+        self.settings = None
+        if newest is not None:
+            self.settings = self._store.snapshots.get(newest, only=()).settings
+
+    def __contains__(self, edit_id: str) -> bool:
+        return edit_id in self.queries
+
+    def active_at(self, version: int) -> list[str]:
+        """Returns the edits of a version that this model learned by ELDER, oldest first."""
+        if not self.queries:
+            return []
+        return self._store.history.active_among(list(self.queries), version)
+
+    def at(self, version: int) -> tuple[ElderView | None, list[str]]:
+        """Returns the adaptors of a version, and those of its edits that they do not know.
+
+        Raises:
+            StoreDamaged, InvalidRecord: They cannot be read.
+        """
+        return self.of(self.active_at(version), version)
+
+    def of(self, edit_ids: Sequence[str], version: int) -> tuple[ElderView | None, list[str]]:
+        """Returns the adaptors of a version with the given edits active; see ``at``."""
+        if not edit_ids:
+            return None, []
+        best, known = None, frozenset[str]()
+        for digest in self._candidates(version):
+            theirs = self._known(digest)
+            if best is None or len(theirs & set(edit_ids)) > len(known & set(edit_ids)):
+                best, known = digest, theirs
+            if known.issuperset(edit_ids):
+                break
+        missing = [edit_id for edit_id in edit_ids if edit_id not in known]
+        if best is None:
+            return None, missing
+        return view_of(self.state(best), edit_ids), missing
+
+    def base(self, version: int) -> ElderState | None:
+        """Returns what to learn on at a version; None where the adaptors know nothing."""
+        digest = self._own(version)
+        return None if digest is None else self.state(digest)
+
+    def state(self, digest: str) -> ElderState:
+        """Returns the state of a snapshot, compared with its digests when it is first read.
+
+        Raises:
+            StoreDamaged, InvalidRecord: It cannot be read.
+        """
+        found = self._states.get(digest)
+        if found is None:
+            found = state_of(self._store.snapshots.get(digest), self.queries, device=self._device)
+        self._keep(digest, found)
+        return found
+
+    def remember(self, snapshot: Snapshot, state: ElderState) -> None:
+        """Keeps a state that was learned just now, so that it need not be read."""
+        self.settings = snapshot.settings
+        self._keep(digest_of(snapshot), state)
+
+    def snapshot(
+        self, state: ElderState, paths: Sequence[str], *, query: str, resolution: int | None
+    ) -> Snapshot:
+        """Returns a state as what a store keeps; see ``saved``."""
+        return snapshot_of(state, paths, query=query, resolution=resolution)
+
+    def _keep(self, digest: str, state: ElderState) -> None:
+        self._states[digest] = state
+        self._states.move_to_end(digest)
+        while len(self._states) > _KEPT:
+            self._states.popitem(last=False)
+
+    def _all(self) -> list[Placed]:
+        seq = self._store.history.last().seq
+        if self._placed is None or self._placed[0] != seq:
+            self._placed = seq, self._store.snapshots.placed(self._fingerprint)
+        return self._placed[1]
+
+    def _own(self, version: int) -> str | None:
+        mine = [one for one in self._all() if one.version <= version]
+        return mine[-1].digest if mine else None
+
+    def _candidates(self, version: int) -> Iterator[str]:
+        """Yields snapshots: the version's own, older ones from new to old, later ones."""
+        placed = self._all()
+        before = [one.digest for one in placed if one.version <= version]
+        after = [one.digest for one in placed if one.version > version]
+        yield from dict.fromkeys(digest for digest in [*reversed(before), *after] if digest)
+
+    def _known(self, digest: str) -> frozenset[str]:
+        if digest not in self._edits:
+            snapshot = self._store.snapshots.get(digest, only=("edits",))
+            self._edits[digest] = frozenset(edits_of(snapshot))
+        return self._edits[digest] & self.queries.keys()
+
+
+def view_of(state: ElderState, edit_ids: Sequence[str]) -> ElderView:
+    """Returns a state with only the given edits active; those that it does not know are left out.
+
+    Args:
+        state: The state.
+        edit_ids: Ids of edits.
+    """
+    active = set(edit_ids)
+    return ElderView(
+        state, [index for index, edit_id in enumerate(state.edit_ids) if edit_id in active]
+    )

@@ -1,0 +1,194 @@
+"""ELDER's state as a snapshot of a store and back, and what each edit adds to it as a payload.
+
+A snapshot has these tensors, one for each expert so that those which did not change are shared:
+
+    lora_A.<module>.<expert>  (r, in)     I16 numerators of multiples of 2^-resolution, or F32
+    lora_B.<module>.<expert>  (out, r)    likewise
+    router.<module>           (N, d)      F16 where that is exact, else F32
+    codes                     (n, bytes)  U8, the packed codes of the edits
+    edits                     (n, 8)      U8, their ids
+
+and everything else in its settings, ``format`` = ``editkit.elder.1`` among them. A payload is
+safetensors bytes with one float32 tensor, ``queries`` of shape ``(w, d)``: what the routers see of
+the edit's wordings, the prompt's first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.numpy import load, save
+
+from editkit.methods.elder import routing
+from editkit.methods.elder.state import ElderState
+from editkit_store.errors import InvalidRecord
+from editkit_store.snapshots import Snapshot, Tensor
+
+__all__ = ["Queries", "edits_of", "payload_of", "queries_of", "snapshot_of", "state_of"]
+
+_FORMAT = "editkit.elder.1"
+_SETTINGS = ("top_k", "scaling", "threshold", "weighting", "experts", "span", "radius")
+_DTYPES: dict[str, Any] = {"U8": "|u1", "I16": "<i2", "F16": "<f2", "F32": "<f4"}
+_LARGEST = 2**15
+
+Queries = npt.NDArray[np.float32]
+
+
+def snapshot_of(
+    state: ElderState, paths: Sequence[str], *, query: str, resolution: int | None
+) -> Snapshot:
+    """Returns a state as a snapshot; its queries are not in it.
+
+    Args:
+        state: What was learned.
+        paths: Dotted paths of the adapted layers.
+        query: What the routers see of a prompt; see ``ElderConfig``.
+        resolution: See ``TrainConfig``.
+    """
+    tensors: dict[str, Tensor] = {}
+    for layer, path in enumerate(paths):
+        for expert in range(state.num_experts):
+            for name, experts in (("lora_A", state.lora_A), ("lora_B", state.lora_B)):
+                weight = experts[layer][expert].detach().cpu().float().numpy()
+                tensors[f"{name}.{path}.{expert}"] = _on_grid(weight, resolution)
+        tensors[f"router.{path}"] = _half(state.routers[layer].detach().cpu().float().numpy())
+    tensors["codes"] = _tensor("U8", state.codes)
+    ids = np.frombuffer(bytes.fromhex("".join(state.edit_ids)), np.uint8)
+    tensors["edits"] = _tensor("U8", ids.reshape(len(state.edit_ids), -1 if len(ids) else 8))
+    settings = {
+        "format": _FORMAT,
+        "paths": list(paths),
+        "num_experts": state.num_experts,
+        "r": int(state.lora_A[0].shape[1]),
+        "query": query,
+        "resolution": resolution,
+        **{name: getattr(state, name) for name in _SETTINGS},
+    }
+    return Snapshot(settings, tensors)
+
+
+def state_of(
+    snapshot: Snapshot, queries: Mapping[str, Queries], *, device: Any = None
+) -> ElderState:
+    """Returns a snapshot as a state, without the edits for which no queries are known.
+
+    Args:
+        snapshot: Its tensors were compared with their digests.
+        queries: Of edits, by id; see the module.
+        device: Where its weights are to be; by default the CPU.
+
+    Raises:
+        InvalidRecord: A newer editkit made it, or it is not whole.
+    """
+    about = snapshot.settings
+    if about.get("format") != _FORMAT:
+        raise InvalidRecord(
+            f"the adaptors have format '{about.get('format')}'; this editkit reads '{_FORMAT}'",
+            hint="upgrade editkit",
+        )
+    try:
+        found = {name: _array(tensor) for name, tensor in snapshot.tensors.items()}
+        paths, count, fine = about["paths"], about["num_experts"], about["resolution"]
+
+        def experts(name: str, path: str) -> torch.Tensor:
+            parts = [found[f"{name}.{path}.{expert}"] for expert in range(count)]
+            weights = [_off_grid(part, fine) for part in parts]
+            return torch.from_numpy(np.stack(weights)).to(device)
+
+        routers = np.stack([found[f"router.{path}"].astype(np.float32) for path in paths])
+        ids = _ids(found["edits"])
+        codes = found["codes"]
+        if len(codes) != len(ids) or codes.shape[1:] != (-(-len(paths) * count // 8),):
+            raise ValueError(f"{len(ids)} edits with codes of shape {codes.shape}")
+        routing.allocations_of(codes, len(paths), count)  # what cannot be codes is refused here
+        known = [index for index, edit_id in enumerate(ids) if edit_id in queries]
+        mine = [queries[ids[index]] for index in known]
+        empty = np.zeros((0, routers.shape[2]), np.float32)
+        return ElderState(
+            lora_A=tuple(experts("lora_A", path) for path in paths),
+            lora_B=tuple(experts("lora_B", path) for path in paths),
+            routers=torch.from_numpy(routers).to(device),
+            codes=codes[known],
+            edit_ids=tuple(ids[index] for index in known),
+            queries=np.concatenate([empty, *mine]),
+            owners=np.repeat(np.arange(len(mine)), [len(one) for one in mine]).astype(np.int64),
+            **{name: about[name] for name in _SETTINGS},
+        )
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise InvalidRecord(f"the adaptors of a snapshot are not whole: {error}") from error
+
+
+def edits_of(snapshot: Snapshot) -> tuple[str, ...]:
+    """Returns the ids of a snapshot's edits, of which its tensor ``edits`` is enough."""
+    return _ids(_array(snapshot.tensors["edits"]))
+
+
+def payload_of(queries: Queries) -> bytes:
+    """Returns what an edit adds as safetensors bytes; equal queries give equal bytes."""
+    about = json.dumps({"format": _FORMAT}, separators=(",", ":"))
+    return save({"queries": np.ascontiguousarray(queries, np.float32)}, {"editkit": about})
+
+
+def queries_of(data: bytes, *, edit_id: str) -> Queries:
+    """Returns the queries of a payload, ``(w, d)``.
+
+    Raises:
+        InvalidRecord: Not an ELDER payload, or one of a newer format.
+    """
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        named = json.loads(header["__metadata__"]["editkit"])["format"]
+        if named != _FORMAT:
+            raise InvalidRecord(
+                f"the artifact of edit '{edit_id}' has format '{named}'; this editkit reads "
+                f"'{_FORMAT}'",
+                hint="upgrade editkit",
+            )
+        found: Queries = load(data)["queries"]
+        if found.ndim != 2 or not len(found) or found.dtype != np.float32:
+            raise ValueError(f"queries of shape {found.shape}")
+    except (KeyError, ValueError, TypeError) as error:
+        raise InvalidRecord(
+            f"the artifact of edit '{edit_id}' is not an ELDER payload: {error}"
+        ) from error
+    return found
+
+
+def _ids(rows: npt.NDArray[Any]) -> tuple[str, ...]:
+    return tuple(row.tobytes().hex() for row in rows)
+
+
+def _on_grid(weight: npt.NDArray[np.float32], resolution: int | None) -> Tensor:
+    if resolution is not None:
+        fine = weight * np.float32(2**resolution)
+        if np.abs(fine).max(initial=0) < _LARGEST and np.array_equal(fine, np.rint(fine)):
+            return _tensor("I16", fine)
+    return _tensor("F32", weight)
+
+
+def _off_grid(found: npt.NDArray[Any], resolution: int | None) -> npt.NDArray[np.float32]:
+    if found.dtype == np.float32:
+        return found
+    if resolution is None:
+        raise ValueError("numerators without a resolution")
+    return found.astype(np.float32) / np.float32(2**resolution)
+
+
+def _half(weight: npt.NDArray[np.float32]) -> Tensor:
+    with np.errstate(over="ignore"):
+        is_exact = np.array_equal(weight, weight.astype(np.float16).astype(np.float32))
+    return _tensor("F16" if is_exact else "F32", weight)
+
+
+def _tensor(dtype: str, values: npt.NDArray[Any]) -> Tensor:
+    return Tensor(dtype, values.shape, values.astype(_DTYPES[dtype]).tobytes())
+
+
+def _array(tensor: Tensor) -> npt.NDArray[Any]:
+    found = np.frombuffer(tensor.data, _DTYPES[tensor.dtype]).reshape(tensor.shape)
+    return found.astype(found.dtype.newbyteorder("="))
