@@ -12,8 +12,9 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from editkit.methods.elder.saved import Queries, edits_of, queries_of, snapshot_of, state_of
+from editkit.methods.elder.saved import Queries, queries_of, state_of
 from editkit.methods.elder.state import ElderState, ElderView
+from editkit.methods.elder.tensors import edits_of
 from editkit_store import Store
 from editkit_store.snapshots import Placed, Snapshot, digest_of
 
@@ -101,6 +102,23 @@ class Adaptors:
         digest = self._own(version)
         return None if digest is None else self.state(digest)
 
+    def knows(self, edit_id: str, version: int) -> bool:
+        """Returns whether the adaptors that a version has know an edit."""
+        digest = self._own(version)
+        return digest is not None and edit_id in self._known(digest)
+
+    def before(self, edit_id: str, version: int) -> str | None:
+        """Returns the adaptors that a version's were before they knew an edit, if they know it.
+
+        None where they knew nothing.
+        """
+        mine = [one for one in self._all() if one.version <= version]
+        mine.sort(key=lambda one: one.seq)
+        for one in reversed(mine):
+            if one.digest is None or edit_id not in self._known(one.digest):
+                return one.digest
+        return None
+
     def state(self, digest: str) -> ElderState:
         """Returns the state of a snapshot, compared with its digests when it is first read.
 
@@ -117,12 +135,6 @@ class Adaptors:
         """Keeps a state that was learned just now, so that it need not be read."""
         self.settings = snapshot.settings
         self._keep(digest_of(snapshot), state)
-
-    def snapshot(
-        self, state: ElderState, paths: Sequence[str], *, query: str, resolution: int | None
-    ) -> Snapshot:
-        """Returns a state as what a store keeps; see ``saved``."""
-        return snapshot_of(state, paths, query=query, resolution=resolution)
 
     def _keep(self, digest: str, state: ElderState) -> None:
         self._states[digest] = state

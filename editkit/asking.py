@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from editkit.behavior import with_answers
-from editkit.explain import explained, unedited
+from editkit.explain import Mixed, explained, unedited
 from editkit.generation import Generator, Scored
 from editkit.hooks import Attachment
 from editkit.methods.batches import lay_out
+from editkit.methods.elder.state import ElderView
 from editkit.methods.view import GraceView
 from editkit.models.progress import Progress
 from editkit.prompts import Encoder
@@ -43,6 +44,7 @@ class Asker:
         views: The model's views of the history.
         attachment: What the running model follows.
         key: Returns what a prompt, given as token ids, is looked up by.
+        query: Returns what a mixture is asked by for such a prompt.
         words: Returns the names and the other words that such a key is made of; None of keys that
             are hidden states.
     """
@@ -57,6 +59,7 @@ class Asker:
         views: Views,
         attachment: Attachment,
         key: Callable[[Sequence[int]], torch.Tensor],
+        query: Callable[[Sequence[int]], torch.Tensor],
         words: Callable[[Sequence[int]], tuple[list[str], list[str]]] | None = None,
     ) -> None:
         self._model = model
@@ -66,6 +69,7 @@ class Asker:
         self._views = views
         self._attachment = attachment
         self._key = key
+        self._query = query
         self._words = words
 
     def answers(
@@ -156,7 +160,11 @@ class Asker:
         view = self.view(version)
         site: Site = self._attachment.site
         text = prompt if turns is None else turns[-1].content
-        if not len(view):
+        mixture = view.mixture
+        mixed = None
+        if isinstance(mixture, ElderView) and len(mixture):
+            mixed = Mixed.of(mixture, self._query(ids))
+        if not len(view) and mixed is None:
             return unedited(str(text), view.version, site=site.path)
         key = self._key(ids)
         at = self._store.history.resolve(view.version)
@@ -168,7 +176,7 @@ class Asker:
             def words(other: str | None) -> tuple[list[str], list[str]]:
                 return said(ids if other is None else self._encoder.prompt(other))
 
-        return explained(str(text), view, key, edits, site=site.path, k=k, words=words)
+        return explained(str(text), view, key, edits, site=site.path, k=k, mixed=mixed, words=words)
 
     def side_by_side(
         self,

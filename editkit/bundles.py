@@ -10,7 +10,6 @@ from typing import Any
 from editkit.artifacts import find_conflicts
 from editkit.errors import ArtifactsMissing
 from editkit.hooks import Attachment
-from editkit.learning import Learner
 from editkit.views import Views
 from editkit_store import Store
 from editkit_store.bundle_records import Exported, Imported, OnConflict
@@ -27,7 +26,6 @@ class BundleMethods:
     provenance: Provenance
     _views: Views
     _attachment: Attachment
-    _learner: Learner
     _writing: AbstractContextManager[Any]
 
     def export_bundle(
@@ -81,10 +79,14 @@ class BundleMethods:
             self._attachment.view = self._views.at(self.store.history.current())
         return result
 
+    def _prepare(self) -> None:
+        """Gets the running model ready for what it has learned."""
+        raise NotImplementedError
+
     def _check_import(self) -> None:
         """Reads what was written, so that an import that this model cannot follow is none."""
         self._views.reload()
-        self._learner.prepare()
+        self._prepare()
         try:
             self._views.at(self.store.history.current())
         except ArtifactsMissing as error:

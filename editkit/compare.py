@@ -1,4 +1,4 @@
-"""Comparing two versions without a model: edits, and codebook rows with their radii.
+"""Comparing two versions without a model: edits, codebook rows with their radii, adaptors.
 
 Takes time in proportion to what differs between the versions: radii are re-derived from the columns
 beside the artifacts, for the rows that came, went, or conflict with one that did. No tensor is
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from editkit.methods.elder.compared import changes
 from editkit_store import Store
 from editkit_store.artifacts import Row
 from editkit_store.comparisons import CodebookDiff, CodebookRow, Diff, RadiusChange
@@ -36,14 +37,17 @@ def diff(store: Store, before: str, after: str, *, fingerprint: str | None = Non
     came, went = store.history.changes(first, second)
     # Removed edits are shown in the state they have at the later version: reverted or superseded.
     edits = store.history.edits([*came, *went], at=second)
+    model = fingerprint or store.setting("fingerprint")
+    snapshots = [store.snapshots.at(version).get(model or "") for version in (first, second)]
+    adaptors, codes = changes(store.snapshots, snapshots[0], snapshots[1])
     return Diff(
         from_=format_version(first),
         to=format_version(second),
         added=tuple(edits[edit_id] for edit_id in came),
         removed=tuple(edits[edit_id] for edit_id in went),
-        codebook=codebook_diff(
-            store, first, second, fingerprint or store.setting("fingerprint"), (came, went)
-        ),
+        codebook=codebook_diff(store, first, second, model, (came, went)),
+        adaptors=adaptors,
+        codes=codes,
     )
 
 

@@ -198,6 +198,11 @@ class TrainConfig(BaseModel):
         description="The codes of all edits are made anew after each batch, by the routers as they "
         "are then; else they stay as the routers saw them at the time",
     )
+    calibrate: bool = Field(
+        default=True,
+        description="After each batch the threshold is brought down from the config's to where a "
+        "hundredth of held-out text is nearer; but never below what the edits' own wordings need",
+    )
     resolution: int | None = Field(
         default=8,
         ge=0,
@@ -228,6 +233,7 @@ _TRAINING: dict[str, dict[str, Any]] = {
         "rounds": 0,
         "probes": False,
         "recode": False,
+        "calibrate": False,
         "resolution": None,
     },
 }

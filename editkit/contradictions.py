@@ -8,16 +8,18 @@ shrink so that the balls do not meet).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 
 from editkit.errors import ContradictsEdit
 from editkit.hooks import Attachment
+from editkit.methods.elder.state import ElderView
 from editkit.methods.view import GraceView
 from editkit_store import Store
 from editkit_store.history import prompt_digest
-from editkit_store.records import Contradiction, Edit, EditRequest
+from editkit_store.records import Contradiction, Edit, EditRequest, MethodName
 
 __all__ = ["Contradictions", "OnConflict", "refusal"]
 
@@ -32,11 +34,14 @@ class Contradictions:
     Args:
         store: The history.
         attachment: What the running model follows.
+        is_pooled: Edits at a site are looked up as those of a mixture are; else only edits of the
+            request's own method are compared.
     """
 
-    def __init__(self, store: Store, attachment: Attachment) -> None:
+    def __init__(self, store: Store, attachment: Attachment, *, is_pooled: bool) -> None:
         self._store = store
         self._attachment = attachment
+        self._is_pooled = is_pooled
 
     def of(self, request: EditRequest, key: torch.Tensor | None) -> tuple[Contradiction, ...]:
         """Returns the active edits that a request contradicts: of its prompt, and around it.
@@ -54,18 +59,30 @@ class Contradictions:
             edit = history.edits([edit_id], at=current)[edit_id]
             if not _agree(edit, request):
                 found.append(_contradiction(edit, "prompt"))
-        view = self._attachment.view
-        if key is None or not isinstance(view, GraceView) or not len(view):
-            return tuple(found)
-        (row,) = view.select(key[None])
-        if row >= 0:
-            edit = history.edits([view.edit_id(row)], at=current)[view.edit_id(row)]
+        for edit_id, distance, radius in self._around(key, request.method):
+            edit = history.edits([edit_id], at=current)[edit_id]
             if prompt_digest(edit) != digest and not _agree(edit, request):
-                ((_, distance),) = view.nearest(key, 1)
-                found.append(
-                    _contradiction(edit, "scope", distance=distance, radius=view.radius(row))
-                )
+                found.append(_contradiction(edit, "scope", distance=distance, radius=radius))
         return tuple(found)
+
+    def _around(
+        self, key: torch.Tensor | None, method: MethodName
+    ) -> Iterator[tuple[str, float, float]]:
+        """Yields the edits that have a key in their scope, with their distance and radius."""
+        view = self._attachment.view
+        if key is None or not isinstance(view, GraceView):
+            return
+        if len(view) and (self._is_pooled or method == "grace"):
+            (row,) = view.select(key[None])
+            if row >= 0:
+                yield view.edit_id(row), view.apart(row, key), view.radius(row)
+        mixture = view.mixture
+        if not isinstance(mixture, ElderView) or not len(mixture):
+            return
+        if mixture.state.radius is not None and (self._is_pooled or method == "elder"):
+            routed = mixture.route(key[None])
+            if routed.fired[0] >= 0:
+                yield mixture.edit_id(routed.fired[0]), routed.apart[0], mixture.state.radius
 
 
 def refusal(request: EditRequest, found: tuple[Contradiction, ...]) -> ContradictsEdit:

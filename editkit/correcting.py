@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from editkit.contradictions import Contradictions, OnConflict, refusal
 from editkit.errors import KeyReused
+from editkit.generation import Generator
 from editkit.hooks import Attachment
-from editkit.learning import BATCH, Learner, Lesson, Outcome
 from editkit.methods.view import GraceView
 from editkit.models.progress import Progress, SilentProgress
 from editkit.prompts import Encoded
 from editkit.requests import build_request
+from editkit.teaching import SLACK, Lesson, Outcome, Teacher, Teachers
 from editkit.views import Views
 from editkit_store import Store
 from editkit_store.errors import StoreUnwritable
@@ -51,26 +51,34 @@ class Corrector:
 
     Args:
         store: The history.
-        learner: The model's.
+        teachers: The model's.
+        generator: The model's.
+        key: Returns what a prompt, given as token ids, is looked up by.
         views: The model's views of the history.
         attachment: What the running model follows.
         settings: What the store does not remember yet and should.
+        is_pooled: See ``Contradictions``.
     """
 
     def __init__(
         self,
         store: Store,
-        learner: Learner,
+        teachers: Teachers,
+        generator: Generator,
+        key: Callable[[Sequence[int]], torch.Tensor],
         views: Views,
         attachment: Attachment,
         settings: Callable[[], Mapping[str, str]],
+        is_pooled: bool,
     ) -> None:
         self._store = store
-        self._learner = learner
+        self._teachers = teachers
+        self._generator = generator
+        self._key = key
         self._views = views
         self._attachment = attachment
         self._settings = settings
-        self._contradictions = Contradictions(store, attachment)
+        self._contradictions = Contradictions(store, attachment, is_pooled=is_pooled)
 
     def add_many(
         self,
@@ -95,9 +103,9 @@ class Corrector:
                 hint="open it without read_only",
             )  # fmt: skip
         # Everything is checked before anything is learned: a bad request costs no good one.
-        kind = self._learner.default_kind
+        kind = self._teachers.encoder.default_kind
         checked = [build_request(request, kind=kind) for request in requests]
-        encoded = [self._learner.encode(request) for request in checked]
+        encoded = [self._teachers.encode(request) for request in checked]
         pending = list(zip(checked, encoded, strict=True))
         if on_conflict == "error":
             for request, tokens in pending:
@@ -106,7 +114,7 @@ class Corrector:
         results: list[Added] = []
         bar.start("Learning edits", len(pending), "edits")
         try:
-            for part in self._parts(pending, 1 if on_conflict != "supersede" else BATCH):
+            for part in self._parts(pending, one_by_one=on_conflict != "supersede"):
                 there = self._there(*part[0], on_conflict)
                 if there is not None:
                     results.append(there)
@@ -114,11 +122,12 @@ class Corrector:
                     if told is not None:
                         told(there)
                     continue
-                batch = self._learned(part, warned)
+                teacher = self._teachers.of(part[0][0].method)
+                batch = self._learned(part, teacher, warned)
                 if before:
                     batch = self._asked(batch)
                 while batch:
-                    done = self._verified(batch, on_failure == "keep", provenance, told)
+                    done = self._verified(batch, teacher, on_failure == "keep", provenance, told)
                     results += done
                     batch = batch[len(done) :]
                     bar.advance(len(done))
@@ -127,17 +136,29 @@ class Corrector:
         return results
 
     def _parts(
-        self, pending: Sequence[tuple[EditRequest, Encoded]], size: int
+        self, pending: Sequence[tuple[EditRequest, Encoded]], *, one_by_one: bool
     ) -> Iterator[Sequence[tuple[EditRequest, Encoded]]]:
-        """Yields the requests to learn together; those that may be known already come alone."""
+        """Yields the requests to learn together: of one method, and as many as it likes.
+
+        Those that may be known already come alone; so do those that replace what is learned in
+        common with others, for then each version has adaptors that know all of its edits.
+        """
         part: list[tuple[EditRequest, Encoded]] = []
         seen: set[str] = set()
+        prompts: set[str] = set()
         for one in pending:
-            key = one[0].idempotency_key
+            request, key = one[0], one[0].idempotency_key
             alone = key is not None and (
                 key in seen or self._store.history.with_key(key) is not None
             )
-            if part and (alone or len(part) == size):
+            if request.method == "elder":
+                digest = prompt_digest(request)
+                current = self._store.history.current()
+                alone |= digest in prompts or bool(self._store.history.same_prompt(digest, current))
+                prompts.add(digest)
+            size = 1 if one_by_one else self._teachers.of(request.method).batch
+            is_full = bool(part) and (len(part) >= size or part[0][0].method != request.method)
+            if part and (alone or is_full):
                 yield part
                 part = []
             part.append(one)
@@ -166,7 +187,7 @@ class Corrector:
         self, request: EditRequest, encoded: Encoded, on_conflict: OnConflict
     ) -> tuple[Contradiction, ...]:
         """Returns what a request contradicts; refuses it where that is asked for."""
-        found = self._contradictions.of(request, self._learner.key(encoded))
+        found = self._contradictions.of(request, self._key(encoded.prompt))
         if found and on_conflict == "error":
             raise refusal(request, found)
         return found
@@ -193,7 +214,9 @@ class Corrector:
     ) -> Added:
         """Returns an edit of the history as a result."""
         current = self._store.history.current()
-        artifact = self._store.artifacts.on_model([edit_id], self._learner.fingerprint).get(edit_id)
+        artifact = self._store.artifacts.on_model([edit_id], self._teachers.fingerprint).get(
+            edit_id
+        )
         metrics = artifact.metrics if artifact else {}
         return Added(
             version=format_version(current),
@@ -206,7 +229,10 @@ class Corrector:
         )
 
     def _learned(
-        self, batch: Sequence[tuple[EditRequest, Encoded]], warned: Warned | None
+        self,
+        batch: Sequence[tuple[EditRequest, Encoded]],
+        teacher: Teacher,
+        warned: Warned | None,
     ) -> list[_Candidate]:
         conflicts: dict[int, tuple[Contradiction, ...]] = {}
 
@@ -216,15 +242,18 @@ class Corrector:
             if conflicts[index] and warned is not None:
                 warned(request, conflicts[index])
 
-        lessons = self._learner.learn([encoded for _, encoded in batch], met=met)
+        edits = [(self._store.prepare(request), encoded) for request, encoded in batch]
+        lessons = teacher.learn(edits, version=self._store.history.current(), met=met)
         return [
-            _Candidate(self._store.prepare(request), lesson, conflicts=conflicts.get(index, ()))
-            for index, ((request, _), lesson) in enumerate(zip(batch, lessons, strict=True))
+            _Candidate(edit, lesson, conflicts=conflicts.get(index, ()))
+            for index, ((edit, _), lesson) in enumerate(zip(edits, lessons, strict=True))
         ]
 
     def _asked(self, batch: Sequence[_Candidate]) -> list[_Candidate]:
         """Notes what the model says without the edits of a batch."""
-        said = self._learner.answers([one.lesson.encoded for one in batch])
+        asked = [one.lesson.encoded for one in batch]
+        limit = max(len(one.target) for one in asked) + SLACK
+        said = self._generator.run([one.prompt for one in asked], max_new_tokens=limit)
         return [
             dataclasses.replace(one, before=answer.text)
             for one, answer in zip(batch, said, strict=True)
@@ -233,6 +262,7 @@ class Corrector:
     def _verified(
         self,
         batch: Sequence[_Candidate],
+        teacher: Teacher,
         keep: bool,
         provenance: Provenance,
         told: Callable[[Added], None] | None,
@@ -243,15 +273,14 @@ class Corrector:
         after a failed one were asked on views that held it, so they are asked again.
         """
         started = time.monotonic()
-        views = self._chain(batch)
-        said = self._learner.tried([one.lesson for one in batch], *views)
+        views = self._chain(batch, teacher)
+        said = teacher.tried([one.lesson for one in batch], *views)
         share = (time.monotonic() - started) / len(batch)
         results: list[Added] = []
         try:
             for one, view, answer in zip(batch, views, said, strict=True):
-                lesson = dataclasses.replace(one.lesson, seconds=one.lesson.seconds + share)
-                outcome = self._learner.settle(one.edit, lesson, view, answer, keep=keep)
-                results.append(self._commit(one, outcome, provenance))
+                outcome = teacher.settle(one.edit, one.lesson, view, answer, keep=keep, more=share)
+                results.append(self._commit(one, teacher, outcome, provenance))
                 if told is not None:
                     told(results[-1])
                 # Settling may also have taken another row than the later views hold.
@@ -259,16 +288,15 @@ class Corrector:
                     break
         finally:
             for left in batch[len(results) :]:
-                self._views.memory.discard(left.edit.id)
+                teacher.forget(left.edit.id)
         return results
 
-    def _chain(self, batch: Sequence[_Candidate]) -> list[GraceView]:
+    def _chain(self, batch: Sequence[_Candidate], teacher: Teacher) -> list[GraceView]:
         """Returns the view after each edit of a batch, if all of them verify."""
-        history, memory = self._store.history, self._views.memory
+        history = self._store.history
         current = history.current()
         view = self._attachment.view
         assert isinstance(view, GraceView)
-        rows = view.rows
         prompts: dict[str, str] = {}
         views = []
         for number, one in enumerate(batch, 1):
@@ -277,12 +305,14 @@ class Corrector:
             if digest in prompts:
                 older.append(prompts[digest])
             prompts[digest] = one.edit.id
-            rows = rows[~np.isin(rows, memory.rows(older))]
-            rows = np.append(rows, self._learner.remember(one.edit, one.lesson))
-            views.append(self._views.folded(rows, format_version(current + number)))
+            version = format_version(current + number)
+            view = teacher.joined(view, one.edit, one.lesson, older, version)
+            views.append(view)
         return views
 
-    def _commit(self, one: _Candidate, outcome: Outcome, provenance: Provenance) -> Added:
+    def _commit(
+        self, one: _Candidate, teacher: Teacher, outcome: Outcome, provenance: Provenance
+    ) -> Added:
         operation, edit = self._store.add(
             one.edit,
             artifact=outcome.artifact,
@@ -290,6 +320,7 @@ class Corrector:
             activate=outcome.artifact.usable,
             provenance=provenance,
             settings=self._settings(),
+            snapshot=outcome.snapshot,
         )
         if operation.changed:
             # The truth is written; now the running model follows, by one assignment.
@@ -305,7 +336,6 @@ class Corrector:
             steps=outcome.steps,
             supersedes=tuple(operation.detail["supersedes"]),
             conflicts=one.conflicts,
-            reach=self._learner.reach(edit, one.lesson, outcome.view)
-            if operation.changed
-            else None,
+            lost=outcome.lost if operation.changed else (),
+            reach=teacher.reach(edit, one.lesson, outcome.view) if operation.changed else None,
         )

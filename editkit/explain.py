@@ -3,15 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
 
 import torch
 
+from editkit.methods.elder.state import ElderView
 from editkit.methods.view import GraceView
 from editkit_store.records import Candidate, Edit, Explanation
 
-__all__ = ["explained", "unedited"]
+__all__ = ["Mixed", "explained", "unedited"]
 
 _TOLD = 6  # words of a kind
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What the edits of a mixture of LoRAs have to do with a prompt.
+
+    Attributes:
+        fired: The edit whose experts it takes, if any.
+        near: Edits with the distances of the prompt to them, nearest first: L2 between queries, or
+            bits between codes where it does not look at queries.
+        bits: Bits between its code and that of each of them.
+        reach: What a distance has to be below, or at.
+        threshold: What the bits to the nearest code have to be below.
+    """
+
+    fired: str | None
+    near: list[tuple[str, float]]
+    bits: dict[str, int]
+    reach: float
+    threshold: int
+
+    @classmethod
+    def of(cls, mixture: ElderView, query: torch.Tensor) -> Mixed:
+        """Returns it for a query ``(d,)`` float32 of a mixture of at least one edit."""
+        _, _, codes = mixture.state.encoded(query[None])
+        bits = dict(zip(mixture.edit_ids, mixture.bits(codes)[0].tolist(), strict=True))
+        near: dict[str, float] = {one: float(apart) for one, apart in bits.items()}
+        reach: float = mixture.state.threshold
+        if mixture.state.radius is not None:
+            between = mixture.between(query[None].float().numpy())[0].tolist()
+            near, reach = dict(zip(bits, between, strict=True)), mixture.state.radius
+        (chosen,) = mixture.route(query[None]).fired
+        return cls(
+            None if chosen < 0 else mixture.edit_id(chosen),
+            sorted(near.items(), key=itemgetter(1)),
+            bits,
+            reach,
+            mixture.state.threshold,
+        )
 
 
 def explained(
@@ -22,6 +64,7 @@ def explained(
     *,
     site: str,
     k: int,
+    mixed: Mixed | None = None,
     words: Callable[[str | None], tuple[list[str], list[str]]] | None = None,
 ) -> Explanation:
     """Returns the decision that a view makes for a key, with the nearest edits.
@@ -33,16 +76,34 @@ def explained(
         edits: Returns edits of the view by their ids.
         site: Dotted path of the site.
         k: Number of candidates.
+        mixed: What the view's mixture has to do with it.
         words: Returns the names and the other words that the key of an edit's prompt is made of, or
             (of None) the key itself; None of keys that are hidden states.
     """
-    (chosen,) = view.select(key[None])
-    fired = None if chosen < 0 else view.edit_id(chosen)
-    near = [
-        (view.edit_id(row), distance, view.radius(row))
-        for row, distance in view.nearest(key, max(1, k))
-    ]
-    known = edits([edit_id for edit_id, _, _ in near])
+    fired: str | None = None
+    near: list[tuple[str, float, float, bool]] = []
+    if len(view):
+        (chosen,) = view.select(key[None])
+        fired = None if chosen < 0 else view.edit_id(chosen)
+        near = [
+            (view.edit_id(row), distance, view.radius(row), distance <= view.radius(row))
+            for row, distance in view.nearest(key, max(1, k))
+        ]
+    if mixed is not None:
+        near += [
+            (
+                edit_id,
+                distance,
+                mixed.reach,
+                mixed.bits[edit_id] < mixed.threshold and distance <= mixed.reach,
+            )
+            for edit_id, distance in mixed.near[: max(1, k)]
+        ]
+        apart = {edit_id: distance for edit_id, distance, _, _ in near}
+        if mixed.fired is not None and (fired is None or apart[mixed.fired] < apart[fired]):
+            fired = mixed.fired
+    near = sorted(near, key=itemgetter(1))[: max(1, k)]
+    known = edits([edit_id for edit_id, *_ in near])
     candidates = tuple(
         Candidate(
             edit_id=edit_id,
@@ -50,16 +111,17 @@ def explained(
             target=known[edit_id].target,
             distance=distance,
             radius=radius,
-            in_scope=distance <= radius,
+            in_scope=in_scope,
+            bits=None if mixed is None else mixed.bits.get(edit_id),
         )
-        for edit_id, distance, radius in near
+        for edit_id, distance, radius, in_scope in near
     )
     return Explanation(
         prompt=prompt,
         version=view.version,
         fired=fired,
         site=site,
-        summary=_summary(candidates, fired, words),
+        summary=_summary(candidates, fired, words, mixed),
         candidates=candidates,
     )
 
@@ -78,8 +140,17 @@ def _summary(
     candidates: tuple[Candidate, ...],
     fired: str | None,
     words: Callable[[str | None], tuple[list[str], list[str]]] | None,
+    mixed: Mixed | None,
 ) -> str:
     nearest = candidates[0]
+    if fired is None and mixed is not None and nearest.bits is not None:
+        least = min(mixed.bits.values())
+        if nearest.distance <= nearest.radius and least >= mixed.threshold:
+            return (
+                f"No edit fires: the nearest one, {nearest.edit_id[:12]} ('{nearest.prompt}'), is "
+                f"within reach, but the prompt's code is {least} bits from that of any edit, and "
+                f"fewer than {mixed.threshold} are asked for."
+            )
     if fired is None:
         return (
             f"No edit fires: the nearest one, {nearest.edit_id[:12]} ('{nearest.prompt}'), is "

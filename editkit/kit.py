@@ -11,22 +11,23 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from editkit.adapting import Adapting
 from editkit.asking import Asker, ChatLike, VersionLike
 from editkit.bundles import BundleMethods
-from editkit.config import GraceConfig
+from editkit.config import GraceConfig, TrainConfig
 from editkit.correcting import Corrector, OnConflict, OnFailure, Warned
-from editkit.errors import UnsupportedModel
 from editkit.generation import Generator
 from editkit.hooks import Attachment
+from editkit.keys import is_pooled, pooled_keys
 from editkit.learning import Learner
+from editkit.methods.elder.shape import ElderShape
 from editkit.models.load import LoadedModel
 from editkit.models.progress import Progress
 from editkit.prompts import Encoder
 from editkit.recalling import HistoryMethods
 from editkit.requests import build_request
-from editkit.scope import PooledKeys
-from editkit.scope.information import of_model
 from editkit.sites import Site
+from editkit.teaching import Teachers
 from editkit.views import Views
 from editkit_store import Store
 from editkit_store.records import (
@@ -63,6 +64,8 @@ class Kit(HistoryMethods, BundleMethods):
         *,
         site: Site,
         config: GraceConfig,
+        elder: ElderShape,
+        train: TrainConfig,
         remembered: str | None,
         skip_missing: bool,
         provenance: Provenance,
@@ -80,7 +83,8 @@ class Kit(HistoryMethods, BundleMethods):
         self._was_training = bool(self._model.training)
         self._model.eval()
         self._encoder = Encoder(self._model, self._tokenizer)
-        keys = _keys(loaded, self._encoder, config)
+        pooled = functools.cache(functools.partial(pooled_keys, loaded))
+        keys = pooled() if is_pooled(loaded, self._encoder, config) else None
         self._views = Views(
             store,
             loaded.fingerprint,
@@ -106,9 +110,37 @@ class Kit(HistoryMethods, BundleMethods):
             views=self._views,
             keys=keys,
         )
-        self._learner.prepare()
+        self._elder = Adapting(
+            self._model,
+            name=loaded.name,
+            fingerprint=loaded.fingerprint,
+            layout=site.layout,
+            store=store,
+            encoder=self._encoder,
+            generator=self._generator,
+            attachment=self._attachment,
+            adaptors=self._views.adaptors,
+            pooled=pooled,
+            shape=elder,
+            train=train,
+        )
+        self._pooled = pooled
+        self._prepare()
+        self._teachers = Teachers(
+            name=loaded.name,
+            fingerprint=loaded.fingerprint,
+            encoder=self._encoder,
+            teachers={"grace": self._learner, "elder": self._elder},
+        )
         self._corrector = Corrector(
-            store, self._learner, self._views, self._attachment, self._settings
+            store,
+            self._teachers,
+            self._generator,
+            self._learner.key_of,
+            self._views,
+            self._attachment,
+            self._settings,
+            is_pooled=keys is not None,
         )
         self._asker = Asker(
             self._model,
@@ -118,6 +150,7 @@ class Kit(HistoryMethods, BundleMethods):
             views=self._views,
             attachment=self._attachment,
             key=self._learner.key_of,
+            query=self._elder.query,
             words=None if keys is None else keys.said,
         )
 
@@ -163,6 +196,15 @@ class Kit(HistoryMethods, BundleMethods):
     def version(self) -> str:
         """Name of the version that the running model is at."""
         return self._attachment.view.version
+
+    def _prepare(self) -> None:
+        """Gets the running model ready for what it has learned."""
+        self._elder.attach()
+        settings = self._views.adaptors.settings
+        has_rows = self._learner.is_pooled and len(self._views.memory)
+        if has_rows or (settings is not None and settings["query"] == "pooled"):
+            with self._generator.paused():
+                self._pooled().prepare()
 
     # Correcting -------------------------------------------------------------------------------
 
@@ -301,7 +343,7 @@ class Kit(HistoryMethods, BundleMethods):
 
     def check(self, request: EditRequest | Mapping[str, Any]) -> None:
         """Raises what ``add`` would raise for a request, without learning it."""
-        self._learner.encode(build_request(request, kind=self._encoder.default_kind))
+        self._teachers.encode(build_request(request, kind=self._encoder.default_kind))
 
     # Asking -----------------------------------------------------------------------------------
 
@@ -426,29 +468,3 @@ class Kit(HistoryMethods, BundleMethods):
             As ``generate``.
         """
         return self._asker.explain(prompt, chat, version, k)
-
-
-def _keys(loaded: LoadedModel, encoder: Encoder, config: GraceConfig) -> PooledKeys | None:
-    """Returns what gives pooled keys; None where an edit is looked up by a hidden state.
-
-    Raises:
-        UnsupportedModel: Pooled keys were asked for, of a model that does not continue a prompt.
-    """
-    kind = config.key or ("pooled" if encoder.family == "decoder" else "state")
-    if kind == "state":
-        return None
-    if encoder.family != "decoder":
-        raise UnsupportedModel(
-            f"pooled keys are for models that continue a prompt, not for "
-            f"{type(loaded.model).__name__}",
-            hint="leave `key` out, or set it to 'state'",
-        )
-    known = functools.partial(
-        of_model,
-        loaded.model,
-        loaded.tokenizer,
-        fingerprint=loaded.fingerprint,
-        # Of a pair from somebody's program nobody knows whether it ever comes back.
-        is_kept=loaded.path is not None,
-    )
-    return PooledKeys(loaded.model, loaded.tokenizer, known)

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from editkit.config import GraceConfig, KeyName
-from editkit.errors import UnsupportedMethod
 from editkit.generation import Generated, Generator
 from editkit.methods import grace
 from editkit.methods.batches import Batch, lay_out
 from editkit.methods.codebook import Entry
+from editkit.methods.elder.state import ElderView
 from editkit.methods.grace import LearnedValue
 from editkit.methods.payload import GracePayload
 from editkit.methods.view import GraceView
@@ -24,15 +24,12 @@ from editkit.prompts import Encoded, Encoder
 from editkit.reach import Reaches
 from editkit.scope import PooledKeys
 from editkit.sites import Site
+from editkit.teaching import SLACK, Met, Outcome, finite
 from editkit.views import Views
 from editkit_store.digest import digest_bytes
-from editkit_store.records import Artifact, Edit, EditKind, EditReach, EditRequest, MethodName
+from editkit_store.records import Artifact, Edit, EditReach
 
-__all__ = ["BATCH", "Learner", "Lesson", "Outcome"]
-
-_SLACK = 4
-"""Tokens that verification may generate beyond the target before it gives up on an ending."""
-
+__all__ = ["BATCH", "Learner", "Lesson"]
 
 _FIRST_TOKEN = 0.2
 """Share of the radius for a prompt of one token.
@@ -74,34 +71,16 @@ class Lesson:
     row: int
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one edit.
-
-    Attributes:
-        artifact: The record to store.
-        payload: Its bytes, ``None`` for an attempt that is not kept.
-        view: The view with the edit in it, on which it was verified.
-        answer: What free greedy generation gave.
-        seconds: Wall-clock seconds for learning (its share of the batch) and verification.
-        steps: Optimizer steps.
-    """
-
-    artifact: Artifact
-    payload: bytes | None
-    view: GraceView
-    answer: str
-    seconds: float
-    steps: int
-
-
 class Learner:
-    """Learns edits on one model at one site, and verifies them by free generation.
+    """Learns edits on one model at one site by GRACE, and verifies them by free generation.
 
     Attributes:
         name: Name that the model was loaded by.
         fingerprint: The model's identity.
+        is_pooled: Edits are looked up by pooled keys.
     """
+
+    batch = BATCH
 
     def __init__(
         self,
@@ -127,37 +106,10 @@ class Learner:
         self._keys = keys
         self._kind: KeyName = "state" if keys is None else "pooled"
         self._reaches = Reaches(encoder, self.key_of, keys)
+        self.is_pooled = keys is not None
 
-    @property
-    def default_kind(self) -> EditKind:
-        """Kind of an edit for which none is named."""
-        return self._encoder.default_kind
-
-    def encode(self, request: EditRequest) -> Encoded:
-        """Returns the request as tokens, after refusing what cannot be learned here.
-
-        Raises:
-            UnsupportedMethod: No such method in this version, or not for this kind of edit.
-            InvalidRequest, EmptyTarget, PromptTooLong, UnsupportedModel: See ``Encoder.request``.
-        """
-        self.check_method(request.method)
-        return self._encoder.request(request)
-
-    def check_method(self, method: MethodName) -> None:
-        """Refuses a method that cannot learn here.
-
-        Raises:
-            UnsupportedMethod: No such method in this version.
-        """
-        if method != "grace":
-            raise UnsupportedMethod(
-                f"the method '{method}' is not part of this version",
-                hint="leave --method out, or use grace",
-            )
-
-    def key(self, encoded: Encoded) -> torch.Tensor:
-        """Returns what a request's prompt is looked up by, ``(d,)`` float32."""
-        return self.key_of(encoded.prompt)
+    def check(self) -> None:
+        """Every model that can be opened can learn."""
 
     def key_of(self, prompt: Sequence[int]) -> torch.Tensor:
         """Returns what a prompt is looked up by, ``(d,)`` float32; of a state, a pass to its site.
@@ -170,25 +122,15 @@ class Learner:
                 return torch.from_numpy(self._keys.key(prompt))
         return grace.query(self._model, self._site, prompt, position=self._config.position)
 
-    def prepare(self) -> None:
-        """Gets ready for prompts to be looked up, if there is anything to look up."""
-        if self._keys is not None and len(self._views.memory):
-            with self._generator.paused():
-                self._keys.prepare()
-
     def learn(
         self,
-        encoded: Sequence[Encoded],
+        edits: Sequence[tuple[Edit, Encoded]],
         *,
-        met: Callable[[int, torch.Tensor], None] | None = None,
+        version: int = 0,
+        met: Met | None = None,
     ) -> list[Lesson]:
-        """Returns what each request learned.
-
-        Args:
-            encoded: The requests.
-            met: Called for each request with its index and its key, ``(d,)`` float32, before it
-                is learned.
-        """
+        """Returns what each edit learned; see ``Teacher.learn``. No other edit counts for that."""
+        encoded = [one for _, one in edits]
         lessons: dict[int, Lesson] = {}
         # An edit that is there must not fire while another one is learned: the new one will be the
         # only one in its sequence, and what it is learned with are prompts, targets behind them.
@@ -213,13 +155,18 @@ class Learner:
                     lessons[index] = Lesson(encoded[index], value, share, batch, row)
         return [lessons[index] for index in range(len(encoded))]
 
-    def tried(self, lessons: Sequence[Lesson], *views: GraceView) -> list[Generated]:
-        """Returns what the model says with what was learned in place: verification.
+    def joined(
+        self, view: GraceView, edit: Edit, lesson: Lesson, older: Sequence[str], version: str
+    ) -> GraceView:
+        """Returns a view with one more edit, and without older ones of its prompt."""
+        memory, mixture = self._views.memory, view.mixture
+        if isinstance(mixture, ElderView):
+            mixture = mixture.without(older)
+        rows = view.rows[~np.isin(view.rows, memory.rows(older))]
+        return self._views.folded(np.append(rows, self.remember(edit, lesson)), version, mixture)
 
-        Args:
-            lessons: What was learned.
-            *views: One view, or one a lesson.
-        """
+    def tried(self, lessons: Sequence[Lesson], *views: GraceView) -> list[Generated]:
+        """Returns what the model says with what was learned in place; see ``Teacher.tried``."""
         answers: dict[int, Generated] = {}
         for indices in _alike(lessons):
             batch, rows = lessons[indices[0]].batch, [lessons[i].row for i in indices]
@@ -234,17 +181,9 @@ class Learner:
         answers.update(zip(left, said, strict=True))
         return [answers[index] for index in range(len(lessons))]
 
-    def has_learned(self, edit_id: str) -> bool:
-        """Returns whether the model has learned an edit at its site."""
-        return edit_id in self._views.memory
-
     def forget(self, edit_id: str) -> None:
         """Takes out of the memory what an edit learned."""
         self._views.memory.discard(edit_id)
-
-    def view(self, edit_ids: Sequence[str], version: str) -> GraceView:
-        """Returns the view of edits, oldest first; those not learned yet are left out."""
-        return self._views.folded(self._views.memory.rows(edit_ids), version)
 
     def remember(self, edit: Edit, lesson: Lesson, *, owns_row: bool = False) -> int:
         """Puts what an edit learned into the memory; returns its row.
@@ -265,23 +204,17 @@ class Learner:
         generated: Generated,
         *,
         keep: bool = False,
+        more: float = 0.0,
     ) -> Outcome:
-        """Returns what becomes of a learned edit, given what the model answers with it in place.
-
-        Args:
-            edit: The edit.
-            lesson: What it learned.
-            view: The view that it was tried in.
-            generated: The answer there.
-            keep: Keep the artifact even if the answer is not the target.
-        """
+        """Returns what becomes of a learned edit; see ``Teacher.settle``."""
         encoded, value = lesson.encoded, lesson.value
         memory = self._views.memory
         row = memory.row(edit.id)
         if not view.owns_row(row) and generated.text != encoded.text:
             # Another edit's value, learned from another prompt, does not do for this one.
             new = self.remember(edit, lesson, owns_row=True)
-            view = self._views.folded(np.where(view.rows == row, new, view.rows), view.version)
+            rows = np.where(view.rows == row, new, view.rows)
+            view = self._views.folded(rows, view.version, view.mixture)
             row, (generated,) = new, self.tried([lesson], view)
         verified = generated.text == encoded.text
         usable = verified or keep
@@ -292,24 +225,21 @@ class Learner:
             memory.discard(edit.id)
         metrics = {
             "steps": value.steps,
-            "margin": _finite(value.margin),
-            "loss": _finite(value.loss),
-            "seconds": lesson.seconds,
+            "margin": finite(value.margin),
+            "loss": finite(value.loss),
+            "seconds": lesson.seconds + more,
             "answer": generated.text,
             "site": self._site.path,
             "config": self._config.model_dump(mode="json"),
         }
         radius = payload.entry.radius if usable else None
         artifact = self._artifact(edit.id, verified, usable, data, metrics, conflicts, radius)
-        return Outcome(artifact, data, view, generated.text, lesson.seconds, value.steps)
+        seconds = lesson.seconds + more
+        return Outcome(artifact, data, view, generated.text, seconds, value.steps)
 
     def reach(self, edit: Edit, lesson: Lesson, view: GraceView) -> EditReach:
         """Returns how far an active edit reaches in a view."""
         return self._reaches.of(edit, lesson.encoded.prompt, view)
-
-    def refused(self, edit: Edit, reason: str) -> Artifact:
-        """Returns the artifact of an edit that this model could not even try."""
-        return self._artifact(edit.id, False, False, None, {"reason": reason})
 
     def answers(self, requests: Sequence[Encoded], *views: GraceView) -> list[Generated]:
         """Returns what the model says (now, or on views), for about the length of the targets.
@@ -318,7 +248,7 @@ class Learner:
             requests: Prompts to ask, and targets whose length is the measure.
             *views: One view, or one a request; by default the current one.
         """
-        limit = max((len(request.target) for request in requests), default=0) + _SLACK
+        limit = max((len(request.target) for request in requests), default=0) + SLACK
         prompts = [request.prompt for request in requests]
         return self._generator.run(prompts, views=views, max_new_tokens=limit)
 
@@ -414,8 +344,3 @@ def _each(
             met(index, key)
 
     return tell
-
-
-def _finite(number: float) -> float | None:
-    """Infinite and NaN have no JSON; they mean that nothing was learned."""
-    return number if abs(number) < float("inf") else None

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from editkit.artifacts import learned_place
-from editkit.config import GraceConfig, PresetName
+from editkit.config import GraceConfig, PresetName, TrainConfig
 from editkit.kit import Kit
+from editkit.methods.elder.shape import ElderShape
 from editkit.models.aliases import DEFAULT_MODEL
 from editkit.models.load import ModelSpec, load_model
 from editkit.models.progress import Progress
 from editkit.sites import default_site, find_site
 from editkit_store import Store, open_store
 from editkit_store.records import Provenance
+
+if TYPE_CHECKING:  # it loads PEFT
+    from editkit.methods.elder.config import ElderConfig
 
 __all__ = ["open"]
 
@@ -26,6 +30,8 @@ def open(  # noqa: A001  (the name that design and users want: editkit.open, lik
     model: ModelSpec | None = None,
     preset: PresetName = "default",
     grace: GraceConfig | Mapping[str, Any] | None = None,
+    elder: ElderConfig | Mapping[str, Any] | None = None,
+    train: TrainConfig | Mapping[str, Any] | None = None,
     read_only: bool = False,
     missing: Literal["error", "skip"] = "error",
     dtype: Any = None,
@@ -41,7 +47,9 @@ def open(  # noqa: A001  (the name that design and users want: editkit.open, lik
         model: Alias, hub id, folder, GGUF file, or a loaded ``(model, tokenizer)``; by default what
             the store remembers, else ``smollm2-135m``.
         preset: ``default``, or ``paper`` for the published constants.
-        grace: Settings on top of the preset.
+        grace: Settings of GRACE on top of the preset.
+        elder: Likewise the shape of ELDER's adaptors; those that a history has keep theirs.
+        train: Likewise how they learn.
         read_only: Share the store with other readers; nothing can be added. Without a file the
             history is empty and none is made.
         missing: Edits of the history that this model has not learned: ``error`` refuses to open
@@ -81,6 +89,8 @@ def open(  # noqa: A001  (the name that design and users want: editkit.open, lik
             loaded,
             site=site,
             config=config,
+            elder=ElderShape(preset, elder),
+            train=_training(preset, train),
             remembered=_remembered_name(spec),
             skip_missing=missing == "skip",
             provenance=_provenance(provenance),
@@ -100,6 +110,12 @@ def _config(preset: PresetName, changes: GraceConfig | Mapping[str, Any] | None)
     if isinstance(changes, GraceConfig):
         return changes
     return GraceConfig.of(preset, **(changes or {}))
+
+
+def _training(preset: PresetName, changes: TrainConfig | Mapping[str, Any] | None) -> TrainConfig:
+    if isinstance(changes, TrainConfig):
+        return changes
+    return TrainConfig.of(preset, **(changes or {}))
 
 
 def _asked_for(changes: GraceConfig | Mapping[str, Any] | None) -> set[str]:

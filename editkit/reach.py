@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from statistics import NormalDist
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from editkit.errors import PromptTooLong
+from editkit.methods.elder.state import ElderView
 from editkit.methods.view import GraceView
 from editkit.prompts import Encoder
 from editkit.scope import PooledKeys
@@ -84,7 +86,46 @@ class Reaches:
         covered = sum(chosen == row for chosen in fired[: len(rephrases)])
         spared = sum(chosen != row for chosen in fired[len(rephrases) :])
         near = [(other, apart) for other, apart in view.nearest(key, 2) if other != row][:1]
-        nearest = view.edit_id(near[0][0]) if near else None
+        nearest = (view.edit_id(near[0][0]), near[0][1]) if near else None
+        return self._told(edit, prompt, key, radius, covered, spared, nearest)
+
+    def of_mixture(self, edit: Edit, prompt: Sequence[int], mixture: ElderView) -> EditReach:
+        """Returns how far an active edit reaches in a mixture that looks at pooled queries.
+
+        Args:
+            edit: The edit, with its rephrases and locality probes.
+            prompt: Its prompt as token ids.
+            mixture: What the running model follows.
+        """
+        assert mixture.state.radius is not None
+        key = self._key(prompt)
+        rephrases, probes = self._found(edit.rephrases), self._found(edit.locality)
+        asked = [*rephrases, *probes]
+        fired = mixture.route(torch.stack(asked)).fired if asked else []
+        is_mine = [number >= 0 and mixture.edit_id(number) == edit.id for number in fired]
+        apart = zip(mixture.edit_ids, mixture.between(key[None].numpy())[0].tolist(), strict=True)
+        others = [(other, distance) for other, distance in apart if other != edit.id]
+        return self._told(
+            edit,
+            prompt,
+            key,
+            mixture.state.radius,
+            sum(is_mine[: len(rephrases)]),
+            len(probes) - sum(is_mine[len(rephrases) :]),
+            min(others, key=itemgetter(1), default=None),
+        )
+
+    def _told(
+        self,
+        edit: Edit,
+        prompt: Sequence[int],
+        key: torch.Tensor,
+        radius: float,
+        covered: int,
+        spared: int,
+        nearest: tuple[str, float] | None,
+    ) -> EditReach:
+        """Returns the record of a reach; see ``EditReach`` for what the arguments are."""
         subject: float | None = None
         question: float | None = None
         unrelated: float | None = None
@@ -97,8 +138,8 @@ class Reaches:
             covered=covered,
             probes=len(edit.locality),
             spared=spared,
-            nearest_edit=nearest,
-            nearest_distance=near[0][1] if near else None,
+            nearest_edit=nearest[0] if nearest else None,
+            nearest_distance=nearest[1] if nearest else None,
             other_subject=subject,
             other_question=question,
             false_fires=unrelated,
@@ -111,7 +152,7 @@ class Reaches:
                 other_subject=subject,
                 other_question=question,
                 unrelated=unrelated,
-                nearest=(nearest, near[0][1]) if nearest is not None else None,
+                nearest=nearest,
             ),
         )
 

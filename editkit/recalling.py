@@ -7,10 +7,12 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from editkit import compare, replay
+from editkit.adapting import Adapting
 from editkit.asking import Asker
+from editkit.errors import ArtifactsMissing
 from editkit.hooks import Attachment
-from editkit.learning import Learner
-from editkit.models.progress import Progress
+from editkit.models.progress import Progress, SilentProgress
+from editkit.teaching import Teachers
 from editkit.views import Views
 from editkit_store import Store
 from editkit_store.comparisons import Diff
@@ -38,7 +40,8 @@ class HistoryMethods:
     _asker: Asker
     _views: Views
     _attachment: Attachment
-    _learner: Learner
+    _elder: Adapting
+    _teachers: Teachers
     _writing: AbstractContextManager[Any]
     _remembered: str | None
 
@@ -97,13 +100,56 @@ class HistoryMethods:
         self._asker.view(version)
         return self._changed(lambda: self.store.rollback(version, provenance=self.provenance))
 
-    def revert(self, edit_id: str) -> ViewChanged:
+    def revert(
+        self, edit_id: str, *, defer_only: bool = False, progress: Progress | None = None
+    ) -> ViewChanged:
         """Takes one edit back, as if it had never been.
+
+        An edit of ELDER shares its weights with others: the adaptors from before it come back, and
+        those that came later are learned again.
+
+        Args:
+            edit_id: The edit, or the beginning of its id.
+            defer_only: Of an edit of ELDER: at once, and only so that no prompt reaches it. What it
+                did to the weights stays.
+            progress: Told about every edit that is learned again.
 
         Raises:
             UnknownEdit, AmbiguousId, NotActive: The id names no active edit.
+            ArtifactsMissing: With ``defer_only``: an older edit of its prompt would be active,
+                which the adaptors do not know any more. Nothing was changed.
         """
-        return self._changed(lambda: self.store.revert(edit_id, provenance=self.provenance))
+        with self._writing:
+            found = self.store.history.resolve_edit(edit_id)
+            current = self.store.history.current()
+            detail: dict[str, Any] = {}
+            snapshots = None
+            adaptors = self._views.adaptors
+            back = self._elder.restored(found, version=current)
+            forgotten = [one for one in back if not adaptors.knows(one, current)]
+            if forgotten and defer_only:
+                raise ArtifactsMissing(
+                    f"without edit '{found}' the older '{back[0]}' would be active again, which "
+                    "the adaptors have forgotten",
+                    missing=tuple(forgotten),
+                    fingerprint=self.fingerprint,
+                    known=(self.fingerprint,),
+                    hint="revert it without deferring only: the older one is then learned again",
+                )
+            if (found in adaptors.active_at(current) or forgotten) and not defer_only:
+                learned = self._elder.without(
+                    found, version=current, bar=progress or SilentProgress()
+                )
+                detail = {"relearned": list(learned.edits), "lost": list(learned.lost)}
+                snapshots = {self.fingerprint: learned.snapshot}
+            return self._changed(
+                lambda: self.store.revert(
+                    found,
+                    provenance=self.provenance,
+                    detail=detail or None,
+                    snapshots=snapshots,
+                )
+            )
 
     def undo(self) -> ViewChanged:
         """Takes the last change back; a second undo goes one further back.
@@ -155,7 +201,8 @@ class HistoryMethods:
         with self._writing:
             result = replay.run(
                 self.store,
-                self._learner,
+                self._teachers,
+                self._views,
                 to=to,
                 method=method,
                 only=only,
@@ -164,7 +211,7 @@ class HistoryMethods:
                 progress=progress,
             )
             self._views.reload()
-            self._learner.prepare()
+            self._prepare()
             self._attachment.view = self._views.at(self.store.history.current())
         return result
 
@@ -172,7 +219,11 @@ class HistoryMethods:
         self, *, to: str | None = None, method: MethodName | None = None, only: str | None = None
     ) -> ReplayPlan:
         """Returns what ``replay`` would do with the same arguments; writes nothing."""
-        return replay.plan(self.store, self._learner, to=to, method=method, only=only)
+        return replay.plan(self.store, self._teachers, self._views, to=to, method=method, only=only)
+
+    def _prepare(self) -> None:
+        """Gets the running model ready for what it has learned."""
+        raise NotImplementedError
 
     def _changed(self, act: Callable[[], ViewChanged]) -> ViewChanged:
         with self._writing:

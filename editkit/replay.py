@@ -1,20 +1,24 @@
 """Replay: bringing a history to a model, by restoring what it learned before or learning it now.
 
-Edits that the model has learned are restored without training. The others are learned in batches
-of ``BATCH``; each batch is one transaction, so an interrupted replay loses at most the batch at
-hand and goes on from there when it is run again. A plan says beforehand what a replay would do.
+Edits that the model has learned are restored without training. The others are learned in batches,
+each of one method; each batch is one transaction, so an interrupted replay loses at most the batch
+at hand and goes on from there when it is run again. A plan says beforehand what a replay would do.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from editkit.learning import BATCH, Learner
+import numpy as np
+
+from editkit.methods.view import GraceView
 from editkit.models.progress import Progress, SilentProgress
 from editkit.prompts import Encoded
+from editkit.teaching import Outcome, Teachers
+from editkit.views import Views
 from editkit_store import Store
 from editkit_store.errors import EditkitError
 from editkit_store.records import (
@@ -37,7 +41,8 @@ _SAMPLED = 1000
 
 def run(
     store: Store,
-    learner: Learner,
+    teachers: Teachers,
+    views: Views,
     *,
     to: str | None,
     method: MethodName | None,
@@ -48,9 +53,10 @@ def run(
 ) -> Replayed:
     """Makes the learner's model hold the edits that are active at a version; see ``Kit.replay``."""
     started = time.monotonic()
-    version, edits = _chosen(store, learner, to, method, only)
+    version, edits = _chosen(store, teachers, to, method, only)
     # Attempts that failed are made again: settings or versions may have changed.
-    wanted = [edit for edit in edits if not learner.has_learned(edit.id)]
+    known = views.learned(version)
+    wanted = [edit for edit in edits if edit.id not in known]
     # They are tried beside all that the version holds, chosen by `only` or not.
     active = store.history.active_ids(version)
     failures: list[ReplayFailure] = []
@@ -58,11 +64,8 @@ def run(
     if wanted:
         told.start("Learning edits", len(wanted), "edits")
         try:
-            for at in range(0, len(wanted), BATCH):
-                batch = wanted[at : at + BATCH]
-                failures += _learn(
-                    store, learner, batch, active, format_version(version), provenance
-                )
+            for batch in _batches(wanted, teachers):
+                failures += _learn(store, teachers, views, batch, active, version, provenance)
                 told.advance(len(batch))
         finally:
             told.done()
@@ -71,19 +74,19 @@ def run(
         "learned": len(wanted) - len(failures),
         "failed": len(failures),
     }
-    detail: dict[str, Any] = {**counts, "model": learner.name}
+    detail: dict[str, Any] = {**counts, "model": teachers.name}
     if only is not None:
         detail["only"] = format_version(store.history.resolve(only))
     operation = store.record_replay(
         version,
-        fingerprint=learner.fingerprint,
+        fingerprint=teachers.fingerprint,
         detail=detail,
         provenance=provenance,
         settings=settings,
     )
     return Replayed(
-        model=learner.name,
-        fingerprint=learner.fingerprint,
+        model=teachers.name,
+        fingerprint=teachers.fingerprint,
         **counts,
         seconds=time.monotonic() - started,
         version=format_version(operation.version),
@@ -93,28 +96,30 @@ def run(
 
 def plan(
     store: Store,
-    learner: Learner,
+    teachers: Teachers,
+    views: Views,
     *,
     to: str | None,
     method: MethodName | None,
     only: str | None,
 ) -> ReplayPlan:
     """Returns what ``run`` would do; see ``Kit.plan_replay``."""
-    version, edits = _chosen(store, learner, to, method, only)
+    version, edits = _chosen(store, teachers, to, method, only)
+    known = views.learned(version)
     planned = tuple(
         PlannedEdit(
             edit_id=edit.id,
             prompt=edit.prompt,
             target=edit.target,
-            action="restore" if learner.has_learned(edit.id) else "learn",
+            action="restore" if edit.id in known else "learn",
         )
         for edit in edits
     )
     to_learn = sum(edit.action == "learn" for edit in planned)
-    seconds, measured_on = _seconds_an_edit(store, learner.fingerprint)
+    seconds, measured_on = _seconds_an_edit(store, teachers.fingerprint)
     return ReplayPlan(
-        model=learner.name,
-        fingerprint=learner.fingerprint,
+        model=teachers.name,
+        fingerprint=teachers.fingerprint,
         version=format_version(version),
         restored=len(planned) - to_learn,
         to_learn=to_learn,
@@ -125,7 +130,7 @@ def plan(
 
 
 def _chosen(
-    store: Store, learner: Learner, to: str | None, method: MethodName | None, only: str | None
+    store: Store, teachers: Teachers, to: str | None, method: MethodName | None, only: str | None
 ) -> tuple[int, list[Edit]]:
     """Returns the version to replay to, and those of its edits that are asked for."""
     history = store.history
@@ -135,7 +140,7 @@ def _chosen(
         kept = set(history.active_ids(history.resolve(only)))
         edits = [edit for edit in edits if edit.id in kept]
     if method is not None:
-        learner.check_method(method)
+        teachers.of(method)
         edits = [edit.model_copy(update={"method": method}) for edit in edits]
     return version, edits
 
@@ -161,52 +166,81 @@ def _seconds(store: Store, fingerprint: str) -> list[float]:
     return [float(seconds) for seconds in found if seconds is not None]
 
 
+def _batches(edits: Sequence[Edit], teachers: Teachers) -> Iterator[list[Edit]]:
+    """Yields edits to learn together: as they follow each other, of one method."""
+    batch: list[Edit] = []
+    for edit in edits:
+        is_other = bool(batch) and batch[0].method != edit.method
+        if batch and (is_other or len(batch) >= teachers.of(edit.method).batch):
+            yield batch
+            batch = []
+        batch.append(edit)
+    if batch:
+        yield batch
+
+
 def _learn(
     store: Store,
-    learner: Learner,
+    teachers: Teachers,
+    views: Views,
     batch: Sequence[Edit],
     order: Sequence[str],
-    version: str,
+    version: int,
     provenance: Provenance,
 ) -> list[ReplayFailure]:
     """Learns a batch and stores it in one transaction; returns what this model did not learn.
 
     Args:
         store: The history.
-        learner: What learns.
-        batch: The edits.
+        teachers: What learns.
+        views: What is known.
+        batch: The edits, of one method.
         order: Ids of all edits of the version that they are replayed to, oldest first.
-        version: Its name.
+        version: The version.
         provenance: Who and why.
     """
+    teacher = teachers.of(batch[0].method)
     failures: list[ReplayFailure] = []
     stored: list[tuple[Artifact, bytes | None]] = []
     possible: list[tuple[Edit, Encoded]] = []
     for edit in batch:
         try:
-            possible.append((edit, learner.encode(edit)))
+            possible.append((edit, teachers.encode(edit)))
         except EditkitError as error:  # too long for this model, no chat template, ...
-            stored.append((learner.refused(edit, str(error)), None))
+            stored.append((teachers.refused(edit, str(error)), None))
             failures.append(_failure(edit, "", str(error)))
-    lessons = learner.learn([encoded for _, encoded in possible])
-    for (edit, _), lesson in zip(possible, lessons, strict=True):
-        learner.remember(edit, lesson)
-    view = learner.view(order, version)
-    answers = learner.tried(lessons, view)
-    for (edit, _), lesson, answer in zip(possible, lessons, answers, strict=True):
-        outcome = learner.settle(edit, lesson, view, answer)
-        stored.append((outcome.artifact, outcome.payload))
-        if not outcome.artifact.usable:
-            failures.append(
-                _failure(edit, outcome.answer, "free generation does not give the target")
-            )
+    snapshot = None
+    if possible:
+        lessons = teacher.learn(possible, version=version)
+        view = views.known(order, version)
+        for (edit, _), lesson in zip(possible, lessons, strict=True):
+            view = teacher.joined(view, edit, lesson, (), format_version(version))
+        view = _ordered(view, views, order)
+        answers = teacher.tried(lessons, view)
+        outcomes: list[Outcome] = []
+        for (edit, _), lesson, answer in zip(possible, lessons, answers, strict=True):
+            outcome = teacher.settle(edit, lesson, view, answer)
+            outcomes.append(outcome)
+            stored.append((outcome.artifact, outcome.payload))
+            if not outcome.artifact.usable:
+                failures.append(
+                    _failure(edit, outcome.answer, "free generation does not give the target")
+                )
+        if any(outcome.artifact.usable for outcome in outcomes):
+            snapshot = outcomes[0].snapshot
     try:
-        store.put_artifacts(stored, provenance=provenance)
+        store.put_artifacts(stored, provenance=provenance, snapshot=snapshot, version=version)
     except BaseException:
         for artifact, _ in stored:
-            learner.forget(artifact.edit_id)
+            teacher.forget(artifact.edit_id)
         raise
     return failures
+
+
+def _ordered(view: GraceView, views: Views, order: Sequence[str]) -> GraceView:
+    """Returns a view with its rows in the order of the edits, where that counts."""
+    rows = views.memory.rows(order)
+    return views.folded(rows[np.isin(rows, view.rows)], view.version, view.mixture)
 
 
 def _failure(edit: Edit, answer: str, reason: str) -> ReplayFailure:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from editkit.adaptors import Adaptors
+from editkit.applied import Mixture
 from editkit.artifacts import load_memories
 from editkit.errors import ArtifactsMissing
 from editkit.methods.memory import Memory
@@ -24,6 +26,8 @@ from editkit_store.versions import format_version
 __all__ = ["Views"]
 
 _KEPT = 8
+
+Rows = npt.NDArray[np.int64]
 
 
 class Views:
@@ -42,6 +46,7 @@ class Views:
 
     Attributes:
         memory: What the model has learned there.
+        adaptors: What it has learned by ELDER.
 
     Raises:
         ArtifactsMissing: The site has other widths than what was learned there.
@@ -71,10 +76,15 @@ class Views:
         self._device = device
         self._kept: OrderedDict[int, GraceView] = OrderedDict()
         self.memory = Memory()
-        self.reload()
+        self.adaptors = Adaptors(store, fingerprint)
+        self._read()
 
     def reload(self) -> None:
         """Reads again what the model has learned, after artifacts came in from elsewhere."""
+        self.adaptors.reload()
+        self._read()
+
+    def _read(self) -> None:
         self._kept.clear()
         memories = load_memories(self._store, self._fingerprint, device=self._device)
         self.memory = memories.pop(self._place, Memory(device=self._device))
@@ -95,14 +105,18 @@ class Views:
         """
         view = self._kept.get(version)
         if view is None:
-            view = self._moved(version)
-        if view is None:
-            view = self.of(self._store.history.active_ids(version), format_version(version))
+            mixture, unknown = self.adaptors.at(version)
+            if unknown and not self._skip_missing:
+                raise self._refusal(tuple(unknown))
+            rows = self._moved(version)
+            if rows is None:
+                rows = self._rows(self._store.history.active_ids(version))
+            view = self.folded(rows, format_version(version), mixture)
         self.keep(version, view)
         return view
 
-    def _moved(self, version: int) -> GraceView | None:
-        """Returns the view of a version as another one's and what changed between them.
+    def _moved(self, version: int) -> Rows | None:
+        """Returns the rows of a version as another one's and what changed between them.
 
         So a step takes time in proportion to what it changes, not to the history. Where the fold
         depends on the order of the edits, there is no such way.
@@ -115,7 +129,18 @@ class Views:
         self._refuse_missing(came)
         rows = self._kept[near].rows
         rows = rows[~np.isin(rows, self.memory.rows(went))]
-        return self.folded(np.concatenate([rows, self.memory.rows(came)]), format_version(version))
+        return np.concatenate([rows, self.memory.rows(came)])
+
+    def learned(self, version: int) -> set[str]:
+        """Returns the edits of a version that the model can restore."""
+        mixture, _ = self.adaptors.at(version)
+        found = set(() if mixture is None else mixture.edit_ids)
+        return found.union(e for e in self._store.history.active_ids(version) if e in self.memory)
+
+    def known(self, edit_ids: Sequence[str], version: int) -> GraceView:
+        """Returns the view of edits at a version; those that are not learned are left out."""
+        mixture, _ = self.adaptors.at(version)
+        return self.folded(self.memory.rows(edit_ids), format_version(version), mixture)
 
     def keep(self, version: int, view: GraceView) -> None:
         """Remembers the view of a version."""
@@ -124,28 +149,29 @@ class Views:
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
 
-    def of(self, edit_ids: Sequence[str], version: str) -> GraceView:
-        """Returns the view of the given edits, oldest first.
+    def _rows(self, edit_ids: Sequence[str]) -> Rows:
+        """Returns the rows of edits, oldest first.
 
         Raises:
             ArtifactsMissing: This model has not learned them all.
         """
         self._refuse_missing(edit_ids)
-        return self.folded(self.memory.rows(edit_ids), version)
+        return self.memory.rows(edit_ids)
 
     def _refuse_missing(self, edit_ids: Sequence[str]) -> None:
         missing = tuple(
             edit_id
             for edit_id in edit_ids
             if edit_id not in self.memory
+            and edit_id not in self.adaptors
             and (edit_id not in self._attempted or edit_id in self._elsewhere)
         )
         if missing and not self._skip_missing:
             raise self._refusal(missing)
 
-    def folded(self, rows: npt.NDArray[np.int64], version: str) -> GraceView:
+    def folded(self, rows: Rows, version: str, mixture: Mixture | None = None) -> GraceView:
         """Returns the view of rows of the memory; oldest edit first where that counts."""
-        return GraceView(version, self.memory, rows)
+        return GraceView(version, self.memory, rows, mixture)
 
     def _check_widths(self) -> None:
         payload = self.memory.payload(0)

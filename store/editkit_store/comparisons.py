@@ -14,7 +14,9 @@ __all__ = [
     "CodebookDiff",
     "CodebookPlot",
     "CodebookRow",
+    "CodesDiff",
     "Diff",
+    "ExpertChange",
     "QuestionKind",
     "RadiusChange",
     "Unasked",
@@ -63,11 +65,35 @@ class CodebookPlot(Record):
     conflicts: int = Field(description="Pairs of rows with other targets that could meet")
 
 
-class AdaptorChange(Record):
-    """Weight change of one adaptor layer between two versions."""
+class ExpertChange(Record):
+    """How one expert of an adaptor layer differs between two versions."""
 
-    layer: str
-    delta_norm: float
+    expert: int
+    delta_norm: float = Field(description="Frobenius norm of the change of its product B A")
+
+
+class AdaptorChange(Record):
+    """How one adaptor layer differs between two versions."""
+
+    layer: str = Field(description="Dotted path of the adapted module")
+    delta_norm: float = Field(
+        description="Frobenius norm of the weight change, over all of its experts: of the change "
+        "of alpha / r B A"
+    )
+    router_drift: float = Field(default=0.0, description="Frobenius norm of the router's change")
+    experts: tuple[ExpertChange, ...] = Field(
+        default=(), description="Experts that changed, first to last"
+    )
+
+
+class CodesDiff(Record):
+    """Which allocation codes differ between two versions; those of inactive edits count too."""
+
+    added: tuple[str, ...] = Field(default=(), description="Edits whose codes came")
+    removed: tuple[str, ...] = Field(default=(), description="Edits whose codes went")
+    changed: tuple[str, ...] = Field(default=(), description="Edits with another code")
+    threshold_before: int | None = Field(default=None, description="Bits; null without adaptors")
+    threshold_after: int | None = Field(default=None, description="Bits; null without adaptors")
 
 
 class BehaviorChange(Record):
@@ -104,7 +130,10 @@ class Diff(Record):
     added: tuple[Edit, ...] = Field(default=(), description="Active at `to`, not at `from`")
     removed: tuple[Edit, ...] = Field(default=(), description="Active at `from`, not at `to`")
     codebook: CodebookDiff = CodebookDiff()
-    adaptors: tuple[AdaptorChange, ...] = ()
+    adaptors: tuple[AdaptorChange, ...] = Field(
+        default=(), description="Adaptor layers that differ, first to last"
+    )
+    codes: CodesDiff = CodesDiff()
     behavior: tuple[BehaviorChange, ...] = Field(
         default=(), description="Answers at both versions, where they were asked for"
     )

@@ -163,6 +163,14 @@ class Past:
         )
         return [str(row[0]) for row in rows]
 
+    def in_order(self, ids: Collection[str]) -> list[str]:
+        """Returns edits of this history, oldest first."""
+        rows = self._db.query(
+            "SELECT edit_id FROM edits WHERE edit_id IN (SELECT unnest(?)) ORDER BY ordinal",
+            [list(ids)],
+        )
+        return [str(row[0]) for row in rows]
+
     def active_among(self, ids: Collection[str], version: int) -> list[str]:
         """Returns which of some edits are active at ``version``, in the order given."""
         states = self._states(list(ids), version) if ids else {}

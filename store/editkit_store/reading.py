@@ -71,6 +71,10 @@ class Reading:
         digest = digest_json(request.model_dump(mode="json"))
         return self.history.members_with_request(digest, self.history.current())
 
+    def is_mixed(self, edit_id: str) -> bool:
+        """Returns whether a model learned an edit by ELDER, into weights that others share."""
+        return any(one.method == "elder" and one.usable for one in self.artifacts.of_edit(edit_id))
+
     def log(self, *, limit: int | None = None, at: str | None = None) -> list[LogEntry]:
         """Returns the operations, newest first.
 
@@ -211,5 +215,22 @@ class Reading:
             operations=self.history.count(),
             schema_version=schema.found_version(self._db),
             tags={name: format_version(at) for name, at in self.history.tags().items()},
+            warnings=self._warnings(last.version),
             models=self.artifacts.counts(),
         )
+
+    def _warnings(self, version: int) -> tuple[str, ...]:
+        found = []
+        names = self.artifacts.model_names()
+        for fingerprint, digest in self.snapshots.at(version).items():
+            if digest is None:
+                continue
+            about = self.snapshots.get(digest, only=()).settings
+            apart = about.get("separation")
+            if apart is not None and apart[0] >= apart[1]:
+                found.append(
+                    f"ELDER's codes on {names.get(fingerprint, fingerprint)} no longer tell edits "
+                    f"from other text: wordings lie up to {apart[0]} bits from the code of their "
+                    f"edit, and one text in a hundred within {apart[1]} of some edit's"
+                )
+        return tuple(found)

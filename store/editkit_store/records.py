@@ -259,6 +259,11 @@ class Added(Record):
     conflicts: tuple[Contradiction, ...] = Field(
         default=(), description="Edits that were active and that this one contradicts"
     )
+    lost: tuple[str, ...] = Field(
+        default=(),
+        description="Earlier edits of ELDER that do not give their target since this one was "
+        "learned",
+    )
     reach: EditReach | None = Field(
         default=None, description="How far it reaches; null of an edit that is not active"
     )
@@ -301,9 +306,15 @@ class Candidate(Record):
     edit_id: str
     prompt: str
     target: str
-    distance: float = Field(description="L2 distance in activation space from prompt to key")
-    radius: float = Field(description="L2 radius of the edit's scope")
+    distance: float = Field(
+        description="L2 distance from the prompt to the edit's key; of ELDER to the nearest of its "
+        "wordings, or bits between codes where it knows no radius"
+    )
+    radius: float = Field(description="Radius of the edit's scope, likewise")
     in_scope: bool
+    bits: int | None = Field(
+        default=None, description="Hamming distance between the prompt's code and the edit's; ELDER"
+    )
 
 
 class Explanation(Record):
@@ -324,6 +335,10 @@ class ViewChanged(Record):
     view: int = Field(description="Number of active edits")
     operation: OperationKind
     detail: str = ""
+    relearned: tuple[str, ...] = Field(
+        default=(), description="Later edits of ELDER that a revert learned again"
+    )
+    lost: tuple[str, ...] = Field(default=(), description="Edits that do not hold since")
 
 
 class Compacted(Record):
@@ -461,6 +476,7 @@ class Status(Record):
     operations: int
     schema_version: int
     tags: dict[str, str] = Field(default_factory=dict)
+    warnings: tuple[str, ...] = Field(default=(), description="What somebody should look at")
     models: dict[str, int] = Field(
         default_factory=dict, description="Usable artifacts per model fingerprint"
     )

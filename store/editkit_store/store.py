@@ -192,6 +192,8 @@ class Store(Reading):
             NotActive: It is not part of the current view.
         """
         edit_id = self.history.resolve_edit(edit)
+        if detail is None and self.is_mixed(edit_id):
+            detail = {"deferred": True}
 
         def act(how: dict[str, Any]) -> Operation:
             start = self.history.current() + 1
@@ -304,6 +306,8 @@ class Store(Reading):
             view=operation.active_count,
             operation=operation.kind,
             detail=describe(operation),
+            relearned=tuple(operation.detail.get("relearned", ())),
+            lost=tuple(operation.detail.get("lost", ())),
         )
 
     def _how(self, provenance: Provenance | None) -> dict[str, Any]:

@@ -217,15 +217,10 @@ def test_a_file_that_begins_with_a_byte_order_mark_is_read(sh, model, folder):
     assert sh("add", "--from", "edits.jsonl").code == 0
 
 
-@pytest.mark.parametrize(
-    ("field", "message"), [('"kind": "label"', "has no labels"), ('"method": "elder"', "elder")]
-)
-def test_a_line_for_another_kind_of_model_is_named_and_those_before_it_are_done(
-    sh, model, folder, field, message
-):
-    bad = f'{{"prompt": "a", "target": "blue", {field}}}'
+def test_a_line_for_another_kind_of_model_is_named_and_those_before_it_are_done(sh, model, folder):
+    bad = '{"prompt": "a", "target": "blue", "kind": "label"}'
     ran = sh("add", "--from", write(folder / "edits.jsonl", LINES[0], bad, LINES[1]), "--json")
     assert ran.code == 1
     assert "line 2 of " in ran.stderr
-    assert message in ran.stderr
+    assert "has no labels" in ran.stderr
     assert [added["edit"]["target"] for added in ran.json] == ["blue"]

@@ -194,6 +194,8 @@ def test_what_a_killed_compaction_left_is_cleared_away(sh, history, folder):
 
 def test_status_says_where_the_bytes_are(sh, history):
     space = sh("status", "--json").json["space"]
-    assert set(space) == {"tensors", "artifacts", "edits", "log", "free", "write_ahead_log"}
+    assert set(space) == {
+        "tensors", "adaptors", "artifacts", "edits", "log", "free", "write_ahead_log",
+    }  # fmt: skip
     assert space["tensors"] > 0
     assert "tensors" in sh("status").stdout

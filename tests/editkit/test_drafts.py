@@ -29,11 +29,12 @@ def drafted(
 ) -> list[Generated | None]:
     """Drafts of targets for prompts, as verification makes them after learning."""
     learner: Learner = kit._learner
-    requests = [
-        learner.encode(build_request({"prompt": p, "target": t}))
-        for p, t in zip(prompts, targets, strict=True)
+    asked = [
+        build_request({"prompt": p, "target": t}) for p, t in zip(prompts, targets, strict=True)
     ]
-    lessons = learner.learn(requests)
+    requests = [kit.encoder.request(one) for one in asked]
+    edits = [kit.store.prepare(one) for one in asked]
+    lessons = learner.learn(list(zip(edits, requests, strict=True)))
     order = sorted(range(len(lessons)), key=lambda index: lessons[index].row)
     found = kit._generator.drafted(
         lessons[0].batch,
@@ -88,7 +89,7 @@ def test_a_classifier_is_asked_in_the_same_pass(tmp_path: Path) -> None:
         )
         added = kit.add("Who?", other)
         assert (added.verified, added.answer) == (True, other)
-        (lesson,) = kit._learner.learn([kit._learner.encode(added.edit)])
+        (lesson,) = kit._learner.learn([(added.edit, kit.encoder.request(added.edit))])
         for version, stands in ((None, True), ("v0", False)):
             view = kit._asker.view(version)
             (draft,) = kit._generator.drafted(lesson.batch, [lesson.encoded], [view])

@@ -227,7 +227,6 @@ def test_bad_requests_are_refused_and_nothing_is_written(kit: Kit) -> None:
         ({"prompt": "x", "target": "<e>"}, EmptyTarget),
         ({"prompt": "x" * 400, "target": "y"}, PromptTooLong),
         ({"prompt": "x", "target": "? " * 300}, PromptTooLong),
-        ({"prompt": "x", "target": "y", "method": "elder"}, UnsupportedMethod),
         ({"prompt": "x", "target": "y", "kind": "label"}, UnsupportedMethod),
         ({"prompt": "x", "target": "y", "kind": "joke"}, InvalidRequest),
         ({"chat": [], "target": "y"}, InvalidRequest),

@@ -26,6 +26,12 @@ from editkit.sites import shape_of
 
 __all__ = ["ElderLearner"]
 
+_SAME = 0.02
+"""Share of a query's length within which two prompts cannot be told apart."""
+
+_FIFTH = 5
+"""Of the lines of general text one in so many is not learned from."""
+
 
 class ElderLearner:
     """Learns batches of edits on one model; what is known is a state, which the caller keeps.
@@ -75,7 +81,14 @@ class ElderLearner:
         first, self.adapted = adapted(model, layout, self.paths, self._keys)
         modules = self.adapted.modules
         self._notebook = Notebook(model, layout, first=first, span=config.span, paused=paused)
-        self._course = Course(self._notebook, modules, train, lambda: self._probes)
+        self._course = Course(
+            self._notebook,
+            modules,
+            train,
+            lambda: self._text[0],
+            lambda: self._text[1],
+            limit=config.threshold,
+        )
 
     def blank(self) -> ElderState:
         """Returns a state that knows nothing."""
@@ -131,22 +144,45 @@ class ElderLearner:
         new: Sequence[Lesson],
         old: Sequence[Lesson],
         *,
+        unrelated: Sequence[Encoded] = (),
         told: Callable[[int], None] | None = None,
     ) -> Learned:
-        """Returns what is known with a batch on top of a state; see ``Course.learn``."""
-        return self._course.learn(state, new, old, told=told)
+        """Returns what is known with a batch on top of a state; see ``Course.learn``.
+
+        Args:
+            state: What is known.
+            new: The batch.
+            old: The state's edits, in its order.
+            unrelated: Prompts that are to stay as they are. One that the routers cannot tell from
+                an edit's wording counts for nothing.
+            told: Called after each step with the number of steps so far.
+        """
+        others = self._apart(self._queries(unrelated), [*old, *new])
+        return self._course.learn(state, new, old, unrelated=others, told=told)
+
+    def _apart(
+        self, queries: Sequence[torch.Tensor], lessons: Sequence[Lesson]
+    ) -> torch.Tensor | None:
+        mine = torch.cat([lesson.queries for lesson in lessons]) if lessons else torch.zeros(0, 0)
+        kept = [one for one in queries if (mine - one).norm(dim=1).min() > _SAME * one.norm()]
+        return torch.stack(kept) if kept else None
 
     def look(self, state: ElderState, lessons: Sequence[Lesson]) -> dict[str, float]:
         """Returns by how much the targets of a state's edits lead; see ``Course.look``."""
         return self._course.look(state, lessons)
 
     @functools.cached_property
-    def _probes(self) -> torch.Tensor:
-        """Queries of unrelated text: lines of the general page, whole and broken off."""
-        cut = []
-        for line in TEXT.splitlines():
-            words = line.split()
-            cut += [" ".join(words[:count]) for count in sorted({len(words) // 2, len(words)})]
+    def _text(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries of unrelated text: lines of the general page, whole and broken off.
+
+        Those of every fifth line are held out.
+        """
         ending = self._encoder.stop_ids[:1] or (0,)
-        prompts = [self._encoder.prompt(text) for text in cut if text]
-        return torch.stack(self._queries([Encoded(prompt, ending, "") for prompt in prompts]))
+        parts: tuple[list[Encoded], list[Encoded]] = ([], [])
+        for number, line in enumerate(filter(None, TEXT.splitlines())):
+            words = line.split()
+            for count in sorted({len(words) // 2, len(words)} - {0}):
+                prompt = self._encoder.prompt(" ".join(words[:count]))
+                parts[number % _FIFTH == 0].append(Encoded(prompt, ending, ""))
+        mine, held_out = (torch.stack(self._queries(part)) for part in parts)
+        return mine, held_out

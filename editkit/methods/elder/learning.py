@@ -15,6 +15,7 @@ protects it. Differs from the paper by default, each by a field of ``TrainConfig
   that an edit that is learned already pulls at nothing, and learning ends when all are;
 - allocations are drawn far apart, and in scope an input takes its edit's own experts with equal
   weights, so that what an edit does does not change when the routers go on learning;
+- the threshold is brought down to where held-out text is no nearer than it;
 - experts are rounded to a grid after each round, before anybody looks at what holds;
 - the mixture applies from the query on (``methods.elder.notes`` says what that saves).
 """
@@ -35,7 +36,7 @@ from editkit.config import TrainConfig
 from editkit.methods.elder import routers, routing
 from editkit.methods.elder.mixture import mixed, selected
 from editkit.methods.elder.notes import Notebook, Problem
-from editkit.methods.elder.state import ElderState
+from editkit.methods.elder.state import ElderState, ElderView
 from editkit.methods.losses import losses
 from editkit.prompts import Encoded
 
@@ -55,6 +56,9 @@ _HELD = 0.5
 
 _AGAIN = 8
 """Steps after which the wordings to rehearse are chosen anew."""
+
+_FALSE = 0.01
+"""Share of held-out text that may be nearer than the threshold."""
 
 _LOOKED_AT = 32
 """Wordings looked at together."""
@@ -85,12 +89,16 @@ class Learned:
             logits; of earlier edits where somebody looked.
         steps: Optimizer steps.
         loss: At the last of them.
+        separation: Bits between codes; None where nobody measured. The farthest that a wording is
+            from the code of its own edit, and the distance from any within which a hundredth of
+            held-out text is (and in reach). The threshold separates them if it can lie between.
     """
 
     state: ElderState
     leads: dict[str, float]
     steps: int
     loss: float
+    separation: tuple[int, int] | None = None
 
 
 def initial(
@@ -139,6 +147,8 @@ class Course:
         modules: The adapted layers.
         config: How.
         probes: ``(n, d)`` float32, queries of unrelated text.
+        held_out: Likewise of more of it, which no router is fitted to.
+        limit: The largest threshold, bits.
         leads: What is known of the leads of edits' wordings, for choosing what to rehearse.
     """
 
@@ -146,6 +156,8 @@ class Course:
     modules: Sequence[nn.Module]
     config: TrainConfig
     probes: Callable[[], torch.Tensor]
+    held_out: Callable[[], torch.Tensor]
+    limit: int
     leads: dict[tuple[str, Encoded], float] = field(default_factory=dict)
 
     def learn(
@@ -154,6 +166,7 @@ class Course:
         new: Sequence[Lesson],
         old: Sequence[Lesson],
         *,
+        unrelated: torch.Tensor | None = None,
         told: Callable[[int], None] | None = None,
     ) -> Learned:
         """Returns what is known with a batch learned on top of a state, which stays as it is.
@@ -162,6 +175,8 @@ class Course:
             state: What is known.
             new: The batch.
             old: The state's edits, in its order.
+            unrelated: ``(n, d)`` float32, queries of prompts that are to stay as they are, beside
+                the probes.
             told: Called after each step with the number of steps so far.
         """
         taken = {code.tobytes() for code in state.codes}
@@ -188,7 +203,7 @@ class Course:
             owners=owners,
         )
         if self.config.routers == "fitted":
-            state = self._fitted(state, allocations)
+            state = self._fitted(state, allocations, unrelated)
         rows = _rows(lessons)
         trial = _Trial(self.notebook, self.modules, state, allocations, self.config)
         steps = self._rounds(trial, rows, len(old), told)
@@ -196,7 +211,10 @@ class Course:
         if self.config.recode and state.experts == "own":
             _, _, codes = state.encoded(torch.stack([one.queries[0] for one in lessons]))
             state = dataclasses.replace(state, codes=codes)
-        return Learned(state, self._told(rows), steps, trial.loss)
+        separation = None
+        if self.config.calibrate:
+            state, separation = self._calibrated(state)
+        return Learned(state, self._told(rows), steps, trial.loss, separation)
 
     def look(self, state: ElderState, lessons: Sequence[Lesson]) -> dict[str, float]:
         """Returns the leads of edits as ``Learned`` has them, with nothing learned.
@@ -224,14 +242,40 @@ class Course:
                 found[row.edit_id] = min(found.get(row.edit_id, math.inf), lead)
         return found
 
-    def _fitted(self, state: ElderState, allocations: npt.NDArray[np.int64]) -> ElderState:
+    def _calibrated(self, state: ElderState) -> tuple[ElderState, tuple[int, int]]:
+        """Returns a state with the threshold that held-out text asks for; see ``Learned``."""
+        assert state.queries is not None
+        text = self.held_out()
+        with torch.no_grad():
+            _, _, mine = state.encoded(torch.from_numpy(state.queries))
+            _, _, theirs = state.encoded(text)
+        own = routing.distances(mine, state.codes)[np.arange(len(mine)), state.owners]
+        other = routing.distances(theirs, state.codes).min(axis=1, initial=self.limit)
+        if state.radius is not None:  # text out of reach is deferred whatever its code
+            apart = ElderView(state).between(text.numpy()).min(axis=1, initial=math.inf)
+            other[apart > state.radius] = self.limit
+        near = int(np.quantile(other, _FALSE, method="lower"))
+        # An edit that none of its wordings reaches is worth more than a prompt that looks like one.
+        threshold = min(self.limit, max(near, int(own.max(initial=0)) + 1))
+        return dataclasses.replace(state, threshold=threshold), (int(own.max(initial=0)), near)
+
+    def _fitted(
+        self,
+        state: ElderState,
+        allocations: npt.NDArray[np.int64],
+        more: torch.Tensor | None,
+    ) -> ElderState:
         assert state.queries is not None
         assert state.owners is not None
+        unrelated = None
+        if self.config.probes:
+            parts = [self.probes(), *([] if more is None else [more])]
+            unrelated = routing.unit_rms(torch.cat(parts))
         found = routers.fit(
             routing.unit_rms(torch.from_numpy(state.queries)),
             torch.from_numpy(allocations[state.owners]),
             experts=state.num_experts,
-            unrelated=routing.unit_rms(self.probes()) if self.config.probes else None,
+            unrelated=unrelated,
             steps=self.config.fitting_steps,
         )
         # They are made anew by every batch: half as many bytes to keep.

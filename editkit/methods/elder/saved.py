@@ -26,30 +26,29 @@ from safetensors.numpy import load, save
 
 from editkit.methods.elder import routing
 from editkit.methods.elder.state import ElderState
+from editkit.methods.elder.tensors import FORMAT, array, ids_of, tensor, weights
 from editkit_store.errors import InvalidRecord
 from editkit_store.snapshots import Snapshot, Tensor
 
-__all__ = ["Queries", "edits_of", "payload_of", "queries_of", "snapshot_of", "state_of"]
+__all__ = ["Queries", "payload_of", "queries_of", "snapshot_of", "state_of"]
 
-_FORMAT = "editkit.elder.1"
 _SETTINGS = ("top_k", "scaling", "threshold", "weighting", "experts", "span", "radius")
-_DTYPES: dict[str, Any] = {"U8": "|u1", "I16": "<i2", "F16": "<f2", "F32": "<f4"}
 _LARGEST = 2**15
 
 Queries = npt.NDArray[np.float32]
 
 
-def snapshot_of(
-    state: ElderState, paths: Sequence[str], *, query: str, resolution: int | None
-) -> Snapshot:
+def snapshot_of(state: ElderState, paths: Sequence[str], *, about: Mapping[str, Any]) -> Snapshot:
     """Returns a state as a snapshot; its queries are not in it.
 
     Args:
         state: What was learned.
         paths: Dotted paths of the adapted layers.
-        query: What the routers see of a prompt; see ``ElderConfig``.
-        resolution: See ``TrainConfig``.
+        about: Plain data that the settings are to say too: ``query`` as in ``ElderConfig``,
+            ``resolution`` as in ``TrainConfig``, the ``limit`` of the threshold, and what
+            ``separation`` was found; see ``Learned``.
     """
+    resolution: int | None = about["resolution"]
     tensors: dict[str, Tensor] = {}
     for layer, path in enumerate(paths):
         for expert in range(state.num_experts):
@@ -57,16 +56,15 @@ def snapshot_of(
                 weight = experts[layer][expert].detach().cpu().float().numpy()
                 tensors[f"{name}.{path}.{expert}"] = _on_grid(weight, resolution)
         tensors[f"router.{path}"] = _half(state.routers[layer].detach().cpu().float().numpy())
-    tensors["codes"] = _tensor("U8", state.codes)
+    tensors["codes"] = tensor("U8", state.codes)
     ids = np.frombuffer(bytes.fromhex("".join(state.edit_ids)), np.uint8)
-    tensors["edits"] = _tensor("U8", ids.reshape(len(state.edit_ids), -1 if len(ids) else 8))
+    tensors["edits"] = tensor("U8", ids.reshape(len(state.edit_ids), -1 if len(ids) else 8))
     settings = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "paths": list(paths),
         "num_experts": state.num_experts,
         "r": int(state.lora_A[0].shape[1]),
-        "query": query,
-        "resolution": resolution,
+        **about,
         **{name: getattr(state, name) for name in _SETTINGS},
     }
     return Snapshot(settings, tensors)
@@ -86,22 +84,21 @@ def state_of(
         InvalidRecord: A newer editkit made it, or it is not whole.
     """
     about = snapshot.settings
-    if about.get("format") != _FORMAT:
+    if about.get("format") != FORMAT:
         raise InvalidRecord(
-            f"the adaptors have format '{about.get('format')}'; this editkit reads '{_FORMAT}'",
+            f"the adaptors have format '{about.get('format')}'; this editkit reads '{FORMAT}'",
             hint="upgrade editkit",
         )
     try:
-        found = {name: _array(tensor) for name, tensor in snapshot.tensors.items()}
+        found = {name: array(one) for name, one in snapshot.tensors.items()}
         paths, count, fine = about["paths"], about["num_experts"], about["resolution"]
 
         def experts(name: str, path: str) -> torch.Tensor:
             parts = [found[f"{name}.{path}.{expert}"] for expert in range(count)]
-            weights = [_off_grid(part, fine) for part in parts]
-            return torch.from_numpy(np.stack(weights)).to(device)
+            return torch.from_numpy(np.stack([weights(part, fine) for part in parts])).to(device)
 
         routers = np.stack([found[f"router.{path}"].astype(np.float32) for path in paths])
-        ids = _ids(found["edits"])
+        ids = ids_of(found["edits"])
         codes = found["codes"]
         if len(codes) != len(ids) or codes.shape[1:] != (-(-len(paths) * count // 8),):
             raise ValueError(f"{len(ids)} edits with codes of shape {codes.shape}")
@@ -123,14 +120,9 @@ def state_of(
         raise InvalidRecord(f"the adaptors of a snapshot are not whole: {error}") from error
 
 
-def edits_of(snapshot: Snapshot) -> tuple[str, ...]:
-    """Returns the ids of a snapshot's edits, of which its tensor ``edits`` is enough."""
-    return _ids(_array(snapshot.tensors["edits"]))
-
-
 def payload_of(queries: Queries) -> bytes:
     """Returns what an edit adds as safetensors bytes; equal queries give equal bytes."""
-    about = json.dumps({"format": _FORMAT}, separators=(",", ":"))
+    about = json.dumps({"format": FORMAT}, separators=(",", ":"))
     return save({"queries": np.ascontiguousarray(queries, np.float32)}, {"editkit": about})
 
 
@@ -143,10 +135,10 @@ def queries_of(data: bytes, *, edit_id: str) -> Queries:
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         named = json.loads(header["__metadata__"]["editkit"])["format"]
-        if named != _FORMAT:
+        if named != FORMAT:
             raise InvalidRecord(
                 f"the artifact of edit '{edit_id}' has format '{named}'; this editkit reads "
-                f"'{_FORMAT}'",
+                f"'{FORMAT}'",
                 hint="upgrade editkit",
             )
         found: Queries = load(data)["queries"]
@@ -159,36 +151,15 @@ def queries_of(data: bytes, *, edit_id: str) -> Queries:
     return found
 
 
-def _ids(rows: npt.NDArray[Any]) -> tuple[str, ...]:
-    return tuple(row.tobytes().hex() for row in rows)
-
-
 def _on_grid(weight: npt.NDArray[np.float32], resolution: int | None) -> Tensor:
     if resolution is not None:
         fine = weight * np.float32(2**resolution)
         if np.abs(fine).max(initial=0) < _LARGEST and np.array_equal(fine, np.rint(fine)):
-            return _tensor("I16", fine)
-    return _tensor("F32", weight)
-
-
-def _off_grid(found: npt.NDArray[Any], resolution: int | None) -> npt.NDArray[np.float32]:
-    if found.dtype == np.float32:
-        return found
-    if resolution is None:
-        raise ValueError("numerators without a resolution")
-    return found.astype(np.float32) / np.float32(2**resolution)
+            return tensor("I16", fine)
+    return tensor("F32", weight)
 
 
 def _half(weight: npt.NDArray[np.float32]) -> Tensor:
     with np.errstate(over="ignore"):
         is_exact = np.array_equal(weight, weight.astype(np.float16).astype(np.float32))
-    return _tensor("F16" if is_exact else "F32", weight)
-
-
-def _tensor(dtype: str, values: npt.NDArray[Any]) -> Tensor:
-    return Tensor(dtype, values.shape, values.astype(_DTYPES[dtype]).tobytes())
-
-
-def _array(tensor: Tensor) -> npt.NDArray[Any]:
-    found = np.frombuffer(tensor.data, _DTYPES[tensor.dtype]).reshape(tensor.shape)
-    return found.astype(found.dtype.newbyteorder("="))
+    return tensor("F16" if is_exact else "F32", weight)

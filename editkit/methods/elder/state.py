@@ -8,7 +8,7 @@ sequence is deferred to the model as it came.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -95,6 +95,25 @@ class ElderState:
         best = routing.chosen(found.detach(), self.top_k)
         return found, best, routing.packed(best.cpu().numpy(), self.num_experts)
 
+    def keeping(self, edit_ids: Collection[str]) -> ElderState:
+        """Returns the same experts and routers with only some of the edits."""
+        wanted = set(edit_ids)
+        if wanted.issuperset(self.edit_ids):
+            return self
+        assert self.queries is not None
+        assert self.owners is not None
+        kept = np.array([i for i, one in enumerate(self.edit_ids) if one in wanted], np.int64)
+        number = np.full(len(self.edit_ids), -1)
+        number[kept] = np.arange(len(kept))
+        mine = number[self.owners] >= 0
+        return dataclasses.replace(
+            self,
+            codes=self.codes[kept],
+            edit_ids=tuple(self.edit_ids[index] for index in kept),
+            queries=self.queries[mine],
+            owners=number[self.owners[mine]],
+        )
+
     def without_grad(self) -> ElderState:
         """Returns the same state as plain tensors."""
         return dataclasses.replace(
@@ -170,6 +189,17 @@ class ElderView:
     def span(self) -> Span:
         """Tokens that the mixture applies to."""
         return self.state.span
+
+    @property
+    def edit_ids(self) -> tuple[str, ...]:
+        """Ids of the edits that count."""
+        return tuple(self.state.edit_ids[index] for index in self.active)
+
+    def without(self, edit_ids: Collection[str]) -> ElderView:
+        """Returns the same view without some edits."""
+        gone = set(edit_ids)
+        kept = [index for index in self.active if self.state.edit_ids[index] not in gone]
+        return self if len(kept) == len(self.active) else ElderView(self.state, kept)
 
     def __len__(self) -> int:
         return 1 if self._is_training else len(self.active)

@@ -194,7 +194,7 @@ def test_routers_send_every_wording_to_its_edit_and_unrelated_text_nowhere() -> 
     for index, lesson in enumerate(lessons):
         _, _, codes = state.encoded(lesson.queries)
         assert np.array_equal(codes, state.codes[[index] * len(codes)])
-    _, _, codes = state.encoded(pupil.learner._probes)
+    _, _, codes = state.encoded(pupil.learner._text[0])
     # Not all: the tiny tokenizer takes most words of the page for the same token.
     assert (routing.distances(codes, state.codes).min(axis=1) > 0).mean() > 0.8
 
