@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 
 from editkit.markup import cell, document, row, save, short, table, text
-from editkit_store.comparisons import BehaviorChange, CodebookDiff, Diff
+from editkit_store.comparisons import BehaviorChange, CodebookDiff, CodesDiff, Diff
 from editkit_store.records import Edit
 
 __all__ = ["page", "write_page"]
@@ -104,13 +104,26 @@ def _radius(word: str, edit_id: str, before: float | None, after: float | None, 
 
 
 def _adaptors(found: Diff) -> list[str]:
-    if not found.adaptors:
+    codes = found.codes
+    if not found.adaptors and codes == CodesDiff():
         return []
     rows = [
-        row([cell(one.layer, "id"), cell(f"{one.delta_norm:.4g}", "number")])
+        row(
+            [
+                cell(one.layer, "id"),
+                cell(f"{one.delta_norm:.4g}", "number"),
+                cell(", ".join(f"{each.expert}: {each.delta_norm:.3g}" for each in one.experts)),
+                cell(f"{one.router_drift:.3g}", "number"),
+            ]
+        )
         for one in found.adaptors
     ]
-    return ["<h2>Adaptors</h2>", *table(("adaptor", "weight change (L2)"), rows)]
+    heads = ("adaptor", "weight change (L2)", "of experts", "router drift")
+    counts = (
+        f"<p>Codes: {len(codes.added)} added, {len(codes.removed)} removed, "
+        f"{len(codes.changed)} changed.</p>"
+    )
+    return ["<h2>Adaptors</h2>", *(table(heads, rows) if rows else []), counts]
 
 
 def _behavior(found: Diff) -> list[str]:

@@ -1,4 +1,4 @@
-"""What an evaluation asks of an editing method, and GRACE as one of them.
+"""What an evaluation asks of an editing method, and GRACE and ELDER as two of them.
 
 Every method runs on a kit: one that adds edits answers through it; one that trains the model's
 weights uses the kit's model and leaves its history empty.
@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import editkit
-from editkit.config import GraceConfig
+from editkit.config import GraceConfig, PresetName, TrainConfig
 from editkit.errors import UnsupportedModel
 from editkit.kit import Kit
+from editkit.methods.elder.config import ElderConfig
 from editkit.models.load import ModelSpec
-from editkit_store.records import EditRequest, Score
+from editkit_store.records import EditRequest, MethodName, Score
 
-__all__ = ["SLACK", "Answer", "Editor", "Grace", "Nearest", "Question"]
+__all__ = ["SLACK", "Answer", "Editor", "Elder", "Grace", "Nearest", "Question", "Recorded"]
 
 SLACK = 6
 """Tokens that an answer may take beyond its target before it is judged not to have ended."""
@@ -154,7 +155,92 @@ class Editor:
         return None
 
 
-class Grace(Editor):
+class Recorded(Editor):
+    """A method whose edits live in the kit's history, through the kit as everybody uses it."""
+
+    method: MethodName = "grace"
+    keep_failed = False
+    """Whether edits that do not verify are active all the same."""
+
+    def __init__(self, name: str, model: ModelSpec, folder: Path, **options: Any) -> None:
+        super().__init__(name, model, folder, **options)
+        self._cases: dict[str, int] = {}
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[str]:
+        """Adds the edits, learned in batches; those that do not verify are not active."""
+        # An edit's own idempotency key makes one that was added before an interruption known.
+        keyed = [
+            request.model_copy(
+                update={"idempotency_key": f"case {self.done + index}", "method": self.method}
+            )
+            for index, request in enumerate(requests)
+        ]
+        added = self.kit.add_many(keyed, on_failure="keep" if self.keep_failed else "record")
+        for one in added:
+            self._cases[one.edit.id] = self.done
+            self.done += 1
+        return [one.answer for one in added]
+
+    def nearest(self, questions: Sequence[Question]) -> list[Nearest] | None:
+        """Returns the edit nearest to each question."""
+        found = []
+        for one in questions:
+            asked: dict[str, Any] = (
+                {"prompt": one.prompt} if one.chat is None else {"chat": one.chat}
+            )
+            explained = self.kit.explain(**asked, k=1)
+            if not explained.candidates:
+                return None
+            best = explained.candidates[0]
+            found.append(Nearest(self._cases[best.edit_id], best.distance, best.radius))
+        return found
+
+    @property
+    def fires(self) -> bool:
+        """An edit applies within its radius."""
+        return True
+
+    def restore(self, cases: Sequence[EditRequest]) -> None:
+        """Reads the history."""
+        for index in range(len(cases)):
+            edit_id = self.kit.store.history.with_key(f"case {index}")
+            if edit_id is not None:
+                self._cases[edit_id] = index
+        self.done = len(cases)
+
+    def _case(self, fired: Sequence[str]) -> int | None:
+        return self._cases.get(fired[0]) if fired else None
+
+
+class Elder(Recorded):
+    """ELDER, through the kit as everybody uses it.
+
+    Args:
+        name: Name of the method.
+        model: As for ``editkit.open``.
+        folder: Where its history is.
+        preset: Constants of the method; ``paper`` also keeps what does not verify, as the published
+            procedure does not ask.
+    """
+
+    method = "elder"
+
+    def __init__(
+        self, name: str, model: ModelSpec, folder: Path, *, preset: PresetName = "default"
+    ) -> None:
+        super().__init__(
+            name, model, folder, elder=ElderConfig.of(preset), train=TrainConfig.of(preset)
+        )
+        self._preset = preset
+        self.keep_failed = preset == "paper"
+        self.together = TrainConfig.of(preset).batch_size * 4
+
+    def settings(self) -> dict[str, str]:
+        """Returns the preset."""
+        return {"preset": self._preset}
+
+
+class Grace(Recorded):
     """GRACE, through the kit as everybody uses it.
 
     Args:
@@ -183,7 +269,6 @@ class Grace(Editor):
                 hint="use 'grace'",
             )
         self._preset = preset
-        self._cases: dict[str, int] = {}
 
     def settings(self) -> dict[str, str]:
         """Returns preset, site and what differs from the default."""
@@ -197,51 +282,8 @@ class Grace(Editor):
 
     together = 64
 
-    def edit(self, requests: Sequence[EditRequest]) -> list[str]:
-        """Adds the edits, learned in batches; those that do not verify are not active."""
-        # An edit's own idempotency key makes one that was added before an interruption known.
-        keyed = [
-            request.model_copy(update={"idempotency_key": f"case {self.done + index}"})
-            for index, request in enumerate(requests)
-        ]
-        added = self.kit.add_many(keyed)
-        for one in added:
-            self._cases[one.edit.id] = self.done
-            self.done += 1
-        return [one.answer for one in added]
-
-    def nearest(self, questions: Sequence[Question]) -> list[Nearest] | None:
-        """Returns the edit nearest to each question."""
-        found = []
-        for one in questions:
-            asked: dict[str, Any] = (
-                {"prompt": one.prompt} if one.chat is None else {"chat": one.chat}
-            )
-            explained = self.kit.explain(**asked, k=1)
-            if not explained.candidates:
-                return None
-            best = explained.candidates[0]
-            found.append(Nearest(self._cases[best.edit_id], best.distance, best.radius))
-        return found
-
-    @property
-    def fires(self) -> bool:
-        """An edit applies within its radius."""
-        return True
-
     @property
     def keys(self) -> int | None:
         """Rows of the codebook."""
         codebook = self.kit.diff("v0", "@").codebook
         return codebook.added - codebook.removed
-
-    def restore(self, cases: Sequence[EditRequest]) -> None:
-        """Reads the history."""
-        for index in range(len(cases)):
-            edit_id = self.kit.store.history.with_key(f"case {index}")
-            if edit_id is not None:
-                self._cases[edit_id] = index
-        self.done = len(cases)
-
-    def _case(self, fired: Sequence[str]) -> int | None:
-        return self._cases.get(fired[0]) if fired else None

@@ -4,6 +4,8 @@
 grace                       GRACE with the default preset
 grace:strict, grace:broad   the same with another scope
 grace:paper                 GRACE with the published constants
+elder                       ELDER with the default preset
+elder:paper                 ELDER as published: constants, and the procedure of learning
 fine-tuning                 gradient descent on one module of the model
 lora                        one LoRA on the model
 prompt-memory               corrections looked up and put in front of the prompt
@@ -19,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from editkit.errors import UnsupportedMethod
-from editkit.evaluation.editors import Editor, Grace
+from editkit.evaluation.editors import Editor, Elder, Grace
 from editkit.evaluation.names import METHODS
 from editkit.evaluation.prompting import PromptMemory
 from editkit.evaluation.tuned import FineTuning, Lora
@@ -34,6 +36,8 @@ _MAKERS: dict[str, Maker] = {
     "grace:strict": partial(Grace, changes={"scope": "strict"}),
     "grace:broad": partial(Grace, changes={"scope": "broad"}),
     "grace:paper": partial(Grace, preset="paper"),
+    "elder": Elder,
+    "elder:paper": partial(Elder, preset="paper"),
     "fine-tuning": FineTuning,
     "lora": Lora,
     "prompt-memory": PromptMemory,

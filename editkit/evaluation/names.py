@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["METHODS", "SCORES"]
 
 METHODS = (
-    "grace", "grace:strict", "grace:broad", "grace:paper",
+    "grace", "grace:strict", "grace:broad", "grace:paper", "elder", "elder:paper",
     "fine-tuning", "lora", "prompt-memory", "base",
 )  # fmt: skip
 

@@ -14,7 +14,7 @@ from editkit_store.connection import Database
 from editkit_store.describe import describe
 from editkit_store.digest import digest_json
 from editkit_store.errors import StoreError, UnknownEdit, UnknownVersion
-from editkit_store.history import History, Operation
+from editkit_store.history import History, Operation, prompt_digest
 from editkit_store.inspection import plain, space
 from editkit_store.records import EditRequest, LogEntry, Shown, Status, Table, Verified
 from editkit_store.snapshots import Snapshots
@@ -74,6 +74,20 @@ class Reading:
     def is_mixed(self, edit_id: str) -> bool:
         """Returns whether a model learned an edit by ELDER, into weights that others share."""
         return any(one.method == "elder" and one.usable for one in self.artifacts.of_edit(edit_id))
+
+    def takes_learning(self, edit: str) -> bool:
+        """Returns whether taking an edit back asks for learning: where its weights are shared.
+
+        Args:
+            edit: Its id, or the beginning of it.
+
+        Raises:
+            UnknownEdit, AmbiguousId: It names none or several.
+        """
+        edit_id, current = self.history.resolve_edit(edit), self.history.current()
+        known = self.history.edits([edit_id], at=current)[edit_id]
+        peers = self.history.same_prompt(prompt_digest(known), current)
+        return any(self.is_mixed(one) for one in {edit_id, *peers[:2]})
 
     def log(self, *, limit: int | None = None, at: str | None = None) -> list[LogEntry]:
         """Returns the operations, newest first.

@@ -211,6 +211,8 @@ def test_rollback_as_json_holds_version_and_view(sh, history):
         "view": 0,
         "operation": "rollback",
         "detail": "back to v0",
+        "relearned": [],
+        "lost": [],
     }
 
 

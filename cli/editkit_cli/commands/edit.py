@@ -141,6 +141,9 @@ def add(
         out.status("the idempotency key is known; this is what came of it")
     if not added.verified:
         warn_unverified(out, added)
+    if added.lost:
+        names = ", ".join(short_digest(one) for one in added.lost)
+        out.warning(f"earlier edits that do not give their target any more: {names}")
     return 0 if added.verified else NOT_VERIFIED
 
 

@@ -13,7 +13,7 @@ from editkit_cli.output import Output
 from editkit_cli.session import check_store, open_kit
 from editkit_cli.tables import Column, short_digest
 from editkit_store import Store, open_store
-from editkit_store.comparisons import BehaviorChange, Diff
+from editkit_store.comparisons import BehaviorChange, CodesDiff, Diff
 from editkit_store.errors import InvalidRequest
 from editkit_store.records import Edit, LogEntry, Shown, ViewChanged
 
@@ -247,8 +247,23 @@ def _draw_diff(out: Output, found: Diff, *, asked: bool) -> None:
         )
     if found.adaptors:
         out.table(
-            (Column("adaptor"), Column("weight change (L2)", right=True)),
-            [(one.layer, f"{one.delta_norm:.4g}") for one in found.adaptors],
+            (Column("adaptor"), Column("weight change (L2)", right=True),
+             Column("of experts", flexible=True), Column("router drift", right=True)),
+            [
+                (
+                    one.layer,
+                    f"{one.delta_norm:.4g}",
+                    ", ".join(f"{each.expert}: {each.delta_norm:.3g}" for each in one.experts),
+                    f"{one.router_drift:.3g}",
+                )
+                for one in found.adaptors
+            ],
+        )  # fmt: skip
+    codes = found.codes
+    if codes != CodesDiff():
+        out.text(
+            f"codes: {len(codes.added)} added, {len(codes.removed)} removed, "
+            f"{len(codes.changed)} changed"
         )
     if asked:
         _draw_behavior(out, found)
@@ -295,15 +310,41 @@ def rollback(settings: Settings, version: str, reason: str | None, author: str |
     _change(settings, lambda store: store.rollback(version, provenance=how))
 
 
-@command("revert", example="editkit revert 1f3a0c7e91b2 --reason 'the source was wrong'")
+@command(
+    "revert",
+    example="""
+        editkit revert 1f3a0c7e91b2 --reason 'the source was wrong'
+        editkit revert 1f3a0c7e91b2 --defer-only
+    """,
+    shared=("store", "model", "json", "quiet"),
+)
 @click.argument("edit_id", metavar="EDIT_ID")
+@click.option(
+    "--defer-only",
+    is_flag=True,
+    help="Of an edit of ELDER: at once and without a model; no prompt reaches it any more, but "
+    "what it did to the weights stays",
+)
 @provenance_options
-def revert(settings: Settings, edit_id: str, reason: str | None, author: str | None) -> None:
+def revert(
+    settings: Settings, edit_id: str, defer_only: bool, reason: str | None, author: str | None
+) -> None:
     """Take back one edit; later ones stay.
 
     EDIT_ID may be shortened as long as it stays unique.
+
+    An edit of ELDER shares its weights with others. The model is loaded, the weights from before
+    the edit come back, and the edits that came later are learned again.
     """
     how = settings.provenance(author=author, reason=reason)
+    if not defer_only:
+        with open_store(settings.path) as store:
+            learns = store.takes_learning(edit_id)
+        if learns:
+            with open_kit(settings, provenance=how) as kit:
+                changed = kit.revert(edit_id, progress=settings.out.progress())
+            _tell_change(settings.out, changed)
+            return
     _change(settings, lambda store: store.revert(edit_id, provenance=how))
 
 
@@ -326,9 +367,15 @@ def redo(settings: Settings, reason: str | None, author: str | None) -> None:
 def _change(settings: Settings, act: Callable[[Store], ViewChanged]) -> None:
     with open_store(settings.path, write=True) as store:
         changed = act(store)
-    out = settings.out
+    _tell_change(settings.out, changed)
+
+
+def _tell_change(out: Output, changed: ViewChanged) -> None:
     out.status(f"{changed.operation}: {changed.detail}; now at {changed.version}")
     out.result(changed, lambda: out.text(f"{changed.version}, {_count(changed.view)}"))
+    if changed.lost:
+        names = ", ".join(short_digest(one) for one in changed.lost)
+        out.warning(f"these edits do not give their target any more: {names}")
 
 
 @command("tag", example="editkit tag v3 prod\neditkit tag @ before-import")

@@ -61,6 +61,8 @@ def status(settings: Settings) -> None:
         found = store.status()
     out = settings.out
     out.result(found, lambda: _draw_status(out, found))
+    for warning in found.warnings:
+        out.warning(warning)
 
 
 @command("verify", example="editkit verify\neditkit verify --head sha256:4f0c...")

@@ -51,6 +51,9 @@ _REPAIRS = 16
 _GENTLER = 0.5
 """Of the learning rate, in such a round."""
 
+_PATIENCE = 2
+"""Such rounds in a row that may lose as many as before."""
+
 _HELD = 0.5
 """Logits by which a target must lead to count as held."""
 
@@ -284,11 +287,17 @@ class Course:
     def _rounds(
         self, trial: _Trial, rows: Sequence[_Row], known: int, told: Callable[[int], None] | None
     ) -> int:
-        """Learns the new rows, then those that this lost, until all hold; returns the steps."""
+        """Learns the new rows, then those that this lost, until all hold; returns the steps.
+
+        Rounds that help no more are not repeated, and the experts of the round that lost least are
+        what remains. An earlier edit that did not hold before is learned along, not waited for.
+        """
         config = self.config
         batch = [row for row in rows if row.index >= known]
         earlier = [row for row in rows if row.index < known]
-        lost, steps = batch, 0
+        stuck = {row for row in earlier if -math.inf < self._lead(row) < _HELD}
+        lost, steps, fewest, idle = batch, 0, math.inf, 0
+        best: tuple[_Experts, list[float]] | None = None
         for number in range(config.rounds + 1):
             limit = config.steps if number == 0 else min(_REPAIRS, config.steps)
             scale = 1.0 if number == 0 else _GENTLER
@@ -300,23 +309,34 @@ class Course:
                 asked = list(dict.fromkeys([*lost, *beside]))
                 leads = trial.step(asked, config.learning_rate * scale, step / limit)
                 self._note(asked, leads)
-                if config.margin is not None and min(leads) > config.margin:
+                awaited = [lead for row, lead in zip(asked, leads, strict=True) if row not in stuck]
+                if config.margin is not None and min(awaited) > config.margin:
                     break
                 steps += 1
                 if told is not None:
                     told(steps)
             trial.round()
             if not config.rounds:
-                break
-            self._note(rows, trial.leads(rows))
-            lost = [row for row in rows if self._lead(row) < _HELD]
-            if not lost:
+                return steps
+            leads = trial.leads(rows)
+            self._note(rows, leads)
+            lost = [row for row in rows if self._lead(row) < _HELD and row not in stuck]
+            idle += 1
+            if len(lost) < fewest:
+                fewest, idle, best = len(lost), 0, (trial.experts(), leads)
+            if not lost or idle == _PATIENCE:
                 break
             lost += [row for row in batch if row not in lost][:_AGAIN]
+        if best is not None and idle:
+            trial.take(best[0])
+            self._note(rows, best[1])
         return steps
 
     def _lead(self, row: _Row) -> float:
         return self.leads.get((row.edit_id, row.wording), -math.inf)
+
+
+_Experts = list[torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -365,6 +385,16 @@ class _Trial:
         learned = [*self._down, *self._up, *([self._routers] if self._is_joint else [])]
         self._learned = learned
         self._optimizer = torch.optim.Adam(learned, lr=self._config.learning_rate)
+
+    def experts(self) -> _Experts:
+        """Returns a copy of the experts as they are."""
+        return [one.detach().clone() for one in (*self._down, *self._up)]
+
+    def take(self, experts: _Experts) -> None:
+        """Makes experts what they were."""
+        with torch.no_grad():
+            for mine, theirs in zip((*self._down, *self._up), experts, strict=True):
+                mine.copy_(theirs)
 
     def round(self) -> None:
         """Takes the experts to the nearest points of the grid, where the config asks for one."""

@@ -8,6 +8,7 @@ sequence is deferred to the model as it came.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,6 +22,9 @@ from editkit.methods.elder import routing
 from editkit.methods.elder.mixture import selected
 
 __all__ = ["ElderState", "ElderView", "Experts", "Routed", "Weighting"]
+
+_ROUNDING = 1e-5
+"""Of squared lengths: more than float32 loses in a product of some thousand terms."""
 
 Weighting = Literal["scores", "equal"]
 """What the chosen experts are weighted with: their scores (the paper), or 1/k each."""
@@ -220,14 +224,43 @@ class ElderView:
         Returns:
             Indices of edits, bools, and distances: L2 where a state looks at queries, else bits.
         """
-        apart = self.bits(codes).astype(np.float64)
-        is_near = apart.min(axis=1) < self.state.threshold
-        if self.state.radius is not None:
-            assert queries is not None
-            apart = self.between(queries)
-            is_near &= apart.min(axis=1) <= self.state.radius
-        best = len(self.active) - 1 - apart[:, ::-1].argmin(axis=1)
-        return self.active[best], is_near, apart[np.arange(len(codes)), best]
+        bits = self.bits(codes)
+        is_near = bits.min(axis=1) < self.state.threshold
+        if self.state.radius is None:
+            best = len(self.active) - 1 - bits[:, ::-1].argmin(axis=1)
+            return self.active[best], is_near, bits.min(axis=1).astype(np.float64)
+        assert queries is not None
+        found = [self._nearest_query(query) for query in queries]
+        apart = np.array([distance for _, distance in found])
+        is_near &= apart <= self.state.radius
+        return np.array([edit for edit, _ in found], np.int64), is_near, apart
+
+    def _nearest_query(self, query: npt.NDArray[np.float32]) -> tuple[int, float]:
+        """The active edit with the nearest query, the newest of several, and its distance.
+
+        A product of matrices finds those that could be it, up to rounding; of these the differences
+        are taken.
+        """
+        queries, owners, squares = self._sought
+        rough = squares - 2 * (queries @ query)
+        slack = _ROUNDING * (float(squares.max()) + float(query @ query))
+        near = np.flatnonzero(rough <= rough.min() + slack)
+        apart = np.linalg.norm(queries[near] - query, axis=1).astype(np.float64)
+        return int(owners[near][apart == apart.min()].max()), float(apart.min())
+
+    @functools.cached_property
+    def _sought(
+        self,
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Queries of the active edits, whose they are, and their squared lengths."""
+        state = self.state
+        assert state.queries is not None
+        assert state.owners is not None
+        queries, owners = state.queries, state.owners
+        if len(self.active) < len(state.edit_ids):
+            mine = np.isin(owners, self.active)
+            queries, owners = queries[mine], owners[mine]
+        return queries, owners, np.einsum("ij,ij->i", queries, queries)
 
     def bits(self, codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         """Hamming distances from codes ``(n, bytes)`` to those of the active edits."""

@@ -175,7 +175,7 @@ def test_the_model_is_not_run_before_the_first_edit(
 ) -> None:
     runs = []
     monkeypatch.setattr(
-        "editkit.kit.of_model",
+        "editkit.keys.of_model",
         lambda *args, **kwargs: runs.append(args) or of_model(*args, **kwargs),
     )
     pair = tiny_gpt2(), tiny_tokenizer()
