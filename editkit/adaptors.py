@@ -8,6 +8,7 @@ taken; the codes of edits that are not active are left out, so those edits are d
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -44,6 +45,7 @@ class Adaptors:
         self._store = store
         self._fingerprint = fingerprint
         self._device = device
+        self._turn = threading.Lock()  # versions are asked for while another thread learns
         self._states: OrderedDict[str, ElderState] = OrderedDict()
         self._edits: dict[str, frozenset[str]] = {}
         self.queries: dict[str, Queries] = {}
@@ -137,10 +139,11 @@ class Adaptors:
         self._keep(digest_of(snapshot), state)
 
     def _keep(self, digest: str, state: ElderState) -> None:
-        self._states[digest] = state
-        self._states.move_to_end(digest)
-        while len(self._states) > _KEPT:
-            self._states.popitem(last=False)
+        with self._turn:
+            self._states[digest] = state
+            self._states.move_to_end(digest)
+            while len(self._states) > _KEPT:
+                self._states.popitem(last=False)
 
     def _all(self) -> list[Placed]:
         seq = self._store.history.last().seq

@@ -6,6 +6,7 @@ views of the last few versions are kept.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -74,6 +75,7 @@ class Views:
         self._name = name
         self._skip_missing = skip_missing
         self._device = device
+        self._turn = threading.RLock()  # versions are asked for in several threads
         self._kept: OrderedDict[int, GraceView] = OrderedDict()
         self.memory = Memory()
         self.adaptors = Adaptors(store, fingerprint)
@@ -103,17 +105,18 @@ class Views:
         Raises:
             ArtifactsMissing: It holds edits that this model has not learned.
         """
-        view = self._kept.get(version)
-        if view is None:
-            mixture, unknown = self.adaptors.at(version)
-            if unknown and not self._skip_missing:
-                raise self._refusal(tuple(unknown))
-            rows = self._moved(version)
-            if rows is None:
-                rows = self._rows(self._store.history.active_ids(version))
-            view = self.folded(rows, format_version(version), mixture)
-        self.keep(version, view)
-        return view
+        with self._turn:
+            view = self._kept.get(version)
+            if view is None:
+                mixture, unknown = self.adaptors.at(version)
+                if unknown and not self._skip_missing:
+                    raise self._refusal(tuple(unknown))
+                rows = self._moved(version)
+                if rows is None:
+                    rows = self._rows(self._store.history.active_ids(version))
+                view = self.folded(rows, format_version(version), mixture)
+            self.keep(version, view)
+            return view
 
     def _moved(self, version: int) -> Rows | None:
         """Returns the rows of a version as another one's and what changed between them.
@@ -144,10 +147,11 @@ class Views:
 
     def keep(self, version: int, view: GraceView) -> None:
         """Remembers the view of a version."""
-        self._kept[version] = view
-        self._kept.move_to_end(version)
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
+        with self._turn:
+            self._kept[version] = view
+            self._kept.move_to_end(version)
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
 
     def _rows(self, edit_ids: Sequence[str]) -> Rows:
         """Returns the rows of edits, oldest first.

@@ -1,8 +1,14 @@
-"""Context managers that a method learns with: watch modules, skip blocks, put values in place."""
+"""Context managers that a method learns with: watch modules, skip blocks, put values in place.
+
+What they do to a model they do for the calls of their own thread. Others go on as if nothing was
+being learned.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,7 +31,7 @@ def capture(*modules: nn.Module) -> Iterator[list[tuple[torch.Tensor, Any]]]:
             def keep(_: nn.Module, args: tuple[Any, ...], output: Any, index: int = index) -> None:
                 found[index] = (args[0] if args else None, output)
 
-            stack.callback(module.register_forward_hook(keep).remove)
+            stack.callback(module.register_forward_hook(_here(keep)).remove)
         yield found
 
 
@@ -39,7 +45,7 @@ def resume_above(blocks: Sequence[nn.Module], index: int, output: Any) -> Iterat
     """
     with contextlib.ExitStack() as stack:
         for block in blocks[:index]:
-            replace(stack, block, "forward", lambda *args, **kwargs: output)
+            _replace(stack, block, lambda *args, **kwargs: output)
         yield
 
 
@@ -57,7 +63,7 @@ def substitute(module: nn.Module, where: torch.Tensor, value: torch.Tensor) -> I
         replacement = value.to(device=output.device, dtype=output.dtype)[:, None, :]  # (rows, 1, m)
         return torch.where(where.to(output.device)[..., None], replacement, output)
 
-    handle = module.register_forward_hook(put)
+    handle = module.register_forward_hook(_here(put))
     try:
         yield
     finally:
@@ -85,7 +91,7 @@ def narrow_head(
         return logits
 
     with contextlib.ExitStack() as stack:
-        replace(stack, head, "forward", forward)
+        _replace(stack, head, forward)
         yield passed
 
 
@@ -108,5 +114,26 @@ def adjust(
             ) -> torch.Tensor:
                 return change(number, args[0], output)
 
-            stack.callback(module.register_forward_hook(put).remove)
+            stack.callback(module.register_forward_hook(_here(put)).remove)
         yield
+
+
+def _here(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a hook that does nothing in other threads than this one."""
+    mine = threading.get_ident()
+
+    @functools.wraps(hook)
+    def called(*args: Any) -> Any:
+        return hook(*args) if threading.get_ident() == mine else None
+
+    return called
+
+
+def _replace(stack: contextlib.ExitStack, module: nn.Module, new: Callable[..., Any]) -> None:
+    """Replaces what a module computes, for this thread, until ``stack`` closes."""
+    mine, old = threading.get_ident(), module.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return (new if threading.get_ident() == mine else old)(*args, **kwargs)
+
+    replace(stack, module, "forward", forward)

@@ -476,7 +476,7 @@ def _wanted(
         if one.fingerprint not in places:
             places[one.fingerprint] = here.place(one.fingerprint)
         has_ours, ours = places[one.fingerprint]
-        if has_ours and one.digest is not None:
+        if has_ours and one.digest is not None and one.method == "grace":
             if _place(contents.reader.read(tensor_file(one.digest))) != ours:
                 elsewhere += 1
                 continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -67,12 +68,15 @@ class Database:
     """One open DuckDB file.
 
     Rows always come back as lists: in DuckDB 2 a result streams and owns its connection until it
-    is exhausted, so nothing here hands out a cursor.
+    is exhausted, so nothing here hands out a cursor. It refuses a second thread instead of letting
+    it wait, so threads take turns here: a query at a time, and a transaction as a whole, of which
+    nobody sees a part.
     """
 
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, path: Path, *, read_only: bool
     ) -> None:
+        self.turn = threading.RLock()
         self._connection: duckdb.DuckDBPyConnection | None = connection
         self._writer: duckdb.DuckDBPyConnection | None = None
         self._prepared: dict[tuple[tuple[str, int], ...], duckdb.Statement] = {}
@@ -194,10 +198,11 @@ class Database:
         self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
     ) -> list[tuple[Any, ...]]:
         """Returns all rows of a query."""
-        if self._gathered:
-            self._hand_over()
-        with _translated(self.path):
-            return self._live().execute(sql, parameters).fetchall()
+        with self.turn:
+            if self._gathered:
+                self._hand_over()
+            with _translated(self.path):
+                return self._live().execute(sql, parameters).fetchall()
 
     def ask(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Answers somebody's own query; returns the names of the columns, and the rows.
@@ -227,7 +232,7 @@ class Database:
 
         The connection must not be used for anything else until it is through.
         """
-        with _translated(self.path):
+        with self.turn, _translated(self.path):
             connection = self._live()
             connection.execute(f"SET memory_limit = '{_STREAM_MEMORY}'; RESET threads")
             try:
@@ -301,6 +306,10 @@ class Database:
             StoreGone: The file has lost its name: somebody removed or replaced it.
             StoreUnwritable: The disk is full; nothing of the body is kept.
         """
+        with self.turn:
+            yield from self._transaction()
+
+    def _transaction(self) -> Iterator[None]:
         if self._in_transaction:
             raise RuntimeError("a transaction is already open; DuckDB has no savepoints")
         if self._file != _identity(self.path):
@@ -351,14 +360,15 @@ class Database:
             StoreError: The final checkpoint failed; committed operations stay in the log beside
                 the file and are there at the next opening.
         """
-        connection, self._connection = self._connection, None
-        writer, self._writer = self._writer, None
-        self._prepared.clear()
-        if connection is not None:
-            with _translated(self.path):
-                if writer is not None:
-                    writer.close()
-                connection.close()
+        with self.turn:
+            connection, self._connection = self._connection, None
+            writer, self._writer = self._writer, None
+            self._prepared.clear()
+            if connection is not None:
+                with _translated(self.path):
+                    if writer is not None:
+                        writer.close()
+                    connection.close()
 
     def _live(self) -> duckdb.DuckDBPyConnection:
         if self._connection is None:

@@ -77,10 +77,11 @@ class Past:
 
     def last(self) -> Operation:
         """Returns the newest operation, or the start of the log."""
-        if self._known is None or self._known[0] != self._db.failures:
-            found = self._operations("ORDER BY seq DESC LIMIT 1")
-            self._known = self._db.failures, found[0] if found else _START
-        return self._known[1]
+        with self._db.turn:  # in another thread a transaction may be about to move it, or to fail
+            if self._known is None or self._known[0] != self._db.failures:
+                found = self._operations("ORDER BY seq DESC LIMIT 1")
+                self._known = self._db.failures, found[0] if found else _START
+            return self._known[1]
 
     def maker(self, version: int) -> Operation:
         """Returns the operation that made ``version``; for v0 the start of the log."""

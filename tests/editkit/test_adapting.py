@@ -380,3 +380,75 @@ def test_a_damaged_tensor_is_named_and_nothing_is_half_loaded(path: Path) -> Non
     assert not any(module._forward_hooks for module in model.modules())
     with pytest.raises(InvalidRequest):
         opened(path.with_name("other.db"), model).add("", "blue", method="elder")
+
+
+def test_a_bundle_brings_the_edits_and_a_replay_learns_them(path: Path, tmp_path: Path) -> None:
+    with opened(path) as kit:
+        first = kit.add(CAT, "blue", method="elder").edit
+        second = kit.add(TREE, "two").edit
+        kit.export_bundle(tmp_path / "bundle")
+    with opened(tmp_path / "new.db") as kit:
+        with pytest.raises(ArtifactsMissing):
+            kit.import_bundle(tmp_path / "bundle")
+        assert kit.version == "v0"
+    with opened(tmp_path / "new.db", missing="skip") as kit:
+        kit.import_bundle(tmp_path / "bundle")
+        said = kit.generate([CAT, TREE])
+        assert [one.fired for one in said] == [(), (second.id,)]
+        plan = kit.plan_replay()
+        assert (plan.restored, plan.to_learn) == (1, 1)
+        told = kit.replay()
+        assert (told.restored, told.learned, told.failed) == (1, 1, 0)
+        assert kit.generate(CAT).fired == (first.id,)
+        assert kit.store.verify().ok
+    with opened(tmp_path / "new.db") as kit:
+        assert str(kit.generate(CAT)) == "blue"
+
+
+def test_a_replay_onto_another_model_learns_batch_by_batch_and_goes_on(path: Path) -> None:
+    facts = [(CAT, "blue"), (TREE, "two"), (SEA, "yes")]
+    with opened(path) as kit:
+        kit.add_many([{"prompt": p, "target": t, "method": "elder"} for p, t in facts])
+        kit.add("gold", "Ada")
+    few = {**EAGER, "batch_size": 2}
+
+    class Stop(Exception):
+        pass
+
+    class Bar:
+        def start(self, what: str, total: int, unit: str) -> None: ...
+
+        def advance(self, by: int) -> None:
+            raise Stop
+
+        def done(self) -> None: ...
+
+    with opened(path, tiny_gpt2(), missing="skip", train=few) as kit:
+        with pytest.raises(Stop):
+            kit.replay(progress=Bar())  # type: ignore[arg-type]
+    with opened(path, tiny_gpt2(), missing="skip", train=few) as kit:
+        told = kit.replay()
+        assert (told.restored, told.learned, told.failed) == (2, 2, 0)
+        assert [str(one) for one in kit.generate([p for p, _ in facts])] == [t for _, t in facts]
+        # Versions from before the replay have the edits that they had.
+        said = kit.generate([p for p, _ in facts], version="v2")
+        assert [bool(one.fired) for one in said] == [True, True, False]
+        again = kit.replay()
+        assert (again.restored, again.learned) == (4, 0)
+        assert kit.store.verify().ok
+    with opened(path) as kit:  # the first model is as it was
+        assert [str(one) for one in kit.generate([p for p, _ in facts])] == [t for _, t in facts]
+
+
+def test_edits_learned_by_grace_can_be_replayed_by_elder(path: Path) -> None:
+    with opened(path) as kit:
+        kit.add_many([{"prompt": CAT, "target": "blue"}, {"prompt": TREE, "target": "two"}])
+    with opened(path, tiny_gpt2(), missing="skip") as kit:
+        told = kit.replay(method="elder")
+        assert told.learned == 2
+        assert [str(one) for one in kit.generate([CAT, TREE])] == ["blue", "two"]
+        (artifact,) = [
+            one for one in kit.show("v1").artifacts if one.fingerprint == kit.fingerprint
+        ]
+        assert artifact.method == "elder"
+        assert len(kit._views.memory) == 0
