@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from editkit.methods.elder import routing
@@ -144,7 +145,7 @@ def queries_of(data: bytes, *, edit_id: str) -> Queries:
         found: Queries = load(data)["queries"]
         if found.ndim != 2 or not len(found) or found.dtype != np.float32:
             raise ValueError(f"queries of shape {found.shape}")
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, SafetensorError) as error:
         raise InvalidRecord(
             f"the artifact of edit '{edit_id}' is not an ELDER payload: {error}"
         ) from error

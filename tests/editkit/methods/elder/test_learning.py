@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,90 +10,18 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
+from pupils import EAGER, FACTS, SHAPE, Pupil, noisy, tensors
 from reference import literal_elder
 from tiny import tiny_bert, tiny_gpt2, tiny_llama, tiny_tokenizer
 from torch.nn import functional
 
 from editkit import hooks
-from editkit.config import TrainConfig
 from editkit.errors import UnsupportedModel
-from editkit.families import layout_of
-from editkit.generation import Generator
 from editkit.methods.elder import learning, routing
 from editkit.methods.elder.config import ElderConfig
-from editkit.methods.elder.learner import ElderLearner
-from editkit.methods.elder.learning import Lesson
-from editkit.methods.elder.state import ElderState, ElderView
-from editkit.methods.memory import Memory
-from editkit.methods.view import GraceView
-from editkit.prompts import Encoder
-from editkit.scope import PooledKeys
-from editkit.scope.information import of_model
-from editkit_store.records import EditRequest
 
 # PEFT's own, of a name that transformers changed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-
-FACTS = [
-    ("a", ("red cat", "cat, red"), "blue"),
-    ("b", ("tall tree",), "two"),
-    ("c", ("see Oslo", "Oslo: see"), "yes"),
-]
-SHAPE = {"query": "state", "radius": None, "threshold": 1, "r": 4}
-EAGER = {"learning_rate": 2e-2, "steps": 80}
-
-
-class Pupil:
-    """A tiny model that learns, and answers with what it knows."""
-
-    def __init__(self, model: Any, *, preset: Any = "default", shape: Any = (), **train: Any):
-        self.model = model
-        self.encoder = Encoder(model, tiny_tokenizer())
-        layout = layout_of(model)
-        keys = None
-        if dict(shape).get("query") == "pooled":
-            known = functools.partial(
-                of_model, model, tiny_tokenizer(), fingerprint="tiny", is_kept=False
-            )
-            keys = PooledKeys(model, tiny_tokenizer(), known)
-        self.learner = ElderLearner(
-            model,
-            layout,
-            encoder=self.encoder,
-            keys=keys,
-            config=ElderConfig.of(preset, **{**SHAPE, **dict(shape)}),
-            train=TrainConfig.of(preset, **train),
-            paused=lambda: self.attachment.paused(),
-        )
-        self.state = self.learner.blank()
-        self.attachment = hooks.Attachment(model, layout, self.view(), adapted=self.learner.adapted)
-        self.generator = Generator(model, self.encoder, self.attachment)
-
-    def view(self) -> GraceView:
-        return GraceView("v", Memory(), np.zeros(0, np.int64), ElderView(self.state))
-
-    def lessons(self, *facts: tuple[str, tuple[str, ...], str]) -> list[Lesson]:
-        return self.learner.lessons(
-            [
-                (
-                    name,
-                    [
-                        self.encoder.request(EditRequest(prompt=one, target=target))
-                        for one in wordings
-                    ],
-                )
-                for name, wordings, target in facts
-            ]
-        )
-
-    def learn(self, new: list[Lesson], old: list[Lesson]) -> learning.Learned:
-        found = self.learner.learn(self.state, new, old)
-        self.state = found.state
-        self.attachment.view = self.view()
-        return found
-
-    def says(self, prompt: str) -> str:
-        return self.generator.run([self.encoder.prompt(prompt)], max_new_tokens=8)[0].text
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
@@ -266,17 +193,3 @@ def test_what_was_learned_is_a_peft_adapter_too(query: str, tmp_path: Path) -> N
 def test_a_model_that_does_not_continue_a_prompt_is_refused() -> None:
     with pytest.raises(UnsupportedModel, match="use the method grace|continue a prompt"):
         Pupil(tiny_bert())
-
-
-def tensors(state: ElderState) -> list[torch.Tensor]:
-    return [*state.lora_A, *state.lora_B, state.routers]
-
-
-def noisy(state: ElderState) -> ElderState:
-    """Experts and routers that all say something."""
-    noise = torch.Generator().manual_seed(3)
-    return dataclasses.replace(
-        state,
-        lora_B=tuple(0.3 * torch.randn(one.shape, generator=noise) for one in state.lora_B),
-        routers=0.3 * torch.randn(state.routers.shape, generator=noise),
-    )
