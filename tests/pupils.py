@@ -16,7 +16,7 @@ from editkit.families import layout_of
 from editkit.generation import Generator
 from editkit.methods.elder.config import ElderConfig
 from editkit.methods.elder.learner import ElderLearner
-from editkit.methods.elder.learning import Lesson
+from editkit.methods.elder.learning import Learned, Lesson
 from editkit.methods.elder.state import ElderState, ElderView
 from editkit.methods.memory import Memory
 from editkit.methods.view import GraceView

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -176,3 +177,25 @@ def save_tiny(folder: Path, *, seed: int = 0) -> Path:
     tiny_llama(seed).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+class Int8Linear(nn.Module):
+    """A linear map as quantisation libraries replace it: integers, scales, no float weight."""
+
+    def __init__(self, plain: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = plain.in_features, plain.out_features
+        scale = plain.weight.detach().abs().amax(dim=1, keepdim=True) / 127
+        self.register_buffer("packed", (plain.weight.detach() / scale).round().to(torch.int8))
+        self.register_buffer("scale", scale)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(inputs, self.packed.to(inputs.dtype) * self.scale)
+
+
+def int8(model: Any) -> Any:
+    """A model of which all linear maps but the head are quantised."""
+    for path, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear) and path != "lm_head":
+            model.set_submodule(path, Int8Linear(module))
+    return model

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tiny import (
+    int8,
     save_tiny,
     tiny_bert,
     tiny_gpt2,
@@ -178,25 +179,8 @@ def test_a_model_that_device_map_spread_over_the_disk_is_edited(tmp_path: Path) 
         assert kit.add(OTHER, "Oslo").verified
 
 
-class Int8Linear(nn.Module):
-    """A linear map as quantisation libraries replace it: integers, scales, no float weight."""
-
-    def __init__(self, plain: nn.Linear) -> None:
-        super().__init__()
-        self.in_features, self.out_features = plain.in_features, plain.out_features
-        scale = plain.weight.detach().abs().amax(dim=1, keepdim=True) / 127
-        self.register_buffer("packed", (plain.weight.detach() / scale).round().to(torch.int8))
-        self.register_buffer("scale", scale)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(inputs, self.packed.to(inputs.dtype) * self.scale)
-
-
 def test_a_model_of_quantised_layers_is_edited(tmp_path: Path) -> None:
-    model = tiny_llama()
-    for path, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and path != "lm_head":
-            model.set_submodule(path, Int8Linear(module))
+    model = int8(tiny_llama())
     with editkit.open(tmp_path / "h.db", model=(model, tiny_tokenizer())) as kit:
         assert kit.site == "model.layers.2.mlp.down_proj"
         plain = logits(kit.model, QUESTION)

@@ -49,7 +49,8 @@ def adapted_paths(model: nn.Module, layout: Layout, config: ElderConfig) -> list
     for path in paths:
         module = model.get_submodule(path)
         module = _base(module)
-        if shape_of(module) is None or getattr(module.weight, "dim", lambda: 2)() == 1:
+        weight = getattr(module, "weight", None)  # a quantised layer may have none
+        if shape_of(module) is None or getattr(weight, "dim", lambda: 2)() == 1:
             raise UnknownSite(f"'{path}' is a {type(module).__name__}, not a linear map", site=path)
         if not path.startswith(f"{layout.path}."):
             raise UnknownSite(f"'{path}' is not inside one of the blocks", site=path)
