@@ -14,6 +14,7 @@ from tiny import tiny_llama
 from editkit.methods.elder import learning, routing
 from editkit.methods.elder.saved import payload_of, queries_of, snapshot_of, state_of
 from editkit.methods.elder.state import ElderState, ElderView
+from editkit.methods.elder.trial import Trial, rows_of
 from editkit_store.errors import InvalidRecord
 from editkit_store.snapshots import Snapshot, Tensor
 
@@ -43,14 +44,14 @@ def test_rounds_stop_when_they_help_no_more_and_the_best_remains(
 ) -> None:
     pupil = Pupil(tiny_llama(), steps=2, rounds=9, learning_rate=1e-3)
     looks: list[tuple[int, list[torch.Tensor]]] = []
-    look = learning._Trial.leads
+    look = Trial.leads
 
     def watched(trial: Any, rows: Any) -> list[float]:
         found = look(trial, rows)
         looks.append((sum(lead < learning._HELD for lead in found), trial.experts()))
         return found
 
-    monkeypatch.setattr(learning._Trial, "leads", watched)
+    monkeypatch.setattr(Trial, "leads", watched)
     told = pupil.learn(pupil.lessons(*FACTS), [])
     fewest = min(count for count, _ in looks)
     best = next(experts for count, experts in looks if count == fewest)
@@ -65,7 +66,7 @@ def test_an_edit_that_cannot_be_kept_does_not_hold_up_later_ones() -> None:
     pupil = Pupil(tiny_llama(), **EAGER)
     first, second, third = pupil.lessons(*FACTS)
     pupil.learn([first, second], [])
-    for row in learning._rows([first]):
+    for row in rows_of([first]):
         pupil.learner._course.leads[row.edit_id, row.wording] = -50.0
     impossible = dataclasses.replace(
         first,
@@ -74,7 +75,7 @@ def test_an_edit_that_cannot_be_kept_does_not_hold_up_later_ones() -> None:
             for one in first.wordings
         ),
     )
-    for row in learning._rows([impossible]):
+    for row in rows_of([impossible]):
         pupil.learner._course.leads[row.edit_id, row.wording] = -50.0
     told = pupil.learn([third], [impossible, second])
     assert told.steps < EAGER["steps"]

@@ -17,8 +17,9 @@ from torch.nn import functional
 
 from editkit import hooks
 from editkit.errors import UnsupportedModel
-from editkit.methods.elder import learning, routing
+from editkit.methods.elder import routing
 from editkit.methods.elder.config import ElderConfig
+from editkit.methods.elder.trial import Trial, rows_of
 
 # PEFT's own, of a name that transformers changed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -77,10 +78,10 @@ def test_a_step_of_the_paper_has_the_gradients_of_the_equations(make: Any) -> No
     )
     state = dataclasses.replace(state, edit_ids=tuple("abc"))
     course = pupil.learner._course
-    trial = learning._Trial(course.notebook, course.modules, state, allocations, course.config)
-    rows = learning._rows(lessons)
-    trial.begin()
-    trial.step(rows, 0.0, 0.0)
+    tried = Trial(course.notebook, course.modules, state, allocations, course.config)
+    rows = rows_of(lessons)
+    tried.begin()
+    tried.step(rows, 0.0, 0.0)
 
     down = [one.clone().requires_grad_(True) for one in state.lora_A]
     up = [one.clone().requires_grad_(True) for one in state.lora_B]
@@ -107,9 +108,9 @@ def test_a_step_of_the_paper_has_the_gradients_of_the_equations(make: Any) -> No
         total = total + functional.cross_entropy(logits, torch.tensor(one.target)) / len(rows)
     total.backward()
     for mine, theirs in (
-        *zip(trial._down, down, strict=True),
-        *zip(trial._up, up, strict=True),
-        (trial._routers, routers),
+        *zip(tried._down, down, strict=True),
+        *zip(tried._up, up, strict=True),
+        (tried._routers, routers),
     ):
         torch.testing.assert_close(mine.grad, theirs.grad, atol=2e-6, rtol=2e-4)
 
@@ -133,9 +134,9 @@ def test_without_rehearsal_and_rounds_earlier_edits_are_neither_learned_again_no
     first, second, third = pupil.lessons(*FACTS)
     pupil.learn([first], [])
     seen: list[int] = []
-    step = learning._Trial.step
+    step = Trial.step
     monkeypatch.setattr(
-        learning._Trial,
+        Trial,
         "step",
         lambda self, rows, *rest: (seen.extend(r.index for r in rows), step(self, rows, *rest))[1],
     )
