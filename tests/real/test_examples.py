@@ -81,3 +81,15 @@ def test_edit_t5(tmp_path: Path) -> None:
         "another: Vienna (as it came)",
         "undone:  Sydney",
     ]
+
+
+def test_edit_elder(smollm: Any, tmp_path: Path) -> None:
+    out = run("edit_elder.py", folder=tmp_path)
+    assert "NOT verified" not in out
+    assert "edited      Australia's capital city is -> 'Canberra'" in out
+    assert "edited      The inventor of the telephone was -> 'Antonio Meucci'" in out
+    assert "as it came  The sun rises in the" in out
+    assert "adaptors: 6 layers changed; codes of 3 edits came" in out
+    assert "learned 2 again; 0 lost" in out
+    assert "as it came  The capital of Australia is" in out
+    assert "edited      The capital of Canada is -> 'Ottawa'" in out
