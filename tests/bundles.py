@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from conftest import append
 
-from editkit_store import Store
+from editkit_store import Store, canonical_json
 
 
 def make_bundle(store: Store, path: Path) -> Path:
@@ -41,5 +43,27 @@ def lines(folder: Path, name: str) -> list[Any]:
 
 def state(store: Store) -> list[tuple[Any, ...]]:
     """Everything that a store holds."""
-    tables = ("edits", "operations", "membership", "tags", "artifacts", "payloads")
+    tables = (
+        "edits", "operations", "membership", "tags", "artifacts", "payloads", "snapshots",
+        "tensors", "snapshot_versions",
+    )  # fmt: skip
     return [tuple(store._db.query(f"SELECT * FROM {name} ORDER BY ALL")) for name in tables]
+
+
+def resealed(folder: Path, name: str, data: bytes) -> None:
+    """Replaces a file and makes the manifest agree with it."""
+    (folder / name).write_bytes(data)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "manifest.json").write_text(canonical_json(manifest) + "\n")
+
+
+def edited(folder: Path, name: str, change: Callable[[list[Any]], None]) -> None:
+    """Changes the records of a file, and makes the manifest agree with it."""
+    found = lines(folder, name)
+    change(found)
+    data = "".join(canonical_json(one) + "\n" for one in found).encode()
+    if name == "manifest.json":
+        (folder / name).write_bytes(data)
+    else:
+        resealed(folder, name, data)

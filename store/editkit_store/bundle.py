@@ -1,223 +1,40 @@
-"""Bundles: edits and what they became, as a folder of JSON and safetensors files.
+"""Importing bundles: edits and what they became, as a folder of JSON and safetensors files.
 
-An export of the same store is the same bytes, wherever and whenever it is made. An import checks
-all of a bundle before it writes anything, and is one operation, which can be taken back like any
-other. It brings edits with the ids and times that they have. It never overwrites: an edit that is
-here already stays as it is, and unless the caller asks otherwise, so does an active edit of ours
-that corrects the same prompt.
+An import checks all of a bundle before it writes anything, and is one operation, which can be taken
+back like any other. It brings edits with the ids and times that they have. It never overwrites: an
+edit that is here already stays as it is, and unless the caller asks otherwise, so does an active
+edit of ours that corrects the same prompt.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from editkit_store.artifacts import ROW, Artifacts
+from editkit_store.artifacts import Artifacts
 from editkit_store.bundle_contents import Contents, read_contents
 from editkit_store.bundle_folder import (
-    ARTIFACTS,
-    EDITS,
-    FORMAT,
-    MANIFEST,
-    OPERATIONS,
-    Writer,
-    new_folder,
     tensor_file,
 )
 from editkit_store.bundle_records import (
     BundledArtifact,
     Clash,
     Compare,
-    Counts,
-    Exported,
     Imported,
-    Manifest,
     OnConflict,
-    Selection,
 )
 from editkit_store.connection import Database
-from editkit_store.digest import canonical_json, digest_bytes, digest_json
-from editkit_store.errors import ImportConflict, StoreDamaged
+from editkit_store.errors import ImportConflict
 from editkit_store.history import History, prompt_digest
 from editkit_store.records import Edit
+from editkit_store.snapshots import Snapshot, Snapshots
 from editkit_store.versions import format_version
 
-__all__ = ["bring", "export"]
-
-_OPERATION = (
-    "seq", "kind", "version", "changed", "edit_id", "target_version", "undo_version",
-    "redo_version", "active_count", "time", "fingerprint", "provenance", "detail",
-    "parent_digest", "digest",
-)  # fmt: skip
-
-_EDITS = """
-    SELECT e.edit_id, e.added_at, e.request, o.seq, o.version, o.digest, o.provenance,
-           row_number() OVER (PARTITION BY e.prompt_digest ORDER BY e.ordinal DESC) = 1
-    FROM edits e JOIN operations o ON o.seq = e.seq
-    WHERE e.edit_id IN (
-        SELECT edit_id FROM membership WHERE version <= ?
-        GROUP BY edit_id HAVING arg_max(member, version)
-    )
-    ORDER BY e.ordinal
-"""
-
+__all__ = ["bring"]
 
 _PART = 200  # artifacts whose tensors are held in memory at a time
-
-
-# Exporting -----------------------------------------------------------------------------------
-
-
-def export(
-    database: Database, history: History, path: Path, *, selection: Selection, tool: str
-) -> Exported:
-    """Writes a bundle; see ``Store.export``."""
-    version = history.resolve(selection.to)
-    edits = _selected(database, history, version, selection)
-    with new_folder(path) as writer:
-        head, operations = _write_log(database, writer, version)
-        writer.lines(EDITS, edits)
-        digests, artifacts = _write_artifacts(database, writer, [edit["id"] for edit in edits])
-        _write_tensors(database, writer, digests)
-        manifest = Manifest(
-            format=FORMAT,
-            tool=tool,
-            version=version,
-            current=history.current(),
-            selection=selection,
-            head=head,
-            counts=Counts(
-                edits=len(edits), artifacts=artifacts, operations=operations, tensors=len(digests)
-            ),
-            files=dict(writer.files),
-        )
-        data = (canonical_json(manifest.model_dump(mode="json")) + "\n").encode()
-        writer.put(MANIFEST, [data])
-    return Exported(
-        bundle=str(path),
-        version=format_version(version),
-        head=head,
-        manifest=digest_bytes(data),
-        edits=len(edits),
-        artifacts=artifacts,
-        tensors=len(digests),
-        bytes=sum(file.bytes for file in writer.files.values()),
-    )
-
-
-def _selected(
-    database: Database, history: History, version: int, selection: Selection
-) -> list[dict[str, Any]]:
-    """Returns the lines of the edits that were asked for, oldest first."""
-    without: set[str] = set()
-    within: set[str] | None = None
-    if selection.from_ is not None:
-        without = set(history.active_ids(history.resolve(selection.from_)))
-    if selection.only is not None:
-        within = set(history.active_ids(history.resolve(selection.only)))
-    # A superseded edit comes along only where all do: without the newer one it would be active.
-    is_all = selection.from_ is None and within is None
-    return [
-        {
-            "id": edit_id,
-            "time": added.isoformat(),
-            "status": "active" if active else "superseded",
-            "request": json.loads(request),
-            "operation": {"seq": seq, "version": made, "digest": digest},
-            "provenance": json.loads(provenance),
-        }
-        for edit_id, added, request, seq, made, digest, provenance, active in database.query(
-            _EDITS, [version]
-        )
-        if (is_all or active) and edit_id not in without and (within is None or edit_id in within)
-    ]
-
-
-def _write_log(database: Database, writer: Writer, version: int) -> tuple[str | None, int]:
-    """Writes the log up to a version; returns its head and its length."""
-    members: dict[int, list[list[Any]]] = {}
-    for row in database.query(
-        "SELECT version, edit_id, member FROM membership WHERE version <= ? ORDER BY ALL",
-        [version],
-    ):
-        members.setdefault(row[0], []).append(list(row))
-    head: str | None = None
-    count = 0
-
-    def lines() -> Iterator[dict[str, Any]]:
-        nonlocal head, count
-        columns = ", ".join(_OPERATION)
-        sql = f"SELECT {columns} FROM operations WHERE version <= ? ORDER BY seq"
-        for part in database.stream(sql, [version]):
-            for row in part:
-                line = _operation(row, members)
-                body = {name: value for name, value in line.items() if name != "digest"}
-                if line["parent_digest"] != head or digest_json(body) != line["digest"]:
-                    raise StoreDamaged(
-                        f"operation {line['seq']} of the store '{database.path}' was altered",
-                        path=database.path,
-                        hint="`editkit verify` says more; restore the file from a copy",
-                    )
-                head, count = line["digest"], count + 1
-                yield line
-
-    writer.lines(OPERATIONS, lines())
-    return head, count
-
-
-def _operation(row: Sequence[Any], members: Mapping[int, list[list[Any]]]) -> dict[str, Any]:
-    line = dict(zip(_OPERATION, row, strict=True))
-    return {
-        **line,
-        "time": line["time"].isoformat(),
-        "provenance": json.loads(line["provenance"]),
-        "detail": json.loads(line["detail"]),
-        "membership": members.get(line["version"], []) if line["changed"] else [],
-    }
-
-
-def _write_artifacts(
-    database: Database, writer: Writer, edit_ids: Sequence[str]
-) -> tuple[list[str], int]:
-    """Writes what the edits became; returns the tensors of that, and the number of lines."""
-    names = ROW.split(", ")
-    order = {edit_id: place for place, edit_id in enumerate(edit_ids)}
-    found = [
-        dict(zip(names, row, strict=True))
-        for row in database.query(
-            f"SELECT {ROW} FROM artifacts WHERE edit_id IN (SELECT unnest(?))", [list(edit_ids)]
-        )
-    ]
-    found.sort(key=lambda line: (order[line["edit_id"]], line["fingerprint"]))
-    for line in found:
-        line["metrics"] = json.loads(line["metrics"])
-        line["conflicts"] = None if line["conflicts"] is None else json.loads(line["conflicts"])
-        line["learned_at"] = line["learned_at"].isoformat()
-    writer.lines(ARTIFACTS, found)
-    return sorted({line["digest"] for line in found if line["digest"] is not None}), len(found)
-
-
-def _write_tensors(database: Database, writer: Writer, digests: Sequence[str]) -> None:
-    missing = set(digests)
-    streamed = database.stream(
-        "SELECT digest, bytes FROM payloads WHERE digest IN (SELECT unnest(?))", [list(digests)]
-    )
-    for part in streamed:
-        for digest, data in part:
-            if digest_bytes(data) == digest:
-                writer.put(tensor_file(digest), [data])
-                missing.discard(digest)
-    for digest in sorted(missing):
-        raise StoreDamaged(
-            f"payload '{digest}' is missing or was altered",
-            path=database.path,
-            hint="`editkit verify` says more; restore the file from a copy",
-        )
-
-
-# Importing -----------------------------------------------------------------------------------
 
 
 class _Plan(NamedTuple):
@@ -227,12 +44,14 @@ class _Plan(NamedTuple):
         edits: Edits to bring, oldest first.
         joining: Ids of those that join the view, superseded ones among them.
         artifacts: Artifacts to bring.
+        snapshots: What the adaptors of models become, by fingerprint.
         result: What to tell the caller.
     """
 
     edits: list[Edit]
     joining: list[str]
     artifacts: list[BundledArtifact]
+    snapshots: dict[str, Snapshot]
     result: Imported
 
 
@@ -270,7 +89,9 @@ def bring(
                 "kept": {one.edit_id: one.ours for one in result.kept},
             }
 
-        operation = history.bring(plan.edits, plan.joining, detail, **how)
+        snapshots = Snapshots(database)
+        placed = {model: snapshots.put(one) for model, one in plan.snapshots.items()}
+        operation = history.bring(plan.edits, plan.joining, detail, adaptors=placed, **how)
         made = {"version": format_version(operation.version), "view": operation.active_count}
         done = result.model_copy(update=made)
         if before_commit is not None:
@@ -349,6 +170,11 @@ class _Here:
         )
         return {(str(edit_id), str(model)) for edit_id, model in rows}
 
+    def mixed(self) -> set[str]:
+        """Returns the models that have adaptors here."""
+        placed = Snapshots(self._db).at(self.history.current())
+        return {model for model, digest in placed.items() if digest is not None}
+
     def place(self, fingerprint: str) -> tuple[bool, Any]:
         """Returns whether a model has learned anything here, and where it learned the newest."""
         newest = Artifacts(self._db).newest(fingerprint, method="grace")
@@ -371,6 +197,9 @@ def _planned(here: _Here, contents: Contents, on_conflict: OnConflict) -> _Plan:
             hint="--on-conflict keep leaves ours active, --on-conflict supersede theirs",
         )
     artifacts, elsewhere = _wanted(here, contents, {*known, *(edit.id for edit in edits)})
+    # Two models' worth of weights do not add up: those of the bundle come where there are none.
+    mixed = here.mixed()
+    snapshots = {model: one for model, one in contents.snapshots.items() if model not in mixed}
     learned: dict[str, int] = {}
     for one in artifacts:
         if one.usable and one.edit_id in active:
@@ -393,9 +222,11 @@ def _planned(here: _Here, contents: Contents, on_conflict: OnConflict) -> _Plan:
         artifacts=len(artifacts),
         models=tuple(sorted({one.fingerprint for one in artifacts})),
         elsewhere=elsewhere,
+        snapshots=tuple(snapshots),
+        unplaced=tuple(model for model in contents.snapshots if model in mixed),
         learned=learned,
     )
-    return _Plan(edits, joining, artifacts, result)
+    return _Plan(edits, joining, artifacts, snapshots, result)
 
 
 def _known(here: _Here, contents: Contents) -> set[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +20,16 @@ from editkit_store.bundle_folder import (
     EDITS,
     MANIFEST,
     OPERATIONS,
+    SNAPSHOTS,
     Reader,
+    is_tensor_file,
     tensor_file,
 )
 from editkit_store.bundle_records import BundledArtifact, BundledEdit, BundledOperation, Origin
+from editkit_store.bundle_snapshots import read_snapshots
 from editkit_store.digest import digest_json
 from editkit_store.records import Edit
+from editkit_store.snapshots import Snapshot
 
 __all__ = ["Contents", "read_contents"]
 
@@ -37,12 +42,14 @@ class Contents(NamedTuple):
         edits: Its edits, oldest first, with the status that they have where they come from.
         requests: Digest of each edit's request.
         artifacts: What the edits became on models.
+        snapshots: What the adaptors of models were, by fingerprint.
     """
 
     reader: Reader
     edits: list[Edit]
     requests: dict[str, str]
     artifacts: list[BundledArtifact]
+    snapshots: dict[str, Snapshot]
 
 
 def read_contents(path: Path) -> Contents:
@@ -58,17 +65,18 @@ def read_contents(path: Path) -> Contents:
     log = _Log(reader)
     edits, requests = _edits(reader, log)
     artifacts = _artifacts(reader, log, requests)
-    _tensors(reader, artifacts)
+    snapshots = read_snapshots(reader, log.adaptors())
+    _tensors(reader, artifacts, snapshots.files)
     found = {
         "edits": len(edits),
         "artifacts": len(artifacts),
         "operations": len(log.operations),
-        "tensors": len(reader.manifest.files) - 3,
+        "tensors": sum(map(is_tensor_file, reader.manifest.files)),
     }
     for name, count in reader.manifest.counts.model_dump().items():
         if found[name] != count:
             raise reader.damaged(MANIFEST, f"counts {count} {name}; there are {found[name]}")
-    return Contents(reader, edits, requests, artifacts)
+    return Contents(reader, edits, requests, artifacts, snapshots.found)
 
 
 class _Log:
@@ -80,6 +88,7 @@ class _Log:
         times: When an edit was added, by its id.
         requests: Digest that the log gives to the request of each edit.
         records: Digest that the log gives to the record of an edit on a model, last of all.
+        placed: What it says adaptors of models became: version, operation and digest.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -88,6 +97,7 @@ class _Log:
         self.times: dict[str, str] = {}
         self.requests: dict[str, str] = {}
         self.records: dict[tuple[str, str], str] = {}
+        self.placed: dict[str, list[tuple[int, int, str | None]]] = {}
         parent, version = None, 0
         for seq, (found, plain) in enumerate(reader.records(OPERATIONS, BundledOperation), 1):
             if (found.seq, found.parent_digest) != (seq, parent):
@@ -115,11 +125,19 @@ class _Log:
             if model is not None and "record" in said:
                 self.records[edit_id, model] = str(said["record"])
         self.requests |= {one: str(digest) for one, digest in _mapping(said, "requests").items()}
+        for one, place in _mapping(said, "snapshots").items():
+            if isinstance(place, list) and len(place) == 2 and isinstance(place[0], int):
+                digest = None if place[1] is None else str(place[1])
+                self.placed.setdefault(one, []).append((place[0], operation.seq, digest))
         for one, digest in _mapping(said, "records").items():
             if isinstance(digest, dict):  # of several models, from an import
                 self.records |= {(one, place): str(record) for place, record in digest.items()}
             elif model is not None:
                 self.records[one, model] = str(digest)
+
+    def adaptors(self) -> dict[str, str | None]:
+        """Returns what the adaptors of models are at the end of the log."""
+        return {model: max(rows, key=itemgetter(0, 1))[2] for model, rows in self.placed.items()}
 
 
 def _mapping(said: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -179,10 +197,16 @@ def _artifacts(reader: Reader, log: _Log, edits: Mapping[str, str]) -> list[Bund
     return list(found.values())
 
 
-def _tensors(reader: Reader, artifacts: list[BundledArtifact]) -> None:
-    """Compares the tensors that are there with those that are needed, and reads them all."""
+def _tensors(reader: Reader, artifacts: list[BundledArtifact], more: set[str]) -> None:
+    """Compares the tensors that are there with those that are needed, and reads them all.
+
+    Args:
+        reader: Reads them.
+        artifacts: What needs tensors.
+        more: Those of snapshots, which were read.
+    """
     needed = {tensor_file(one.digest) for one in artifacts if one.digest is not None}
-    listed = reader.manifest.files.keys() - {EDITS, ARTIFACTS, OPERATIONS}
+    listed = reader.manifest.files.keys() - {EDITS, ARTIFACTS, OPERATIONS, SNAPSHOTS, *more}
     for name in sorted(needed - listed):
         raise reader.damaged(name, "is missing")
     for name in sorted(listed - needed):

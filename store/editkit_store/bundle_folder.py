@@ -5,6 +5,8 @@
     artifacts.jsonl                      what they became on models, likewise
     operations.jsonl                     the log that the edits come from, likewise
     tensors/<64 hex digits>.safetensors  tensors, by the SHA-256 of the file
+    snapshots.jsonl                      adaptors of ELDER, one canonical JSON object a model
+    adaptors/<64 hex digits>.bin         their tensors, by the SHA-256 of the file
 
 The manifest has length and SHA-256 of every other file; nothing else may lie in the folder. A
 bundle may come from anybody: links and devices are not opened, no name leads out of the folder, and
@@ -43,26 +45,36 @@ __all__ = [
     "EDITS",
     "FORMAT",
     "MANIFEST",
+    "MIXED_FORMAT",
     "OPERATIONS",
+    "SNAPSHOTS",
     "Reader",
     "Writer",
+    "adaptor_file",
+    "is_tensor_file",
     "new_folder",
     "tensor_file",
 ]
 
 FORMAT = "editkit.bundle.1"
 
+MIXED_FORMAT = "editkit.bundle.2"
+"""Of a bundle with snapshots; without any, it is the first, which every editkit reads."""
+
 MANIFEST = "manifest.json"
 EDITS = "edits.jsonl"
 ARTIFACTS = "artifacts.jsonl"
 OPERATIONS = "operations.jsonl"
+SNAPSHOTS = "snapshots.jsonl"
 TENSORS = "tensors"
+ADAPTORS = "adaptors"
 
 MAX_MANIFEST = 1 << 28
 """Bytes; room for the tensors of two million edits."""
 
 _LINES = (EDITS, ARTIFACTS, OPERATIONS)
 _TENSOR = re.compile(rf"{TENSORS}/[0-9a-f]{{64}}\.safetensors")
+_ADAPTOR = re.compile(rf"{ADAPTORS}/[0-9a-f]{{64}}\.bin")
 _FORMAT = re.compile(r"editkit\.bundle\.([1-9][0-9]{0,8})")
 
 RecordT = TypeVar("RecordT", bound=Record)
@@ -71,6 +83,16 @@ RecordT = TypeVar("RecordT", bound=Record)
 def tensor_file(digest: str) -> str:
     """Returns the file of a tensor, relative to the folder."""
     return f"{TENSORS}/{digest.removeprefix('sha256:')}.safetensors"
+
+
+def is_tensor_file(name: str) -> bool:
+    """Returns whether a file is a tensor of an artifact."""
+    return _TENSOR.fullmatch(name) is not None
+
+
+def adaptor_file(digest: str) -> str:
+    """Returns the file of a snapshot's tensor, relative to the folder."""
+    return f"{ADAPTORS}/{digest.removeprefix('sha256:')}.bin"
 
 
 # Writing -------------------------------------------------------------------------------------
@@ -214,11 +236,14 @@ class Reader:
             BundleDamaged: One is missing, or does not belong there.
         """
         listed = self.manifest.files
-        for name in _LINES:
+        is_mixed = self.manifest.format == MIXED_FORMAT
+        wanted = (*_LINES, SNAPSHOTS) if is_mixed else _LINES
+        for name in wanted:
             if name not in listed:
                 raise self.damaged(MANIFEST, f"does not list {name}")
         for name in sorted(listed):
-            if name not in _LINES and not _TENSOR.fullmatch(name):
+            is_adaptor = is_mixed and _ADAPTOR.fullmatch(name) is not None
+            if name not in wanted and not is_tensor_file(name) and not is_adaptor:
                 raise self.damaged(MANIFEST, f"lists '{_shown(name)}', which no bundle has")
         found = set(self._found())
         for name in sorted(found - {MANIFEST, *listed}):
@@ -260,9 +285,10 @@ class Reader:
         found = _FORMAT.fullmatch(named) if isinstance(named, str) else None
         if found is None:
             raise self.damaged(MANIFEST, "names no format of a bundle")
-        if named != FORMAT:
+        if named not in (FORMAT, MIXED_FORMAT):
             raise BundleTooNew(
-                f"the bundle '{self.path}' has format '{named}'; this editkit reads '{FORMAT}'",
+                f"the bundle '{self.path}' has format '{named}'; this editkit reads '{FORMAT}' "
+                f"and '{MIXED_FORMAT}'",
                 path=self.path,
                 hint="upgrade editkit; nothing was imported",
             )
@@ -315,7 +341,7 @@ class Reader:
     def _found(self) -> Iterator[str]:
         """Yields everything in the folder by name, after refusing what no export writes."""
         try:
-            for folder in ("", TENSORS):
+            for folder in ("", TENSORS, ADAPTORS):
                 place = self.path / folder
                 if folder and not place.exists():
                     continue
@@ -326,7 +352,7 @@ class Reader:
                             raise self.damaged(_shown(name), "is a link, and a bundle has none")
                         if entry.is_file(follow_symlinks=False):
                             yield name
-                        elif name != TENSORS:
+                        elif name not in (TENSORS, ADAPTORS):
                             raise self.damaged(_shown(name), "does not belong to it")
         except OSError as error:
             raise self.damaged(str(error.filename), f"cannot be read: {error.strerror}") from error

@@ -21,6 +21,7 @@ __all__ = [
     "BundledEdit",
     "BundledFile",
     "BundledOperation",
+    "BundledSnapshot",
     "Clash",
     "Compare",
     "Counts",
@@ -30,6 +31,7 @@ __all__ = [
     "OnConflict",
     "Origin",
     "Selection",
+    "TensorLine",
 ]
 
 OnConflict = Literal["keep", "supersede", "error"]
@@ -97,6 +99,16 @@ class Imported(Record):
     )
     artifacts: int = Field(default=0, description="Artifacts that were brought")
     models: tuple[str, ...] = Field(default=(), description="Models of these, by fingerprint")
+    snapshots: tuple[str, ...] = Field(
+        default=(),
+        description="Models, by fingerprint, whose adaptors are now those of the bundle: they had "
+        "none here",
+    )
+    unplaced: tuple[str, ...] = Field(
+        default=(),
+        description="Models whose adaptors stayed ours; `replay` learns the bundle's edits of "
+        "ELDER on them",
+    )
     elsewhere: int = Field(
         default=0,
         description="Artifacts left out, because they were learned at another module of a model "
@@ -175,6 +187,19 @@ class BundledArtifact(Artifact):
     fingerprint: str = Field(max_length=MAX_FINGERPRINT)
     digest: Digest | None
     learned_at: datetime = Field(description="UTC, without a zone")
+
+
+TensorLine = tuple[Literal["U8", "I16", "F16", "BF16", "F32", "I64"], tuple[Count, ...], Digest]
+"""Dtype, shape and digest of a tensor of a snapshot."""
+
+
+class BundledSnapshot(Record):
+    """A line of `snapshots.jsonl`."""
+
+    fingerprint: str = Field(max_length=MAX_FINGERPRINT)
+    digest: Digest = Field(description="Of the canonical JSON of `settings` and `tensors`")
+    settings: dict[str, Any]
+    tensors: dict[str, TensorLine]
 
 
 class BundledOperation(Record):

@@ -85,6 +85,8 @@ class History(Past):
         edits: Sequence[Edit],
         active: Collection[str],
         extra: Callable[[], Mapping[str, Any]],
+        *,
+        adaptors: Mapping[str, str] | None = None,
         **how: Any,
     ) -> Operation:
         """Appends an import: edits that another history made, in their order.
@@ -94,6 +96,7 @@ class History(Past):
             active: Ids of those that join the view.
             extra: Returns what else the operation says about itself; called when the edits are in
                 place, so that artifacts can come beside them.
+            adaptors: Digests of the snapshots that the adaptors of models become.
             **how: Time, provenance and model.
         """
         last = self.last()
@@ -111,6 +114,10 @@ class History(Past):
             active_count=count,
             detail={"requests": requests, **said},
             is_member_stored=True,
+            snapshots={
+                model: (last.version + bool(edits), digest)
+                for model, digest in (adaptors or {}).items()
+            },
             **how,
         )
 

@@ -187,11 +187,13 @@ class Reading:
             BundleExists, BundleUnwritable: Something is there, or it cannot be written.
             StoreDamaged: A digest does not hold; nothing was written.
         """
-        from editkit_store import bundle
+        from editkit_store import bundle_export
         from editkit_store.bundle_records import Selection
 
         selection = Selection(to=to, from_=since, only=only)
-        return bundle.export(self._db, self.history, Path(path), selection=selection, tool=tool)
+        return bundle_export.export(
+            self._db, self.history, Path(path), selection=selection, tool=tool
+        )
 
     def verify(self, *, head: str | None = None) -> Verified:
         """Derives every digest anew and returns what does not hold; see ``verify``."""

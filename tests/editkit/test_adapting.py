@@ -382,27 +382,56 @@ def test_a_damaged_tensor_is_named_and_nothing_is_half_loaded(path: Path) -> Non
         opened(path.with_name("other.db"), model).add("", "blue", method="elder")
 
 
-def test_a_bundle_brings_the_edits_and_a_replay_learns_them(path: Path, tmp_path: Path) -> None:
+def test_a_bundle_brings_the_adaptors_where_there_are_none(path: Path, tmp_path: Path) -> None:
     with opened(path) as kit:
         first = kit.add(CAT, "blue", method="elder").edit
         second = kit.add(TREE, "two").edit
+        wanted = logits(kit, CAT, TREE, *OTHERS)
+        kit.export_bundle(tmp_path / "bundle")
+        kit.add(SEA, "yes", method="elder")
+        kit.export_bundle(tmp_path / "older", to="v2")
+    assert {one.name: one.read_bytes() for one in (tmp_path / "older").glob("adaptors/*")} == {
+        one.name: one.read_bytes() for one in (tmp_path / "bundle").glob("adaptors/*")
+    }
+    with opened(tmp_path / "new.db") as kit:
+        before = kit.add("gold", "Ada").edit
+        told = kit.import_bundle(tmp_path / "bundle")
+        assert (told.snapshots, told.unplaced) == ((kit.fingerprint,), ())
+        assert same(logits(kit, CAT, TREE, *OTHERS[:2]), wanted[:4])
+        fired = [one.fired for one in kit.generate([CAT, TREE, "gold"])]
+        assert fired == [(first.id,), (second.id,), (before.id,)]
+        assert kit.store.verify().ok
+        kit.undo()
+        assert not kit.generate(CAT).fired
+        kit.redo()
+        assert kit.generate(CAT).fired == (first.id,)
+    with opened(tmp_path / "new.db") as kit:
+        assert same(logits(kit, CAT, TREE), wanted[:2])
+
+
+def test_a_bundles_edits_are_learned_again_where_there_are_adaptors(
+    path: Path, tmp_path: Path
+) -> None:
+    with opened(path) as kit:
+        first = kit.add(CAT, "blue", method="elder").edit
         kit.export_bundle(tmp_path / "bundle")
     with opened(tmp_path / "new.db") as kit:
+        mine = kit.add(TREE, "two", method="elder").edit
         with pytest.raises(ArtifactsMissing):
             kit.import_bundle(tmp_path / "bundle")
-        assert kit.version == "v0"
+        assert (kit.version, str(kit.generate(TREE))) == ("v1", "two")
     with opened(tmp_path / "new.db", missing="skip") as kit:
-        kit.import_bundle(tmp_path / "bundle")
-        said = kit.generate([CAT, TREE])
-        assert [one.fired for one in said] == [(), (second.id,)]
+        told = kit.import_bundle(tmp_path / "bundle")
+        assert (told.snapshots, told.unplaced) == ((), (kit.fingerprint,))
+        assert [one.fired for one in kit.generate([CAT, TREE])] == [(), (mine.id,)]
         plan = kit.plan_replay()
         assert (plan.restored, plan.to_learn) == (1, 1)
-        told = kit.replay()
-        assert (told.restored, told.learned, told.failed) == (1, 1, 0)
-        assert kit.generate(CAT).fired == (first.id,)
+        told_replay = kit.replay()
+        assert (told_replay.restored, told_replay.learned, told_replay.failed) == (1, 1, 0)
+        assert [one.fired for one in kit.generate([CAT, TREE])] == [(first.id,), (mine.id,)]
         assert kit.store.verify().ok
     with opened(tmp_path / "new.db") as kit:
-        assert str(kit.generate(CAT)) == "blue"
+        assert [str(one) for one in kit.generate([CAT, TREE])] == ["blue", "two"]
 
 
 def test_a_replay_onto_another_model_learns_batch_by_batch_and_goes_on(path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import files, lines, make_bundle, state
+from bundles import edited, files, make_bundle, resealed, state
 from conftest import append
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from editkit_store import Store, canonical_json, open_store
+from editkit_store import Store, open_store
 from editkit_store.bundle_contents import read_contents
 from editkit_store.errors import (
     BundleDamaged,
@@ -51,25 +49,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         yield opened
         assert state(opened) == before
         assert opened.verify().ok
-
-
-def resealed(folder: Path, name: str, data: bytes) -> None:
-    """Replaces a file and makes the manifest agree with it."""
-    (folder / name).write_bytes(data)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    (folder / "manifest.json").write_text(canonical_json(manifest) + "\n")
-
-
-def edited(folder: Path, name: str, change: Callable[[list[Any]], None]) -> None:
-    """Changes the records of a file, and makes the manifest agree with it."""
-    found = lines(folder, name)
-    change(found)
-    data = "".join(canonical_json(one) + "\n" for one in found).encode()
-    if name == "manifest.json":
-        (folder / name).write_bytes(data)
-    else:
-        resealed(folder, name, data)
 
 
 def refused(store: Store, folder: Path, error: type[BundleError] = BundleDamaged) -> BundleError:
@@ -147,7 +126,7 @@ def test_a_manifest_that_leads_out_of_the_folder_is_refused(
 
 def test_a_newer_format_asks_for_an_upgrade(guarded: Store, copy: Path) -> None:
     def change(found: list[Any]) -> None:
-        found[0] |= {"format": "editkit.bundle.2", "novelty": 1}
+        found[0] |= {"format": "editkit.bundle.3", "novelty": 1}
 
     edited(copy, "manifest.json", change)
     assert "upgrade" in str(refused(guarded, copy, BundleTooNew).hint)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -13,42 +12,13 @@ import pytest
 from conftest import append
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from snapshots import MODEL, add, snapshot, tensor
 
 from editkit_store import Store, digest_bytes, open_store
 from editkit_store.compact import compact
 from editkit_store.errors import StoreDamaged
 from editkit_store.records import Artifact
 from editkit_store.snapshots import Snapshot, Tensor, digest_of
-
-MODEL = "sha256:model"
-
-
-def tensor(values: Any, dtype: str = "I16") -> Tensor:
-    found = np.array(values, {"I16": "<i2", "F32": "<f4", "U8": "u1"}[dtype])
-    return Tensor(dtype, found.shape, found.tobytes())
-
-
-def snapshot(seed: int = 0, **more: Tensor) -> Snapshot:
-    noise = np.random.default_rng(seed)
-    tensors = {
-        "still": tensor(np.arange(500)),
-        "moves": tensor(np.random.default_rng(0).normal(0, 30, 4000) + 2 * noise.normal(size=4000)),
-        "codes": tensor(noise.integers(0, 256, (seed + 1, 3)), "U8"),
-    }
-    return Snapshot({"format": "test", "seed": seed}, {**tensors, **more})
-
-
-def add(store: Store, prompt: str, found: Snapshot | None = None, *, activate: bool = True) -> Any:
-    """Adds an edit with what a model's adaptors become."""
-    from editkit_store.records import EditRequest
-
-    edit = store.prepare(EditRequest(prompt=prompt, target="t", method="elder"))
-    payload = prompt.encode()
-    artifact = Artifact(
-        edit_id=edit.id, fingerprint=MODEL, model="tiny", method="elder", verified=True,
-        usable=activate, digest=digest_bytes(payload), metrics={}, conflicts={},
-    )  # fmt: skip
-    return store.add(edit, artifact=artifact, payload=payload, activate=activate, snapshot=found)
 
 
 def at(store: Store) -> list[str | None]:

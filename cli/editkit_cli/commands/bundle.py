@@ -132,6 +132,11 @@ def _tell(out: Output, done: Imported, remembered: str | None) -> None:
             "left out",
             hint="`editkit replay` learns their edits",
         )
+    if done.unplaced:
+        out.warning(
+            f"{len(done.unplaced)} of the models have adaptors of ELDER here, which stay as they are",
+            hint="`editkit replay` learns the bundle's edits of ELDER on them",
+        )
     missing = len(done.active) - done.learned.get(remembered or "", 0)
     if remembered is not None and missing:
         out.warning(
