@@ -134,7 +134,7 @@ def _tell(out: Output, done: Imported, remembered: str | None) -> None:
         )
     if done.unplaced:
         out.warning(
-            f"{len(done.unplaced)} of the models have adaptors of ELDER here, which stay as they are",
+            f"{len(done.unplaced)} of the models have adaptors of ELDER here, which stay",
             hint="`editkit replay` learns the bundle's edits of ELDER on them",
         )
     missing = len(done.active) - done.learned.get(remembered or "", 0)
