@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -27,6 +28,7 @@ class BundleMethods:
     _views: Views
     _attachment: Attachment
     _writing: AbstractContextManager[Any]
+    _prepare: Callable[[], None]
 
     def export_bundle(
         self,
@@ -78,10 +80,6 @@ class BundleMethods:
                 raise
             self._attachment.view = self._views.at(self.store.history.current())
         return result
-
-    def _prepare(self) -> None:
-        """Gets the running model ready for what it has learned."""
-        raise NotImplementedError
 
     def _check_import(self) -> None:
         """Reads what was written, so that an import that this model cannot follow is none."""

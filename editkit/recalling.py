@@ -43,6 +43,7 @@ class HistoryMethods:
     _elder: Adapting
     _teachers: Teachers
     _writing: AbstractContextManager[Any]
+    _prepare: Callable[[], None]
     _remembered: str | None
 
     def log(self, *, limit: int | None = None, at: str | None = None) -> list[LogEntry]:
@@ -220,10 +221,6 @@ class HistoryMethods:
     ) -> ReplayPlan:
         """Returns what ``replay`` would do with the same arguments; writes nothing."""
         return replay.plan(self.store, self._teachers, self._views, to=to, method=method, only=only)
-
-    def _prepare(self) -> None:
-        """Gets the running model ready for what it has learned."""
-        raise NotImplementedError
 
     def _changed(self, act: Callable[[], ViewChanged]) -> ViewChanged:
         with self._writing:

@@ -133,7 +133,7 @@ class Teachers:
     """The methods that a model can be taught by.
 
     Args:
-        model: The model's name, for errors.
+        name: Name that the model was loaded by.
         fingerprint: Its identity.
         encoder: Its encoder.
         teachers: By the method.

@@ -481,3 +481,41 @@ def test_edits_learned_by_grace_can_be_replayed_by_elder(path: Path) -> None:
         ]
         assert artifact.method == "elder"
         assert len(kit._views.memory) == 0
+
+
+def test_the_papers_preset_asks_the_code_alone_and_keeps_its_constants(path: Path) -> None:
+    def paper() -> Kit:
+        return editkit.open(path, model=(tiny_llama(), tiny_tokenizer()), preset="paper")
+
+    with paper() as kit:
+        told = kit.add(CAT, "blue", method="elder", on_failure="keep")
+        assert told.reach is None  # no radius is known
+        assert told.steps == 50
+        again = kit.add(TREE, "two", method="elder", on_failure="keep")
+        about = kit.store.snapshots.get(
+            kit.store.snapshots.at(2)[kit.fingerprint] or "", only=()
+        ).settings
+        assert (about["query"], about["radius"], about["resolution"]) == ("state", None, None)
+        assert (about["r"], about["num_experts"], about["top_k"]) == (8, 4, 2)
+        assert (about["threshold"], about["separation"]) == (12, None)
+        explained = kit.explain(CAT)
+        assert explained.fired in (told.edit.id, again.edit.id)
+        for one in explained.candidates:
+            assert (one.distance, one.radius) == (one.bits, 12.0)
+        grace = kit.add("gold", "Ada").edit
+        assert grace.id in [one.edit_id for one in kit.explain("gold").candidates]
+        assert kit.generate("gold").fired == (grace.id,)
+        wanted = logits(kit, CAT, TREE, "gold")
+    with paper() as kit:
+        assert same(logits(kit, CAT, TREE, "gold"), wanted)
+        assert kit.store.verify().ok
+
+
+def test_a_turn_of_a_conversation_is_corrected_with_its_rephrasings(kit: Kit) -> None:
+    turn = [{"role": "user", "content": "red cat?"}]
+    other = [{"role": "user", "content": "cat, red"}]
+    edit = kit.add(chat=turn, target="blue", method="elder", rephrases=["cat, red"]).edit
+    for asked in (turn, other):
+        said = kit.chat(asked, max_new_tokens=4)
+        assert (said.text, said.fired) == ("blue", (edit.id,))
+    assert not kit.chat([{"role": "user", "content": "gold"}], max_new_tokens=4).fired
