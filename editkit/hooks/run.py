@@ -279,6 +279,13 @@ class Run:
         ]  # fmt: skip
         if not undecided:
             return
+        is_joint = self._mixes and self._keys is not None and self._routing is not None
+        if not is_joint and not any(len(view) for view in self.views):
+            # Nothing to look up: and a prompt's key may not be at hand before there is.
+            for row in undecided:
+                self._active[row] = -1
+            self.fired = [-1] * len(self._active)
+            return
         queries = self._asked(self._keys, states, undecided, columns, fold)
         for view in dict.fromkeys(self._view(row, fold) for row in undecided):
             mine = [i for i, row in enumerate(undecided) if self._view(row, fold) is view]
@@ -286,7 +293,7 @@ class Run:
             chosen = view.select(asked) if len(view) else [-1] * len(mine)
             for i, choice in zip(mine, chosen, strict=True):
                 self._active[undecided[i]] = choice
-        if self._mixes and self._keys is not None and self._routing is not None:
+        if is_joint:
             self._choose(undecided, queries, fold)
         for row in undecided:
             choice = self._active[row]

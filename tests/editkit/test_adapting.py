@@ -519,3 +519,18 @@ def test_a_turn_of_a_conversation_is_corrected_with_its_rephrasings(kit: Kit) ->
         said = kit.chat(asked, max_new_tokens=4)
         assert (said.text, said.fired) == ("blue", (edit.id,))
     assert not kit.chat([{"role": "user", "content": "gold"}], max_new_tokens=4).fired
+
+
+def test_adaptors_that_ask_states_need_no_keys_of_prompts(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pooled key is made by running the model: not in the midst of a run."""
+    from editkit.scope import PooledKeys
+
+    by_state = {"query": "state", "radius": None, "threshold": 1, "r": 4}
+    with opened(path, elder=by_state) as kit:
+        edit = kit.add(CAT, "blue", method="elder").edit
+        monkeypatch.setattr(PooledKeys, "key", lambda *args: pytest.fail("a key was asked for"))
+        said = kit.generate([CAT, *OTHERS])
+        assert [one.fired for one in said] == [(edit.id,), (), (), ()]
+        assert str(said[0]) == "blue"

@@ -147,7 +147,9 @@ def test_training_baselines_learn_and_give_the_model_back(data: Path, method: st
     assert not any(weight.requires_grad is False for weight in model.parameters())
 
 
-@pytest.mark.parametrize("method", ["grace", "fine-tuning", "lora", "prompt-memory"])
+@pytest.mark.parametrize(
+    "method", ["grace", "elder", "elder:paper", "fine-tuning", "lora", "prompt-memory"]
+)
 def test_a_run_goes_on_from_where_it_was_killed(
     data: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
