@@ -211,8 +211,11 @@ class Adapting:
                 met(index, self._lessons[edit.id].queries[0])
         # Edits of the version that its adaptors do not know are learned along the way.
         known = set(base.edit_ids)
-        new = [one for one in active if one not in known] + [edit.id for edit, _ in edits]
-        batch = self._taught(base, new, active)
+        late = [one for one in active if one not in known]
+        for start in range(0, len(late), self.batch):
+            part = late[start : start + self.batch]
+            base = self._taught(base, part, [*base.edit_ids, *part]).learned.state
+        batch = self._taught(base, [edit.id for edit, _ in edits], active)
         share = (time.monotonic() - started) / max(1, len(edits))
         return [
             Taught(encoded, self._lessons[edit.id].queries.numpy(), share, batch)

@@ -87,13 +87,7 @@ class Adaptors:
         """Returns the adaptors of a version with the given edits active; see ``at``."""
         if not edit_ids:
             return None, []
-        best, known = None, frozenset[str]()
-        for digest in self._candidates(version):
-            theirs = self._known(digest)
-            if best is None or len(theirs & set(edit_ids)) > len(known & set(edit_ids)):
-                best, known = digest, theirs
-            if known.issuperset(edit_ids):
-                break
+        best, known = self._chosen(edit_ids, version)
         missing = [edit_id for edit_id in edit_ids if edit_id not in known]
         if best is None:
             return None, missing
@@ -101,8 +95,20 @@ class Adaptors:
 
     def base(self, version: int) -> ElderState | None:
         """Returns what to learn on at a version; None where the adaptors know nothing."""
-        digest = self._own(version)
+        active = self.active_at(version)
+        digest = self._chosen(active, version)[0] if active else self._own(version)
         return None if digest is None else self.state(digest)
+
+    def _chosen(self, edit_ids: Sequence[str], version: int) -> tuple[str | None, frozenset[str]]:
+        """The snapshot that a version takes for some edits, and all edits that it knows."""
+        best, known = None, frozenset[str]()
+        for digest in self._candidates(version):
+            theirs = self._known(digest)
+            if best is None or len(theirs & set(edit_ids)) > len(known & set(edit_ids)):
+                best, known = digest, theirs
+            if known.issuperset(edit_ids):
+                break
+        return best, known
 
     def knows(self, edit_id: str, version: int) -> bool:
         """Returns whether the adaptors that a version has know an edit."""
@@ -114,7 +120,8 @@ class Adaptors:
 
         None where they knew nothing.
         """
-        mine = [one for one in self._all() if one.version <= version]
+        line = self._store.history.line(version)  # what was rolled back is not from before
+        mine = [one for one in self._all() if one.version in line]
         mine.sort(key=lambda one: one.seq)
         for one in reversed(mine):
             if one.digest is None or edit_id not in self._known(one.digest):

@@ -176,7 +176,19 @@ class Asker:
             def words(other: str | None) -> tuple[list[str], list[str]]:
                 return said(ids if other is None else self._encoder.prompt(other))
 
-        return explained(str(text), view, key, edits, site=site.path, k=k, mixed=mixed, words=words)
+        return explained(
+            str(text),
+            view,
+            key,
+            edits,
+            site=site.path,
+            k=k,
+            mixed=mixed,
+            is_joint=isinstance(mixture, ElderView)
+            and mixture.state.radius is not None
+            and self._words is not None,
+            words=words,
+        )
 
     def side_by_side(
         self,

@@ -65,6 +65,7 @@ def explained(
     site: str,
     k: int,
     mixed: Mixed | None = None,
+    is_joint: bool = False,
     words: Callable[[str | None], tuple[list[str], list[str]]] | None = None,
 ) -> Explanation:
     """Returns the decision that a view makes for a key, with the nearest edits.
@@ -77,6 +78,7 @@ def explained(
         site: Dotted path of the site.
         k: Number of candidates.
         mixed: What the view's mixture has to do with it.
+        is_joint: Both are asked by the same key, so that the nearer edit applies; else the view's.
         words: Returns the names and the other words that the key of an edit's prompt is made of, or
             (of None) the key itself; None of keys that are hidden states.
     """
@@ -85,9 +87,12 @@ def explained(
     if len(view):
         (chosen,) = view.select(key[None])
         fired = None if chosen < 0 else view.edit_id(chosen)
+        rows = dict(view.nearest(key, max(1, k)))
+        if chosen >= 0:
+            rows.setdefault(chosen, view.apart(chosen, key))
         near = [
             (view.edit_id(row), distance, view.radius(row), distance <= view.radius(row))
-            for row, distance in view.nearest(key, max(1, k))
+            for row, distance in rows.items()
         ]
     if mixed is not None:
         near += [
@@ -97,12 +102,17 @@ def explained(
                 mixed.reach,
                 mixed.bits[edit_id] < mixed.threshold and distance <= mixed.reach,
             )
-            for edit_id, distance in mixed.near[: max(1, k)]
+            for place, (edit_id, distance) in enumerate(mixed.near)
+            if place < max(1, k) or edit_id == mixed.fired
         ]
         apart = {edit_id: distance for edit_id, distance, _, _ in near}
-        if mixed.fired is not None and (fired is None or apart[mixed.fired] < apart[fired]):
+        if mixed.fired is not None and (
+            fired is None or (is_joint and apart[mixed.fired] < apart[fired])
+        ):
             fired = mixed.fired
-    near = sorted(near, key=itemgetter(1))[: max(1, k)]
+    near.sort(key=itemgetter(1))
+    first = max(1, k)
+    near = [*near[:first], *(one for one in near[first:] if one[0] == fired)]
     known = edits([edit_id for edit_id, *_ in near])
     candidates = tuple(
         Candidate(

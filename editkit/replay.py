@@ -171,12 +171,20 @@ def _batches(edits: Sequence[Edit], teachers: Teachers) -> Iterator[list[Edit]]:
     batch: list[Edit] = []
     for edit in edits:
         is_other = bool(batch) and batch[0].method != edit.method
-        if batch and (is_other or len(batch) >= teachers.of(edit.method).batch):
+        if batch and (is_other or len(batch) >= _size(teachers, edit.method)):
             yield batch
             batch = []
         batch.append(edit)
     if batch:
         yield batch
+
+
+def _size(teachers: Teachers, method: MethodName) -> int:
+    """Edits of a method that are learned together; one, where the model cannot learn them."""
+    try:
+        return teachers.of(method).batch
+    except EditkitError:
+        return 1
 
 
 def _learn(
@@ -199,7 +207,6 @@ def _learn(
         version: The version.
         provenance: Who and why.
     """
-    teacher = teachers.of(batch[0].method)
     failures: list[ReplayFailure] = []
     stored: list[tuple[Artifact, bytes | None]] = []
     possible: list[tuple[Edit, Encoded]] = []
@@ -211,6 +218,7 @@ def _learn(
             failures.append(_failure(edit, "", str(error)))
     snapshot = None
     if possible:
+        teacher = teachers.of(batch[0].method)
         lessons = teacher.learn(possible, version=version)
         view = views.known(order, version)
         for (edit, _), lesson in zip(possible, lessons, strict=True):
@@ -228,11 +236,17 @@ def _learn(
                 )
         if any(outcome.artifact.usable for outcome in outcomes):
             snapshot = outcomes[0].snapshot
+    # A retry that failed takes nothing away from the versions that have what was learned before.
+    known = store.artifacts.on_model([one.edit_id for one, _ in stored], teachers.fingerprint)
+    stored = [
+        (one, data) for one, data in stored
+        if one.usable or one.edit_id not in known or not known[one.edit_id].usable
+    ]  # fmt: skip
     try:
         store.put_artifacts(stored, provenance=provenance, snapshot=snapshot, version=version)
     except BaseException:
-        for artifact, _ in stored:
-            teacher.forget(artifact.edit_id)
+        for edit, _ in possible:
+            teachers.of(edit.method).forget(edit.id)
         raise
     return failures
 

@@ -171,9 +171,11 @@ class _Here:
         return {(str(edit_id), str(model)) for edit_id, model in rows}
 
     def mixed(self) -> set[str]:
-        """Returns the models that have adaptors here."""
-        placed = Snapshots(self._db).at(self.history.current())
-        return {model for model, digest in placed.items() if digest is not None}
+        """Returns the models that have adaptors here, at any version: all have one shape."""
+        rows = self._db.query(
+            "SELECT DISTINCT fingerprint FROM snapshot_versions WHERE digest IS NOT NULL"
+        )
+        return {str(row[0]) for row in rows}
 
     def place(self, fingerprint: str) -> tuple[bool, Any]:
         """Returns whether a model has learned anything here, and where it learned the newest."""

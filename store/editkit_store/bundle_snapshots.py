@@ -47,10 +47,14 @@ def write_snapshots(
     )
     models = {str(row[0]) for row in rows}
     snapshots = Snapshots(database)
-    placed = {
-        model: digest for model, digest in snapshots.at(version).items()
-        if model in models and digest is not None
-    }  # fmt: skip
+    # By operations of the log that comes along: a later replay to an older version is not in it.
+    found = database.query(
+        "SELECT s.fingerprint, s.digest FROM snapshot_versions s JOIN operations o USING (seq) "
+        "WHERE o.version <= ? QUALIFY row_number() OVER "
+        "(PARTITION BY s.fingerprint ORDER BY s.version DESC, s.seq DESC) = 1",
+        [version],
+    )
+    placed = {str(model): str(digest) for model, digest in found if digest and model in models}
     lines = []
     for model, digest in sorted(placed.items()):
         snapshot = snapshots.get(digest)

@@ -164,6 +164,26 @@ class Past:
         )
         return [str(row[0]) for row in rows]
 
+    def line(self, version: int) -> set[int]:
+        """Returns the versions that led to one; those that a rollback or undo left aside did not.
+
+        One that restores an older version is not among them either: that version and its own are.
+        """
+        rows = self._db.query(
+            "SELECT version, target_version FROM operations WHERE changed AND version <= ? "
+            "AND kind IN ('rollback', 'undo', 'redo')",
+            [version],
+        )
+        restores = {int(made): int(target) for made, target in rows}
+        found: set[int] = set()
+        while version > 0:
+            if version in restores:
+                version = restores[version]
+            else:
+                found.add(version)
+                version -= 1
+        return found
+
     def in_order(self, ids: Collection[str]) -> list[str]:
         """Returns edits of this history, oldest first."""
         rows = self._db.query(

@@ -84,10 +84,22 @@ class Reading:
         Raises:
             UnknownEdit, AmbiguousId: It names none or several.
         """
+        edit_id = self.history.resolve_edit(edit)
+        return self.is_mixed(edit_id) or self.brings_back_mixed(edit_id)
+
+    def brings_back_mixed(self, edit: str) -> bool:
+        """Returns whether an older edit of ELDER would be active in the place of this one.
+
+        Args:
+            edit: Its id, or the beginning of it.
+
+        Raises:
+            UnknownEdit, AmbiguousId: It names none or several.
+        """
         edit_id, current = self.history.resolve_edit(edit), self.history.current()
         known = self.history.edits([edit_id], at=current)[edit_id]
         peers = self.history.same_prompt(prompt_digest(known), current)
-        return any(self.is_mixed(one) for one in {edit_id, *peers[:2]})
+        return peers[:1] == [edit_id] and any(map(self.is_mixed, peers[1:2]))
 
     def log(self, *, limit: int | None = None, at: str | None = None) -> list[LogEntry]:
         """Returns the operations, newest first.

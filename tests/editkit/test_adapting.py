@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -534,3 +535,65 @@ def test_adaptors_that_ask_states_need_no_keys_of_prompts(
         said = kit.generate([CAT, *OTHERS])
         assert [one.fired for one in said] == [(edit.id,), (), (), ()]
         assert str(said[0]) == "blue"
+
+
+def test_a_revert_starts_from_its_own_line_of_the_history(path: Path) -> None:
+    with opened(path) as kit:
+        first = kit.add(CAT, "blue", method="elder").edit
+        second = kit.add(TREE, "two", method="elder").edit
+        kit.rollback("v0")
+        kit.add(SEA, "yes", method="elder")  # a line that is left
+        kit.rollback("v2")
+        told = kit.revert(first.id)
+        assert told.relearned == (second.id,)
+        fresh = editkit.open(path.with_name("fresh.db"), model=(tiny_llama(), tiny_tokenizer()),
+                             train=EAGER, elder={"r": 4})  # fmt: skip
+        with fresh:
+            fresh.add(TREE, "two", method="elder")
+            assert same(logits(kit, TREE), logits(fresh, TREE))
+
+
+def test_a_replay_and_an_undo_keep_the_second_models_adaptors(path: Path) -> None:
+    facts = [(CAT, "blue"), (TREE, "two"), (SEA, "yes")]
+    with opened(path) as kit:
+        kit.add_many([{"prompt": p, "target": t, "method": "elder"} for p, t in facts])
+    with opened(path, tiny_gpt2(), missing="skip") as kit:
+        kit.replay()
+        kit.undo()
+        steps: list[int] = []
+        learn = kit._elder._taught
+        kit._elder._taught = lambda base, new, held: (  # type: ignore[method-assign]
+            steps.append(len(new)) or learn(base, new, held)  # type: ignore[func-returns-value]
+        )
+        assert kit.add("gold", "Ada", method="elder").lost == ()
+        assert steps == [1]  # what is known is not learned anew
+        assert [str(one) for one in kit.generate([CAT, TREE])] == ["blue", "two"]
+
+
+def test_a_retry_that_fails_takes_nothing_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(path) as kit:
+        kit.add(CAT, "blue", method="elder")
+        wanted = logits(kit, CAT)
+        monkeypatch.setattr(kit._views, "learned", lambda version: set())
+        tried = kit._elder.tried
+        monkeypatch.setattr(
+            kit._elder,
+            "tried",
+            lambda *asked: [dataclasses.replace(one, text="no") for one in tried(*asked)],
+        )
+        told = kit.replay()
+        assert (told.learned, told.failed) == (0, 1)
+        assert same(logits(kit, CAT), wanted)
+        assert kit.show("v1").artifacts[0].usable
+
+
+def test_a_history_of_both_methods_is_replayed_onto_a_model_that_only_one_is_for(
+    path: Path,
+) -> None:
+    with opened(path) as kit:
+        kit.add(CAT, "blue", method="elder")
+        kit.add(TREE, "two")
+    with opened(path, tiny_t5(), missing="skip") as kit:
+        told = kit.replay()
+        assert (told.learned, told.failed) == (1, 1)
+        assert "ELDER is for models that continue a prompt" in told.failures[0].reason

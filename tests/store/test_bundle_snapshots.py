@@ -81,6 +81,21 @@ def test_a_bundle_of_a_bundle_is_the_same_adaptors(
             assert again[name] == first[name]
 
 
+def test_what_a_later_replay_learned_for_an_older_version_stays_out(
+    store: Store, tmp_path: Path
+) -> None:
+    add(store, "a", None)
+    append(store, "b", "1")
+    learned = store.artifacts.of_edit(store.show("v1").edits[0].id)[0]
+    store.put_artifacts([(learned, b"a")], snapshot=snapshot(3), version=1)
+    store.export(tmp_path / "old", to="v1")
+    store.export(tmp_path / "new")
+    for name, found in (("old", ()), ("new", (MODEL,))):
+        with open_store(tmp_path / f"{name}.db", write=True, create=True) as fresh:
+            assert fresh.bring(tmp_path / name).snapshots == found
+            assert fresh.verify().ok
+
+
 def tensor_of(folder: Path, name: str) -> str:
     (line,) = lines(folder, "snapshots.jsonl")
     return f"adaptors/{line['tensors'][name][2].removeprefix('sha256:')}.bin"

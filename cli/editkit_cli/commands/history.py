@@ -337,14 +337,15 @@ def revert(
     the edit come back, and the edits that came later are learned again.
     """
     how = settings.provenance(author=author, reason=reason)
-    if not defer_only:
-        with open_store(settings.path) as store:
-            learns = store.takes_learning(edit_id)
-        if learns:
-            with open_kit(settings, provenance=how) as kit:
-                changed = kit.revert(edit_id, progress=settings.out.progress())
-            _tell_change(settings.out, changed)
-            return
+    with open_store(settings.path) as store:
+        # Deferring needs no model; but an older edit that comes back must be in the weights.
+        asks = store.brings_back_mixed if defer_only else store.takes_learning
+        learns = asks(edit_id)
+    if learns:
+        with open_kit(settings, provenance=how) as kit:
+            changed = kit.revert(edit_id, defer_only=defer_only, progress=settings.out.progress())
+        _tell_change(settings.out, changed)
+        return
     _change(settings, lambda store: store.revert(edit_id, provenance=how))
 
 

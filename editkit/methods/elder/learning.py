@@ -140,6 +140,7 @@ class Course:
     held_out: Callable[[], torch.Tensor]
     limit: int
     leads: dict[tuple[str, Encoded], float] = field(default_factory=dict)
+    _seen: tuple[torch.Tensor, ...] | None = None  # the experts that they are of
 
     def learn(
         self,
@@ -160,6 +161,7 @@ class Course:
                 the probes.
             told: Called after each step with the number of steps so far.
         """
+        self._begin(state)
         taken = {code.tobytes() for code in state.codes}
         nobody = routers.nobody(state.layers, state.top_k)
         taken.add(routing.packed(nobody, state.num_experts)[0].tobytes())
@@ -195,6 +197,7 @@ class Course:
         separation = None
         if self.config.calibrate:
             state, separation = self._calibrated(state)
+        self._seen = state.lora_A
         return Learned(state, self._told(rows), steps, trial.loss, separation)
 
     def look(self, state: ElderState, lessons: Sequence[Lesson]) -> dict[str, float]:
@@ -204,11 +207,18 @@ class Course:
             state: What is known.
             lessons: The state's edits, in its order.
         """
+        self._begin(state)
+        self._seen = state.lora_A
         allocations = routing.allocations_of(state.codes, state.layers, state.num_experts)
         trial = Trial(self.notebook, self.modules, state, allocations, self.config)
         rows = rows_of(lessons)
         self._note(rows, trial.leads(rows))
         return self._told(rows)
+
+    def _begin(self, state: ElderState) -> None:
+        """Forgets leads that were seen with other experts than a state's."""
+        if self._seen is not state.lora_A:
+            self.leads.clear()
 
     def _note(self, rows: Sequence[Row], leads: Sequence[float]) -> None:
         for row, lead in zip(rows, leads, strict=True):
