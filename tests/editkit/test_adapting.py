@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from mixed import CAT, EAGER, OTHERS, SEA, TREE, logits, opened, same
 from tiny import tiny_bert, tiny_gpt2, tiny_llama, tiny_t5, tiny_tokenizer
 
 import editkit
@@ -19,17 +18,6 @@ from editkit_store.errors import InvalidRequest, StoreDamaged
 
 # PEFT's own, of a name that transformers changed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-
-CAT, TREE, SEA = "The red cat is", "tall tree", "see Oslo"
-OTHERS = ("milk and bread", "Who are you?", "gold")
-EAGER = {"learning_rate": 2e-2, "steps": 80}
-
-
-def opened(path: Path, model: Any = None, **options: Any) -> Kit:
-    """A kit on a tiny model whose adaptors learn fast."""
-    options.setdefault("train", EAGER)
-    options.setdefault("elder", {"r": 4})
-    return editkit.open(path, model=(model or tiny_llama(), tiny_tokenizer()), **options)
 
 
 @pytest.fixture
@@ -41,20 +29,6 @@ def path(tmp_path: Path) -> Path:
 def kit(request: pytest.FixtureRequest, path: Path) -> Iterator[Kit]:
     with opened(path, request.param()) as found:
         yield found
-
-
-def logits(kit: Kit, *prompts: str, version: str | None = None) -> list[torch.Tensor]:
-    """What a view gives for prompts, each alone: the logits of the next token."""
-    found = []
-    for prompt in prompts:
-        view = kit._asker.view(version)
-        with torch.no_grad(), kit._attachment.running(view):
-            found.append(kit.model(torch.tensor([kit.encoder.prompt(prompt)])).logits[0, -1])
-    return found
-
-
-def same(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> bool:
-    return all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
 
 
 def test_an_edit_holds_for_its_wordings_and_for_nothing_else(kit: Kit) -> None:
@@ -383,107 +357,6 @@ def test_a_damaged_tensor_is_named_and_nothing_is_half_loaded(path: Path) -> Non
         opened(path.with_name("other.db"), model).add("", "blue", method="elder")
 
 
-def test_a_bundle_brings_the_adaptors_where_there_are_none(path: Path, tmp_path: Path) -> None:
-    with opened(path) as kit:
-        first = kit.add(CAT, "blue", method="elder").edit
-        second = kit.add(TREE, "two").edit
-        wanted = logits(kit, CAT, TREE, *OTHERS)
-        kit.export_bundle(tmp_path / "bundle")
-        kit.add(SEA, "yes", method="elder")
-        kit.export_bundle(tmp_path / "older", to="v2")
-    assert {one.name: one.read_bytes() for one in (tmp_path / "older").glob("adaptors/*")} == {
-        one.name: one.read_bytes() for one in (tmp_path / "bundle").glob("adaptors/*")
-    }
-    with opened(tmp_path / "new.db") as kit:
-        before = kit.add("gold", "Ada").edit
-        told = kit.import_bundle(tmp_path / "bundle")
-        assert (told.snapshots, told.unplaced) == ((kit.fingerprint,), ())
-        assert same(logits(kit, CAT, TREE, *OTHERS[:2]), wanted[:4])
-        fired = [one.fired for one in kit.generate([CAT, TREE, "gold"])]
-        assert fired == [(first.id,), (second.id,), (before.id,)]
-        assert kit.store.verify().ok
-        kit.undo()
-        assert not kit.generate(CAT).fired
-        kit.redo()
-        assert kit.generate(CAT).fired == (first.id,)
-    with opened(tmp_path / "new.db") as kit:
-        assert same(logits(kit, CAT, TREE), wanted[:2])
-
-
-def test_a_bundles_edits_are_learned_again_where_there_are_adaptors(
-    path: Path, tmp_path: Path
-) -> None:
-    with opened(path) as kit:
-        first = kit.add(CAT, "blue", method="elder").edit
-        kit.export_bundle(tmp_path / "bundle")
-    with opened(tmp_path / "new.db") as kit:
-        mine = kit.add(TREE, "two", method="elder").edit
-        with pytest.raises(ArtifactsMissing):
-            kit.import_bundle(tmp_path / "bundle")
-        assert (kit.version, str(kit.generate(TREE))) == ("v1", "two")
-    with opened(tmp_path / "new.db", missing="skip") as kit:
-        told = kit.import_bundle(tmp_path / "bundle")
-        assert (told.snapshots, told.unplaced) == ((), (kit.fingerprint,))
-        assert [one.fired for one in kit.generate([CAT, TREE])] == [(), (mine.id,)]
-        plan = kit.plan_replay()
-        assert (plan.restored, plan.to_learn) == (1, 1)
-        told_replay = kit.replay()
-        assert (told_replay.restored, told_replay.learned, told_replay.failed) == (1, 1, 0)
-        assert [one.fired for one in kit.generate([CAT, TREE])] == [(first.id,), (mine.id,)]
-        assert kit.store.verify().ok
-    with opened(tmp_path / "new.db") as kit:
-        assert [str(one) for one in kit.generate([CAT, TREE])] == ["blue", "two"]
-
-
-def test_a_replay_onto_another_model_learns_batch_by_batch_and_goes_on(path: Path) -> None:
-    facts = [(CAT, "blue"), (TREE, "two"), (SEA, "yes")]
-    with opened(path) as kit:
-        kit.add_many([{"prompt": p, "target": t, "method": "elder"} for p, t in facts])
-        kit.add("gold", "Ada")
-    few = {**EAGER, "batch_size": 2}
-
-    class Stop(Exception):
-        pass
-
-    class Bar:
-        def start(self, what: str, total: int, unit: str) -> None: ...
-
-        def advance(self, by: int) -> None:
-            raise Stop
-
-        def done(self) -> None: ...
-
-    with opened(path, tiny_gpt2(), missing="skip", train=few) as kit:
-        with pytest.raises(Stop):
-            kit.replay(progress=Bar())  # type: ignore[arg-type]
-    with opened(path, tiny_gpt2(), missing="skip", train=few) as kit:
-        told = kit.replay()
-        assert (told.restored, told.learned, told.failed) == (2, 2, 0)
-        assert [str(one) for one in kit.generate([p for p, _ in facts])] == [t for _, t in facts]
-        # Versions from before the replay have the edits that they had.
-        said = kit.generate([p for p, _ in facts], version="v2")
-        assert [bool(one.fired) for one in said] == [True, True, False]
-        again = kit.replay()
-        assert (again.restored, again.learned) == (4, 0)
-        assert kit.store.verify().ok
-    with opened(path) as kit:  # the first model is as it was
-        assert [str(one) for one in kit.generate([p for p, _ in facts])] == [t for _, t in facts]
-
-
-def test_edits_learned_by_grace_can_be_replayed_by_elder(path: Path) -> None:
-    with opened(path) as kit:
-        kit.add_many([{"prompt": CAT, "target": "blue"}, {"prompt": TREE, "target": "two"}])
-    with opened(path, tiny_gpt2(), missing="skip") as kit:
-        told = kit.replay(method="elder")
-        assert told.learned == 2
-        assert [str(one) for one in kit.generate([CAT, TREE])] == ["blue", "two"]
-        (artifact,) = [
-            one for one in kit.show("v1").artifacts if one.fingerprint == kit.fingerprint
-        ]
-        assert artifact.method == "elder"
-        assert len(kit._views.memory) == 0
-
-
 def test_the_papers_preset_asks_the_code_alone_and_keeps_its_constants(path: Path) -> None:
     def paper() -> Kit:
         return editkit.open(path, model=(tiny_llama(), tiny_tokenizer()), preset="paper")
@@ -551,49 +424,3 @@ def test_a_revert_starts_from_its_own_line_of_the_history(path: Path) -> None:
         with fresh:
             fresh.add(TREE, "two", method="elder")
             assert same(logits(kit, TREE), logits(fresh, TREE))
-
-
-def test_a_replay_and_an_undo_keep_the_second_models_adaptors(path: Path) -> None:
-    facts = [(CAT, "blue"), (TREE, "two"), (SEA, "yes")]
-    with opened(path) as kit:
-        kit.add_many([{"prompt": p, "target": t, "method": "elder"} for p, t in facts])
-    with opened(path, tiny_gpt2(), missing="skip") as kit:
-        kit.replay()
-        kit.undo()
-        steps: list[int] = []
-        learn = kit._elder._taught
-        kit._elder._taught = lambda base, new, held: (  # type: ignore[method-assign]
-            steps.append(len(new)) or learn(base, new, held)  # type: ignore[func-returns-value]
-        )
-        assert kit.add("gold", "Ada", method="elder").lost == ()
-        assert steps == [1]  # what is known is not learned anew
-        assert [str(one) for one in kit.generate([CAT, TREE])] == ["blue", "two"]
-
-
-def test_a_retry_that_fails_takes_nothing_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with opened(path) as kit:
-        kit.add(CAT, "blue", method="elder")
-        wanted = logits(kit, CAT)
-        monkeypatch.setattr(kit._views, "learned", lambda version: set())
-        tried = kit._elder.tried
-        monkeypatch.setattr(
-            kit._elder,
-            "tried",
-            lambda *asked: [dataclasses.replace(one, text="no") for one in tried(*asked)],
-        )
-        told = kit.replay()
-        assert (told.learned, told.failed) == (0, 1)
-        assert same(logits(kit, CAT), wanted)
-        assert kit.show("v1").artifacts[0].usable
-
-
-def test_a_history_of_both_methods_is_replayed_onto_a_model_that_only_one_is_for(
-    path: Path,
-) -> None:
-    with opened(path) as kit:
-        kit.add(CAT, "blue", method="elder")
-        kit.add(TREE, "two")
-    with opened(path, tiny_t5(), missing="skip") as kit:
-        told = kit.replay()
-        assert (told.learned, told.failed) == (1, 1)
-        assert "ELDER is for models that continue a prompt" in told.failures[0].reason
