@@ -14,6 +14,7 @@ from tiny import tiny_bert, tiny_gpt2, tiny_llama, tiny_t5, tiny_tokenizer
 import editkit
 from editkit.errors import ArtifactsMissing, UnsupportedMethod, UnsupportedModel
 from editkit.kit import Kit
+from editkit.models.progress import SilentProgress
 from editkit_store.errors import InvalidRequest, StoreDamaged
 
 # PEFT's own, of a name that transformers changed.
@@ -109,16 +110,14 @@ def test_a_revert_in_the_middle_learns_the_later_ones_again(kit: Kit) -> None:
     last = kit.add(SEA, "yes", method="elder").edit
     steps: list[int] = []
 
-    class Bar:
-        def start(self, what: str, total: int, unit: str) -> None:
-            steps.append(total)
+    class Bar(SilentProgress):
+        def start(self, task: str, total: int | None, unit: str) -> None:
+            steps.append(total or 0)
 
-        def advance(self, by: int) -> None:
-            steps.append(by)
+        def advance(self, amount: int) -> None:
+            steps.append(amount)
 
-        def done(self) -> None: ...
-
-    told = kit.revert(middle.id, progress=Bar())  # type: ignore[arg-type]
+    told = kit.revert(middle.id, progress=Bar())
     assert (told.relearned, told.lost, told.view) == ((last.id,), (), 2)
     assert steps == [1, 1]
     said = kit.generate([CAT, TREE, SEA])

@@ -10,6 +10,7 @@ from mixed import CAT, EAGER, OTHERS, SEA, TREE, logits, opened, same
 from tiny import tiny_gpt2, tiny_t5
 
 from editkit.errors import ArtifactsMissing
+from editkit.models.progress import SilentProgress
 
 # PEFT's own, of a name that transformers changed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -82,17 +83,13 @@ def test_a_replay_onto_another_model_learns_batch_by_batch_and_goes_on(path: Pat
     class Stop(Exception):
         pass
 
-    class Bar:
-        def start(self, what: str, total: int, unit: str) -> None: ...
-
-        def advance(self, by: int) -> None:
+    class Bar(SilentProgress):
+        def advance(self, amount: int) -> None:
             raise Stop
-
-        def done(self) -> None: ...
 
     with opened(path, tiny_gpt2(), missing="skip", train=few) as kit:
         with pytest.raises(Stop):
-            kit.replay(progress=Bar())  # type: ignore[arg-type]
+            kit.replay(progress=Bar())
     with opened(path, tiny_gpt2(), missing="skip", train=few) as kit:
         told = kit.replay()
         assert (told.restored, told.learned, told.failed) == (2, 2, 0)
@@ -121,7 +118,9 @@ def test_edits_learned_by_grace_can_be_replayed_by_elder(path: Path) -> None:
         assert len(kit._views.memory) == 0
 
 
-def test_a_replay_and_an_undo_keep_the_second_models_adaptors(path: Path) -> None:
+def test_a_replay_and_an_undo_keep_the_second_models_adaptors(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     facts = [(CAT, "blue"), (TREE, "two"), (SEA, "yes")]
     with opened(path) as kit:
         kit.add_many([{"prompt": p, "target": t, "method": "elder"} for p, t in facts])
@@ -130,9 +129,12 @@ def test_a_replay_and_an_undo_keep_the_second_models_adaptors(path: Path) -> Non
         kit.undo()
         steps: list[int] = []
         learn = kit._elder._taught
-        kit._elder._taught = lambda base, new, held: (  # type: ignore[method-assign]
-            steps.append(len(new)) or learn(base, new, held)  # type: ignore[func-returns-value]
-        )
+
+        def counted(base: Any, new: Any, held: Any) -> Any:
+            steps.append(len(new))
+            return learn(base, new, held)
+
+        monkeypatch.setattr(kit._elder, "_taught", counted)
         assert kit.add("gold", "Ada", method="elder").lost == ()
         assert steps == [1]  # what is known is not learned anew
         assert [str(one) for one in kit.generate([CAT, TREE])] == ["blue", "two"]
