@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mixed import CAT, EAGER, OTHERS, SEA, TREE, logits, opened, same
