@@ -149,7 +149,7 @@ class Adapting:
         self._made: tuple[ElderConfig, ElderLearner] | None = None
         self._lessons: dict[str, Lesson] = {}
         self._unrelated: dict[str, list[Encoded]] = {}
-        self._is_attached = False
+        self._place: tuple[Any, ...] | None = None
         self.batch = train.batch_size
 
     def check(self) -> None:
@@ -167,16 +167,24 @@ class Adapting:
     def attach(self) -> None:
         """Has the running model follow the mixtures of its views, if there is anything to mix.
 
+        To be called again when its adaptors may be others than before.
+
         Raises:
             UnknownSite: The model lacks a layer that the adaptors were learned in.
         """
         about = self._adaptors.settings
-        if about is None or self._is_attached:
+        if self._made is not None and not self._shape.fits(about, *self._made):
+            self._made = None
+            self._lessons.clear()
+        place = None if about is None else (tuple(about["paths"]), about["query"])
+        if place == self._place:
             return
-        keys = self._pooled() if about["query"] == "pooled" else None
-        _, places = adapted(self._model, self._layout, about["paths"], keys)
-        self._attachment.adapt(places)
-        self._is_attached = True
+        found = None
+        if about is not None:
+            keys = self._pooled() if about["query"] == "pooled" else None
+            _, found = adapted(self._model, self._layout, about["paths"], keys)
+        self._attachment.adapt(found)
+        self._place = place
 
     def learn(
         self,
@@ -375,10 +383,16 @@ class Adapting:
             batch.lost,
         )
 
-    def query(self, prompt: Sequence[int]) -> torch.Tensor:
-        """Returns what routers see of a prompt, given as token ids, ``(d,)`` float32."""
+    @property
+    def is_pooled(self) -> bool:
+        """Whether what routers see of a prompt is its pooled key."""
         about = self._adaptors.settings
-        if about is not None and about["query"] == "pooled":
+        query = self._shape.config().query if about is None else about["query"]
+        return bool(query == "pooled")
+
+    def key(self, prompt: Sequence[int]) -> torch.Tensor:
+        """Returns what routers see of a prompt, given as token ids, ``(d,)`` float32."""
+        if self.is_pooled:
             return torch.from_numpy(np.array(self._pooled().key(prompt)))
         ending = self._encoder.stop_ids[:1] or (0,)
         one = Encoded(tuple(prompt), ending, "")

@@ -77,6 +77,7 @@ class BundleMethods:
                 )
             except BaseException:
                 self._views.reload()  # it may have read what was then taken back
+                self._prepare()
                 raise
             self._attachment.view = self._views.at(self.store.history.current())
         return result

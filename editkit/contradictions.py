@@ -17,6 +17,7 @@ from editkit.errors import ContradictsEdit
 from editkit.hooks import Attachment
 from editkit.methods.elder.state import ElderView
 from editkit.methods.view import GraceView
+from editkit.teaching import Teachers
 from editkit_store import Store
 from editkit_store.history import prompt_digest
 from editkit_store.records import Contradiction, Edit, EditRequest, MethodName
@@ -34,22 +35,21 @@ class Contradictions:
     Args:
         store: The history.
         attachment: What the running model follows.
-        is_pooled: Edits at a site are looked up as those of a mixture are; else only edits of the
-            request's own method are compared.
+        teachers: The model's. Where its methods do not share their keys, scopes are compared only
+            between edits of one method.
     """
 
-    def __init__(self, store: Store, attachment: Attachment, *, is_pooled: bool) -> None:
+    def __init__(self, store: Store, attachment: Attachment, teachers: Teachers) -> None:
         self._store = store
         self._attachment = attachment
-        self._is_pooled = is_pooled
+        self._teachers = teachers
 
     def of(self, request: EditRequest, key: torch.Tensor | None) -> tuple[Contradiction, ...]:
         """Returns the active edits that a request contradicts: of its prompt, and around it.
 
         Args:
             request: What is to be corrected.
-            key: ``(d,)`` float32, hidden state that the running model would look it up by; None
-                leaves scopes out.
+            key: ``(d,)`` float32, what its method would look it up by; None leaves scopes out.
         """
         history = self._store.history
         current = history.current()
@@ -72,14 +72,16 @@ class Contradictions:
         view = self._attachment.view
         if key is None or not isinstance(view, GraceView):
             return
-        if len(view) and (self._is_pooled or method == "grace"):
+        if len(view) and (method == "grace" or self._teachers.share_keys):
             (row,) = view.select(key[None])
             if row >= 0:
                 yield view.edit_id(row), view.apart(row, key), view.radius(row)
         mixture = view.mixture
         if not isinstance(mixture, ElderView) or not len(mixture):
             return
-        if mixture.state.radius is not None and (self._is_pooled or method == "elder"):
+        if mixture.state.radius is None:  # scopes are of codes alone, which tell no two apart
+            return
+        if method == "elder" or self._teachers.share_keys:
             routed = mixture.route(key[None])
             if routed.fired[0] >= 0:
                 yield mixture.edit_id(routed.fired[0]), routed.apart[0], mixture.state.radius

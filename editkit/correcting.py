@@ -53,11 +53,9 @@ class Corrector:
         store: The history.
         teachers: The model's.
         generator: The model's.
-        key: Returns what a prompt, given as token ids, is looked up by.
         views: The model's views of the history.
         attachment: What the running model follows.
         settings: What the store does not remember yet and should.
-        is_pooled: See ``Contradictions``.
     """
 
     def __init__(
@@ -65,20 +63,17 @@ class Corrector:
         store: Store,
         teachers: Teachers,
         generator: Generator,
-        key: Callable[[Sequence[int]], torch.Tensor],
         views: Views,
         attachment: Attachment,
         settings: Callable[[], Mapping[str, str]],
-        is_pooled: bool,
     ) -> None:
         self._store = store
         self._teachers = teachers
         self._generator = generator
-        self._key = key
         self._views = views
         self._attachment = attachment
         self._settings = settings
-        self._contradictions = Contradictions(store, attachment, is_pooled=is_pooled)
+        self._contradictions = Contradictions(store, attachment, teachers)
 
     def add_many(
         self,
@@ -187,7 +182,9 @@ class Corrector:
         self, request: EditRequest, encoded: Encoded, on_conflict: OnConflict
     ) -> tuple[Contradiction, ...]:
         """Returns what a request contradicts; refuses it where that is asked for."""
-        found = self._contradictions.of(request, self._key(encoded.prompt))
+        found = self._contradictions.of(
+            request, self._teachers.of(request.method).key(encoded.prompt)
+        )
         if found and on_conflict == "error":
             raise refusal(request, found)
         return found

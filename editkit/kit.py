@@ -136,11 +136,9 @@ class Kit(HistoryMethods, BundleMethods):
             store,
             self._teachers,
             self._generator,
-            self._learner.key_of,
             self._views,
             self._attachment,
             self._settings,
-            is_pooled=keys is not None,
         )
         self._asker = Asker(
             self._model,
@@ -149,8 +147,8 @@ class Kit(HistoryMethods, BundleMethods):
             generator=self._generator,
             views=self._views,
             attachment=self._attachment,
-            key=self._learner.key_of,
-            query=self._elder.query,
+            key=self._learner.key,
+            query=self._elder.key,
             words=None if keys is None else keys.said,
         )
 
@@ -420,7 +418,7 @@ class Kit(HistoryMethods, BundleMethods):
         Raises:
             InvalidRequest, PromptTooLong: As ``generate``.
         """
-        return np.asarray(self._learner.key_of(self._encoder.prompt(prompt)).numpy())
+        return np.asarray(self._learner.key(self._encoder.prompt(prompt)).numpy())
 
     def score(self, prompt: str, target: str, *, version: str | None = None) -> Score:
         """Returns how likely an answer is, without generating: one pass with the answer given.

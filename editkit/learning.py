@@ -105,13 +105,13 @@ class Learner:
         self._views = views
         self._keys = keys
         self._kind: KeyName = "state" if keys is None else "pooled"
-        self._reaches = Reaches(encoder, self.key_of, keys)
+        self._reaches = Reaches(encoder, self.key, keys)
         self.is_pooled = keys is not None
 
     def check(self) -> None:
         """Every model that can be opened can learn."""
 
-    def key_of(self, prompt: Sequence[int]) -> torch.Tensor:
+    def key(self, prompt: Sequence[int]) -> torch.Tensor:
         """Returns what a prompt is looked up by, ``(d,)`` float32; of a state, a pass to its site.
 
         Args:
@@ -146,7 +146,7 @@ class Learner:
                 )
                 keys = None
                 if self._keys is not None:
-                    keys = torch.stack([self.key_of(encoded[index].prompt) for index in indices])
+                    keys = torch.stack([self.key(encoded[index].prompt) for index in indices])
                 values = grace.optimize(
                     batch, self._site, self._config, keys=keys, met=_each(indices, met)
                 )

@@ -70,6 +70,13 @@ class Teacher(Protocol):
     batch: int
     """Edits learned together."""
 
+    @property
+    def is_pooled(self) -> bool:
+        """Whether prompts are looked up by pooled keys, which all methods with them share."""
+
+    def key(self, prompt: Sequence[int]) -> torch.Tensor:
+        """Returns what a prompt, given as token ids, is looked up by, ``(d,)`` float32."""
+
     def check(self) -> None:
         """Refuses a model that the method is not for.
 
@@ -161,6 +168,11 @@ class Teachers:
             )
         found.check()
         return found
+
+    @property
+    def share_keys(self) -> bool:
+        """Whether all methods look a prompt up by the same key."""
+        return all(one.is_pooled for one in self._teachers.values())
 
     def encode(self, request: EditRequest) -> Encoded:
         """Returns a request as tokens, after refusing what cannot be learned here.

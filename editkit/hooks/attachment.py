@@ -86,6 +86,7 @@ class Attachment:
         self._decided: weakref.WeakKeyDictionary[Any, Run] = weakref.WeakKeyDictionary()
         self._routing: Keys | None = None
         self._undo = contextlib.ExitStack()
+        self._mixing = contextlib.ExitStack()
         with contextlib.ExitStack() as installing:
             before = self._host.register_forward_pre_hook(self._before, with_kwargs=True)
             installing.callback(before.remove)
@@ -94,25 +95,24 @@ class Attachment:
             if self._site is not None:
                 at_site = self._site.module.register_forward_hook(self._at_site)
                 installing.callback(at_site.remove)
-            if adapted is not None:
-                self._install(installing, adapted)
+            self.adapt(adapted)
+            installing.callback(self.adapt, None)
             if hasattr(model, "generate"):
                 replace(installing, model, "generate", self._wrapped(model.generate))
             self._undo = installing.pop_all()
 
-    def adapt(self, adapted: Adapted) -> None:
-        """Also applies a view's mixture, from now on; once an attachment."""
+    def adapt(self, adapted: Adapted | None) -> None:
+        """Applies a view's mixture there from now on; with None, and where it did before, not."""
         with contextlib.ExitStack() as installing:
-            self._install(installing, adapted)
-            self._undo.push(installing.pop_all())
-
-    def _install(self, installing: contextlib.ExitStack, adapted: Adapted) -> None:
-        entering = adapted.entry.register_forward_pre_hook(self._entering, with_kwargs=True)
-        installing.callback(entering.remove)
-        for layer, module in enumerate(adapted.modules):
-            at_layer = functools.partial(self._at_layer, layer)
-            installing.callback(module.register_forward_hook(at_layer).remove)
-        self._routing = adapted.keys
+            if adapted is not None:
+                entering = adapted.entry.register_forward_pre_hook(self._entering, with_kwargs=True)
+                installing.callback(entering.remove)
+                for layer, module in enumerate(adapted.modules):
+                    at_layer = functools.partial(self._at_layer, layer)
+                    installing.callback(module.register_forward_hook(at_layer).remove)
+            self._mixing.close()
+            self._mixing = installing.pop_all()
+        self._routing = None if adapted is None else adapted.keys
 
     @property
     def site(self) -> Site:

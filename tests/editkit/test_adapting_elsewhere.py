@@ -74,6 +74,35 @@ def test_a_bundles_edits_are_learned_again_where_there_are_adaptors(
         assert [str(one) for one in kit.generate([CAT, TREE])] == ["blue", "two"]
 
 
+def test_an_import_that_is_taken_back_leaves_nothing_of_its_adaptors(
+    path: Path, tmp_path: Path
+) -> None:
+    two = ["model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj"]
+    with opened(path, elder={"r": 2, "num_experts": 5, "target_modules": two}) as kit:
+        kit.add(TREE, "two", method="elder")
+    with opened(path, tiny_gpt2(), missing="skip") as kit:
+        kit.add("gold", "Ada")
+        kit.export_bundle(tmp_path / "bundle")
+    with opened(tmp_path / "plain.db") as kit:
+        kit.add(CAT, "blue", method="elder")
+        wanted = logits(kit, CAT, TREE, *OTHERS)
+    with opened(tmp_path / "new.db") as kit:
+        hooks = [len(module._forward_hooks) for module in kit.model.modules()]
+        for _ in range(2):
+            with pytest.raises(ArtifactsMissing):
+                kit.import_bundle(tmp_path / "bundle")
+            assert [len(module._forward_hooks) for module in kit.model.modules()] == hooks
+        kit.add(CAT, "blue", method="elder")
+        assert same(logits(kit, CAT, TREE, *OTHERS), wanted)
+        kit.undo()
+    with opened(tmp_path / "empty.db", missing="skip", elder={}) as kit:
+        assert kit._elder._learner()[0].num_experts != 5  # ready to learn in its own shape
+        kit.import_bundle(tmp_path / "bundle")
+        learned = kit.add(CAT, "blue", method="elder")
+        assert learned.verified, learned.answer
+        assert [str(one) for one in kit.generate([CAT, TREE])] == ["blue", "two"]
+
+
 def test_a_replay_onto_another_model_learns_batch_by_batch_and_goes_on(path: Path) -> None:
     facts = [(CAT, "blue"), (TREE, "two"), (SEA, "yes")]
     with opened(path) as kit:

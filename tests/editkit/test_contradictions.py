@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mixed import CAT, TREE, opened
 from tiny import tiny_gpt2, tiny_tokenizer
 
 import editkit
@@ -154,3 +155,31 @@ def _wrong(generated: Any) -> Any:
     import dataclasses
 
     return dataclasses.replace(generated, text="something else")
+
+
+@pytest.mark.parametrize("key", ["pooled", "state"])
+def test_edits_of_elder_are_looked_up_by_their_own_key(tmp_path: Path, key: str) -> None:
+    with opened(tmp_path / "history.db", grace={"key": key}) as kit:
+        kit.add(TREE, "yes")
+        first = kit.add(CAT, "blue", rephrases=["cat, red"], method="elder").edit
+        with pytest.raises(ContradictsEdit) as caught:
+            kit.add("cat, red", "two", method="elder", on_conflict="error")
+        assert caught.value.edits == (first.id,)
+        kept = kit.add("cat, red", "two", method="elder", on_conflict="keep")
+        assert (kept.outcome, kept.edit.id) == ("kept", first.id)
+        # GRACE's edits have another key then, which says nothing of ELDER's scopes.
+        added = kit.add("cat, red", "two")
+        assert [one.edit_id for one in added.conflicts] == ([first.id] if key == "pooled" else [])
+
+
+def test_pooled_keys_are_not_compared_with_states(tmp_path: Path) -> None:
+    shape = {"query": "state", "radius": None, "threshold": 1, "r": 4}
+    with opened(tmp_path / "history.db", elder=shape) as kit:
+        first = kit.add(CAT, "blue", rephrases=["cat, red"]).edit
+        for _ in range(2):  # before and after there are adaptors
+            added = kit.add("cat, red", "two", method="elder", on_conflict="error")
+            assert (added.outcome, added.conflicts) == ("added", ())
+            kit.undo()
+        with pytest.raises(ContradictsEdit) as caught:
+            kit.add(CAT, "two", method="elder", on_conflict="error")
+        assert caught.value.edits == (first.id,)

@@ -18,6 +18,7 @@ from editkit.hooks import Adapted
 
 if TYPE_CHECKING:
     from editkit.methods.elder.config import ElderConfig
+    from editkit.methods.elder.learner import ElderLearner
 
 __all__ = ["ElderShape", "adapted"]
 
@@ -82,6 +83,24 @@ class ElderShape:
                     hint="leave it out, or replay the history into a new store",
                 )
         return dataclasses.replace(config, target_modules=list(about["paths"]), **known)
+
+    def fits(
+        self, about: Mapping[str, Any] | None, config: ElderConfig, learner: ElderLearner
+    ) -> bool:
+        """Returns whether what learns is of the shape that a history's adaptors have.
+
+        Args:
+            about: What they say of themselves; None where there are none.
+            config: The shape that it was made for.
+            learner: What learns.
+        """
+        if about is None:
+            return config == self.config()
+        mine = dataclasses.replace(config, target_modules=list(learner.paths))
+        try:
+            return mine == self.beside(about)
+        except UnsupportedMethod:
+            return False
 
 
 def adapted(
