@@ -6,11 +6,12 @@ Stores of GRACE edits with keys and values of 576 numbers, made by ``generated.f
 Every line is measured on a copy of the store, in the system's cache. Reported are medians.
 
 log: `editkit log -n 20` in a new process, against the same command on an empty store. diff: two
-versions 1,000 edits apart, edits and codebook. append: operations a second in one process, each
-durable when it returns. verify: edits a second, every digest derived anew. rollback: across 1,000
-edits and back, on a running model with the store's codebook behind it (random weights of width
-576). bytes: of the file after `editkit compact`, against those of keys and values; and of what the
-appended edits added.
+versions 1,000 edits apart, edits and codebook. append: operations a second in one process, one by
+one, each durable when it returns; and in groups of 64 as `add_many` and `editkit add --from` append
+what was learned together, each durable when it is acknowledged. verify: edits a second, every
+digest derived anew. rollback: across 1,000 edits and back, on a running model with the store's
+codebook behind it (random weights of width 576). bytes: of the file after `editkit compact`,
+against those of keys and values; and of what the appended edits added.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 import editkit
 from editkit.compare import diff
 from editkit.models.identity import fingerprint
-from editkit_store import digest_bytes, open_store
+from editkit_store import NewEdit, digest_bytes, open_store
 from editkit_store.compact import compact
 from editkit_store.records import Artifact, EditRequest
 
@@ -77,13 +78,14 @@ def log_seconds(path: Path, runs: int) -> float:
     return median(lambda: subprocess.run(command, check=True, capture_output=True), runs)
 
 
-def append(path: Path, count: int) -> tuple[float, float]:
+def append(path: Path, count: int, group: int = 1) -> tuple[float, float]:
     """Operations a second, and bytes that each added to the file."""
     noise = np.random.default_rng(1)
     open_store(path, write=True).close()
     before = path.stat().st_size
     with open_store(path, write=True) as store:
         started = time.perf_counter()
+        new: list[NewEdit] = []
         for number in range(count):
             edit = store.prepare(EditRequest(prompt=f"Appended {number}:", target="x"))
             payload = noise.bytes(TENSORS + 250)
@@ -92,7 +94,10 @@ def append(path: Path, count: int) -> tuple[float, float]:
                 verified=True, usable=True, digest=digest_bytes(payload), conflicts={}, radius=1.0,
                 metrics={"answer": "x", "seconds": 0.5, "steps": 9},
             )  # fmt: skip
-            store.add(edit, artifact=artifact, payload=payload, activate=True)
+            new.append(NewEdit(edit, artifact, payload, activate=True))
+            if len(new) == group or number == count - 1:
+                store.add_many(new)
+                new = []
         rate = count / (time.perf_counter() - started)
     return rate, (path.stat().st_size - before) / count
 
@@ -111,9 +116,13 @@ def main() -> None:
     )
     print()
     print(
-        "    edits   log      against   diff    append   verify    rollback  back   bytes against"
+        "    edits   log      against   diff    append    in 64s    verify    rollback  back   "
+        "bytes against"
     )
-    print("            ms       empty     ms      op/s     edits/s   ms        ms     the tensors'")
+    print(
+        "            ms       empty     ms      op/s      op/s      edits/s   ms        ms     "
+        "the tensors'"
+    )
     with tempfile.TemporaryDirectory() as work:
         empty = Path(work) / "empty.db"
         open_store(empty, write=True, create=True).close()
@@ -136,9 +145,12 @@ def main() -> None:
             shutil.copy(path, copy)
             rate, added = append(copy, APPENDED)
             shutil.copy(path, copy)
+            grouped, _ = append(copy, APPENDED, group=64)
+            shutil.copy(path, copy)
             there, back = _rollbacks(copy, loaded, site, max(asked.runs, count - 1000), asked.runs)
             print(
                 f"{count:9,d} {1e3 * log:6.0f} {ratio:9.2f} {1e3 * differ:9.0f} {rate:9.0f} "
+                f"{grouped:9.0f} "
                 f"{verify:9.0f} {1e3 * there:9.1f} {1e3 * back:8.1f}   {size:.2f}, appended "
                 f"{added / TENSORS:.2f}",
                 flush=True,

@@ -20,9 +20,9 @@ from editkit.prompts import Encoded
 from editkit.requests import build_request
 from editkit.teaching import SLACK, Lesson, Outcome, Teacher, Teachers
 from editkit.views import Views
-from editkit_store import Store
+from editkit_store import NewEdit, Store
 from editkit_store.errors import StoreUnwritable
-from editkit_store.history import prompt_digest
+from editkit_store.history import Operation, prompt_digest
 from editkit_store.records import Added, Contradiction, Edit, EditRequest, Provenance
 from editkit_store.versions import format_version
 
@@ -267,25 +267,31 @@ class Corrector:
         """Asks for all edits of a batch at once, and commits them up to the first that fails.
 
         Each is asked on the view that its own version would have: all before it and itself. Those
-        after a failed one were asked on views that held it, so they are asked again.
+        after a failed one were asked on views that held it, so they are asked again. Those before
+        it are committed together, each as an operation of its own.
         """
         started = time.monotonic()
         views = self._chain(batch, teacher)
         said = teacher.tried([one.lesson for one in batch], *views)
         share = (time.monotonic() - started) / len(batch)
-        results: list[Added] = []
+        settled: list[Outcome] = []
+        done: list[tuple[Operation, Edit]] = []
         try:
             for one, view, answer in zip(batch, views, said, strict=True):
                 outcome = teacher.settle(one.edit, one.lesson, view, answer, keep=keep, more=share)
-                results.append(self._commit(one, teacher, outcome, provenance))
-                if told is not None:
-                    told(results[-1])
+                settled.append(outcome)
                 # Settling may also have taken another row than the later views hold.
                 if not outcome.artifact.usable or outcome.view is not view:
                     break
+            done = self._commit(batch, settled, provenance)
         finally:
-            for left in batch[len(results) :]:
+            for left in batch[len(done) :]:
                 teacher.forget(left.edit.id)
+        results = []
+        for one, outcome, (operation, edit) in zip(batch, settled, done, strict=False):
+            results.append(_added(one, teacher, outcome, operation, edit))
+            if told is not None:
+                told(results[-1])
         return results
 
     def _chain(self, batch: Sequence[_Candidate], teacher: Teacher) -> list[GraceView]:
@@ -308,31 +314,45 @@ class Corrector:
         return views
 
     def _commit(
-        self, one: _Candidate, teacher: Teacher, outcome: Outcome, provenance: Provenance
-    ) -> Added:
-        operation, edit = self._store.add(
-            one.edit,
-            artifact=outcome.artifact,
-            payload=outcome.payload,
-            activate=outcome.artifact.usable,
-            provenance=provenance,
-            settings=self._settings(),
-            snapshot=outcome.snapshot,
-        )
-        if operation.changed:
-            # The truth is written; now the running model follows, by one assignment.
-            self._views.keep(operation.version, outcome.view)
-            self._attachment.view = outcome.view
-        return Added(
-            version=format_version(operation.version),
-            verified=outcome.artifact.verified,
-            seconds=outcome.seconds,
-            edit=edit,
-            before=one.before,
-            answer=outcome.answer,
-            steps=outcome.steps,
-            supersedes=tuple(operation.detail["supersedes"]),
-            conflicts=one.conflicts,
-            lost=outcome.lost if operation.changed else (),
-            reach=teacher.reach(edit, one.lesson, outcome.view) if operation.changed else None,
-        )
+        self,
+        batch: Sequence[_Candidate],
+        settled: Sequence[Outcome],
+        provenance: Provenance,
+    ) -> list[tuple[Operation, Edit]]:
+        """Writes down what became of the first edits of a batch, all or none of them."""
+        new = [
+            NewEdit(
+                one.edit,
+                outcome.artifact,
+                outcome.payload,
+                outcome.artifact.usable,
+                outcome.snapshot,
+            )
+            for one, outcome in zip(batch, settled, strict=False)
+        ]
+        done = self._store.add_many(new, provenance=provenance, settings=self._settings())
+        for outcome, (operation, _) in zip(settled, done, strict=True):
+            if operation.changed:
+                # The truth is written; now the running model follows, by one assignment.
+                self._views.keep(operation.version, outcome.view)
+                self._attachment.view = outcome.view
+        return done
+
+
+def _added(
+    one: _Candidate, teacher: Teacher, outcome: Outcome, operation: Operation, edit: Edit
+) -> Added:
+    is_active = operation.changed
+    return Added(
+        version=format_version(operation.version),
+        verified=outcome.artifact.verified,
+        seconds=outcome.seconds,
+        edit=edit,
+        before=one.before,
+        answer=outcome.answer,
+        steps=outcome.steps,
+        supersedes=tuple(operation.detail["supersedes"]),
+        conflicts=one.conflicts,
+        lost=outcome.lost if is_active else (),
+        reach=teacher.reach(edit, one.lesson, outcome.view) if is_active else None,
+    )

@@ -11,6 +11,7 @@ from editkit.adapting import Adapting
 from editkit.asking import Asker
 from editkit.errors import ArtifactsMissing
 from editkit.hooks import Attachment
+from editkit.methods.view import GraceView
 from editkit.models.progress import Progress, SilentProgress
 from editkit.teaching import Teachers
 from editkit.views import Views
@@ -98,8 +99,11 @@ class HistoryMethods:
             UnknownVersion: No such version.
             ArtifactsMissing: It holds edits this model has not learned; nothing was changed.
         """
-        self._asker.view(version)
-        return self._changed(lambda: self.store.rollback(version, provenance=self.provenance))
+        with self._writing:
+            like = self._asker.view(version)
+            return self._changed(
+                lambda: self.store.rollback(version, provenance=self.provenance), like=like
+            )
 
     def revert(
         self, edit_id: str, *, defer_only: bool = False, progress: Progress | None = None
@@ -222,10 +226,12 @@ class HistoryMethods:
         """Returns what ``replay`` would do with the same arguments; writes nothing."""
         return replay.plan(self.store, self._teachers, self._views, to=to, method=method, only=only)
 
-    def _changed(self, act: Callable[[], ViewChanged]) -> ViewChanged:
+    def _changed(
+        self, act: Callable[[], ViewChanged], *, like: GraceView | None = None
+    ) -> ViewChanged:
         with self._writing:
             result = act()
-            self._attachment.view = self._views.at(self.store.history.current())
+            self._attachment.view = self._views.at(self.store.history.current(), like=like)
         return result
 
     def _settings(self) -> dict[str, str]:

@@ -99,8 +99,12 @@ class Views:
         if len(self.memory):
             self._check_widths()
 
-    def at(self, version: int) -> GraceView:
+    def at(self, version: int, *, like: GraceView | None = None) -> GraceView:
         """Returns the view of a version.
+
+        Args:
+            version: The version.
+            like: The view of another one with the same edits.
 
         Raises:
             ArtifactsMissing: It holds edits that this model has not learned.
@@ -111,7 +115,7 @@ class Views:
                 mixture, unknown = self.adaptors.at(version)
                 if unknown and not self._skip_missing:
                     raise self._refusal(tuple(unknown))
-                rows = self._moved(version)
+                rows = self._moved(version) if like is None else like.rows
                 if rows is None:
                     rows = self._rows(self._store.history.active_ids(version))
                 view = self.folded(rows, format_version(version), mixture)

@@ -14,13 +14,14 @@ from editkit_store.errors import EditkitError
 from editkit_store.history import History, Operation
 from editkit_store.opening import open_store
 from editkit_store.schema import SCHEMA_VERSION
-from editkit_store.store import Store
+from editkit_store.store import NewEdit, Store
 
 __all__ = [
     "SCHEMA_VERSION",
     "Artifacts",
     "EditkitError",
     "History",
+    "NewEdit",
     "Operation",
     "Store",
     "canonical_json",

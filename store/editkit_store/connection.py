@@ -50,6 +50,8 @@ doing it; and the cores have a model to run."""
 
 _PART = 200  # rows fetched at a time
 
+_GATHERED = 1000  # rows of a transaction that wait to be handed over together
+
 _STREAM_MEMORY = "256MB"
 """DuckDB's memory while it streams. Every block is read once; with all of the memory to fill, each
 would take new pages, and half of the time of reading gigabytes would be the system's."""
@@ -257,16 +259,19 @@ class Database:
     def insert(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
         """Inserts ``rows`` into ``table``, columns in the table's order."""
         if len(rows) == 1 and self._in_transaction:
-            if any(table == other for other, _ in self._gathered):
-                self._hand_over()
             self._gathered.append((table, rows[0]))
+            if len(self._gathered) >= _GATHERED:
+                self._hand_over()
         elif rows:
             self._begin()
             self._hand_over()
-            with _translated(self.path):
-                appender = self._live().appender(table)
-                appender.append_rows(rows)
-                appender.flush()
+            self._append(table, rows)
+
+    def _append(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
+        with _translated(self.path):
+            appender = self._live().appender(table)
+            appender.append_rows(rows)
+            appender.flush()
 
     def _begin(self) -> None:
         """Tells DuckDB of the transaction. Reading needs none: nobody else can write."""
@@ -277,9 +282,22 @@ class Database:
 
     def _hand_over(self) -> None:
         """Inserts the rows gathered so far, as a part of the transaction."""
-        if self._gathered:
-            self._begin()
+        if not self._gathered:
+            return
+        self._begin()
+        if self._is_one_each():
             self._insert_gathered(self._live())
+            return
+        rows, self._gathered = self._gathered, []
+        tables: dict[str, list[Sequence[Any]]] = {}
+        for table, row in rows:
+            tables.setdefault(table, []).append(row)
+        for table, mine in tables.items():
+            self._append(table, mine)
+
+    def _is_one_each(self) -> bool:
+        """Whether no two of the gathered rows are of one table."""
+        return len({table for table, _ in self._gathered}) == len(self._gathered)
 
     def _insert_gathered(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Inserts rows of different tables in one statement.
@@ -322,7 +340,7 @@ class Database:
         self._in_transaction = True
         try:
             yield
-            if self._has_begun:
+            if self._has_begun or not self._is_one_each():
                 self._hand_over()
                 self.query("COMMIT")
             elif self._gathered:

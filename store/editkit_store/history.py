@@ -46,6 +46,7 @@ class History(Past):
         *,
         activate: bool,
         extra: Mapping[str, Any],
+        peers: Sequence[str] | None = None,
         snapshot: str | None = None,
         **how: Any,
     ) -> Operation:
@@ -55,11 +56,13 @@ class History(Past):
             edit: The edit.
             activate: See above.
             extra: What else the operation says about itself.
+            peers: The edits of its prompt, newest first, where they are known.
             snapshot: What the adaptors of the model at hand become with it.
             **how: Time, provenance and model.
         """
         last = self.last()
-        peers = self._peers(prompt_digest(edit))
+        if peers is None:
+            peers = self.peers([prompt_digest(edit)])[prompt_digest(edit)]
         older = self._members_among(peers, last.version)
         if peers and self._sharing is not None:
             self._sharing[1].update(peers, [edit.id])
@@ -243,20 +246,13 @@ class History(Past):
         self, kind: OperationKind, version: int, detail: Mapping[str, Any], **how: Any
     ) -> Operation:
         last = self.last()
-        # Every row of an edit turns it: what was before the first one is the contrary.
-        rows = self._db.query(
-            """
-            SELECT edit_id, NOT arg_min(member, version) FROM membership WHERE version > ?
-            GROUP BY edit_id HAVING arg_min(member, version) = arg_max(member, version)
-            ORDER BY edit_id
-            """,
-            [version],
-        )
+        # What joined since then leaves, and the other way round.
+        turned = sorted(self._turned(version, last.version).items())
         return self._append(
             kind,
             last,
             target_version=version,
-            membership=[(str(edit_id), bool(member)) for edit_id, member in rows],
+            membership=[(edit_id, not joined) for edit_id, joined in turned],
             active_count=self.active_count(version),
             detail=detail,
             snapshots=self._restored(version, last.version),
@@ -267,6 +263,8 @@ class History(Past):
         """Returns what the adaptors of models become when ``version`` is restored."""
         snapshots = Snapshots(self._db)
         now = snapshots.at(current)
+        if not now:
+            return {}
         return {
             fingerprint: (current + 1, digest)
             for fingerprint, digest in snapshots.at(version).items()

@@ -6,6 +6,7 @@ unless a newer member corrects the same prompt (it is then *superseded*).
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 from editkit_store.connection import Database
 from editkit_store.digest import digest_json
-from editkit_store.errors import AmbiguousId, InvalidRecord, UnknownEdit
+from editkit_store.errors import AmbiguousId, InvalidRecord, UnknownEdit, UnknownVersion
 from editkit_store.records import Edit, EditRequest, EditStatus, OperationKind, Provenance
 from editkit_store.versions import parse_version
 
@@ -68,6 +69,7 @@ class Past:
         self._known: tuple[int, Operation] | None = None
         self._placed: tuple[int, int] | None = None  # likewise, the newest edit's place
         self._sharing: tuple[int, set[str]] | None = None  # likewise, see ``_shared``
+        self._turns: tuple[tuple[int, int, int], dict[str, bool]] | None = None
 
     # Reading ----------------------------------------------------------------------------------
 
@@ -126,7 +128,10 @@ class Past:
         Raises:
             UnknownVersion: It names none.
         """
-        return parse_version(text, current=self.current(), tags=self.tags())
+        current = self.current()
+        with contextlib.suppress(UnknownVersion):  # most expressions name no tag
+            return parse_version(text, current=current, tags={})
+        return parse_version(text, current=current, tags=self.tags())
 
     def resolve_edit(self, text: str) -> str:
         """Returns the full id of the edit that begins with ``text``.
@@ -199,7 +204,10 @@ class Past:
 
     def active_count(self, version: int) -> int:
         """Returns the number of edits active at ``version``."""
-        return self.maker(version).active_count
+        row = self._db.one(
+            "SELECT active_count FROM operations WHERE version = ? AND changed", [version]
+        )
+        return int(row[0]) if row else 0
 
     def edits(self, ids: Sequence[str], *, at: int) -> dict[str, Edit]:
         """Returns edits by id, with their status at version ``at``."""
@@ -234,14 +242,20 @@ class Past:
 
     def same_prompt(self, digest: str, version: int) -> list[str]:
         """Returns the members at ``version`` that correct the same prompt, newest first."""
-        return self._members_among(self._peers(digest), version)
+        return self._members_among(self.peers([digest])[digest], version)
 
-    def _peers(self, digest: str) -> list[str]:
-        """Every edit ever made of a prompt, newest first, found through the index on prompts."""
+    def peers(self, digests: Sequence[str]) -> dict[str, list[str]]:
+        """Returns every edit ever made of some prompts, newest first; by the prompts' digests."""
+        # One is found through the index; many at once in a single pass, which is faster for them.
+        which = "= ?" if len(digests) == 1 else "IN (SELECT unnest(?))"
         rows = self._db.query(
-            "SELECT edit_id, ordinal FROM edits WHERE prompt_digest = ?", [digest]
+            f"SELECT prompt_digest, edit_id, ordinal FROM edits WHERE prompt_digest {which}",
+            [digests[0] if len(digests) == 1 else list(digests)],
         )
-        return [str(row[0]) for row in sorted(rows, key=lambda row: -row[1])]
+        found: dict[str, list[str]] = {digest: [] for digest in digests}
+        for digest, edit_id, _ in sorted(rows, key=lambda row: -row[2]):
+            found[digest].append(str(edit_id))
+        return found
 
     def _members_among(self, ids: Sequence[str], version: int) -> list[str]:
         if not ids:  # most prompts have no edit yet
@@ -264,18 +278,31 @@ class Past:
             after: Version, earlier or later.
         """
         first, second = sorted((before, after))
-        # Every row of an edit turns it, so between two versions the first and the last one tell.
-        rows = self._db.query(
-            "SELECT edit_id, arg_min(member, version) FROM membership "
-            "WHERE version > ? AND version <= ? "
-            "GROUP BY edit_id HAVING arg_min(member, version) = arg_max(member, version)",
-            [first, second],
-        )
-        if not self._shared().isdisjoint(row[0] for row in rows):
+        turned = self._turned(first, second)
+        if not self._shared().isdisjoint(turned):
             return None
-        came = [str(edit_id) for edit_id, joined in rows if joined]
-        went = [str(edit_id) for edit_id, joined in rows if not joined]
+        came = [edit_id for edit_id, joined in turned.items() if joined]
+        went = [edit_id for edit_id, joined in turned.items() if not joined]
         return (came, went) if before <= after else (went, came)
+
+    def _turned(self, first: int, second: int) -> dict[str, bool]:
+        """Edits that joined (True) or left between two versions, the first being the earlier.
+
+        The last answer is kept: a rollback asks first for its view, then for what to write down.
+        """
+        key = (self._db.failures, first, second)
+        known = self._turns  # another thread may put another one there
+        if known is None or known[0] != key:
+            # Every row of an edit turns it: between two versions the first and the last one tell.
+            rows = self._db.query(
+                "SELECT edit_id, arg_min(member, version) FROM membership "
+                "WHERE version > ? AND version <= ? "
+                "GROUP BY edit_id HAVING arg_min(member, version) = arg_max(member, version)",
+                [first, second],
+            )
+            known = key, {str(edit_id): bool(joined) for edit_id, joined in rows}
+            self._turns = known
+        return known[1]
 
     def _shared(self) -> set[str]:
         """Edits that are not the only one of their prompt, read once."""
