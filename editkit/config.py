@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from editkit_store.records import ScopeName
+
 __all__ = [
     "GraceConfig",
     "KeyName",
@@ -22,7 +24,6 @@ Replacement = Literal["last", "prompt", "all"]
 Position = Literal["last", "first"]
 KeyName = Literal["state", "pooled"]
 Rule = Literal["nearest", "disjoint", "paper"]
-ScopeName = Literal["strict", "balanced", "broad"]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -114,11 +115,17 @@ class GraceConfig(BaseModel):
     )
     seed: int = Field(default=0, ge=0, description="Seed of the random initial value")
 
-    def initial_radius(self, key: KeyName) -> float:
-        """Returns the radius of a new edit with such a key; see ``units`` for what it is of."""
-        if self.radius is not None:
+    def initial_radius(self, key: KeyName, scope: ScopeName | None = None) -> float:
+        """Returns the radius of a new edit with such a key; see ``units`` for what it is of.
+
+        Args:
+            key: What it is looked up by.
+            scope: The edit's own, which goes before the radius and the scope of the settings; None
+                where it has none. Of pooled keys.
+        """
+        if self.radius is not None and not (scope is not None and key == "pooled"):
             return self.radius
-        return _RADII[self.scope] if key == "pooled" else _STATE_RADIUS
+        return _RADII[scope or self.scope] if key == "pooled" else _STATE_RADIUS
 
     def rule_for(self, key: KeyName) -> Rule:
         """Returns how radii of edits with such keys give way to each other."""

@@ -21,7 +21,7 @@ from editkit.requests import build_request
 from editkit.teaching import SLACK, Lesson, Outcome, Teacher, Teachers
 from editkit.views import Views
 from editkit_store import NewEdit, Store
-from editkit_store.errors import StoreUnwritable
+from editkit_store.errors import InvalidRequest, StoreUnwritable
 from editkit_store.history import Operation, prompt_digest
 from editkit_store.records import Added, Contradiction, Edit, EditRequest, Provenance
 from editkit_store.versions import format_version
@@ -100,6 +100,14 @@ class Corrector:
         # Everything is checked before anything is learned: a bad request costs no good one.
         kind = self._teachers.encoder.default_kind
         checked = [build_request(request, kind=kind) for request in requests]
+        for request in checked:
+            if request.scope is not None and request.method == "elder":
+                raise InvalidRequest(
+                    "a scope is for edits of GRACE; those of ELDER all reach as far as the "
+                    "adaptors' radius",
+                    field="scope",
+                    hint="leave it out",
+                )
         encoded = [self._teachers.encode(request) for request in checked]
         pending = list(zip(checked, encoded, strict=True))
         if on_conflict == "error":

@@ -38,6 +38,7 @@ from editkit_store.records import (
     Generation,
     MethodName,
     Provenance,
+    ScopeName,
     Score,
 )
 
@@ -217,6 +218,7 @@ class Kit(HistoryMethods, BundleMethods):
         rephrases: Iterable[str] = (),
         locality: Iterable[str] = (),
         subject: str | None = None,
+        scope: ScopeName | None = None,
         reason: str | None = None,
         author: str | None = None,
         source: str | None = None,
@@ -239,6 +241,8 @@ class Kit(HistoryMethods, BundleMethods):
             rephrases: Other wordings, kept with the edit.
             locality: Prompts that must stay as they are, kept with the edit.
             subject: What the prompt is about.
+            scope: How far it reaches: ``strict``, ``balanced`` or ``broad``; by default as the
+                model was opened. Of GRACE's edits with pooled keys.
             reason: Why, for the log.
             author: Who, for the log.
             source: Where the request comes from, e.g. an id in a data file.
@@ -273,6 +277,7 @@ class Kit(HistoryMethods, BundleMethods):
                 "rephrases": tuple(rephrases),
                 "locality": tuple(locality),
                 "subject": subject,
+                "scope": scope,
                 "reason": reason,
                 "author": author,
                 "source": source,

@@ -273,7 +273,7 @@ class Learner:
         )
 
     def _radius(self, edit: Edit, value: LearnedValue, encoded: Encoded) -> float:
-        radius = self._config.initial_radius(self._kind)
+        radius = self._config.initial_radius(self._kind, edit.scope)
         if self._config.units == "activation" and self._keys is None:
             radius *= float(value.key.norm())
             if len(encoded.prompt) == 1 and self._encoder.family == "decoder":

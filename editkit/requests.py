@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from editkit.errors import MalformedLine
 from editkit_store.errors import EditkitError, InvalidRequest
-from editkit_store.records import EditKind, EditRequest, MethodName
+from editkit_store.records import EditKind, EditRequest, MethodName, ScopeName
 
 __all__ = ["build_request", "read_requests"]
 
@@ -84,13 +84,14 @@ def _has_text(text: str) -> bool:
 
 
 def read_requests(
-    path: str | Path, *, method: MethodName | None = None
+    path: str | Path, *, method: MethodName | None = None, scope: ScopeName | None = None
 ) -> Iterator[tuple[int, EditRequest]]:
     """Yields ``(line number, request)``, reading lazily; blank lines are passed over.
 
     Args:
         path: A file of JSON lines, or ``-`` for standard input.
         method: Method of lines that name none.
+        scope: Scope, likewise.
 
     Raises:
         InvalidRequest: The file cannot be read.
@@ -103,20 +104,22 @@ def read_requests(
         raise InvalidRequest(
             f"the edits file '{path}' cannot be read: {error.strerror}", field="from"
         ) from error
+    unsaid = {"method": method, "scope": scope}
+    unsaid = {field: value for field, value in unsaid.items() if value is not None}
     with stream:
         for number, raw in enumerate(stream, start=1):
             if number == 1:
                 raw = raw.removeprefix(codecs.BOM_UTF8)  # as editors on Windows put it there
             if raw.strip():
-                yield number, _parse(raw, number, name, method)
+                yield number, _parse(raw, number, name, unsaid)
 
 
-def _parse(raw: bytes, number: int, path: str, method: MethodName | None) -> EditRequest:
+def _parse(raw: bytes, number: int, path: str, unsaid: Mapping[str, Any]) -> EditRequest:
     try:
         fields = json.loads(raw.decode("utf-8").strip())
         if not isinstance(fields, dict):
             raise InvalidRequest(f"a JSON object is wanted, not {type(fields).__name__}")
-        return build_request(_translated(fields, method))
+        return build_request(_translated(fields, unsaid))
     except (EditkitError, ValueError, RecursionError) as error:  # the last of deep nesting
         reason = str(error) if isinstance(error, EditkitError) else f"not JSON: {error}"
         raise MalformedLine(
@@ -128,7 +131,7 @@ def _parse(raw: bytes, number: int, path: str, method: MethodName | None) -> Edi
         ) from error
 
 
-def _translated(fields: dict[str, Any], method: MethodName | None) -> dict[str, Any]:
+def _translated(fields: dict[str, Any], unsaid: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: value for name, value in fields.items() if name not in _PASSED_OVER}
     if "locality_prompt" in values:
         probe = values.pop("locality_prompt")
@@ -137,6 +140,4 @@ def _translated(fields: dict[str, Any], method: MethodName | None) -> dict[str, 
     if "id" in values:
         values.setdefault("source", str(values.pop("id")))
         values.pop("id", None)
-    if method is not None:
-        values.setdefault("method", method)
-    return values
+    return {**unsaid, **values}

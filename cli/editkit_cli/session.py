@@ -45,7 +45,6 @@ def open_kit(
     *,
     read_only: bool = False,
     preset: Literal["default", "paper"] = "default",
-    scope: Literal["strict", "balanced", "broad"] | None = None,
     missing: Literal["error", "skip"] = "error",
     provenance: Provenance | None = None,
 ) -> Iterator[Kit]:
@@ -56,7 +55,6 @@ def open_kit(
         settings.store,
         model=settings.model,
         preset=preset,
-        grace={} if scope is None else {"scope": scope},
         missing=missing,
         read_only=read_only,
         progress=settings.out.progress(),

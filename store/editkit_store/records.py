@@ -9,12 +9,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
+from pydantic import Field
+
+from editkit_store.edits import (
+    Edit,
+    EditKind,
+    EditRequest,
+    EditStatus,
+    Message,
+    MethodName,
+    Record,
+    ScopeName,
 )
 
 __all__ = [
@@ -44,6 +49,7 @@ __all__ = [
     "ReplayFailure",
     "ReplayPlan",
     "Replayed",
+    "ScopeName",
     "Score",
     "Shown",
     "Status",
@@ -53,82 +59,7 @@ __all__ = [
     "ViewChanged",
 ]
 
-EditKind = Literal["fact", "label", "passage"]
-MethodName = Literal["grace", "elder"]
 OperationKind = Literal["add", "revert", "rollback", "undo", "redo", "tag", "replay", "import"]
-EditStatus = Literal["active", "superseded", "reverted", "failed"]
-
-
-class Record(BaseModel):
-    """Base of all records: frozen, unknown keys refused, aliases used on output."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        serialize_by_alias=True,
-        validate_by_name=True,
-        # A command uses a few of these records; building all their validators would cost it more
-        # than everything else it imports from here.
-        defer_build=True,
-    )
-
-
-class Message(Record):
-    """One turn of a conversation, as chat templates take it."""
-
-    role: str = Field(description="`system`, `user` or `assistant`")
-    content: str
-
-
-class EditRequest(Record):
-    """What somebody wants corrected, independent of any model."""
-
-    prompt: str = Field(description="Input to correct; in a chat, the last user turn")
-    target: str = Field(description="Text (or class label) that the model should give instead")
-    kind: EditKind = "fact"
-    method: MethodName = "grace"
-    subject: str | None = Field(default=None, description="What the prompt is about")
-    rephrases: tuple[str, ...] = Field(
-        default=(), description="Other wordings of the prompt that should give the target too"
-    )
-    locality: tuple[str, ...] = Field(
-        default=(), description="Prompts whose answers must not change"
-    )
-    chat: tuple[Message, ...] | None = Field(
-        default=None, description="The conversation up to and including the corrected user turn"
-    )
-    reason: str | None = None
-    author: str | None = None
-    source: str | None = Field(
-        default=None, description="Where the request came from, e.g. an id in a data file"
-    )
-    agent: str | None = Field(
-        default=None, description="Program that asks for it, where it is not a person"
-    )
-    conversation: str | None = Field(
-        default=None, description="Id of the conversation in which the wrong answer was seen"
-    )
-    idempotency_key: str | None = Field(
-        default=None, description="The same key twice is one edit, however often it is sent"
-    )
-
-    @model_serializer(mode="wrap")
-    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # These came later: a request without them has the bytes, and the digest, it always had.
-        found: dict[str, Any] = handler(self)
-        return {
-            name: value
-            for name, value in found.items()
-            if value is not None or name not in ("agent", "conversation", "idempotency_key")
-        }
-
-
-class Edit(EditRequest):
-    """An edit in the history: the request, its id, and its state at the version asked about."""
-
-    id: str = Field(description="16 hex digits; any unique prefix names the edit")
-    time: datetime = Field(description="When it was added, UTC")
-    status: EditStatus = "active"
 
 
 class Artifact(Record):

@@ -15,6 +15,7 @@ from tiny import tiny_gpt2, tiny_tokenizer
 import editkit
 from editkit.kit import Kit
 from editkit.reach import calibrated, false_fires
+from editkit_store.errors import InvalidRequest
 
 apart = st.floats(0, 2)
 
@@ -133,3 +134,39 @@ def test_other_questions_are_told_apart_as_their_words_weigh(pooled: Kit) -> Non
 
     assert subject == pytest.approx(between(names + rest, other(names) + rest), abs=1e-6)
     assert question == pytest.approx(between(names + rest, names + other(rest)), abs=1e-6)
+
+
+def test_an_edit_may_have_a_scope_of_its_own_and_keeps_it_on_other_models(tmp_path: Path) -> None:
+    asked = {"strict": ("red cat", 0.55), "broad": ("tall tree", 0.95)}
+    path = tmp_path / "h.db"
+    with editkit.open(path, model=(tiny_gpt2(), tiny_tokenizer())) as kit:
+        for scope, (prompt, _) in asked.items():
+            kit.add(prompt, "blue", scope=scope)  # type: ignore[arg-type]
+        kit.add("see Oslo", "fish")
+        assert [one.scope for one in kit.store.history.active(3)] == ["strict", "broad", None]
+        assert "scope" not in kit.show("v3").model_dump(mode="json")["edit"]
+        assert kit.show("v1").model_dump(mode="json")["edit"]["scope"] == "strict"
+        with pytest.raises(InvalidRequest, match="all reach as far"):
+            kit.add("gold", "blue", scope="strict", method="elder")
+        with pytest.raises(InvalidRequest, match="scope"):
+            kit.add("gold", "blue", scope="wide")  # type: ignore[arg-type]
+    other = tiny_gpt2(seed=3), tiny_tokenizer()
+    broad = {"scope": "broad"}
+    with editkit.open(path, model=other, missing="skip", grace=broad) as kit:
+        assert kit.replay().learned == 3
+        radii = {
+            prompt: kit.explain(prompt).candidates[0].radius
+            for prompt in ("red cat", "tall tree", "see Oslo")
+        }
+        wanted = {**dict(asked.values()), "see Oslo": 0.95}
+        assert radii == pytest.approx(wanted)
+
+
+def test_keys_that_are_states_have_no_scope(tmp_path: Path) -> None:
+    pair = tiny_gpt2(), tiny_tokenizer()
+    with editkit.open(tmp_path / "h.db", model=pair, grace={"key": "state"}) as kit:
+        one = kit.add("red cat", "blue", scope="strict").reach
+        two = kit.add("red cat", "blue").reach
+        assert one is not None
+        assert two is not None
+        assert one.radius == two.radius

@@ -48,7 +48,7 @@ def add_file(
             still skips what is done.
         author: Who, likewise.
         preset: Constants of the methods.
-        scope: How far the edits reach.
+        scope: How far those reach whose lines do not say it.
         on_failure: What becomes of an edit that does not verify.
         on_conflict: What becomes of an edit that contradicts an active one.
 
@@ -64,14 +64,14 @@ def add_file(
     run = _Run(settings, on_failure, on_conflict)
     try:
         with keeping(run.kept):
-            lines = read_requests(source, method=method)
+            lines = read_requests(source, method=method, scope=scope)
             first = next(lines, None)  # a bad first line shows before a model is loaded
             if first is None:
                 settings.out.warning(f"there are no edits in '{source}'")
             else:
                 how = settings.provenance(author=author, reason=reason)
                 with (
-                    open_kit(settings, preset=preset, scope=scope, provenance=how) as kit,
+                    open_kit(settings, preset=preset, provenance=how) as kit,
                     run.bar(source),
                 ):
                     run.through(kit, itertools.chain([first], lines), source)

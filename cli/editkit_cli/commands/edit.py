@@ -79,7 +79,7 @@ NOT_VERIFIED = 3
 )  # fmt: skip
 @click.option(
     "--scope", type=click.Choice(["strict", "balanced", "broad"]),
-    help="How far it reaches, of keys that rephrasings share  [default: balanced]",
+    help="How far it reaches, of an edit of GRACE with pooled keys  [default: balanced]",
 )  # fmt: skip
 @click.option(
     "--on-failure", type=click.Choice(["record", "keep"]), default="record", show_default=True,
@@ -89,7 +89,6 @@ def add(
     settings: Settings,
     from_file: str | None,
     preset: Any,
-    scope: Any,
     on_failure: Any,
     on_conflict: Any,
     **asked: Any,
@@ -106,9 +105,9 @@ def add(
     if from_file is not None:
         from editkit_cli.commands.bulk import add_file
 
-        shared = {name: asked[name] for name in ("method", "reason", "author")}
+        shared = {name: asked[name] for name in ("method", "scope", "reason", "author")}
         failed = add_file(
-            settings, from_file, preset=preset, scope=scope, on_failure=on_failure,
+            settings, from_file, preset=preset, on_failure=on_failure,
             on_conflict=on_conflict, **shared,
         )  # fmt: skip
         return NOT_VERIFIED if failed else 0
@@ -126,7 +125,7 @@ def add(
     def warned(_: EditRequest, found: tuple[Contradiction, ...]) -> None:
         warn_contradiction(out, found)
 
-    with open_kit(settings, preset=preset, scope=scope, provenance=how) as kit:
+    with open_kit(settings, preset=preset, provenance=how) as kit:
         (added,) = kit.add_many(
             [given], on_failure=on_failure, on_conflict=on_conflict, warned=warned, before=True
         )
