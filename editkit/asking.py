@@ -47,6 +47,7 @@ class Asker:
         query: Returns what a mixture is asked by for such a prompt.
         words: Returns the names and the other words that such a key is made of; None of keys that
             are hidden states.
+        share_keys: Returns whether both are asked by the same key.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Asker:
         key: Callable[[Sequence[int]], torch.Tensor],
         query: Callable[[Sequence[int]], torch.Tensor],
         words: Callable[[Sequence[int]], tuple[list[str], list[str]]] | None = None,
+        share_keys: Callable[[], bool],
     ) -> None:
         self._model = model
         self._store = store
@@ -71,6 +73,7 @@ class Asker:
         self._key = key
         self._query = query
         self._words = words
+        self._share_keys = share_keys
 
     def answers(
         self,
@@ -186,7 +189,7 @@ class Asker:
             mixed=mixed,
             is_joint=isinstance(mixture, ElderView)
             and mixture.state.radius is not None
-            and self._words is not None,
+            and self._share_keys(),
             words=words,
         )
 

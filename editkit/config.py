@@ -22,7 +22,7 @@ __all__ = [
 PresetName = Literal["default", "paper"]
 Replacement = Literal["last", "prompt", "all"]
 Position = Literal["last", "first"]
-KeyName = Literal["state", "pooled"]
+KeyName = Literal["state", "pooled", "sentence"]
 Rule = Literal["nearest", "disjoint", "paper"]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -46,12 +46,18 @@ class GraceConfig(BaseModel):
         default=None,
         description="What an edit is looked up by. `state`: the hidden state that enters the site "
         "at the query (the paper). `pooled`: a mean over the words of the prompt, which its "
-        "rephrasings share; see editkit.scope.pooled. By default `pooled` in a decoder, else "
-        "`state`",
+        "rephrasings share; see editkit.scope.pooled. `sentence`: that and what a sentence encoder "
+        "says, which tells questions about one subject apart; see editkit.scope.sentences. By "
+        "default `pooled` in a decoder, else `state`",
+    )
+    sentence_encoder: str = Field(
+        default="all-minilm-l6-v2",
+        description="Alias, hub id or folder of the encoder, for keys of sentences",
     )
     scope: ScopeName = Field(
         default="balanced",
-        description="How far edits with pooled keys reach: their radius, where none is given",
+        description="How far edits reach, of keys that are not states: their radius, where none is "
+        "given",
     )
     radius: float | None = Field(
         default=None,
@@ -62,7 +68,7 @@ class GraceConfig(BaseModel):
     rule: Rule | None = Field(
         default=None,
         description="How radii give way to each other; see editkit.methods.codebook. By default "
-        "`nearest` for pooled keys, else `disjoint`",
+        "`disjoint` for keys that are states, else `nearest`",
     )
     initial_value: Literal["output", "random"] = Field(
         default="output",
@@ -121,15 +127,15 @@ class GraceConfig(BaseModel):
         Args:
             key: What it is looked up by.
             scope: The edit's own, which goes before the radius and the scope of the settings; None
-                where it has none. Of pooled keys.
+                where it has none. Not of keys that are states.
         """
-        if self.radius is not None and not (scope is not None and key == "pooled"):
+        if self.radius is not None and (scope is None or key == "state"):
             return self.radius
-        return _RADII[scope or self.scope] if key == "pooled" else _STATE_RADIUS
+        return _STATE_RADIUS if key == "state" else _RADII[key][scope or self.scope]
 
     def rule_for(self, key: KeyName) -> Rule:
         """Returns how radii of edits with such keys give way to each other."""
-        return self.rule or ("nearest" if key == "pooled" else "disjoint")
+        return self.rule or ("disjoint" if key == "state" else "nearest")
 
     @classmethod
     def of(cls, preset: PresetName, **changes: Any) -> GraceConfig:
@@ -248,7 +254,10 @@ _TRAINING: dict[str, dict[str, Any]] = {
 _STATE_RADIUS = 0.06
 """Share of a hidden state's L2 norm."""
 
-_RADII: dict[ScopeName, float] = {"strict": 0.55, "balanced": 0.8, "broad": 0.95}
+_RADII: dict[str, dict[ScopeName, float]] = {
+    "pooled": {"strict": 0.55, "balanced": 0.8, "broad": 0.95},
+    "sentence": {"strict": 0.5, "balanced": 0.75, "broad": 0.85},
+}
 """L2 on the unit sphere: cosines of 0.85, 0.68 and 0.55; benchmarks/results/scope.txt."""
 
 _PRESETS: dict[str, dict[str, Any]] = {

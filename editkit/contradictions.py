@@ -72,7 +72,7 @@ class Contradictions:
         view = self._attachment.view
         if key is None or not isinstance(view, GraceView):
             return
-        if len(view) and (method == "grace" or self._teachers.share_keys):
+        if len(view) and (method == "grace" or self._teachers.share_keys()):
             (row,) = view.select(key[None])
             if row >= 0:
                 yield view.edit_id(row), view.apart(row, key), view.radius(row)
@@ -81,7 +81,7 @@ class Contradictions:
             return
         if mixture.state.radius is None:  # scopes are of codes alone, which tell no two apart
             return
-        if method == "elder" or self._teachers.share_keys:
+        if method == "elder" or self._teachers.share_keys():
             routed = mixture.route(key[None])
             if routed.fired[0] >= 0:
                 yield mixture.edit_id(routed.fired[0]), routed.apart[0], mixture.state.radius

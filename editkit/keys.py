@@ -1,33 +1,33 @@
-"""What edits are looked up by on a model: pooled keys of prompts, or hidden states."""
+"""What edits are looked up by on a model: keys of prompts, or hidden states."""
 
 from __future__ import annotations
 
 import functools
 
-from editkit.config import GraceConfig
+from editkit.config import GraceConfig, KeyName
 from editkit.errors import UnsupportedModel
 from editkit.models.load import LoadedModel
 from editkit.prompts import Encoder
 from editkit.scope import PooledKeys
 from editkit.scope.information import of_model
 
-__all__ = ["is_pooled", "pooled_keys"]
+__all__ = ["kind_of_key", "pooled_keys"]
 
 
-def is_pooled(loaded: LoadedModel, encoder: Encoder, config: GraceConfig) -> bool:
-    """Returns whether GRACE looks its edits up by pooled keys, not by a hidden state.
+def kind_of_key(loaded: LoadedModel, encoder: Encoder, config: GraceConfig) -> KeyName:
+    """Returns what GRACE looks its edits up by.
 
     Raises:
-        UnsupportedModel: Pooled keys were asked for, of a model that does not continue a prompt.
+        UnsupportedModel: Keys of prompts were asked for, of a model that does not continue one.
     """
     kind = config.key or ("pooled" if encoder.family == "decoder" else "state")
-    if kind == "pooled" and encoder.family != "decoder":
+    if kind != "state" and encoder.family != "decoder":
         raise UnsupportedModel(
-            f"pooled keys are for models that continue a prompt, not for "
+            f"{kind} keys are for models that continue a prompt, not for "
             f"{type(loaded.model).__name__}",
             hint="leave `key` out, or set it to 'state'",
         )
-    return kind == "pooled"
+    return kind
 
 
 def pooled_keys(loaded: LoadedModel) -> PooledKeys:

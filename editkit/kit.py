@@ -18,14 +18,16 @@ from editkit.config import GraceConfig, TrainConfig
 from editkit.correcting import Corrector, OnConflict, OnFailure, Warned
 from editkit.generation import Generator
 from editkit.hooks import Attachment
-from editkit.keys import is_pooled, pooled_keys
+from editkit.keys import kind_of_key, pooled_keys
 from editkit.learning import Learner
 from editkit.methods.elder.shape import ElderShape
 from editkit.models.load import LoadedModel
 from editkit.models.progress import Progress
+from editkit.models.sentences import SentenceEncoder
 from editkit.prompts import Encoder
 from editkit.recalling import HistoryMethods
 from editkit.requests import build_request
+from editkit.scope import PromptKeys, SentenceKeys
 from editkit.sites import Site
 from editkit.teaching import Teachers
 from editkit.views import Views
@@ -85,13 +87,16 @@ class Kit(HistoryMethods, BundleMethods):
         self._model.eval()
         self._encoder = Encoder(self._model, self._tokenizer)
         pooled = functools.cache(functools.partial(pooled_keys, loaded))
-        keys = pooled() if is_pooled(loaded, self._encoder, config) else None
+        kind = kind_of_key(loaded, self._encoder, config)
+        keys: PromptKeys | None = None if kind == "state" else pooled()
+        if kind == "sentence":
+            keys = SentenceKeys(pooled(), SentenceEncoder(config.sentence_encoder))
         self._views = Views(
             store,
             loaded.fingerprint,
             site=site,
             position=config.position or site.layout.position,
-            key="state" if keys is None else "pooled",
+            key="state" if keys is None else keys.kind,
             width=site.inputs if keys is None else keys.width,
             name=loaded.name,
             skip_missing=skip_missing,
@@ -151,6 +156,7 @@ class Kit(HistoryMethods, BundleMethods):
             key=self._learner.key,
             query=self._elder.key,
             words=None if keys is None else keys.said,
+            share_keys=self._teachers.share_keys,
         )
 
     def __enter__(self) -> Kit:
@@ -200,10 +206,10 @@ class Kit(HistoryMethods, BundleMethods):
         """Gets the running model ready for what it has learned."""
         self._elder.attach()
         settings = self._views.adaptors.settings
-        has_rows = self._learner.is_pooled and len(self._views.memory)
+        has_rows = self._learner.has_keys and len(self._views.memory)
         if has_rows or (settings is not None and settings["query"] == "pooled"):
             with self._generator.paused():
-                self._pooled().prepare()
+                self._pooled().prepare()  # which keys of sentences ask for as well
 
     # Correcting -------------------------------------------------------------------------------
 

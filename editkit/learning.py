@@ -22,7 +22,7 @@ from editkit.methods.payload import GracePayload
 from editkit.methods.view import GraceView
 from editkit.prompts import Encoded, Encoder
 from editkit.reach import Reaches
-from editkit.scope import PooledKeys
+from editkit.scope import PromptKeys
 from editkit.sites import Site
 from editkit.teaching import SLACK, Met, Outcome, finite
 from editkit.views import Views
@@ -77,7 +77,8 @@ class Learner:
     Attributes:
         name: Name that the model was loaded by.
         fingerprint: The model's identity.
-        is_pooled: Edits are looked up by pooled keys.
+        is_pooled: Edits are looked up by pooled keys alone.
+        has_keys: They are looked up by keys of prompts, not by hidden states.
     """
 
     batch = BATCH
@@ -93,7 +94,7 @@ class Learner:
         encoder: Encoder,
         generator: Generator,
         views: Views,
-        keys: PooledKeys | None = None,
+        keys: PromptKeys | None = None,
     ) -> None:
         self._model = model
         self.name = name
@@ -104,9 +105,11 @@ class Learner:
         self._generator = generator
         self._views = views
         self._keys = keys
-        self._kind: KeyName = "state" if keys is None else "pooled"
+        self._key = "state" if keys is None else keys.kind
+        self._kind: KeyName = self._key.partition(":")[0]  # type: ignore[assignment]
         self._reaches = Reaches(encoder, self.key, keys)
-        self.is_pooled = keys is not None
+        self.is_pooled = self._kind == "pooled"
+        self.has_keys = keys is not None
 
     def check(self) -> None:
         """Every model that can be opened can learn."""
@@ -269,7 +272,7 @@ class Learner:
             self._site.path,
             self._config.replacement,
             self._config.position or self._site.layout.position,
-            self._kind,
+            self._key,
         )
 
     def _radius(self, edit: Edit, value: LearnedValue, encoded: Encoded) -> float:

@@ -135,7 +135,7 @@ def _placed(
     place = None if store is None else learned_place(store, fingerprint)
     if place is None:
         return config
-    known = {"site": place[0], "position": place[1], "key": place[2]}
+    known = {"site": place[0], "position": place[1], "key": place[2].partition(":")[0]}
     return config.model_copy(update={n: v for n, v in known.items() if n not in asked})
 
 

@@ -20,14 +20,14 @@ from editkit.errors import PromptTooLong
 from editkit.methods.elder.state import ElderView
 from editkit.methods.view import GraceView
 from editkit.prompts import Encoder
-from editkit.scope import PooledKeys
+from editkit.scope import PromptKeys
 from editkit.scope.general import TEXT
 from editkit_store.records import Edit, EditReach
 
 __all__ = ["Reaches", "calibrated", "false_fires"]
 
 _FARTHEST = 1.1
-"""Radius beyond which no rephrasing draws an edit of pooled keys: a cosine of 0.4."""
+"""Radius beyond which no rephrasing draws an edit with a key of its prompt: a cosine of 0.4."""
 
 _HAIR = 0.01
 """Distance by which a rephrasing lies inside, and a probe outside."""
@@ -39,14 +39,14 @@ class Reaches:
     Args:
         encoder: The model's.
         key: Returns what a prompt, given as token ids, is looked up by.
-        keys: Where pooled keys come from; None of hidden states.
+        keys: Where keys of prompts come from; None of hidden states.
     """
 
     def __init__(
         self,
         encoder: Encoder,
         key: Callable[[Sequence[int]], torch.Tensor],
-        keys: PooledKeys | None,
+        keys: PromptKeys | None,
     ) -> None:
         self._encoder = encoder
         self._key = key

@@ -169,7 +169,6 @@ class Teachers:
         found.check()
         return found
 
-    @property
     def share_keys(self) -> bool:
         """Whether all methods look a prompt up by the same key."""
         return all(one.is_pooled for one in self._teachers.values())

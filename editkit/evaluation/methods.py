@@ -3,6 +3,7 @@
 ==========================  =======================================================================
 grace                       GRACE with the default preset
 grace:strict, grace:broad   the same with another scope
+grace:sentence              the same with keys of a sentence encoder
 grace:paper                 GRACE with the published constants
 elder                       ELDER with the default preset
 elder:paper                 ELDER as published: constants, and the procedure of learning
@@ -35,6 +36,7 @@ _MAKERS: dict[str, Maker] = {
     "grace": Grace,
     "grace:strict": partial(Grace, changes={"scope": "strict"}),
     "grace:broad": partial(Grace, changes={"scope": "broad"}),
+    "grace:sentence": partial(Grace, changes={"key": "sentence"}),
     "grace:paper": partial(Grace, preset="paper"),
     "elder": Elder,
     "elder:paper": partial(Elder, preset="paper"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 __all__ = ["METHODS", "SCORES"]
 
 METHODS = (
-    "grace", "grace:strict", "grace:broad", "grace:paper", "elder", "elder:paper",
-    "fine-tuning", "lora", "prompt-memory", "base",
+    "grace", "grace:strict", "grace:broad", "grace:sentence", "grace:paper", "elder",
+    "elder:paper", "fine-tuning", "lora", "prompt-memory", "base",
 )  # fmt: skip
 
 SCORES = ("edit_success", "reliability", "generalization", "locality", "neighbours")

