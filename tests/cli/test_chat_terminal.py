@@ -15,6 +15,7 @@ import pytest
 
 SECONDS = 60  # until the test gives up on a process that does not answer
 WAITS = re.compile(rb"> (?:\x1b\[\?2004h)?$")
+PASTES = re.compile(r"\x1b\[\?2004[hl]")  # readline switches bracketed paste on and off
 
 
 class Terminal:
@@ -45,7 +46,7 @@ class Terminal:
                     seen += os.read(self._ours, 4096)
                 except OSError:  # the child has ended
                     break
-        return seen.decode().replace("\r\n", "\n")
+        return PASTES.sub("", seen.decode()).replace("\r", "")
 
     def close(self) -> None:
         self.child.kill()
