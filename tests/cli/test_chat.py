@@ -152,6 +152,20 @@ def test_an_interrupted_look_at_a_fresh_conversation_does_not_lose_the_correctio
     assert [edit.id for edit in kit.show("@").edits] == [learned[0][0].edit.id]
 
 
+@pytest.mark.parametrize(("make", "right"), [("tiny_bert", "positive"), ("tiny_t5", "blue")])
+def test_other_families_are_corrected_prompt_by_prompt(tmp_path, capsys, make, right):
+    import tiny
+
+    import editkit
+
+    tokenizer = tiny.tiny_tokenizer()
+    tokenizer.chat_template = None
+    with editkit.open(tmp_path / "h.db", model=(getattr(tiny, make)(), tokenizer)) as kit:
+        chat = Chat(kit, Output(), Output(is_aside=True), max_new_tokens=4, streams=True)
+        assert [chat.take(line) for line in (SKY, f"/fix {right}", "Good milk", SKY)] == [0] * 4
+    assert capsys.readouterr().out.splitlines()[1::2] == [right, right]
+
+
 def test_undo_redo_and_again_move_the_answers_along(talk):
     ran = talk(SKY, "/fix blue", "/undo", "/again", "/redo", "/again")
     assert ran.code == 0

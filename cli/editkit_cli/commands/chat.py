@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from editkit_cli.group import command
+from editkit_cli.group import KEPT, command
 from editkit_cli.interrupts import is_interrupt
 from editkit_cli.options import Settings, provenance_options, text, version_option
 from editkit_cli.output import Output
@@ -136,7 +136,7 @@ def _typed(talk: Chat, out: Output) -> None:
             except (KeyboardInterrupt, RuntimeError) as error:
                 if not is_interrupt(error):
                     raise
-                out.interrupted("the conversation is as before; what was under way left no trace")
+                out.interrupted(KEPT)
 
 
 def _asked_for() -> str:
