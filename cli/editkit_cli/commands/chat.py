@@ -28,7 +28,7 @@ PROMPT = "> "
     "chat",
     example="""
         editkit chat
-        editkit chat --model llama2-7b --system 'Answer in one sentence.'
+        editkit chat --model smollm2-135m --system 'Answer in one sentence.'
         editkit chat --quiet < turns.txt > answers.txt
     """,
     shared=("store", "model", "nl", "quiet"),
