@@ -17,6 +17,7 @@ COMMANDS = {
     "init": "editkit_cli.commands.maintain:init",
     "add": "editkit_cli.commands.edit:add",
     "generate": "editkit_cli.commands.edit:generate",
+    "chat": "editkit_cli.commands.chat:chat",
     "explain": "editkit_cli.commands.edit:explain",
     "log": "editkit_cli.commands.history:log",
     "show": "editkit_cli.commands.history:show",

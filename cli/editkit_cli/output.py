@@ -38,14 +38,21 @@ class Output:
         as_json: Results as JSON documents.
         as_lines: Results as JSON, one object a line.
         quiet: No status and no progress.
+        is_aside: Results are remarks here, and go to stderr too.
     """
 
     def __init__(
-        self, *, as_json: bool = False, as_lines: bool = False, quiet: bool = False
+        self,
+        *,
+        as_json: bool = False,
+        as_lines: bool = False,
+        quiet: bool = False,
+        is_aside: bool = False,
     ) -> None:
         self.as_json = as_json
         self.as_lines = as_lines
         self.quiet = quiet
+        self._is_aside = is_aside
         self._bar: Bar | None = None
 
     # Results, on stdout -----------------------------------------------------------------------
@@ -69,7 +76,11 @@ class Output:
 
     def text(self, text: str) -> None:
         """Prints a line (or several) on stdout; a terminal gets no control characters."""
-        self._write(visible(text) if _is_terminal(sys.stdout) else text)
+        self._write(visible(text) if self._is_drawn else text)
+
+    def piece(self, text: str) -> None:
+        """Prints a part of a line on stdout at once, for text that comes bit by bit."""
+        _echo(visible(text) if self._is_drawn else text, newline=False)
 
     def fields(self, *rows: tuple[str, str]) -> None:
         """Prints names and values below each other."""
@@ -77,7 +88,7 @@ class Output:
 
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
         """Prints a table: with rich on a terminal, plain elsewhere."""
-        if _is_terminal(sys.stdout):
+        if self._is_drawn:
             self._rich_table(columns, rows)
         else:
             self._write(plain_table(columns, rows, _pipe_width()))
@@ -87,7 +98,7 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        console = Console(highlight=False)
+        console = Console(highlight=False, stderr=self._is_aside)
         columns, cells = keep_filled(columns, rows)
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
         for column in columns:
@@ -104,18 +115,23 @@ class Output:
 
     def _write(self, text: str) -> None:
         # A bar on the same terminal steps aside for the line.
-        if self._bar is not None and _is_terminal(sys.stdout):
+        if self._bar is not None and self._is_drawn:
             with self._bar.aside():
-                _echo(text)
+                _echo(text, err=self._is_aside)
         else:
-            _echo(text)
+            _echo(text, err=self._is_aside)
+
+    @property
+    def _is_drawn(self) -> bool:
+        """Whether results go to a terminal."""
+        return _is_terminal(sys.stderr if self._is_aside else sys.stdout)
 
     # Everything else, on stderr ---------------------------------------------------------------
 
     def status(self, message: str) -> None:
         """Says what was done and where we are now."""
         if not self.quiet:
-            self._note(message)
+            self._note(visible(message))
 
     def warning(self, message: str, *, hint: str | None = None) -> None:
         """Says what deserves attention though the command goes on."""
@@ -148,15 +164,15 @@ class Output:
         return self._bar
 
 
-def _echo(text: str, *, err: bool = False) -> None:
+def _echo(text: str, *, err: bool = False, newline: bool = True) -> None:
     stream = sys.stderr if err else sys.stdout
     if stream is None:  # closed by whoever started us
         return
     try:
-        click.echo(text, err=err)
+        click.echo(text, err=err, nl=newline)
     except UnicodeEncodeError:
         encoding = stream.encoding or "ascii"
-        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
+        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err, nl=newline)
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -10,8 +10,9 @@ of the model's own token embeddings, standardized (e_t: less the mean, over the 
 length), each word weighted by how much it says: a_w is the sum of its tokens' self-information i_t
 beyond that of everyday words, up to a limit. Names and numbers weigh more, for they tell what is
 asked about, and are told apart by spelling as well as by meaning: a number's embedding is much like
-any other's. Only the last sentence of the last turn counts in full, and what was said before it
-where it names nothing.
+any other's. Only the last sentence of the last turn counts in full. What was said before that turn
+counts where it names nothing and does not stand alone ("And its capital?"); a question that does
+("Which planet is closest to the sun?") has one key wherever in a conversation it is asked.
 
 Keys have unit length, so an L2 distance r between two of them is a cosine of 1 - r^2 / 2.
 
@@ -34,7 +35,7 @@ import torch
 
 from editkit.scope.information import Information
 from editkit.scope.information import embeddings as embedded
-from editkit.scope.words import Word, Words
+from editkit.scope.words import Word, Words, refers_back
 
 __all__ = ["PooledKeys"]
 
@@ -51,6 +52,9 @@ _LEAST = 0.02
 
 _SAYING = 2.0
 """Nats beyond everyday words from which on a word is worth telling of."""
+
+_TELLING = 2
+"""Such words that a turn of a conversation has at least if it stands alone: "Why?" does not."""
 
 _NAME = 3.0
 """How much more a name or a number weighs than another word that says as much."""
@@ -151,7 +155,7 @@ class PooledKeys:
         others = [
             word.text
             for word, is_name in zip(words, names, strict=True)
-            if not is_name and float(self._weights[word.ids].sum()) >= _SAYING
+            if not is_name and self._says(word)
         ]
         return list(dict.fromkeys(named)), list(dict.fromkeys(others))
 
@@ -226,10 +230,18 @@ class PooledKeys:
         """Returns the words that count, and which of them are names."""
         words = self._words.split(ids)
         names = [self._is_name(word) for word in words]
-        if not any(names):  # "And its capital?": what was said before tells what it is about
+        if not any(names) and not self._stands_alone(words):
+            # "And its capital?": what was said before tells what it is about.
             words = self._words.split(ids, turns="all")
             names = [self._is_name(word) for word in words]
         return words, names
+
+    def _stands_alone(self, words: Sequence[Word]) -> bool:
+        """Whether a turn that names nothing can be understood without those before it."""
+        return not refers_back(words) and sum(map(self._says, words)) >= _TELLING
+
+    def _says(self, word: Word) -> bool:
+        return float(self._weights[word.ids].sum()) >= _SAYING
 
     def _tokens(self, ids: list[int]) -> Vector:
         """Standardized embeddings of unit length, ``(n, d)`` float32."""

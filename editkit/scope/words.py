@@ -12,12 +12,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Word", "Words"]
+__all__ = ["Word", "Words", "refers_back"]
 
 _INSIDE = re.compile(r"\w")
 _END = re.compile(r"[.!?\n。！？]")
 _APOSTROPHES = ("'", "’")  # a name's possessive is spelled as the name
 _MARKS = ("Ġ", "▁")  # of a space before a token: byte-level BPE, SentencePiece
+
+_REFERRING = frozenset(
+    "it its itself he him his she her hers they them their theirs this that these those there then "
+    "one ones same other others another else instead former latter both either neither "
+    "again more mean sure continue".split()
+)
+"""Words that stand for something said before, or ask to go on from it."""
+
+_LINKING = frozenset("and but or so because".split())
+"""Words that, at its beginning, make a question go on from what was said before."""
 
 _Ids = tuple[int, ...]
 
@@ -105,6 +115,15 @@ class Words:
             has_space = str(raw).startswith(_MARKS) or text[:1] == " "
             found = self._pieces[token] = text.strip(" "), has_space
         return found
+
+
+def refers_back(words: Sequence[Word]) -> bool:
+    """Returns whether a turn needs what was said before it to be understood.
+
+    Told by English words; in another language a turn is taken to stand alone.
+    """
+    said = [word.text.casefold() for word in words]
+    return said[:1] == [] or said[0] in _LINKING or not _REFERRING.isdisjoint(said)
 
 
 def _frame(tokenizer: Any) -> tuple[_Ids, _Ids]:

@@ -82,6 +82,26 @@ def test_visible_keeps_lines_and_disarms_escapes():
     assert visible("a\n\tb\x1b[2J") == "a\n\tb\ufffd[2J"
 
 
+def test_pieces_and_status_cannot_drive_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr("editkit_cli.output._is_terminal", lambda stream: True)
+    Output().piece("a\x1b[2J")
+    Output().piece("b\r\n")
+    Output().status("did \x1b]0;title\x07 that")
+    printed = capsys.readouterr()
+    assert printed.out == "a\ufffd[2Jb\ufffd\n"
+    assert printed.err == "did \ufffd]0;title\ufffd that\n"
+
+
+def test_what_is_said_aside_goes_to_stderr(capsys):
+    aside = Output(is_aside=True)
+    aside.text("text")
+    aside.table([Column("name")], [("cell",)])
+    aside.fields(("key", "value"))
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "text\nname\ncell\nkey  value\n"
+
+
 def test_a_plain_table_drops_empty_columns_and_aligns_numbers():
     columns = [Column("name"), Column("none"), Column("count", right=True)]
     drawn = plain_table(columns, [("a", "", "1"), ("long", "", "12")], 80)

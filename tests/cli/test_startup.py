@@ -71,7 +71,7 @@ def test_a_command_imports_no_other_commands_module(history):
     assert loaded == {"editkit_cli.commands.history"}
 
 
-@pytest.mark.parametrize("line", [["--help"], ["--version"], ["add", "--help"]])
+@pytest.mark.parametrize("line", [["--help"], ["--version"], ["add", "--help"], ["chat", "--help"]])
 def test_help_imports_no_framework(folder, line):
     codes, modules = imports_of(line)
     assert codes == [0]

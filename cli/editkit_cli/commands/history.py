@@ -17,7 +17,18 @@ from editkit_store.comparisons import BehaviorChange, CodesDiff, Diff
 from editkit_store.errors import InvalidRequest
 from editkit_store.records import Edit, LogEntry, Shown, ViewChanged
 
-__all__ = ["diff", "log", "redo", "revert", "rollback", "show", "tag", "undo"]
+__all__ = [
+    "diff",
+    "draw_diff",
+    "draw_log",
+    "log",
+    "redo",
+    "revert",
+    "rollback",
+    "show",
+    "tag",
+    "undo",
+]
 
 LOG_COLUMNS = (
     Column("version", style="bold"),
@@ -49,10 +60,11 @@ def log(settings: Settings, limit: int | None, at: str | None) -> None:
         origin = limit is None or len(entries) < limit  # the list goes back to the beginning
         tags = [name for name, number in store.history.tags().items() if number == 0]
     out = settings.out
-    out.result(entries, lambda: _draw_log(out, entries, current, tags if origin else None))
+    out.result(entries, lambda: draw_log(out, entries, current, tags if origin else None))
 
 
-def _draw_log(out: Output, entries: list[LogEntry], current: str, tags: list[str] | None) -> None:
+def draw_log(out: Output, entries: list[LogEntry], current: str, tags: list[str] | None) -> None:
+    """Prints operations; with ``tags`` (those of ``v0``) also where the history began."""
     rows: list[tuple[str, ...]] = [
         (
             _marked(entry.version, entry.changed and entry.version == current),
@@ -211,7 +223,7 @@ def diff(
 
             found = compare.diff(store, before, after)
     out = settings.out
-    out.result(found, lambda: _draw_diff(out, found, asked=asked))
+    out.result(found, lambda: draw_diff(out, found, asked=asked))
     if page is not None:
         # Last: a page that cannot be written does not take the answers along.
         from editkit.report import write_page
@@ -220,7 +232,8 @@ def diff(
         out.status(f"wrote {page}")
 
 
-def _draw_diff(out: Output, found: Diff, *, asked: bool) -> None:
+def draw_diff(out: Output, found: Diff, *, asked: bool) -> None:
+    """Prints a comparison; with the answers at both versions where the model was ``asked``."""
     out.text(f"from {found.from_} to {found.to}")
     edits = [("+", edit) for edit in found.added] + [("-", edit) for edit in found.removed]
     if edits:

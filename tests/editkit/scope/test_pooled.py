@@ -236,6 +236,32 @@ def test_what_stands_in_front_does_not_move_the_key(kit: Kit) -> None:
     ]).fired == (added.edit.id,)  # fmt: skip
 
 
+def test_a_question_that_stands_alone_has_one_key_wherever_it_is_asked(kit: Kit) -> None:
+    before = [{"role": "user", "content": "Is Rome old?"}, {"role": "assistant", "content": "yes"}]
+    asked = {"role": "user", "content": "which star is nearest?"}
+    added = kit.add(chat=[*before, asked], target="sun")
+    assert kit.explain(chat=[*before, asked]).fired == added.edit.id
+    assert kit.explain(chat=[asked]).fired == added.edit.id
+    assert kit.explain(chat=[asked]).candidates[0].distance == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("asked", ["and how old is it?", "which one?", "why?", "but who is king?"])
+def test_a_question_that_refers_back_has_another_key_in_another_conversation(
+    kit: Kit, asked: str
+) -> None:
+    def turns(place: str) -> list[dict[str, str]]:
+        return [
+            {"role": "user", "content": f"Do you know {place}?"},
+            {"role": "assistant", "content": "yes"},
+            {"role": "user", "content": asked},
+        ]
+
+    kit.add(chat=turns("Lisbon"), target="old")
+    here, there = kit.explain(chat=turns("Lisbon")), kit.explain(chat=turns("Vienna"))
+    assert here.candidates[0].distance == pytest.approx(0, abs=1e-3)
+    assert there.candidates[0].distance > 0.5
+
+
 def test_explain_says_what_the_model_does(kit: Kit) -> None:
     added = kit.add("where does Edith live?", "Oslo")
     near, far = kit.explain("where does Edith live now?"), kit.explain("What is gold?")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_tokenizer
 
-from editkit.scope.words import Words
+from editkit.scope.words import Words, refers_back
 
 TOKENIZER = tiny_tokenizer()
 
@@ -64,6 +64,23 @@ def test_a_system_prompt_is_no_part_of_the_question() -> None:
     text = TOKENIZER.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     ids = TOKENIZER(text, add_special_tokens=False)["input_ids"]
     assert [word.text for word in Words(TOKENIZER).split(ids)] == ["Who", "sang"]
+
+
+@pytest.mark.parametrize(
+    ("text", "refers"),
+    [
+        ("Which planet is closest to the sun?", False),
+        ("What is your name?", False),
+        ("What is its capital?", True),
+        ("And the capital?", True),
+        ("Bread and milk?", False),
+        ("What's the other one?", True),
+        ("Are you sure?", True),
+        ("", True),
+    ],
+)
+def test_a_turn_refers_back_by_its_words(text: str, refers: bool) -> None:
+    assert refers_back(Words(TOKENIZER).split(TOKENIZER(text)["input_ids"])) is refers
 
 
 def test_a_tokenizer_without_a_template_has_plain_prompts_only() -> None:
