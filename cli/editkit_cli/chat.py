@@ -69,7 +69,7 @@ class Chat:
         version: Answer as of this version; ``None`` follows the current one.
         max_new_tokens: Limit of an answer, tokens.
         streams: Whether answers are printed as they come.
-        about: What is written down with every correction: ``author``, ``reason``.
+        about: Of every correction: ``author``, ``reason``, ``scope``.
 
     Attributes:
         is_over: The user has left.

@@ -68,7 +68,7 @@ def chat(
     settings.as_lines |= settings.as_json  # answers are many documents: one a line
     is_new = not settings.path.exists()
     how = settings.provenance(author=author, reason=reason)
-    with open_kit(settings, scope=scope, provenance=how) as kit:
+    with open_kit(settings, provenance=how) as kit:
         from editkit_cli.chat import Chat
 
         talk = Chat(
@@ -79,7 +79,7 @@ def chat(
             version=version,
             max_new_tokens=max_new_tokens,
             streams=sys.stdout.isatty() and not settings.out.as_json,
-            about={"author": author, "reason": reason},
+            about={"author": author, "reason": reason, "scope": scope},
         )
         if not talk.has_template:
             settings.out.warning(
