@@ -7,9 +7,8 @@ what adaptors became by the digest of a snapshot, which has those of its tensors
 the newest operation, the *head*, stands for the whole history: who keeps it elsewhere can tell any
 later change of the past.
 
-Not covered: the settings (which model to load by default), artifacts stored by an editkit before
-schema 3, of which the log names the tensors only, and damage to DuckDB's indexes, which no query
-can be made to read in full: it is refused when it is met.
+Not covered: the settings (which model to load by default), and artifacts stored by an editkit
+before schema 3, of which the log names the tensors only.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from json.encoder import encode_basestring  # of json.dumps(ensure_ascii=False)
 from typing import Any
 
 from editkit_store.artifacts import ROW, record_digest
+from editkit_store.blocks import damaged_blocks
 from editkit_store.connection import Database
 from editkit_store.deltas import unpacked
 from editkit_store.digest import digest_bytes, digest_json
@@ -94,6 +94,16 @@ class _Check:
         self._payloads_of(needed)
         self._tensors(self._manifests())
         self._names()
+        self._blocks()
+
+    def _blocks(self) -> None:
+        """What no query reads: DuckDB would refuse it when it is met, which may be years later."""
+        for number in damaged_blocks(self._db):
+            self.blame(
+                "file",
+                f"block {number}",
+                "of an index, or not in use, was altered; `editkit compact` writes the file anew",
+            )
 
     def _log(self) -> None:
         members: dict[int, list[list[Any]]] = {}
