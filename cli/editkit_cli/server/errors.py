@@ -169,7 +169,7 @@ def handle_errors(app: FastAPI) -> None:
 
     async def plain(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        names = {404: "unknown_path", 405: "method_not_allowed"}
+        names = {404: "unknown_path", 405: "method_not_allowed", 413: "body_too_large"}
         return response_of(
             Refused(
                 f"{error.detail}", status=error.status_code,

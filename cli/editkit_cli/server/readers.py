@@ -92,6 +92,7 @@ class Readers:
         self._line: deque[Row] = deque()
         self._changed = threading.Condition()
         self._is_open = True
+        self._is_cut = False
         self.running = 0
         self._seconds = 1.0  # of a batch, lately
         self._threads = [
@@ -125,12 +126,16 @@ class Readers:
             self._line.extend(rows)
             self._changed.notify(len(rows))
 
-    def close(self) -> None:
-        """Ends what runs and what waits, and joins the threads."""
+    def close(self, grace: float) -> None:
+        """Takes no more; ends after ``grace`` seconds what has not, and joins the threads."""
+        deadline = time.monotonic() + grace
         with self._changed:
             self._is_open = False
-            left, self._line = list(self._line), deque()
             self._changed.notify_all()
+            while (self._line or self.running) and time.monotonic() < deadline:
+                self._changed.wait(min(0.2, max(0.0, deadline - time.monotonic())))
+            self._is_cut = True
+            left, self._line = list(self._line), deque()
         for row in left:
             row.end(closing())
         for thread in self._threads:
@@ -149,6 +154,7 @@ class Readers:
                 self._end(rows, error)
             with self._changed:
                 self.running -= len(rows)
+                self._changed.notify_all()
                 self._seconds = 0.8 * self._seconds + 0.2 * (time.monotonic() - start)
 
     def _tried(self, rows: list[Row]) -> Exception | None:
@@ -225,7 +231,7 @@ class Readers:
     def _watch(self, rows: Sequence[Row], step: Step) -> list[bool]:
         ended = []
         for row, token, fired in zip(rows, step.tokens, step.fired, strict=True):
-            if not self._is_open and row.answer.ending is None:
+            if self._is_cut and row.answer.ending is None:
                 row.end(closing())
             elif row.answer.ending is None and not row.is_abandoned and not row.is_late():
                 row.answer.fired = () if fired is None else (fired,)

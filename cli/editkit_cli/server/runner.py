@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +45,8 @@ class Runner:
         self.metrics = Metrics()
         self.writer = Writer(kit, limits, self.events, self._count_change)
         self._readers = Readers(kit, limits, self._count_row)
+        self._closing = threading.Lock()
+        self._given_up: int | None = None
         for name, about, value in (
             ("waiting_rows", "Continuations in line", lambda: self._readers.waiting),
             ("running_rows", "Continuations being generated", lambda: self._readers.running),
@@ -58,18 +61,20 @@ class Runner:
         self._readers.start()
         self.writer.start()
 
-    def close(self, *, grace: float | None = None) -> int:
-        """Finishes changes, ends generations, and joins the threads; the kit is the caller's.
+    def close(self) -> int:
+        """Takes no more; gives what is under way its time to finish, and joins the threads.
 
-        Args:
-            grace: Seconds for what waits; by default what the limits say.
+        A second call waits for the first. The kit is the caller's to close.
 
         Returns:
             How many changes were given up, see ``Writer.close``.
         """
-        given_up = self.writer.close(self.limits.grace if grace is None else grace)
-        self._readers.close()
-        return given_up
+        with self._closing:
+            if self._given_up is None:
+                deadline = time.monotonic() + self.limits.grace
+                self._given_up = self.writer.close(self.limits.grace)
+                self._readers.close(max(0.0, deadline - time.monotonic()))
+            return self._given_up
 
     def ask(self, question: Question, *, is_streamed: bool = False) -> Asked:
         """Begins to answer a question.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import logging
@@ -27,6 +28,9 @@ from editkit_store.errors import EditkitError
 from editkit_store.records import Record
 
 __all__ = ["AddressTaken", "Served", "is_local", "listen", "serve"]
+
+_SLACK = 5
+"""Seconds, beyond those for work, for connections to take their answers."""
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -127,14 +131,14 @@ def serve(
             )
         )
 
-    _log_to_stderr()
     server = Server(app, limits, started)
     try:
-        server.run(sockets)
+        with _logging_to_stderr():
+            server.run(sockets)
     finally:
         owner.remove()
         if (runner := getattr(app.state, "runner", None)) is not None:
-            runner.close(grace=0.0)  # left open by a second Ctrl-C only
+            runner.close()  # open only where a second Ctrl-C left it so
         kit.close()
     if server.failure is not None:
         raise server.failure
@@ -156,7 +160,7 @@ class Server(uvicorn.Server):
                 proxy_headers=False,  # a header must not make somebody else local
                 server_header=False,
                 lifespan="on",
-                timeout_graceful_shutdown=max(1, round(limits.grace)),
+                timeout_graceful_shutdown=round(limits.grace) + _SLACK,
             )
         )
         self._application = app
@@ -173,9 +177,13 @@ class Server(uvicorn.Server):
                 self.failure, self.should_exit = error, True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Ends the streams that have no end of their own, then the rest."""
-        self._application.state.runner.events.close()
+        """Ends the streams that have no end of their own, and lets the rest finish."""
+        runner = self._application.state.runner
+        runner.events.close()
+        # Beside the connections, which wait for what it finishes or gives up.
+        closing = asyncio.ensure_future(asyncio.to_thread(runner.close))
         await super().shutdown(sockets)
+        await closing
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -204,13 +212,17 @@ def _is_every(host: str) -> bool:
         return False
 
 
-def _log_to_stderr() -> None:
+@contextlib.contextmanager
+def _logging_to_stderr() -> Iterator[None]:
     """Bugs are told on stderr, with their tracebacks; nothing else is."""
-    for name in ("uvicorn", "editkit.server"):
-        logger = logging.getLogger(name)
-        if not logger.handlers:
-            handler = logging.StreamHandler(sys.stderr)
-            handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-            logger.addHandler(handler)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("uvicorn", "editkit.server")]
+    for logger in loggers:
+        logger.addHandler(handler)
         logger.setLevel(logging.WARNING)
-        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)

@@ -29,13 +29,16 @@ class Running:
         owner: What its owner's file says.
         store: Its store.
         kit: Its kit.
+        model: What clients call it.
+        stop: Ends it, as SIGTERM does.
     """
 
     url: str
     owner: Owner
     store: Path
     kit: Any
-    model: str  # as clients call it
+    model: str
+    stop: Callable[[], None]
 
     def client(self, token: str | None = None, **headers: str) -> httpx.Client:
         """A plain client; by default the owner's."""
@@ -95,12 +98,16 @@ def running(store: Path, model: Any, **how: Any) -> Iterator[Running]:
     assert failed == []
     owner = read_owner(store)
     assert owner is not None
-    try:
-        yield Running(said[0].url, owner, store, kit, said[0].model)
-    finally:
+
+    def stop() -> None:
         servers[0].should_exit = True
         thread.join(60)
-    assert not thread.is_alive()
+        assert not thread.is_alive()
+
+    try:
+        yield Running(said[0].url, owner, store, kit, said[0].model, stop)
+    finally:
+        stop()
     assert failed == []
 
 

@@ -313,10 +313,17 @@ async def _carry_out(
     if is_async:
         return change.pending
     future = asyncio.wrap_future(change.future)
+    future.add_done_callback(_heard)
     done, _ = await asyncio.wait({future}, timeout=runner.limits.seconds)
     if not done:
         return change.pending
     return future.result()
+
+
+def _heard(future: asyncio.Future[Result]) -> None:
+    """Whoever waited may have left; what went wrong is in the operation all the same."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _answer(result: Result | Pending) -> Response:
