@@ -24,6 +24,8 @@ from editkit_cli.server.runner import Runner
 
 __all__ = ["create_app"]
 
+_ERROR = {"$ref": "#/components/schemas/ErrorBody"}
+
 _ABOUT = """One running language model, the corrections that were made to it, and their history.
 
 `/v1/models`, `/v1/chat/completions` and `/v1/completions` are OpenAI's; everything else answers
@@ -99,6 +101,9 @@ def _document(app: FastAPI) -> dict[str, Any]:
         for path in found["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)
+                for status, response in operation["responses"].items():
+                    if status >= "400":  # JSON, also where the answer itself is not
+                        response["content"] = {"application/json": {"schema": _ERROR}}
         for name in ("HTTPValidationError", "ValidationError"):
             found["components"]["schemas"].pop(name, None)
         app.openapi_schema = found
