@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -78,8 +79,16 @@ def create_app(
         app.include_router(part.router)
     handle_errors(app)
     app.add_exception_handler(Gone, _nobody)
-    app.add_middleware(Counted)
     app.add_middleware(Guard, locks=locks)
+    if locks.origins:  # only then, and only they, are told that their pages may read answers
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=sorted(locks.origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Prefer"],
+            expose_headers=["Location", "Retry-After", "X-Editkit-Version", "X-Total-Count"],
+        )
+    app.add_middleware(Counted)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 

@@ -40,6 +40,7 @@ __all__ = [
     "internal_error",
     "response_of",
     "too_busy",
+    "too_late",
 ]
 
 _STATUS: tuple[tuple[type[EditkitError], int], ...] = (
@@ -124,6 +125,14 @@ def closing() -> Refused:
     return Refused(
         "the server is shutting down", status=503, code="closing", headers={"Retry-After": "5"}
     )
+
+
+def too_late() -> Refused:
+    """Returns what is told where an answer took too long."""
+    return Refused(
+        "the answer took longer than this server's time limit", status=504, code="time_limit",
+        hint="ask for less at a time",
+    )  # fmt: skip
 
 
 def internal_error() -> Refused:

@@ -4,7 +4,7 @@
 counts as of the same origin; its requests still carry that name in ``Host``.
 
 *Origins.* A page on another site can send requests here (CSRF); browsers say so in ``Origin`` and
-``Sec-Fetch-Site``. There are no cookies either, and no CORS header is ever sent.
+``Sec-Fetch-Site``. There are no cookies either, and CORS headers for named origins only.
 
 *Strangers.* Every path needs a bearer token but those that are public. The owner's is only taken
 from loopback.

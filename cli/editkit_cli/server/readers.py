@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from editkit_cli.server.answer import Answer
-from editkit_cli.server.errors import Refused, closing, internal_error, too_busy
+from editkit_cli.server.errors import closing, internal_error, too_busy, too_late
 from editkit_cli.server.limits import Limits
 from editkit_store.errors import EditkitError
 
@@ -67,12 +67,7 @@ class Row:
         """Whether its time is up; then whoever waits is told so."""
         if time.monotonic() < self.deadline:
             return False
-        self.end(
-            Refused(
-                "the answer took longer than this server's time limit", status=504,
-                code="time_limit", hint="ask for fewer tokens",
-            )
-        )  # fmt: skip
+        self.end(too_late())
         return True
 
 

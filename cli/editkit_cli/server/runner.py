@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from editkit_cli.server.asked import Asked, Question
-from editkit_cli.server.errors import Refused
+from editkit_cli.server.errors import Refused, too_busy, too_late
 from editkit_cli.server.events import Events
 from editkit_cli.server.limits import Limits
 from editkit_cli.server.metrics import Metrics
@@ -20,7 +22,37 @@ from editkit_store.versions import format_version
 if TYPE_CHECKING:
     from editkit import Kit
 
-__all__ = ["Runner"]
+__all__ = ["Deadline", "Runner", "served_name"]
+
+_PATIENCE = 2.0
+"""Seconds that a question of its own kind may wait for the model."""
+
+
+class Deadline:
+    """Progress of work that must end in time: it is stopped where it reports too late."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def start(self, task: str, total: int | None = None, unit: str = "steps") -> None:
+        """Begins a stage.
+
+        Raises:
+            Refused: The time is up.
+        """
+        self.advance()
+
+    def advance(self, amount: int = 1) -> None:
+        """Moves on.
+
+        Raises:
+            Refused: The time is up.
+        """
+        if time.monotonic() >= self._end:
+            raise too_late()
+
+    def done(self) -> None:
+        """Ends a stage."""
 
 
 class Runner:
@@ -45,6 +77,7 @@ class Runner:
         self.metrics = Metrics()
         self.writer = Writer(kit, limits, self.events, self._count_change)
         self._readers = Readers(kit, limits, self._count_row)
+        self._beside = threading.BoundedSemaphore(limits.readers)
         self._closing = threading.Lock()
         self._given_up: int | None = None
         for name, about, value in (
@@ -89,6 +122,23 @@ class Runner:
             seconds=self.limits.seconds,
             is_streamed=is_streamed,
         )
+
+    @contextlib.contextmanager
+    def beside(self) -> Iterator[Deadline]:
+        """Lets the body run the model by itself, as many at once as there are readers.
+
+        Yields:
+            Progress that ends the work when its time is up.
+
+        Raises:
+            Refused: Too many do already.
+        """
+        if not self._beside.acquire(timeout=_PATIENCE):
+            raise too_busy("comparisons", _PATIENCE)
+        try:
+            yield Deadline(self.limits.seconds)
+        finally:
+            self._beside.release()
 
     def version(self, text: str | None) -> str:
         """Returns the own name of a version, `v12`; of ``None`` the current one's.

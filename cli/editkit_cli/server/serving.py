@@ -32,6 +32,9 @@ __all__ = ["AddressTaken", "Served", "is_local", "listen", "serve"]
 _SLACK = 5
 """Seconds, beyond those for work, for connections to take their answers."""
 
+_CONNECTIONS = 512
+"""Connections at once; beyond them everybody is told to come back later."""
+
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -160,6 +163,7 @@ class Server(uvicorn.Server):
                 proxy_headers=False,  # a header must not make somebody else local
                 server_header=False,
                 lifespan="on",
+                limit_concurrency=_CONNECTIONS,
                 timeout_graceful_shutdown=round(limits.grace) + _SLACK,
             )
         )

@@ -186,11 +186,18 @@ def test_a_page_elsewhere_cannot_send_requests_here(calm, headers):
 
 def test_our_own_page_and_origins_let_in_may(start):
     server = start(origins=["https://app.example/"])
-    for origin in (server.url, "https://app.example"):
-        with server.client(Origin=origin) as client:
-            said = client.get("/v1/status")
-            assert said.status_code == 200
-            assert "access-control-allow-origin" not in said.headers
+    allowed = "Access-Control-Allow-Origin"
+    with server.client(Origin=server.url) as client:
+        said = client.get("/v1/status")
+        assert said.status_code == 200
+        assert allowed not in said.headers
+    with server.client(Origin="https://app.example") as client:
+        said = client.get("/v1/status")
+        assert (said.status_code, said.headers[allowed]) == (200, "https://app.example")
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "prefer"}
+    for origin, status in (("https://app.example", 200), ("https://evil.example", 400)):
+        said = httpx.options(f"{server.url}/v1/edits", headers={"Origin": origin, **asks})
+        assert (said.status_code, said.headers.get(allowed) == origin) == (status, status == 200)
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])

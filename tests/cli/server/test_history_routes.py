@@ -6,7 +6,9 @@ import json
 import threading
 from typing import Any
 
+from editkit_cli.server.limits import Limits
 from editkit_store.comparisons import Diff
+from editkit_store.errors import UnknownEdit
 from editkit_store.records import Explanation, Status, Verified, ViewChanged
 
 CAT = "The red cat is"
@@ -136,3 +138,45 @@ def test_the_metrics_count_what_was_done(server):
     assert 'editkit_requests_total{method="GET",route="none",status="404"} 1.0' in lines
     assert 'editkit_requests_total{method="POST",route="/v1/completions",status="200"} 1.0' in lines
     assert "red cat" not in said.text
+
+
+def test_answers_of_a_comparison_that_take_too_long_are_cut_off(start):
+    server = start(limits=Limits(seconds=1e-6, grace=5))
+    server.kit.add(CAT, "blue")
+    with server.client() as client:
+        said = client.get("/v1/diff", params={"from": "v0", "behavior": True})
+        assert (said.status_code, said.json()["error"]["code"]) == (504, "time_limit")
+        assert client.get("/v1/diff", params={"from": "v0"}).status_code == 200
+
+
+def test_only_so_many_comparisons_run_at_once(server, monkeypatch):
+    from editkit_cli.server import runner
+
+    monkeypatch.setattr(runner, "_PATIENCE", 0.05)
+    go, inside = threading.Event(), threading.Semaphore(0)
+
+    def slow(*_: Any, **__: Any) -> Any:
+        inside.release()
+        go.wait(60)
+        raise UnknownEdit("none", text="none")
+
+    monkeypatch.setattr(server.kit, "explain", slow)
+
+    def ask() -> None:
+        with server.client() as client:
+            client.post("/v1/explain", json={"prompt": CAT})
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert all(inside.acquire(timeout=30) for _ in threads)
+        with server.client() as client:
+            said = client.post("/v1/explain", json={"prompt": CAT})
+            assert (said.status_code, said.json()["error"]["code"]) == (429, "busy")
+            assert said.headers["Retry-After"] == "1"
+            assert client.get("/v1/status").status_code == 200
+    finally:
+        go.set()
+        for thread in threads:
+            thread.join()

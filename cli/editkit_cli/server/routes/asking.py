@@ -92,9 +92,11 @@ class Explaining(Body):
     k: int = Field(default=5, ge=1, le=100, description="Candidates, nearest first")
 
 
-@router.post("/explain", response_model=Explanation, responses=errors(404, 409, 413, 415))
+@router.post("/explain", response_model=Explanation, responses=errors(404, 409, 413, 415, 429))
 def explain(asked: Explaining, runner: Runs, _: Reads) -> Response:
     """Which edit fires for a prompt, and how near the others are."""
     turns = [turn.content for turn in asked.chat or ()]
     check_size(runner, [asked.prompt or "", *turns], param="prompt")
-    return told(runner.kit.explain(asked.prompt, chat=asked.chat, version=asked.version, k=asked.k))
+    with runner.beside():
+        found = runner.kit.explain(asked.prompt, chat=asked.chat, version=asked.version, k=asked.k)
+    return told(found)

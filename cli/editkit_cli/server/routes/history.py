@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -77,7 +78,7 @@ async def tag(
     )  # fmt: skip
 
 
-@router.get("/diff", response_model=Diff, responses=errors(404, 409, 413))
+@router.get("/diff", response_model=Diff, responses=errors(404, 409, 429, 504))
 def diff(
     runner: Runs,
     _: Reads,
@@ -91,9 +92,11 @@ def diff(
     probes = probe or []
     if sum(map(len, probes)) > runner.limits.prompt_chars:
         raise Refused("the probes are too long", code="too_long", param="probe")
-    found = runner.kit.diff(
-        before, to, behavior=behavior, probes=probes, max_new_tokens=max_new_tokens
-    )
+    with runner.beside() if behavior or probes else contextlib.nullcontext() as deadline:
+        found = runner.kit.diff(
+            before, to, behavior=behavior, probes=probes, max_new_tokens=max_new_tokens,
+            progress=deadline,
+        )  # fmt: skip
     return told(found)
 
 
