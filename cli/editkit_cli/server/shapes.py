@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from editkit_store.records import Record
 
@@ -214,6 +214,11 @@ class ChatDelta(Record):
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # OpenAI leaves out what a chunk does not add, and clients elsewhere rely on it.
+        return {name: value for name, value in handler(self).items() if value is not None}
 
 
 class ChatDeltaChoice(Record):

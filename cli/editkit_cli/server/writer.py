@@ -166,8 +166,8 @@ class Writer:
             self._line.append(change)
             self._known[change.pending.id] = change
             self._forget()
+            self._tell(change.pending)  # here, so that nobody hears of its beginning before
             self._changed.notify()
-        self._tell(change.pending)
 
     def find(self, name: str) -> Pending | None:
         """Returns where a change stands that is waiting, running or lately finished."""

@@ -130,7 +130,9 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Starts servers that end with the test."""
     with contextlib.ExitStack() as stack:
-        yield lambda **how: stack.enter_context(running(tmp_path / "history.db", made(), **how))
+        yield lambda model=None, **how: stack.enter_context(
+            running(tmp_path / "history.db", model or made(), **how)
+        )
 
 
 @pytest.fixture

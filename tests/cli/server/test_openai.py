@@ -92,6 +92,7 @@ def test_a_streamed_chat_begins_with_the_role(server):
     client = server.openai()
     chunks = list(client.chat.completions.create(model=server.model, messages=TURN, stream=True))
     assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[1].choices[0].delta.model_fields_set == {"content"}
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "bird"
     assert chunks[-1].choices[0].finish_reason == "stop"
     assert chunks[-1].usage is None

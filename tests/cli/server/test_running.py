@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -35,6 +36,24 @@ def metric(server: Any, name: str) -> float:
     with server.client() as client:
         lines = client.get("/metrics").text.splitlines()
     return float(next(line.split()[-1] for line in lines if line.startswith(f"{name} ")))
+
+
+@pytest.mark.parametrize("make", ["tiny_t5", "tiny_bert", "tiny_gpt2"])
+def test_every_family_of_models_is_served(start, make):
+    import tiny
+
+    server = start(model=(getattr(tiny, make)(), tiny.tiny_tokenizer()))
+    target = "positive" if make == "tiny_bert" else "gold"
+    server.add("tall tree", target)
+    prompts = ["tall tree", "one two three", "sea"]
+    for version in ("v0", "v1"):
+        plain = server.kit.generate(prompts, version=version, max_new_tokens=6)
+        body = {"prompts": prompts, "version": version, "max_new_tokens": 6}
+        with server.client() as client:
+            said = client.post("/v1/generate", json=body).json()
+        assert said == [one.model_dump(mode="json") for one in plain]
+    chunks = server.openai().completions.create(model=server.model, prompt="tall tree", stream=True)
+    assert "".join(chunk.choices[0].text for chunk in chunks) == target
 
 
 @contextlib.contextmanager
@@ -281,8 +300,9 @@ def test_after_kill_9_the_correction_is_there(tmp_path, tiny_model, process):
     assert find_server(store) is None
     alone = process("generate", CAT, "--json")
     assert (alone.code, alone.json["text"]) == (0, "blue"), "commands do without it"
-    second = Process(store, tiny_model, "--json")
+    second = Process(store, tiny_model, "--nl")
     try:
+        assert json.loads(second.said)["pid"] == second.run.pid
         said = second.client.post("/v1/generate", json={"prompts": [CAT, "tall tree"]}).json()
         assert [one["text"] for one in said] == ["blue", "gold"]
         assert second.client.get("/v1/verify").json()["ok"]
