@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from editkit_cli.server.answer import Answer
+from editkit_cli.server.errors import too_late
 from editkit_cli.server.readers import Readers, Row
 from editkit_store.errors import EditkitError
 
@@ -69,6 +71,9 @@ class Part:
     is_last: bool
 
 
+_SLACK = 2.0
+"""Seconds that a reader has to tell that the time is up."""
+
 _Item = Part | EditkitError
 
 
@@ -90,6 +95,7 @@ class Asked:
         is_streamed: bool,
     ) -> None:
         self.question = question
+        self._seconds = seconds
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[_Item] = asyncio.Queue()
         stop_ids = kit.encoder.stop_ids
@@ -137,7 +143,10 @@ class Asked:
         """
         left = len(self._rows)
         while left:
-            found = await self._queue.get()
+            try:
+                found = await asyncio.wait_for(self._queue.get(), self._seconds + _SLACK)
+            except TimeoutError:  # every reader is busy, so nobody could tell
+                found = too_late()
             if isinstance(found, EditkitError):
                 self.abandon()
                 raise found
@@ -166,7 +175,7 @@ class Asked:
         self._tell(Part(index, "", True) if error is None else error)
 
     def _tell(self, item: _Item) -> None:
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
 
 

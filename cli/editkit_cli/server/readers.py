@@ -127,7 +127,9 @@ class Readers:
         with self._changed:
             self._is_open = False
             self._changed.notify_all()
-            while (self._line or self.running) and time.monotonic() < deadline:
+            while (self._line or self.running) and not self._is_cut:
+                if time.monotonic() >= deadline:
+                    break
                 self._changed.wait(min(0.2, max(0.0, deadline - time.monotonic())))
             self._is_cut = True
             left, self._line = list(self._line), deque()
@@ -137,11 +139,16 @@ class Readers:
             if thread.is_alive():
                 thread.join()
 
+    def cut(self) -> None:
+        """Ends what runs and what waits, now."""
+        self._is_cut = True
+
     def _work(self) -> None:
         while (rows := self._take()) is not None:
             start = time.monotonic()
             error = self._tried(rows)
-            if isinstance(error, EditkitError) and not any(row.answer.tokens for row in rows):
+            has_begun = any(row.answer.tokens for row in rows)
+            if isinstance(error, EditkitError) and len(rows) > 1 and not has_begun:
                 # One of them cannot be asked, e.g. at a version that this model has not learned.
                 for row in rows:
                     self._end([row], self._tried([row]))

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -188,6 +189,12 @@ class Server(uvicorn.Server):
         closing = asyncio.ensure_future(asyncio.to_thread(runner.close))
         await super().shutdown(sockets)
         await closing
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Ends the server; asked a second time, it gives up what waits."""
+        if self.should_exit:
+            self._application.state.runner.hurry()
+        super().handle_exit(sig, frame)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -140,6 +140,7 @@ class Writer:
         self._known: OrderedDict[str, Change] = OrderedDict()
         self._changed = threading.Condition()
         self._is_open = True
+        self._is_cut = False
         self._seconds = 1.0  # of a change, lately
         self._thread = threading.Thread(target=self._work, name="editkit-writer", daemon=True)
 
@@ -193,7 +194,7 @@ class Writer:
         with self._changed:
             self._is_open = False
             self._changed.notify_all()
-            while self._line and time.monotonic() < deadline:
+            while self._line and not self._is_cut and time.monotonic() < deadline:
                 self._changed.wait(min(0.2, max(0.0, deadline - time.monotonic())))
             left = list(self._line)
             self._line.clear()
@@ -203,6 +204,10 @@ class Writer:
         if self._thread.is_alive():
             self._thread.join()
         return len(left)
+
+    def cut(self) -> None:
+        """Gives up what waits, now, if the writer is closing."""
+        self._is_cut = True
 
     def _forget(self) -> None:
         over = len(self._known) - _KEPT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Running:
         store: Its store.
         kit: Its kit.
         model: What clients call it.
-        stop: Ends it, as SIGTERM does.
+        stop: Ends it, as SIGTERM does; with ``twice`` as two of them.
     """
 
     url: str
@@ -38,7 +39,7 @@ class Running:
     store: Path
     kit: Any
     model: str
-    stop: Callable[[], None]
+    stop: Callable[..., None]
 
     def client(self, token: str | None = None, **headers: str) -> httpx.Client:
         """A plain client; by default the owner's."""
@@ -99,15 +100,17 @@ def running(store: Path, model: Any, **how: Any) -> Iterator[Running]:
     owner = read_owner(store)
     assert owner is not None
 
-    def stop() -> None:
-        servers[0].should_exit = True
+    def stop(*, twice: bool = False) -> None:
+        for _ in range(1 + twice):
+            servers[0].handle_exit(signal.SIGTERM, None)
         thread.join(60)
         assert not thread.is_alive()
 
     try:
         yield Running(said[0].url, owner, store, kit, said[0].model, stop)
     finally:
-        stop()
+        if thread.is_alive():
+            stop()
     assert failed == []
 
 

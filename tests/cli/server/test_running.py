@@ -220,6 +220,36 @@ def test_without_grace_what_waits_is_given_up_and_what_runs_is_finished(start):
     assert all(one.status_code in (201, 503) for one in said)
 
 
+def test_asked_twice_to_end_the_server_gives_up_what_waits(start):
+    server = start(limits=Limits(grace=600))
+    for number in range(60):
+        with server.client() as client:
+            client.post("/v1/edits", headers={"Prefer": "respond-async"},
+                        json={"prompt": f"{number} trees", "target": "two"})  # fmt: skip
+    server.stop(twice=True)
+    with open_store(server.store) as store:
+        assert store.verify().ok
+        assert store.status().edits < 60
+
+
+def test_readers_that_are_all_busy_do_not_keep_others_beyond_the_time_limit(start, monkeypatch):
+    server = start(limits=Limits(readers=1, seconds=0.5, grace=1))
+    with held(server.kit, monkeypatch):
+        codes: list[int] = []
+
+        def ask() -> None:
+            with server.client() as client:
+                body = {"model": server.model, "prompt": "tall tree"}
+                codes.append(client.post("/v1/completions", json=body).status_code)
+
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert codes == [504, 504]
+
+
 def test_a_listener_does_not_keep_the_server_from_ending(start):
     server = start()
     with server.client() as client, client.stream("GET", "/v1/events") as stream:
