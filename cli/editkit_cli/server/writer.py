@@ -69,6 +69,7 @@ class Change:
         self.act = act
         self.provenance = provenance
         self.future: Future[Result] = Future()
+        self.future.set_running_or_notify_cancel()  # whoever waits cannot cancel it
         self.pending = Pending(
             id="op-" + secrets.token_hex(8), kind=kind, state="waiting", time=datetime.now(UTC),
             total=total,

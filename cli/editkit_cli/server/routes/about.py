@@ -11,7 +11,7 @@ from pydantic import Field
 
 from editkit_cli.server.errors import too_busy
 from editkit_cli.server.owner import proof
-from editkit_cli.server.routes.common import Reads, Runs, errors, told
+from editkit_cli.server.routes.common import SSE, Reads, Runs, errors, told
 from editkit_store.records import Record
 
 __all__ = ["router"]
@@ -58,7 +58,7 @@ def metrics(runner: Runs, _: Reads) -> Response:
         200: {
             "description": "Server-sent events: `operation`, `learning`, `version`; their data is "
             "JSON. Comments are heartbeats",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": SSE,
         },
         **errors(429),
     },

@@ -19,6 +19,7 @@ from editkit_cli.server.tokens import Role
 from editkit_store.records import Record
 
 __all__ = [
+    "SSE",
     "Edits",
     "Expression",
     "Gone",
@@ -36,6 +37,21 @@ _T = TypeVar("_T")
 
 Responses = dict[int | str, dict[str, Any]]
 """What a route documents beside its own answer."""
+
+SSE: dict[str, Any] = {
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "description": "One server-sent event",
+            "properties": {
+                "data": {"type": "string"},
+                "event": {"type": "string"},
+                "id": {"type": "string"},
+            },
+        }
+    }
+}
+"""How a stream of events is documented: by one of them."""
 
 _BEARER = HTTPBearer(
     auto_error=False, description="A token of `editkit token create`, or the owner's"

@@ -15,6 +15,7 @@ from fastapi.responses import StreamingResponse
 from editkit_cli.server.asked import Asked, Part, Question
 from editkit_cli.server.errors import ErrorBody, Refused, failure_of
 from editkit_cli.server.routes.common import (
+    SSE,
     Reads,
     Responses,
     Runs,
@@ -54,7 +55,7 @@ VERSION = "X-Editkit-Version"
 _STREAM: Responses = {
     200: {
         "description": "The answer; with `stream` its chunks, as server-sent events",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": SSE,
         "headers": {VERSION: {"description": "Version that answers", "schema": {"type": "string"}}},
     }
 }
