@@ -93,6 +93,16 @@ class Asker:
         )
         return self._generations(prompts, encoded, version, max_new_tokens, options)
 
+    def continued(
+        self,
+        encoded: Sequence[Sequence[int]],
+        version: VersionLike,
+        max_new_tokens: int,
+        options: dict[str, Any],
+    ) -> list[Generation]:
+        """Returns one generation a prompt; see ``Kit.generate_tokens``."""
+        return self._generations([""] * len(encoded), encoded, version, max_new_tokens, options)
+
     def chat(
         self,
         messages: ChatLike,

@@ -17,11 +17,12 @@ from editkit.hooks import Attachment, Run
 from editkit.methods.batches import Batch
 from editkit.methods.view import GraceView
 from editkit.prompts import Encoded, Encoder
+from editkit.watching import Watch, watching
 from editkit_store.errors import InvalidRequest
 
-__all__ = ["Generated", "Generator", "Scored"]
+__all__ = ["ROWS", "Generated", "Generator", "Scored"]
 
-_ROWS = 16
+ROWS = 16
 """Rows of one batch; longer lists run in several."""
 
 _CLEAR = 0.25
@@ -91,6 +92,7 @@ class Generator:
         *,
         views: Sequence[GraceView] = (),
         max_new_tokens: int,
+        watch: Watch | None = None,
         **options: Any,
     ) -> list[Generated]:
         """Returns one answer a prompt.
@@ -100,9 +102,11 @@ class Generator:
             views: The edits that apply: one view, or one a prompt; by default the attachment's
                 current view.
             max_new_tokens: Limit of each continuation, tokens.
+            watch: Told about every step; needs all prompts in one batch. A classifier takes none.
             **options: For ``model.generate``, e.g. ``do_sample=True``; greedy by default.
 
         Raises:
+            ValueError: More prompts than one batch takes, with a watch.
             InvalidRequest: Several continuations of one prompt were asked for.
         """
         if options.get("num_return_sequences", 1) != 1:
@@ -117,15 +121,17 @@ class Generator:
                 field="return_dict_in_generate",
                 hint="call kit.model.generate for scores and hidden states; it is edited too",
             )
+        if watch is not None and len(prompts) > ROWS:
+            raise ValueError(f"a watch takes {ROWS} prompts at most, not {len(prompts)}")
         found: list[Generated] = []
-        for start in range(0, len(prompts), _ROWS):
-            here = slice(start, start + _ROWS)
+        for start in range(0, len(prompts), ROWS):
+            here = slice(start, start + ROWS)
             chosen = views[here] if len(views) > 1 else views
             with torch.no_grad(), self._attachment.running(*chosen) as run:
                 if self._encoder.family == "classifier":
                     found += self._labelled(prompts[here], run)
                 else:
-                    found += self._continued(prompts[here], run, max_new_tokens, options)
+                    found += self._continued(prompts[here], run, max_new_tokens, options, watch)
         return found
 
     def paused(self) -> AbstractContextManager[None]:
@@ -220,6 +226,7 @@ class Generator:
         run: Run,
         max_new_tokens: int,
         options: dict[str, Any],
+        watch: Watch | None,
     ) -> list[Generated]:
         width = max(map(len, prompts))
         is_decoder = self._encoder.family == "decoder"
@@ -234,6 +241,11 @@ class Generator:
         settings = {"do_sample": False, **{n: v for n, v in options.items() if hasattr(config, n)}}
         config.update(**settings)  # type: ignore[no-untyped-call]
         beside = {name: value for name, value in options.items() if name not in settings}
+        if watch is not None:
+            others = beside.pop("stopping_criteria", ())
+            beside["stopping_criteria"] = watching(
+                watch, lambda: self._told(run, len(prompts)), *others
+            )
         output = self._model.generate(ids, attention_mask=mask, generation_config=config, **beside)
         # A decoder repeats the prompt; an encoder-decoder begins with its start token.
         skipped = width if is_decoder else 1

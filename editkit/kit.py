@@ -31,6 +31,7 @@ from editkit.scope import PromptKeys, SentenceKeys
 from editkit.sites import Site
 from editkit.teaching import Teachers
 from editkit.views import Views
+from editkit.watching import Watch
 from editkit_store import Store
 from editkit_store.records import (
     Added,
@@ -422,6 +423,31 @@ class Kit(HistoryMethods, BundleMethods):
             As ``generate``; ``UnsupportedModel`` when the tokenizer has no chat template.
         """
         return self._asker.chat(messages, version, max_new_tokens, options)
+
+    def generate_tokens(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        version: VersionLike = None,
+        max_new_tokens: int = 64,
+        watch: Watch | None = None,
+        **options: Any,
+    ) -> list[Generation]:
+        """Returns what the corrected model says to prompts that are tokens, see ``encoder``.
+
+        Args:
+            prompts: Token ids.
+            version: One for all, or one a prompt.
+            max_new_tokens: Limit of each continuation, tokens.
+            watch: Told about every decoding step, and may end rows; of one batch of 16 at most.
+            **options: As ``generate``.
+
+        Raises:
+            As ``generate``.
+        """
+        if watch is not None:
+            options["watch"] = watch
+        return self._asker.continued(prompts, version, max_new_tokens, options)
 
     def key(self, prompt: str) -> npt.NDArray[np.float32]:
         """Returns what a prompt is looked up by, ``(d,)`` float32; see ``GraceConfig.key``.

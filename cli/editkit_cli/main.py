@@ -35,6 +35,8 @@ COMMANDS = {
     "export": "editkit_cli.commands.bundle:export",
     "import": "editkit_cli.commands.bundle:bring",
     "codebook": "editkit_cli.commands.codebook:codebook",
+    "serve": "editkit_cli.commands.serve:serve",
+    "token": "editkit_cli.commands.token:token",
     "models": "editkit_cli.commands.models:models",
     "eval": "editkit_cli.commands.evaluate:evaluate",
 }

@@ -1,0 +1,115 @@
+"""Serving the running model to other programs."""
+
+from __future__ import annotations
+
+import click
+
+from editkit_cli.group import command
+from editkit_cli.options import Settings
+
+__all__ = ["serve"]
+
+DEFAULT_PORT = 8377
+
+
+@command(
+    "serve",
+    example="editkit serve --model smollm2-135m\neditkit serve --store history.db --port 0 --nl",
+    shared=("store", "model", "json", "nl", "quiet"),
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen at"
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, metavar="N",
+    help="Port to listen at; 0 takes any that is free",
+)  # fmt: skip
+@click.option(
+    "--allow-host", "hosts", multiple=True, metavar="NAME",
+    help="Also answer to this host name (repeatable)",
+)  # fmt: skip
+@click.option(
+    "--allow-origin", "origins", multiple=True, metavar="ORIGIN",
+    help="Also take requests of pages from there, e.g. https://app.example (repeatable)",
+)  # fmt: skip
+@click.option(
+    "--readers", type=click.IntRange(1, 64), default=2, show_default=True, metavar="N",
+    help="Threads that generate",
+)  # fmt: skip
+@click.option(
+    "--time-limit", type=click.FloatRange(min=1), default=120.0, show_default=True,
+    metavar="SECONDS", help="How long a request may take",
+)  # fmt: skip
+def serve(
+    settings: Settings,
+    host: str,
+    port: int,
+    hosts: tuple[str, ...],
+    origins: tuple[str, ...],
+    readers: int,
+    time_limit: float,
+) -> None:
+    """Run the model behind HTTP, as OpenAI's clients expect it and more.
+
+    Corrections under /v1/edits take effect at once. Whoever can read the file PATH.server beside
+    the store has the key to everything from this machine; others need a token, see `editkit token`.
+
+    Ends with Ctrl-C, when the changes under way are done.
+    """
+    _check_installed()
+    from editkit_cli.server.limits import Limits
+    from editkit_cli.server.owner import find_server
+    from editkit_cli.server.serving import AddressTaken, is_local, listen
+    from editkit_cli.server.serving import serve as run
+    from editkit_cli.session import open_kit
+
+    out = settings.out
+    there = find_server(settings.path)
+    if there is not None:
+        raise AddressTaken(
+            f"process {there.pid} serves '{settings.store}' already, at {there.url}",
+            hint="use that one, or stop it first",
+        )
+    # Before the model is loaded: a port that is taken should be told at once.
+    sockets = listen(host, port)
+    if not is_local(host):
+        out.warning(
+            "other machines can reach this server, and what they send is not encrypted",
+            hint="put a proxy that speaks TLS in front of it",
+        )
+    try:
+        with open_kit(settings) as kit:
+            run(
+                kit, sockets, limits=Limits(readers=readers, seconds=time_limit),
+                hosts=hosts, origins=origins,
+                ready=lambda served: out.result(
+                    served,
+                    lambda: out.text(f"{served.url}  {served.model} at {served.version}"),
+                ),
+                ended=lambda given_up: out.status(
+                    f"stopped; {given_up} changes that waited were given up" if given_up
+                    else "stopped; everything is written down"
+                ),
+            )  # fmt: skip
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _check_installed() -> None:
+    """Refuses to go on without the optional libraries.
+
+    Raises:
+        PackageMissing: Says how to install them.
+    """
+    from importlib.util import find_spec
+
+    for package in ("fastapi", "uvicorn", "prometheus_client"):
+        if find_spec(package) is None:
+            from editkit.errors import PackageMissing
+
+            raise PackageMissing(
+                f"serving needs '{package}', which is not installed",
+                package=package,
+                hint="pip install 'editkit[server]'",
+            )

@@ -1,0 +1,73 @@
+"""The tokens that let other programs in at `editkit serve`."""
+
+from __future__ import annotations
+
+import click
+
+from editkit_cli.group import command
+from editkit_cli.options import Settings, text
+from editkit_cli.server.tokens import ROLES, Role, TokenFile
+from editkit_cli.tables import Column
+
+__all__ = ["token"]
+
+
+@click.group("token", help="Let other programs ask a running model, and correct it")
+def token() -> None:
+    """The noun whose verbs are below."""
+
+
+@command(
+    "create",
+    example="editkit token create dashboard\neditkit token create support-bot --role edit",
+    shared=("store", "json", "quiet"),
+)
+@click.argument("name", metavar="NAME", type=text)
+@click.option(
+    "--role", type=click.Choice(ROLES), default="read", show_default=True,
+    help="read: ask, and look at the history; edit: also correct, and take corrections back; "
+    "admin: also move tags, by which others pin versions",
+)  # fmt: skip
+def create(settings: Settings, name: str, role: Role) -> None:
+    """Make a token for a program or a person.
+
+    It is shown this once: only its digest is kept, in the file PATH.tokens beside the store. A
+    running server knows it at once.
+    """
+    made = TokenFile(settings.path).create(name, role)
+    out = settings.out
+    out.result(made, lambda: out.text(made.token))
+    out.status(f"a token for '{name}', who may {role}; it is not shown again")
+
+
+@command("list", example="editkit token list", shared=("store", "json", "nl", "quiet"))
+def list_(settings: Settings) -> None:
+    """List the tokens, without their secrets."""
+    found = TokenFile(settings.path).all()
+    out = settings.out
+    out.result(
+        found,
+        lambda: out.table(
+            (Column("id", style="cyan"), Column("name", flexible=True), Column("role"),
+             Column("created", style="dim")),
+            [(one.id, one.name, one.role, f"{one.created.astimezone():%Y-%m-%d %H:%M}")
+             for one in found],
+        ),
+    )  # fmt: skip
+
+
+@command("revoke", example="editkit token revoke dashboard", shared=("store", "json", "quiet"))
+@click.argument("name", metavar="NAME", type=text)
+def revoke(settings: Settings, name: str) -> None:
+    """Take a token back, by its name or id.
+
+    A running server refuses it from then on.
+    """
+    gone = TokenFile(settings.path).revoke(name)
+    out = settings.out
+    out.result(gone, lambda: out.text(f"{gone.id}  {gone.name}"))
+    out.status(f"the token of '{gone.name}' is refused from now on")
+
+
+for verb in (create, list_, revoke):
+    token.add_command(verb)

@@ -1,0 +1,225 @@
+"""What is refused before any route sees it.
+
+*Hosts.* A page on another site can make its own name resolve to 127.0.0.1 (DNS rebinding) and then
+counts as of the same origin; its requests still carry that name in ``Host``.
+
+*Origins.* A page on another site can send requests here (CSRF); browsers say so in ``Origin`` and
+``Sec-Fetch-Site``. There are no cookies either, and CORS headers for named origins only.
+
+*Strangers.* Every path needs a bearer token but those that are public. The owner's is only taken
+from loopback.
+
+*Bodies.* Larger than the limit, or not JSON.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Collection
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from editkit_cli.server.errors import Refused, response_of
+from editkit_cli.server.tokens import ROLES, Role, TokenFile
+from editkit_store.errors import EditkitError
+
+__all__ = ["CALLER", "Caller", "Guard", "Locks"]
+
+CALLER = "editkit.caller"
+"""Where in a request's scope its caller is."""
+
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+
+_BODIES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks.
+
+    Attributes:
+        name: Name of the token; ``None`` of the owner.
+        role: What the caller may do.
+    """
+
+    name: str | None
+    role: Role
+
+    def may(self, role: Role) -> bool:
+        """Whether the caller may do what this role may."""
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+
+@dataclass(frozen=True)
+class Locks:
+    """What a guard checks against.
+
+    Attributes:
+        owner: The owner's token.
+        tokens: The others.
+        hosts: Names that ``Host`` may have, lower case.
+        origins: Origins that may send requests, beside the server's own.
+        body_bytes: Largest body.
+        public: Paths that need no token.
+    """
+
+    owner: str
+    tokens: TokenFile
+    hosts: Collection[str] = ("127.0.0.1", "localhost", "::1")
+    origins: Collection[str] = ()
+    body_bytes: int = 1 << 20
+    public: Collection[str] = ("/healthz",)
+
+
+class Guard:
+    """Refuses what must not reach the application; an ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, locks: Locks) -> None:
+        self._app = app
+        self._locks = locks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Checks one request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # no websockets here
+            await send({"type": "websocket.close", "code": 1008})
+            return
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_HEADERS]
+            await send(message)
+
+        try:
+            headers = _headers(scope)
+            self._check_host(headers)
+            self._check_origin(scope, headers)
+            if scope["path"] not in self._locks.public:
+                scope[CALLER] = self._caller(scope, headers)
+            self._check_body(scope, headers)
+        except EditkitError as error:
+            await response_of(error)(scope, receive, sending)
+            return
+        await self._app(scope, self._counted(receive), sending)
+
+    def _check_host(self, headers: dict[str, list[str]]) -> None:
+        hosts = headers.get("host", [])
+        if len(hosts) != 1 or _hostname(hosts[0]) not in self._locks.hosts:
+            shown = hosts[0][:100] if hosts else ""
+            raise Refused(
+                f"this server does not answer to the name '{shown}'", status=403,
+                code="wrong_host", hint="name it with `editkit serve --allow-host NAME`",
+            )  # fmt: skip
+
+    def _check_origin(self, scope: Scope, headers: dict[str, list[str]]) -> None:
+        origins = headers.get("origin", [])
+        own = f"{scope['scheme']}://{headers['host'][0]}".lower()
+        if all(origin.lower() in (own, *self._locks.origins) for origin in origins):
+            site = headers.get("sec-fetch-site", ["none"])[0]
+            mode = headers.get("sec-fetch-mode", [""])[0]
+            # Following a link to a page here is fine; a page elsewhere reading from here is not.
+            if origins or site in ("none", "same-origin") or _is_visit(scope, mode):
+                return
+        raise Refused(
+            "requests from other sites are refused", status=403, code="wrong_origin",
+            hint="let a site in with `editkit serve --allow-origin ORIGIN`",
+        )  # fmt: skip
+
+    def _caller(self, scope: Scope, headers: dict[str, list[str]]) -> Caller:
+        given = headers.get("authorization", [])
+        kind, _, secret = (given[0] if len(given) == 1 else "").partition(" ")
+        secret = secret.strip()
+        if kind.lower() == "bearer" and secret:
+            if hmac.compare_digest(secret.encode(), self._locks.owner.encode()):
+                if _is_loopback(scope):
+                    return Caller(None, "admin")
+            elif (token := self._found(secret)) is not None:
+                return token
+        raise Refused(
+            "this needs a token" if not given else "the token is not valid here", status=401,
+            code="invalid_api_key", hint="make one with `editkit token create`",
+            headers={"WWW-Authenticate": 'Bearer realm="editkit"'},
+        )  # fmt: skip
+
+    def _found(self, secret: str) -> Caller | None:
+        try:
+            token = self._locks.tokens.find(secret)
+        except (EditkitError, OSError) as error:
+            raise Refused(
+                "the tokens of this server cannot be read", status=503, code="tokens_unreadable",
+                hint="`editkit token list` says why",
+            ) from error  # fmt: skip
+        return None if token is None else Caller(token.name, token.role)
+
+    def _check_body(self, scope: Scope, headers: dict[str, list[str]]) -> None:
+        lengths = headers.get("content-length", ["0"])
+        length = int(lengths[0]) if lengths[0].isdecimal() else 0
+        if length > self._locks.body_bytes:
+            raise _too_large(self._locks.body_bytes)
+        has_body = length > 0 or "transfer-encoding" in headers
+        kind = headers.get("content-type", [""])[0].partition(";")[0].strip().lower()
+        if scope["method"] in _BODIES and has_body and kind != "application/json":
+            raise Refused(
+                "the body must be JSON, with Content-Type: application/json", status=415,
+                code="not_json",
+            )  # fmt: skip
+
+    def _counted(self, receive: Receive) -> Receive:
+        """Counts a body that did not say how long it is."""
+        seen = 0
+
+        async def receiving() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._locks.body_bytes:
+                # FastAPI lets exceptions of this class through while it reads a body.
+                raise HTTPException(413, str(_too_large(self._locks.body_bytes)))
+            return message
+
+        return receiving
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(
+        f"the body is larger than {limit} bytes", status=413, code="body_too_large",
+        hint="send less at a time",
+    )  # fmt: skip
+
+
+def _headers(scope: Scope) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    return found
+
+
+def _hostname(host: str) -> str:
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _is_visit(scope: Scope, mode: str) -> bool:
+    return scope["method"] == "GET" and mode == "navigate"
+
+
+def _is_loopback(scope: Scope) -> bool:
+    client = scope.get("client")
+    try:
+        address = ipaddress.ip_address(client[0] if client else "")
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback

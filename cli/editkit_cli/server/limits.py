@@ -1,0 +1,28 @@
+"""How much a server takes, of one request and of all together."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from editkit_store.records import Record
+
+__all__ = ["Limits"]
+
+
+class Limits(Record):
+    """What a server takes before it refuses."""
+
+    body_bytes: int = Field(default=1 << 20, gt=0, description="Bytes of a request's body")
+    prompt_chars: int = Field(default=100_000, gt=0, description="Characters of all prompts")
+    rows: int = Field(default=16, gt=0, le=16, description="Prompts times `n` of one request")
+    edits: int = Field(default=256, gt=0, description="Edits of one request")
+    tokens: int = Field(default=4096, gt=0, description="Largest `max_tokens`")
+    default_tokens: int = Field(default=256, gt=0, description="`max_tokens` where none is given")
+    waiting_rows: int = Field(default=64, gt=0, description="Continuations that may wait in line")
+    waiting_writes: int = Field(default=64, gt=0, description="Changes that may wait in line")
+    seconds: float = Field(default=120.0, gt=0, description="Seconds of one request")
+    grace: float = Field(
+        default=30.0, ge=0, description="Seconds to finish what is under way, at the end"
+    )
+    readers: int = Field(default=2, gt=0, description="Threads that generate")
+    listeners: int = Field(default=64, gt=0, description="Clients that follow the events at once")

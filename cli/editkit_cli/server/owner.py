@@ -1,0 +1,126 @@
+"""The owner's file beside a store: which server holds it, where, and the token to enter with.
+
+Whoever can read the file (``history.db.server``, mode 0600) owns the store anyway, so it holds a
+token for everything, good on loopback only and only as long as that server lives.
+
+A server that was killed leaves its file behind. It is recognised: nothing answers at its port, or
+what answers there cannot prove that it knows the token. The proof comes before the token is sent,
+so a stranger who took over the port never sees it. Process ids prove nothing: they are used again,
+and mean something else in another container.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import http.client
+import json
+import os
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from editkit_cli.server.files import is_private, write_private
+from editkit_store.records import Record
+
+__all__ = ["Owner", "find_server", "new_owner", "owner_path", "proof", "read_owner"]
+
+_TIMEOUT = 2.0
+"""Seconds for a server on this machine to say that it is there."""
+
+
+class Owner(Record):
+    """What the owner's file says."""
+
+    pid: int
+    host: str = Field(description="Address to connect to")
+    port: int
+    token: str = Field(repr=False, description="Good for everything, from loopback")
+    store: str = Field(description="Full path of the store")
+    tool: str = Field(description="Tool and version, e.g. `editkit 0.1.0`")
+    started: datetime = Field(description="UTC")
+
+    @property
+    def url(self) -> str:
+        """Where the server answers."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    def write(self) -> None:
+        """Puts the file beside the store.
+
+        Raises:
+            StoreUnwritable: It cannot be written.
+        """
+        write_private(owner_path(Path(self.store)), self.model_dump_json(indent=1) + "\n")
+
+    def remove(self) -> None:
+        """Takes the file away, if it is still this server's."""
+        path = owner_path(Path(self.store))
+        if read_owner(Path(self.store)) == self:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+def owner_path(store: Path) -> Path:
+    """Returns where the owner's file of a store is; one for all names of the store."""
+    real = Path(os.path.realpath(store))
+    return real.with_name(real.name + ".server")
+
+
+def new_owner(store: Path, *, host: str, port: int, tool: str) -> Owner:
+    """Returns what this process would write, with a new token."""
+    return Owner(
+        pid=os.getpid(),
+        host=host,
+        port=port,
+        token="ek-owner-" + secrets.token_urlsafe(32),
+        store=os.path.realpath(store),
+        tool=tool,
+        started=datetime.now(UTC),
+    )
+
+
+def read_owner(store: Path) -> Owner | None:
+    """Returns what the owner's file says; one that others could have written says nothing."""
+    path = owner_path(store)
+    if not is_private(path):
+        return None
+    try:
+        return Owner.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError):
+        return None
+
+
+def find_server(store: Path, *, timeout: float = _TIMEOUT) -> Owner | None:
+    """Returns the server that holds a store, if one is there and answers.
+
+    Args:
+        store: The store's file.
+        timeout: Seconds to wait for its answer.
+    """
+    owner = read_owner(store)
+    if owner is None:
+        return None
+    nonce = secrets.token_hex(16)
+    connection = http.client.HTTPConnection(owner.host, owner.port, timeout=timeout)
+    try:
+        connection.request("GET", f"/healthz?nonce={nonce}")
+        answer = connection.getresponse()
+        said = json.loads(answer.read(10_000))
+        told = said["proof"] if answer.status == 200 else ""
+        if hmac.compare_digest(str(told), proof(owner.token, nonce)):
+            return owner
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        pass  # nobody there, or somebody else: either way, not this store's server
+    finally:
+        connection.close()
+    return None
+
+
+def proof(token: str, nonce: str) -> str:
+    """Returns what only somebody who knows the token can say about a nonce."""
+    return hmac.new(token.encode(), f"editkit server {nonce}".encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,93 @@
+"""About the server: that it lives, what it counts, and what happens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from pydantic import Field
+
+from editkit_cli.server.errors import too_busy
+from editkit_cli.server.owner import proof
+from editkit_cli.server.routes.common import SSE, Reads, Runs, errors, told
+from editkit_store.records import Record
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["server"])
+
+_PAUSE = 15.0
+"""Seconds of silence after which a listener hears a heartbeat."""
+
+
+class Health(Record):
+    """Answer of `/healthz`; anybody may ask, so it tells nothing of the model."""
+
+    status: str = "ok"
+    proof: str | None = Field(
+        default=None, description="HMAC-SHA256 of the nonce by the owner's token: it is this server"
+    )
+
+
+@router.get("/healthz", response_model=Health, responses=errors())
+async def health(
+    request: Request,
+    nonce: Annotated[str | None, Query(min_length=16, max_length=64, pattern="^[0-9a-f]+$")] = None,
+) -> Response:
+    """That the server lives. Needs no token."""
+    token = request.app.state.owner_token
+    return told(Health(proof=None if nonce is None else proof(token, nonce)))
+
+
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    responses={200: {"description": "Prometheus' text format"}, **errors()},
+)
+def metrics(runner: Runs, _: Reads) -> Response:
+    """What the server counts, for Prometheus."""
+    return Response(runner.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get(
+    "/v1/events",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "Server-sent events: `operation`, `learning`, `version`; their data is "
+            "JSON. Comments are heartbeats",
+            "content": SSE,
+        },
+        **errors(429),
+    },
+)
+async def events(
+    runner: Runs,
+    _: Reads,
+    last_event_id: Annotated[
+        str | None, Header(description="Go on behind this one", max_length=20)
+    ] = None,
+) -> Response:
+    """What happens from now on: operations, progress of learning, new versions."""
+    if runner.events.is_full:
+        raise too_busy("listeners", 5)
+    after = int(last_event_id) if last_event_id and last_event_id.isascii() and (
+        last_event_id.isdecimal()
+    ) else None  # fmt: skip
+
+    async def lines() -> AsyncIterator[str]:
+        yield ": editkit\n\n"
+        async for event in runner.events.follow(after, pause=_PAUSE):
+            if event is None:
+                yield ": still here\n\n"
+            else:
+                data = event.model_dump_json(include={"data"})
+                yield f"id: {event.id}\nevent: {event.event}\ndata: {data[8:-1]}\n\n"
+
+    return StreamingResponse(
+        lines(),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )

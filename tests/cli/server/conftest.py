@@ -1,0 +1,144 @@
+"""A real server on loopback, in a thread of this process, with a tiny model behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+import editkit
+from editkit_cli.server.limits import Limits
+from editkit_cli.server.owner import Owner, read_owner
+from editkit_cli.server.serving import Served, listen, serve
+from editkit_cli.server.tokens import TokenFile
+
+
+@dataclass
+class Running:
+    """A server that runs.
+
+    Attributes:
+        url: Where.
+        owner: What its owner's file says.
+        store: Its store.
+        kit: Its kit.
+        model: What clients call it.
+        stop: Ends it, as SIGTERM does; with ``twice`` as two of them.
+    """
+
+    url: str
+    owner: Owner
+    store: Path
+    kit: Any
+    model: str
+    stop: Callable[..., None]
+
+    def client(self, token: str | None = None, **headers: str) -> httpx.Client:
+        """A plain client; by default the owner's."""
+        given = {"Authorization": f"Bearer {token or self.owner.token}"}
+        return httpx.Client(base_url=self.url, headers={**given, **headers}, timeout=60)
+
+    def openai(self, token: str | None = None, **how: Any) -> openai.OpenAI:
+        """The official client; by default the owner's."""
+        key = token or self.owner.token
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, **how)
+
+    def token(self, role: Any, name: str | None = None) -> str:
+        return TokenFile(self.store).create(name or role, role).token
+
+    def add(self, prompt: str | None, target: str, **fields: Any) -> dict[str, Any]:
+        with self.client() as client:
+            said = client.post("/v1/edits", json={"prompt": prompt, "target": target, **fields})
+        assert said.status_code == 201, said.text
+        return dict(said.json())
+
+
+@contextlib.contextmanager
+def running(store: Path, model: Any, **how: Any) -> Iterator[Running]:
+    """Serves a model until the body ends."""
+    limits = how.pop("limits", Limits(grace=5))
+    ready = threading.Event()
+    said: list[Served] = []
+    failed: list[BaseException] = []
+    kit = editkit.open(store, model=model)
+
+    def work() -> None:
+        try:
+            serve(
+                kit, listen("127.0.0.1", 0), limits=limits,
+                ready=lambda served: (said.append(served), ready.set())[0],
+                ended=lambda _: None, **how,
+            )  # fmt: skip
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            ready.set()
+
+    servers: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        from editkit_cli.server import serving
+
+        made = serving.Server
+
+        def remembered(*args: Any, **kwargs: Any) -> Any:
+            servers.append(made(*args, **kwargs))
+            return servers[-1]
+
+        patch.setattr(serving, "Server", remembered)
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert ready.wait(60)
+    assert failed == []
+    owner = read_owner(store)
+    assert owner is not None
+
+    def stop(*, twice: bool = False) -> None:
+        for _ in range(1 + twice):
+            servers[0].handle_exit(signal.SIGTERM, None)
+        thread.join(60)
+        assert not thread.is_alive()
+
+    try:
+        yield Running(said[0].url, owner, store, kit, said[0].model, stop)
+    finally:
+        if thread.is_alive():
+            stop()
+    assert failed == []
+
+
+def made() -> Any:
+    """The tiny model and its tokenizer."""
+    from tiny import tiny_llama, tiny_tokenizer
+
+    return tiny_llama(), tiny_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server with one edit, for tests that change nothing."""
+    with running(tmp_path_factory.mktemp("calm") / "history.db", made()) as server:
+        server.add("The red cat is", "blue")
+        yield server
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Starts servers that end with the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda model=None, **how: stack.enter_context(
+            running(tmp_path / "history.db", model or made(), **how)
+        )
+
+
+@pytest.fixture
+def server(start: Callable[..., Running]) -> Running:
+    """One server with an empty history."""
+    return start()
