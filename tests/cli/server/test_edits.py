@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from editkit_cli.server.limits import Limits
-from editkit_store.records import Added, Edit, LogEntry, Shown, ViewChanged
+from editkit_store.records import Added, Edit, EditRequest, LogEntry, Shown, ViewChanged
 
 CAT = "The red cat is"
 
@@ -44,6 +44,19 @@ def test_an_edit_is_learned_verified_logged_and_live(server):
         assert shown.provenance.reason == "it is"
         (said,) = client.post("/v1/generate", json={"prompts": [CAT]}).json()
         assert (said["text"], said["version"], said["fired"]) == ("blue", "v1", [added.edit.id])
+
+
+def test_every_field_of_a_request_can_be_sent(server):
+    sent = {
+        "prompt": CAT, "target": "blue", "kind": "fact", "method": "grace", "subject": "cat",
+        "rephrases": ["red cat"], "locality": ["see Oslo"], "scope": "strict", "reason": "r",
+        "author": "a", "source": "s", "agent": "g", "conversation": "c", "idempotency_key": "k",
+    }  # fmt: skip
+    assert {*sent, "chat"} == set(EditRequest.model_fields)
+    with server.client() as client:
+        said = client.post("/v1/edits", json=sent).json()
+        assert {name: said["edit"][name] for name in sent} == sent
+        assert said["reach"]["radius"] < 0.8
 
 
 def test_an_edit_may_be_followed_instead_of_waited_for(server):

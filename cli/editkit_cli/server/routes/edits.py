@@ -21,6 +21,7 @@ from editkit_store.records import (
     EditKind,
     Message,
     MethodName,
+    ScopeName,
     ViewChanged,
 )
 
@@ -75,6 +76,7 @@ class NewEdit(Body):
     rephrases: tuple[str, ...] = Field(default=(), max_length=100)
     locality: tuple[str, ...] = Field(default=(), max_length=100)
     chat: tuple[Message, ...] | None = Field(default=None, max_length=1000)
+    scope: ScopeName | None = Field(default=None, description="By default as the model was opened")
     reason: str | None = None
     author: str | None = None
     source: str | None = None
