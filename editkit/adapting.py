@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from editkit.models.progress import Progress
 from editkit.prompts import Encoded, Encoder
 from editkit.reach import Reaches
 from editkit.scope import PooledKeys
+from editkit.taught import Batch, Relearned, Taught
 from editkit.teaching import SLACK, Met, Outcome, finite
 from editkit_store import Store
 from editkit_store.digest import digest_bytes
@@ -45,59 +45,10 @@ if TYPE_CHECKING:  # PEFT takes seconds to load, and most histories do without
     from editkit.methods.elder.learner import ElderLearner
     from editkit.methods.elder.learning import Learned, Lesson
 
-__all__ = ["Adapting", "Relearned", "Taught"]
+__all__ = ["Adapting"]
 
 _CLEAR = 0.25
 """Lead in logits that no rounding turns."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a batch learned together.
-
-    Attributes:
-        learned: The state with all of it, and how it came about.
-        snapshot: The state as the store keeps it.
-        kept: Earlier edits in it.
-        lost: Those of them that do not hold since.
-    """
-
-    learned: Learned
-    snapshot: Snapshot
-    kept: tuple[str, ...]
-    lost: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Relearned:
-    """Adaptors without one of their edits.
-
-    Attributes:
-        snapshot: What they are, None where they know nothing.
-        edits: Those that were learned again.
-        lost: Edits that do not hold.
-    """
-
-    snapshot: Snapshot | None
-    edits: tuple[str, ...]
-    lost: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Taught:
-    """What one request learned.
-
-    Attributes:
-        encoded: The request as tokens.
-        queries: ``(w, d)`` float32, what routers see of its wordings.
-        seconds: Its share of the wall-clock seconds.
-        batch: All that was learned with it.
-    """
-
-    encoded: Encoded
-    queries: Queries
-    seconds: float
-    batch: Batch
 
 
 class Adapting:
@@ -173,9 +124,11 @@ class Adapting:
             UnknownSite: The model lacks a layer that the adaptors were learned in.
         """
         about = self._adaptors.settings
-        if self._made is not None and not self._shape.fits(about, *self._made):
-            self._made = None
-            self._lessons.clear()
+        if self._made is not None:
+            config, learner = self._made
+            if not self._shape.fits(about, config, learner.paths):
+                self._made = None
+                self._lessons.clear()
         place = None if about is None else (tuple(about["paths"]), about["query"])
         if place == self._place:
             return

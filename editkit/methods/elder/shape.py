@@ -18,7 +18,6 @@ from editkit.hooks import Adapted
 
 if TYPE_CHECKING:
     from editkit.methods.elder.config import ElderConfig
-    from editkit.methods.elder.learner import ElderLearner
 
 __all__ = ["ElderShape", "adapted"]
 
@@ -85,18 +84,18 @@ class ElderShape:
         return dataclasses.replace(config, target_modules=list(about["paths"]), **known)
 
     def fits(
-        self, about: Mapping[str, Any] | None, config: ElderConfig, learner: ElderLearner
+        self, about: Mapping[str, Any] | None, config: ElderConfig, paths: Sequence[str]
     ) -> bool:
         """Returns whether what learns is of the shape that a history's adaptors have.
 
         Args:
             about: What they say of themselves; None where there are none.
             config: The shape that it was made for.
-            learner: What learns.
+            paths: Dotted paths of the layers that it adapts.
         """
         if about is None:
             return config == self.config()
-        mine = dataclasses.replace(config, target_modules=list(learner.paths))
+        mine = dataclasses.replace(config, target_modules=list(paths))
         try:
             return mine == self.beside(about)
         except UnsupportedMethod:
