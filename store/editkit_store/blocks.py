@@ -11,8 +11,10 @@ checksum, 8 bytes: 5381 xor the sum modulo 2, over its other 64-bit words w, of 
 from __future__ import annotations
 
 import functools
+from typing import BinaryIO
 
 from editkit_store.connection import Database
+from editkit_store.errors import StoreGone
 
 __all__ = ["checksum", "damaged_blocks"]
 
@@ -26,11 +28,15 @@ def damaged_blocks(database: Database) -> list[int]:
     """Returns the numbers of the blocks beside the tables' own whose checksums do not hold.
 
     Args:
-        database: An open file. What it holds in memory and has not written yet is passed over.
+        database: An open file. What it holds in memory and has not written yet is passed over; of
+            a database in memory that is all.
 
     Raises:
         StoreDamaged: DuckDB cannot tell which blocks its tables are in.
+        StoreGone: The file was removed while it was open.
     """
+    if str(database.path) == ":memory:":
+        return []
     with database.turn:
         (row,) = database.query(
             "SELECT block_size, total_blocks FROM pragma_database_size() "
@@ -38,19 +44,23 @@ def damaged_blocks(database: Database) -> list[int]:
         )
         size, count = int(row[0]), int(row[1])
         read = _blocks_of_tables(database)
-        bad = []
-        with open(database.path, "rb", buffering=0) as file:
-            for number in range(count):
-                if number in read:
-                    continue
-                file.seek(_HEADERS + number * size)
-                block = file.read(size)
-                # A block that was never written is beyond the end of the file, or a hole in it.
-                if len(block) < size or not any(block):
-                    continue
-                if checksum(block[8:]) != int.from_bytes(block[:8], "little"):
-                    bad.append(number)
-    return bad
+        others = [number for number in range(count) if number not in read]
+        try:
+            with open(database.path, "rb", buffering=0) as file:
+                return [number for number in others if _is_damaged(file, number, size)]
+        except FileNotFoundError as error:
+            raise StoreGone(
+                f"the file of the store '{database.path}' was removed while it was open",
+                path=database.path,
+            ) from error
+
+
+def _is_damaged(file: BinaryIO, number: int, size: int) -> bool:
+    file.seek(_HEADERS + number * size)
+    block = file.read(size)
+    # A block that was never written is beyond the end of the file, or a hole in it.
+    is_written = len(block) == size and any(block)
+    return is_written and checksum(block[8:]) != int.from_bytes(block[:8], "little")
 
 
 def _blocks_of_tables(database: Database) -> set[int]:

@@ -106,3 +106,16 @@ def test_what_is_not_written_yet_is_no_damage(path: Path) -> None:
         assert store.verify().ok
         store._db.checkpoint()
         assert store.verify().ok
+
+
+def test_a_store_in_memory_has_no_blocks_and_one_without_its_file_says_so(path: Path) -> None:
+    with open_store(":memory:", write=True, create=True) as store:
+        append(store, "a", "b")
+        assert store.verify().ok
+    with open_store(path) as store:
+        path.rename(path.with_name("elsewhere"))
+        (problem,) = store.verify().problems
+        assert problem.kind == "file"
+        assert "removed" in problem.message
+        path.with_name("elsewhere").rename(path)
+        assert store.verify().ok
