@@ -118,17 +118,10 @@ class Adapting:
     def attach(self) -> None:
         """Has the running model follow the mixtures of its views, if there is anything to mix.
 
-        To be called again when its adaptors may be others than before.
-
         Raises:
             UnknownSite: The model lacks a layer that the adaptors were learned in.
         """
         about = self._adaptors.settings
-        if self._made is not None:
-            config, learner = self._made
-            if not self._shape.fits(about, config, learner.paths):
-                self._made = None
-                self._lessons.clear()
         place = None if about is None else (tuple(about["paths"]), about["query"])
         if place == self._place:
             return
@@ -138,6 +131,19 @@ class Adapting:
             _, found = adapted(self._model, self._layout, about["paths"], keys)
         self._attachment.adapt(found)
         self._place = place
+
+    def reload(self) -> None:
+        """Does so after its adaptors may have become others, of another shape even.
+
+        Raises:
+            UnknownSite: See ``attach``.
+        """
+        if self._made is not None:
+            config, learner = self._made
+            if not self._shape.fits(self._adaptors.settings, config, learner.paths):
+                self._made = None
+                self._lessons.clear()
+        self.attach()
 
     def learn(
         self,

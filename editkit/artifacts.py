@@ -12,7 +12,7 @@ from editkit.methods.payload import GracePayload, Place, Shelves
 from editkit_store import Store
 from editkit_store.errors import InvalidRecord
 
-__all__ = ["Place", "find_conflicts", "learned_place", "load_memories"]
+__all__ = ["Place", "find_conflicts", "learned_encoder", "learned_place", "load_memories"]
 
 
 def load_memories(
@@ -96,6 +96,16 @@ def find_conflicts(
             if edit_id in memory
         }
     return found
+
+
+def learned_encoder(store: Store, fingerprint: str) -> str | None:
+    """Returns the name of the sentence encoder that a model's newest edit was looked up by."""
+    newest = store.artifacts.newest(fingerprint, method="grace")
+    if newest is None:
+        return None
+    artifact = store.artifacts.on_model([newest[0]], fingerprint)[newest[0]]
+    name = artifact.metrics.get("config", {}).get("sentence_encoder")
+    return None if name is None else str(name)
 
 
 def learned_place(store: Store, fingerprint: str) -> Place | None:

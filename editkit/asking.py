@@ -101,6 +101,7 @@ class Asker:
         options: dict[str, Any],
     ) -> list[Generation]:
         """Returns one generation a prompt; see ``Kit.generate_tokens``."""
+        encoded = [self._encoder.tokens(one) for one in encoded]
         return self._generations([""] * len(encoded), encoded, version, max_new_tokens, options)
 
     def chat(

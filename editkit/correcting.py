@@ -21,7 +21,7 @@ from editkit.requests import build_request
 from editkit.teaching import SLACK, Lesson, Outcome, Teacher, Teachers
 from editkit.views import Views
 from editkit_store import NewEdit, Store
-from editkit_store.errors import InvalidRequest, StoreUnwritable
+from editkit_store.errors import StoreUnwritable
 from editkit_store.history import Operation, prompt_digest
 from editkit_store.records import Added, Contradiction, Edit, EditRequest, Provenance
 from editkit_store.versions import format_version
@@ -100,14 +100,6 @@ class Corrector:
         # Everything is checked before anything is learned: a bad request costs no good one.
         kind = self._teachers.encoder.default_kind
         checked = [build_request(request, kind=kind) for request in requests]
-        for request in checked:
-            if request.scope is not None and request.method == "elder":
-                raise InvalidRequest(
-                    "a scope is for edits of GRACE; those of ELDER all reach as far as the "
-                    "adaptors' radius",
-                    field="scope",
-                    hint="leave it out",
-                )
         encoded = [self._teachers.encode(request) for request in checked]
         pending = list(zip(checked, encoded, strict=True))
         if on_conflict == "error":
@@ -285,13 +277,18 @@ class Corrector:
         settled: list[Outcome] = []
         done: list[tuple[Operation, Edit]] = []
         try:
-            for one, view, answer in zip(batch, views, said, strict=True):
-                outcome = teacher.settle(one.edit, one.lesson, view, answer, keep=keep, more=share)
-                settled.append(outcome)
-                # Settling may also have taken another row than the later views hold.
-                if not outcome.artifact.usable or outcome.view is not view:
-                    break
-            done = self._commit(batch, settled, provenance)
+            try:
+                for one, view, answer in zip(batch, views, said, strict=True):
+                    outcome = teacher.settle(
+                        one.edit, one.lesson, view, answer, keep=keep, more=share
+                    )
+                    settled.append(outcome)
+                    # Settling may also have taken another row than the later views hold.
+                    if not outcome.artifact.usable or outcome.view is not view:
+                        break
+            finally:  # what holds is kept, should the rest be interrupted
+                done = self._commit(batch, settled, provenance)
+                self._follow(settled, done)
         finally:
             for left in batch[len(done) :]:
                 teacher.forget(left.edit.id)
@@ -338,13 +335,14 @@ class Corrector:
             )
             for one, outcome in zip(batch, settled, strict=False)
         ]
-        done = self._store.add_many(new, provenance=provenance, settings=self._settings())
+        return self._store.add_many(new, provenance=provenance, settings=self._settings())
+
+    def _follow(self, settled: Sequence[Outcome], done: Sequence[tuple[Operation, Edit]]) -> None:
+        """Moves the running model on: the truth is written, and now it follows, by assignments."""
         for outcome, (operation, _) in zip(settled, done, strict=True):
             if operation.changed:
-                # The truth is written; now the running model follows, by one assignment.
                 self._views.keep(operation.version, outcome.view)
                 self._attachment.view = outcome.view
-        return done
 
 
 def _added(

@@ -199,7 +199,7 @@ class Kit(AskingMethods, HistoryMethods, BundleMethods):
 
     def _prepare(self) -> None:
         """Gets the running model ready for what it has learned."""
-        self._elder.attach()
+        self._elder.reload()
         settings = self._views.adaptors.settings
         has_rows = self._learner.has_keys and len(self._views.memory)
         if has_rows or (settings is not None and settings["query"] == "pooled"):

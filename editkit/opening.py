@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from editkit.artifacts import learned_place
+from editkit.artifacts import learned_encoder, learned_place
 from editkit.config import GraceConfig, PresetName, TrainConfig
 from editkit.kit import Kit
 from editkit.methods.elder.shape import ElderShape
@@ -136,6 +136,8 @@ def _placed(
     if place is None:
         return config
     known = {"site": place[0], "position": place[1], "key": place[2].partition(":")[0]}
+    if known["key"] == "sentence" and store is not None:
+        known["sentence_encoder"] = learned_encoder(store, fingerprint) or config.sentence_encoder
     return config.model_copy(update={n: v for n, v in known.items() if n not in asked})
 
 

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+
 from editkit.errors import EmptyTarget, PromptTooLong, UnsupportedMethod, UnsupportedModel
 from editkit.families import Family, layout_of, text_config
 from editkit_store.errors import InvalidRequest
@@ -98,6 +100,22 @@ class Encoder:
         if not text.strip():
             raise InvalidRequest("the prompt is empty", field="prompt")
         return self._checked(self._ids(text, special=True), room=1, field="prompt")
+
+    def tokens(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Returns a prompt that is tokens already, after refusing what cannot be one.
+
+        Raises:
+            InvalidRequest: There are none, or one is not of the vocabulary.
+            PromptTooLong: Longer than the context window.
+        """
+        found = tuple(int(one) for one in ids)
+        size = int(self._model.get_input_embeddings().weight.shape[0])
+        if not found or not all(0 <= one < size for one in found):
+            raise InvalidRequest(
+                f"a prompt is one or more tokens, each a number from 0 to {size - 1}",
+                field="prompt",
+            )
+        return self._checked(found, room=1, field="prompt")
 
     def chat(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Returns the ids of a conversation, up to where the assistant's answer begins.
@@ -229,9 +247,16 @@ class Encoder:
                 hint="correct a plain prompt instead (without --chat)",
             )
         turns = [message.model_dump() for message in messages]
-        return str(
-            self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        )
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    turns, tokenize=False, add_generation_prompt=True
+                )
+            )
+        except TemplateError as error:  # e.g. of a model that knows no system messages
+            raise InvalidRequest(
+                f"the model's chat template refuses the conversation: {error}", field="chat"
+            ) from error
 
     def _checked(self, ids: tuple[int, ...], *, room: int, field: str) -> tuple[int, ...]:
         limit = self.context

@@ -161,16 +161,22 @@ class HistoryMethods:
 
         Raises:
             NothingToUndo: Everything is undone.
+            ArtifactsMissing: As ``rollback``.
         """
-        return self._changed(lambda: self.store.undo(provenance=self.provenance))
+        with self._writing:
+            like = self._views.at(self.store.history.to_undo() - 1)
+            return self._changed(lambda: self.store.undo(provenance=self.provenance), like=like)
 
     def redo(self) -> ViewChanged:
         """Takes the last undo back.
 
         Raises:
             NothingToUndo: The last change was not an undo.
+            ArtifactsMissing: As ``rollback``.
         """
-        return self._changed(lambda: self.store.redo(provenance=self.provenance))
+        with self._writing:
+            like = self._views.at(self.store.history.to_redo())
+            return self._changed(lambda: self.store.redo(provenance=self.provenance), like=like)
 
     def tag(self, version: str, name: str) -> Tagged:
         """Names a version.

@@ -68,6 +68,13 @@ def build_request(
             if problem["type"] == "extra_forbidden"
             else None,
         ) from error
+    if request.scope is not None and request.method == "elder":
+        raise InvalidRequest(
+            "a scope is for edits of GRACE; those of ELDER all reach as far as the adaptors' radius"
+            " says",
+            field="scope",
+            hint="leave it out",
+        )
     for text in (request.prompt, request.target, *request.rephrases):
         try:
             text.encode("utf-8")
@@ -140,4 +147,6 @@ def _translated(fields: dict[str, Any], unsaid: Mapping[str, Any]) -> dict[str, 
     if "id" in values:
         values.setdefault("source", str(values.pop("id")))
         values.pop("id", None)
+    if values.get("method") == "elder":
+        unsaid = {field: value for field, value in unsaid.items() if field != "scope"}
     return {**unsaid, **values}

@@ -61,7 +61,13 @@ class Sampler(LogitsProcessor):
         return found
 
 
+_COLD = 1e-4
+"""Temperature below which nothing but the likeliest token is left, and logits may overflow."""
+
+
 def _noisy(scores: torch.Tensor, row: Sampling, generator: torch.Generator) -> torch.Tensor:
+    if row.temperature < _COLD:
+        return scores
     logits = scores.float() / row.temperature
     if row.top_p < 1.0:
         ordered, order = logits.sort(descending=True)

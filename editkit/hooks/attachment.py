@@ -103,6 +103,8 @@ class Attachment:
 
     def adapt(self, adapted: Adapted | None) -> None:
         """Applies a view's mixture there from now on; with None, and where it did before, not."""
+        self._mixing.close()
+        self._routing = None if adapted is None else adapted.keys
         with contextlib.ExitStack() as installing:
             if adapted is not None:
                 entering = adapted.entry.register_forward_pre_hook(self._entering, with_kwargs=True)
@@ -110,9 +112,7 @@ class Attachment:
                 for layer, module in enumerate(adapted.modules):
                     at_layer = functools.partial(self._at_layer, layer)
                     installing.callback(module.register_forward_hook(at_layer).remove)
-            self._mixing.close()
             self._mixing = installing.pop_all()
-        self._routing = None if adapted is None else adapted.keys
 
     @property
     def site(self) -> Site:

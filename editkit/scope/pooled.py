@@ -11,8 +11,8 @@ length), each word weighted by how much it says: a_w is the sum of its tokens' s
 beyond that of everyday words, up to a limit. Names and numbers weigh more, for they tell what is
 asked about, and are told apart by spelling as well as by meaning: a number's embedding is much like
 any other's. Only the last sentence of the last turn counts in full. What was said before that turn
-counts where it names nothing and does not stand alone ("And its capital?"); a question that does
-("Which planet is closest to the sun?") has one key wherever in a conversation it is asked.
+counts where it names nothing ("And its capital?"), unless nothing was named there either and it
+stands alone: "Which planet is closest to the sun?" behind "Hello!" is asked as if it came first.
 
 Keys have unit length, so an L2 distance r between two of them is a cosine of 1 - r^2 / 2.
 
@@ -230,10 +230,12 @@ class PooledKeys:
         """Returns the words that count, and which of them are names."""
         words = self._words.split(ids)
         names = [self._is_name(word) for word in words]
-        if not any(names) and not self._stands_alone(words):
+        if not any(names):
             # "And its capital?": what was said before tells what it is about.
-            words = self._words.split(ids, turns="all")
-            names = [self._is_name(word) for word in words]
+            said = self._words.split(ids, turns="all")
+            named = [self._is_name(word) for word in said]
+            if any(named) or not self._stands_alone(words):
+                return said, named
         return words, names
 
     def _stands_alone(self, words: Sequence[Word]) -> bool:

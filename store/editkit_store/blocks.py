@@ -11,7 +11,7 @@ checksum, 8 bytes: 5381 xor the sum modulo 2, over its other 64-bit words w, of 
 from __future__ import annotations
 
 import functools
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from editkit_store.connection import Database
 from editkit_store.errors import StoreGone
@@ -39,28 +39,34 @@ def damaged_blocks(database: Database) -> list[int]:
         return []
     with database.turn:
         (row,) = database.query(
-            "SELECT block_size, total_blocks FROM pragma_database_size() "
+            "SELECT block_size, total_blocks, free_blocks FROM pragma_database_size() "
             "WHERE database_name = current_database()"
         )
-        size, count = int(row[0]), int(row[1])
+        size, count, free = map(int, row)
         read = _blocks_of_tables(database)
         others = [number for number in range(count) if number not in read]
         try:
             with open(database.path, "rb", buffering=0) as file:
-                return [number for number in others if _is_damaged(file, number, size)]
+                found = {number: _state(file, number, size) for number in others}
         except FileNotFoundError as error:
             raise StoreGone(
                 f"the file of the store '{database.path}' was removed while it was open",
                 path=database.path,
             ) from error
+        empty = [number for number in others if found[number] == "empty"]
+        # Of those never written, beyond the end of the file or holes in it, each is free, unless
+        # somebody writes. Where more are empty some were in use.
+        lost = set(empty) if database.read_only and len(empty) > free else set()
+        return [number for number in others if found[number] == "damaged" or number in lost]
 
 
-def _is_damaged(file: BinaryIO, number: int, size: int) -> bool:
+def _state(file: BinaryIO, number: int, size: int) -> Literal["sound", "damaged", "empty"]:
     file.seek(_HEADERS + number * size)
     block = file.read(size)
-    # A block that was never written is beyond the end of the file, or a hole in it.
-    is_written = len(block) == size and any(block)
-    return is_written and checksum(block[8:]) != int.from_bytes(block[:8], "little")
+    if len(block) < size or not any(block):
+        return "empty"
+    is_sound = checksum(block[8:]) == int.from_bytes(block[:8], "little")
+    return "sound" if is_sound else "damaged"
 
 
 def _blocks_of_tables(database: Database) -> set[int]:

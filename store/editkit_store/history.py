@@ -199,10 +199,7 @@ class History(Past):
         Raises:
             NothingToUndo: Everything is undone.
         """
-        last = self.last()
-        undone = last.undo_version
-        if undone is None:
-            raise NothingToUndo("there is nothing to undo", hint="`editkit log` shows the history")
+        undone = self.to_undo()
         return self._restore(
             "undo", undone - 1, {"undoes": undone, "undone": self.maker(undone).kind}, **how
         )
@@ -213,13 +210,32 @@ class History(Past):
         Raises:
             NothingToUndo: The last change was not an undo.
         """
-        last = self.last()
-        if last.redo_version is None:
-            raise NothingToUndo("there is nothing to redo", hint="redo follows an undo")
-        undone = int(self.maker(last.redo_version).detail["undoes"])
+        undone = self.to_redo()
         return self._restore(
             "redo", undone, {"redoes": undone, "redone": self.maker(undone).kind}, **how
         )
+
+    def to_undo(self) -> int:
+        """Returns the version that the next undo takes back: the view becomes that before it.
+
+        Raises:
+            NothingToUndo: Everything is undone.
+        """
+        undone = self.last().undo_version
+        if undone is None:
+            raise NothingToUndo("there is nothing to undo", hint="`editkit log` shows the history")
+        return undone
+
+    def to_redo(self) -> int:
+        """Returns the version whose view the next redo brings back.
+
+        Raises:
+            NothingToUndo: The last change was not an undo.
+        """
+        redone = self.last().redo_version
+        if redone is None:
+            raise NothingToUndo("there is nothing to redo", hint="redo follows an undo")
+        return int(self.maker(redone).detail["undoes"])
 
     def tag(self, version: int, name: str, **how: Any) -> Operation:
         """Appends an operation that names ``version``; a name in use moves there.

@@ -306,13 +306,14 @@ class Past:
 
     def _shared(self) -> set[str]:
         """Edits that are not the only one of their prompt, read once."""
-        if self._sharing is None or self._sharing[0] != self._db.failures:
-            rows = self._db.query(
-                "SELECT edit_id FROM edits SEMI JOIN (SELECT prompt_digest FROM edits "
-                "GROUP BY prompt_digest HAVING count(*) > 1) USING (prompt_digest)"
-            )
-            self._sharing = self._db.failures, {str(row[0]) for row in rows}
-        return self._sharing[1]
+        with self._db.turn:  # what another thread adds in between would be missing for ever
+            if self._sharing is None or self._sharing[0] != self._db.failures:
+                rows = self._db.query(
+                    "SELECT edit_id FROM edits SEMI JOIN (SELECT prompt_digest FROM edits "
+                    "GROUP BY prompt_digest HAVING count(*) > 1) USING (prompt_digest)"
+                )
+                self._sharing = self._db.failures, {str(row[0]) for row in rows}
+            return self._sharing[1]
 
     def changes(self, before: int, after: int) -> tuple[list[str], list[str]]:
         """Returns which edits are active at one version and not at another, oldest first.

@@ -154,6 +154,8 @@ class Store(Reading):
         Returns:
             Of each the operation, and the edit with its status after it.
         """
+        if not new:
+            return []
         try:
             operations = self._appended(new, provenance, settings, is_new=True)
         except Duplicate:  # nobody learns the same numbers twice; should they, look first
@@ -176,7 +178,7 @@ class Store(Reading):
             self._remember(settings or {})
             # All that is read comes before anything is written: the rows then go in together.
             prompts = [prompt_digest(one.edit) for one in new]
-            peers = self.history.peers(prompts) if new else {}
+            peers = self.history.peers(prompts)
             for one, prompt in zip(new, prompts, strict=True):
                 artifact = one.artifact
                 drafted = self.artifacts.draft(

@@ -47,7 +47,8 @@ def verify(database: Database, *, head: str | None = None) -> Verified:
     """
     check = _Check(database)
     try:
-        check.run()
+        with database.turn:  # between two tables nobody appends
+            check.run()
         if head is not None and head not in check.digests:
             check.blame("operation", head, "is not in the log: the past was rewritten since")
     except (StoreDamaged, StoreError) as error:

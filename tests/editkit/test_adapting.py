@@ -423,3 +423,12 @@ def test_a_revert_starts_from_its_own_line_of_the_history(path: Path) -> None:
         with fresh:
             fresh.add(TREE, "two", method="elder")
             assert same(logits(kit, TREE), logits(fresh, TREE))
+
+
+def test_a_scaling_that_is_no_round_number_is_the_histories_own(tmp_path: Path) -> None:
+    shape = {"r": 7, "lora_alpha": 29}
+    for number, prompt in enumerate((CAT, TREE)):
+        with opened(tmp_path / "history.db", elder=shape) as kit:
+            added = kit.add(prompt, ("blue", "two")[number], method="elder")
+            assert added.verified
+            assert kit._elder._learner()[0].lora_alpha == 29

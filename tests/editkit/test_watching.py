@@ -8,6 +8,7 @@ import torch
 from editkit.generation import ROWS
 from editkit.sampling import Sampler, Sampling
 from editkit.watching import Step
+from editkit_store.errors import InvalidRequest
 
 CAT, TREE = "The red cat is", "tall tree"
 
@@ -74,3 +75,16 @@ def test_a_seed_gives_the_same_in_any_batch_and_greedy_rows_stay_greedy():
     among = Sampler([None, Sampling(1.0, seed=7), Sampling(1.0, seed=8)])(None, logits)
     assert torch.equal(among[0], logits[0])
     assert among[1].argmax() == alone[0]
+
+
+@pytest.mark.parametrize("bad", [[], [10**6], [-1], [1] * 300])
+def test_tokens_that_are_no_prompt_are_refused(kit, bad):
+    with pytest.raises(InvalidRequest):
+        kit.generate_tokens([[1, 2], bad], max_new_tokens=2)
+
+
+def test_a_temperature_next_to_nothing_takes_the_likeliest_token():
+    scores = torch.tensor([[1.0, 30.0, 2.0, -5.0], [-9.0, -1.0, -3.0, -4.0]])
+    for temperature in (1e-320, 1e-40, 1e-6):
+        found = Sampler([Sampling(temperature, 0.9, 1), Sampling(temperature)])(None, scores)
+        assert found.argmax(-1).tolist() == [1, 1]

@@ -119,3 +119,15 @@ def test_a_store_in_memory_has_no_blocks_and_one_without_its_file_says_so(path: 
         assert "removed" in problem.message
         path.with_name("elsewhere").rename(path)
         assert store.verify().ok
+
+
+def test_blocks_that_were_cut_off_or_emptied_are_found(path: Path) -> None:
+    compact(path)  # nothing is free then
+    size, count, used = blocks(path)
+    whole = path.read_bytes()
+    for number in set(range(count)) - used:
+        start = 3 * 4096 + number * size
+        path.write_bytes(whole[:start] + bytes(size) + whole[start + size :])
+        assert outcome(path) in ("refused", f"block {number}")
+    path.write_bytes(whole[:-100])
+    assert outcome(path) != "nothing"

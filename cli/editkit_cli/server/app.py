@@ -25,6 +25,9 @@ from editkit_cli.server.runner import Runner
 
 __all__ = ["create_app"]
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Told apart in the metrics: a client can send others without number."""
+
 _ERROR = {"$ref": "#/components/schemas/ErrorBody"}
 
 _ABOUT = """One running language model, the corrections that were made to it, and their history.
@@ -144,5 +147,6 @@ class Counted:
             # The route's own path, not the one that was asked for: those are without number.
             route = getattr(scope.get("route"), "path", "none")
             metrics: Metrics = scope["app"].state.runner.metrics
-            metrics.requests.labels(route, scope["method"], str(status)).inc()
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            metrics.requests.labels(route, method, str(status)).inc()
             metrics.seconds.labels(route).observe(time.monotonic() - start)

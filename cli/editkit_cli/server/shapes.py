@@ -40,6 +40,7 @@ UNSUPPORTED = frozenset(
 """Parameters of OpenAI that only a value without effect is taken for."""
 
 _Nothing = Annotated[None, Field(description="Not supported here: null or left out")]
+_Stop = Annotated[str, Field(max_length=1000)]
 _Zero = Annotated[float | None, Field(ge=0, le=0, description="Not supported here: 0")]
 _Empty = Annotated[list[Any] | None, Field(max_length=0, description="Not supported here: empty")]
 
@@ -100,7 +101,7 @@ class Asking(Body):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     n: Annotated[int, Field(ge=1, le=16)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: _Stop | Annotated[list[_Stop], Field(max_length=4)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     presence_penalty: _Zero = None

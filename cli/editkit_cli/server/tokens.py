@@ -70,7 +70,8 @@ _LIST = TypeAdapter(list[_Kept])
 
 def tokens_path(store: Path) -> Path:
     """Returns where the tokens of a store are."""
-    return store.with_name(store.name + ".tokens")
+    real = Path(os.path.realpath(store))  # one for all names of the store
+    return real.with_name(real.name + ".tokens")
 
 
 class TokenFile:

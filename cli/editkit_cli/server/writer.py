@@ -226,17 +226,22 @@ class Writer:
                 change = self._line.popleft()
                 self._changed.notify_all()
             start = time.monotonic()
-            self._carry_out(change)
-            took = time.monotonic() - start
-            self._seconds = 0.8 * self._seconds + 0.2 * took
-            self._counted(change, took)
+            try:
+                self._carry_out(change)
+                self._counted(change, time.monotonic() - start)
+            except Exception as error:  # without this thread, changes would be taken in vain
+                _LOG.error("a change failed", exc_info=error)
+                if not change.future.done():
+                    self._fail(change, internal_error())
+            self._seconds = 0.8 * self._seconds + 0.2 * (time.monotonic() - start)
 
     def _carry_out(self, change: Change) -> None:
         self._tell(change.become(state="running"))
-        before = self._kit.store.history.count()
         # The kit writes this down with what it does next; nobody but this thread writes.
         self._kit.provenance = change.provenance
+        before = None
         try:
+            before = self._kit.store.history.count()
             result = change.act(self._kit, Learning(change, self._events))
         except EditkitError as error:
             self._fail(change, error)
@@ -246,7 +251,8 @@ class Writer:
         else:
             self._tell(change.become(state="done", done=change.pending.total, result=result))
             change.future.set_result(result)
-        self._tell_versions(before)
+        if before is not None:
+            self._tell_versions(before)
 
     def _fail(self, change: Change, error: EditkitError) -> None:
         self._tell(change.become(state="failed", error=failure_of(error)[1]))

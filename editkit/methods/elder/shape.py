@@ -73,7 +73,10 @@ class ElderShape:
         if about is None:
             return config
         known: dict[str, Any] = {name: about[name] for name in _SHAPE if name in about}
-        known |= {"threshold": about["limit"], "lora_alpha": about["scaling"] * about["r"]}
+        known |= {
+            "threshold": about["limit"],
+            "lora_alpha": round(about["scaling"] * about["r"], 9),
+        }
         for name in sorted(self.asked() & known.keys()):
             if getattr(config, name) != known[name]:
                 raise UnsupportedMethod(

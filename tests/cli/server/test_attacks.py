@@ -299,3 +299,21 @@ def test_the_server_and_what_it_serves_with_load_no_pickle():
     for file in folder.rglob("*.py"):
         text = file.read_text(encoding="utf-8")
         assert not any(word in text for word in ("pickle", "torch.load", "eval(", "exec(")), file
+
+
+def test_methods_without_number_do_not_fill_the_metrics(server):
+    with server.client() as client:
+        for number in range(5):
+            client.request(f"XX{number}", "/nope")
+        said = client.get("/metrics").text
+    assert "XX" not in said
+    assert 'method="other"' in said
+
+
+def test_tokens_are_those_of_the_store_under_all_its_names(server, tmp_path):
+    link = tmp_path / "link.db"
+    link.symlink_to(server.store)
+    secret = TokenFile(link).create("by link", "read").token
+    with server.client(secret) as client:
+        assert client.get("/v1/status").status_code == 200
+        assert client.get("/v1/verify").status_code == 403, "it makes changes wait"

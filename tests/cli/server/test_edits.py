@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from editkit_cli.server.limits import Limits
+from editkit_store.errors import StoreError
 from editkit_store.records import Added, Edit, EditRequest, LogEntry, Shown, ViewChanged
 
 CAT = "The red cat is"
@@ -205,3 +206,16 @@ def test_a_change_that_takes_longer_than_the_limit_goes_on_and_can_be_followed(s
         said = client.post("/v1/edits", json={"prompt": CAT, "target": "blue"})
         assert said.status_code == 202
         assert followed(client, said.headers["Location"])["state"] == "done"
+
+
+def test_a_change_that_the_store_fails_leaves_the_next_ones_their_turn(server, monkeypatch):
+    plain = server.kit.store.history.count
+
+    def broken():
+        raise StoreError("the disk is gone", path=server.store)
+
+    with server.client() as client:
+        monkeypatch.setattr(server.kit.store.history, "count", broken)
+        assert client.post("/v1/edits", json={"prompt": CAT, "target": "blue"}).status_code >= 500
+        monkeypatch.setattr(server.kit.store.history, "count", plain)
+        assert client.post("/v1/edits", json={"prompt": CAT, "target": "blue"}).status_code == 201

@@ -236,8 +236,8 @@ def test_what_stands_in_front_does_not_move_the_key(kit: Kit) -> None:
     ]).fired == (added.edit.id,)  # fmt: skip
 
 
-def test_a_question_that_stands_alone_has_one_key_wherever_it_is_asked(kit: Kit) -> None:
-    before = [{"role": "user", "content": "Is Rome old?"}, {"role": "assistant", "content": "yes"}]
+def test_a_question_behind_which_nothing_is_named_has_the_key_that_it_has_alone(kit: Kit) -> None:
+    before = [{"role": "user", "content": "is milk old?"}, {"role": "assistant", "content": "yes"}]
     asked = {"role": "user", "content": "which star is nearest?"}
     added = kit.add(chat=[*before, asked], target="sun")
     assert kit.explain(chat=[*before, asked]).fired == added.edit.id
@@ -245,7 +245,18 @@ def test_a_question_that_stands_alone_has_one_key_wherever_it_is_asked(kit: Kit)
     assert kit.explain(chat=[asked]).candidates[0].distance == pytest.approx(0, abs=1e-3)
 
 
-@pytest.mark.parametrize("asked", ["and how old is it?", "which one?", "why?", "but who is king?"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "and how old is it?",
+        "which one?",
+        "why?",
+        "but who is king?",
+        "what is the capital?",
+        "which language do people speak?",
+        "how many people live in the capital?",
+    ],
+)
 def test_a_question_that_refers_back_has_another_key_in_another_conversation(
     kit: Kit, asked: str
 ) -> None:

@@ -96,9 +96,8 @@ def test_edits_fire_are_taken_back_and_hold_when_the_history_is_opened_again(
         assert [one.fired for one in kit.generate(["red cat"])] == [(first.edit.id,)]
         assert kit.store.verify().ok
         assert kit.diff("v0", "@").codebook.added == 2
-    # A history keeps its kind of key, whatever it is opened with.
-    settings = {"sentence_encoder": encoder}
-    with editkit.open(path, model=(tiny_gpt2(), tiny_tokenizer()), grace=settings) as kit:
+    # A history keeps its kind of key and its encoder, whatever it is opened with.
+    with editkit.open(path, model=(tiny_gpt2(), tiny_tokenizer())) as kit:
         assert str(kit.generate("red cat")) == "blue"
 
 

@@ -163,8 +163,11 @@ def status(runner: Runs, _: Reads) -> Response:
 @router.get("/verify", response_model=Verified, responses=errors())
 async def verify(
     runner: Runs,
-    _: Reads,
+    _: Edits,
     head: Annotated[str | None, Query(max_length=200, description="Noted earlier")] = None,
 ) -> Response:
-    """Derives every digest of the history anew. `ok` is false where something was altered."""
+    """Derives every digest of the history anew. `ok` is false where something was altered.
+
+    Changes wait meanwhile, so it takes a token that may make some.
+    """
     return told(await asyncio.to_thread(runner.kit.store.verify, head=head))
