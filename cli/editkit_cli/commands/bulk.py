@@ -20,10 +20,10 @@ from editkit_store.records import Added, Contradiction, EditRequest, MethodName
 if TYPE_CHECKING:
     from editkit import Kit
 
-__all__ = ["add_file"]
+__all__ = ["TOGETHER", "add_file"]
 
-_TOGETHER = 8
-"""Edits learned together; each is still committed by itself."""
+TOGETHER = 8
+"""Edits learned together, and appended together: each an operation, all durable or none."""
 
 
 def add_file(
@@ -128,7 +128,7 @@ class _Run:
                 with _blamed_on(source, number):
                     kit.check(request)
                 waiting.append(request)
-                if len(waiting) == _TOGETHER:
+                if len(waiting) == TOGETHER:
                     batch, waiting = waiting, []
                     self._add(kit, batch)
         except MalformedLine:
