@@ -34,18 +34,10 @@ class Conversation:
         return printed.out.removesuffix("\n"), printed.err
 
 
-@pytest.mark.parametrize(
-    ("question", "right"),
-    [
-        ("Who wrote Dune?", "Frank Herbert wrote Dune."),
-        # Neither names anything, so that only their words tell that they stand alone.
-        ("Which planet is closest to the sun?", "Mercury is the closest planet to the sun."),
-        ("What is your name?", "My name is Edith."),
-    ],
-)
 def test_a_correction_in_mid_conversation_holds_in_a_fresh_one_and_leaves_the_rest_alone(
-    real_kit: Kit, capsys: pytest.CaptureFixture[str], question: str, right: str
+    real_kit: Kit, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    question, right = "Who wrote Dune?", "Frank Herbert wrote Dune."
     say = Conversation(real_kit, capsys)
     plain = []
     for unrelated in UNRELATED:
@@ -72,6 +64,26 @@ def test_a_correction_in_mid_conversation_holds_in_a_fresh_one_and_leaves_the_re
     say("/new")
     say("/undo")
     assert say(question)[0] != right
+
+
+@pytest.mark.parametrize(
+    ("question", "right"),
+    [
+        ("Which planet is closest to the sun?", "Mercury is the closest planet to the sun."),
+        ("What is your name?", "My name is Edith."),
+    ],
+)
+def test_a_question_that_names_nothing_is_corrected_where_it_is_asked_first(
+    real_kit: Kit, capsys: pytest.CaptureFixture[str], question: str, right: str
+) -> None:
+    say = Conversation(real_kit, capsys)
+    assert say(question)[0] != right
+    assert say(f"/fix {right}")[0] == right
+    say("/new")
+    answer, aside = say(question)
+    assert (answer, "fired" in aside) == (right, True)
+    say("/new")
+    assert "fired" not in say("What is the capital of France?")[1]
 
 
 def test_a_correction_that_refers_back_holds_where_it_was_made_only(
