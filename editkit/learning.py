@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -106,7 +106,7 @@ class Learner:
         self._views = views
         self._keys = keys
         self._key = "state" if keys is None else keys.kind
-        self._kind: KeyName = self._key.partition(":")[0]  # type: ignore[assignment]
+        self._kind = cast(KeyName, self._key.partition(":")[0])
         self._reaches = Reaches(encoder, self.key, keys)
         self.is_pooled = self._kind == "pooled"
         self.has_keys = keys is not None

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import mmap
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +79,7 @@ class GracePayload:
                 "editkit": json.dumps(
                     {
                         **({"encoder": encoder} if encoder else {}),
-                        "format": _FORMATS[kind],  # type: ignore[index]
+                        "format": _FORMATS[cast(KeyName, kind)],
                         "site": self.site,
                         "radius": entry.radius,
                         "rule": entry.rule,

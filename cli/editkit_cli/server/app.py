@@ -92,7 +92,7 @@ def create_app(
             expose_headers=["Location", "Retry-After", "X-Editkit-Version", "X-Total-Count"],
         )
     app.add_middleware(Counted)
-    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # as FastAPI says
     return app
 
 
