@@ -199,7 +199,7 @@ class Past:
 
     def active_among(self, ids: Collection[str], version: int) -> list[str]:
         """Returns which of some edits are active at ``version``, in the order given."""
-        states = self._states(list(ids), version) if ids else {}
+        states = self._states(list(ids), version)
         return [edit_id for edit_id in ids if states.get(edit_id) == "active"]
 
     def active_count(self, version: int) -> int:
@@ -209,8 +209,16 @@ class Past:
         )
         return int(row[0]) if row else 0
 
-    def edits(self, ids: Sequence[str], *, at: int) -> dict[str, Edit]:
-        """Returns edits by id, with their status at version ``at``."""
+    def edits(
+        self, ids: Sequence[str], *, at: int, active: Collection[str] = ()
+    ) -> dict[str, Edit]:
+        """Returns edits by id, with their status at version ``at``.
+
+        Args:
+            ids: The edits.
+            at: Version.
+            active: Those of them that are known to be active at it, so that nobody looks.
+        """
         if not ids:
             return {}
         rows = self._db.query(
@@ -218,7 +226,8 @@ class Past:
             "JOIN operations o ON o.seq = e.seq WHERE e.edit_id IN (SELECT unnest(?))",
             [list(ids)],
         )
-        states = self._states(ids, at)
+        known: dict[str, EditStatus] = dict.fromkeys(active, "active")
+        states = known | self._states([edit_id for edit_id in ids if edit_id not in known], at)
         return {
             edit_id: _edit(
                 edit_id, request, added, states.get(edit_id, "reverted" if changed else "failed")
@@ -361,6 +370,8 @@ class Past:
 
     def _states(self, ids: Sequence[str], version: int) -> dict[str, EditStatus]:
         """Members among ``ids`` at ``version``: active or superseded."""
+        if not ids:
+            return {}
         rows = self._db.query(
             """
             WITH peers AS (
