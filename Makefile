@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# A process a core, up to four (each loads the models it needs), of one thread each: small models
+# gain little from a second thread, and files of tests are independent.
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 TREES  := editkit store cli tests examples benchmarks
 
 .PHONY: help demo test test-fast test-faults quality lint types format bench clean
@@ -39,7 +42,7 @@ demo: $(VENV)/.editkit
 
 test: $(VENV)/.editkit-dev
 	@$(BIN)/editkit models pull smollm2-135m --quiet >/dev/null
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: $(VENV)/.editkit-dev
 	$(BIN)/python -m pytest -m "not real and not slow"
