@@ -66,6 +66,7 @@ class Kit(AskingMethods, HistoryMethods, BundleMethods):
         train: TrainConfig,
         remembered: str | None,
         skip_missing: bool,
+        keeps_store: bool,
         provenance: Provenance,
     ) -> None:
         self.store = store
@@ -75,6 +76,7 @@ class Kit(AskingMethods, HistoryMethods, BundleMethods):
         self._model = loaded.model
         self._tokenizer = loaded.tokenizer
         self._remembered = remembered
+        self._keeps_store = keeps_store
         self._site = site
         self._writing = threading.RLock()
         # Dropout would make verification a game of chance; the caller's mode comes back on close.
@@ -166,11 +168,15 @@ class Kit(AskingMethods, HistoryMethods, BundleMethods):
         self.close()
 
     def close(self) -> None:
-        """Takes the hooks off the model and closes the store; a second call does nothing."""
+        """Takes the hooks off the model and closes the store; a second call does nothing.
+
+        A store that was open before the kit stays open.
+        """
         if self._attachment.is_attached:
             self._attachment.remove()
             self._model.train(self._was_training)
-        self.store.close()
+        if not self._keeps_store:
+            self.store.close()
 
     @property
     def model(self) -> Any:
@@ -191,6 +197,14 @@ class Kit(AskingMethods, HistoryMethods, BundleMethods):
     def site(self) -> str:
         """Dotted path of the edited module."""
         return self._site.path
+
+    @property
+    def source(self) -> str:
+        """Name by which another process can load the model: alias, hub id or full path.
+
+        Of a model that was handed over loaded, only what it calls itself.
+        """
+        return self._remembered or self.name
 
     @property
     def version(self) -> str:

@@ -25,7 +25,7 @@ __all__ = ["open"]
 
 
 def open(  # noqa: A001  (the name that design and users want: editkit.open, like gzip.open)
-    store: str | os.PathLike[str] = "history.db",
+    store: str | os.PathLike[str] | Store = "history.db",
     *,
     model: ModelSpec | None = None,
     preset: PresetName = "default",
@@ -43,7 +43,8 @@ def open(  # noqa: A001  (the name that design and users want: editkit.open, lik
     """Returns a running model with the history at ``store``, its current edits in place.
 
     Args:
-        store: Path of the DuckDB file; made when there is none.
+        store: Path of the DuckDB file; made when there is none. Or a store that is open already,
+            which the kit leaves open: for another model beside one that runs.
         model: Alias, hub id, folder, GGUF file, or a loaded ``(model, tokenizer)``; by default what
             the store remembers, else ``smollm2-135m``.
         preset: ``default``, or ``paper`` for the published constants.
@@ -65,8 +66,9 @@ def open(  # noqa: A001  (the name that design and users want: editkit.open, lik
         NotAStore, StoreDamaged, StoreLocked, SchemaMismatch, StoreUnwritable: The store's side.
         ArtifactsMissing: See ``missing``.
     """
-    path = Path(store)
-    opened = _existing(path, read_only)
+    given = store if isinstance(store, Store) else None
+    path = store.path if isinstance(store, Store) else Path(store)
+    opened = given or _existing(path, read_only)
     try:
         spec = model or (opened.setting("model") if opened else None) or DEFAULT_MODEL
         loaded = load_model(
@@ -93,10 +95,11 @@ def open(  # noqa: A001  (the name that design and users want: editkit.open, lik
             train=_training(preset, train),
             remembered=_remembered_name(spec),
             skip_missing=missing == "skip",
+            keeps_store=given is not None,
             provenance=_provenance(provenance),
         )
     except BaseException:
-        if opened is not None:
+        if opened is not None and given is None:
             opened.close()
         raise
 

@@ -22,7 +22,15 @@ from editkit_cli.server.errors import Failure, closing, failure_of, internal_err
 from editkit_cli.server.events import Events
 from editkit_cli.server.limits import Limits
 from editkit_store.errors import EditkitError
-from editkit_store.records import Added, Provenance, Record, Tagged, ViewChanged
+from editkit_store.records import (
+    Added,
+    Provenance,
+    Record,
+    Replayed,
+    ReplayPlan,
+    Tagged,
+    ViewChanged,
+)
 
 if TYPE_CHECKING:
     from editkit import Kit
@@ -34,9 +42,9 @@ _KEPT = 1000
 
 _LOG = logging.getLogger("editkit.server")
 
-PendingKind = Literal["add", "revert", "rollback", "undo", "redo", "tag"]
+PendingKind = Literal["add", "revert", "rollback", "undo", "redo", "tag", "replay"]
 
-Result = Added | ViewChanged | Tagged | tuple[Added, ...]
+Result = Added | ViewChanged | Tagged | Replayed | ReplayPlan | tuple[Added, ...]
 
 
 class Pending(Record):
@@ -48,7 +56,7 @@ class Pending(Record):
     time: datetime = Field(description="When it was asked for, UTC")
     done: int = Field(default=0, description="Edits that are learned")
     total: int = Field(default=1, description="Edits to learn")
-    result: Added | ViewChanged | Tagged | tuple[Added, ...] | None = Field(
+    result: Result | None = Field(
         default=None, description="With `done`: what would have been the answer"
     )
     error: Failure | None = Field(default=None, description="With `failed`: why")
@@ -88,9 +96,14 @@ class Learning:
         self._change = change
         self._events = events
         self._stages: list[tuple[str, int | None, int]] = []
+        self._counts = False  # whether the outermost stage is about edits
 
     def start(self, task: str, total: int | None = None, unit: str = "steps") -> None:
         """Begins a stage; those inside another are the method's own."""
+        if not self._stages:
+            self._counts = unit == "edits"
+            if self._counts and total is not None:
+                self._change.become(done=0, total=total)
         self._stages.append((task, total, 0))
         self._tell()
 
@@ -99,7 +112,7 @@ class Learning:
         if self._stages:
             task, total, done = self._stages.pop()
             self._stages.append((task, total, done + amount))
-            if len(self._stages) == 1:
+            if len(self._stages) == 1 and self._counts:
                 self._change.become(done=done + amount)
             self._tell()
 
