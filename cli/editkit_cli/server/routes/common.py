@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request, Response, Security
+from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
 from pydantic import Field
 from pydantic_core import to_json
+from starlette.types import Receive, Scope, Send
 
 from editkit_cli.server.errors import ErrorBody, Refused
 from editkit_cli.server.guard import CALLER, Caller
@@ -26,6 +28,7 @@ __all__ = [
     "Reads",
     "Responses",
     "Runs",
+    "Streamed",
     "Tags",
     "check_size",
     "errors",
@@ -113,6 +116,37 @@ Expression = Annotated[str, Field(min_length=1, max_length=200, description="Ver
 
 class Gone(Exception):
     """The client has left; there is nobody to answer."""
+
+
+class Streamed(StreamingResponse):
+    """Server-sent events, and what is to be done when they end.
+
+    Args:
+        lines: The events. Where the client leaves at once they are never begun, so that nothing
+            that is behind a ``finally`` in them would run.
+        ended: Called once they have ended, however that came.
+        headers: Of the answer.
+    """
+
+    def __init__(
+        self,
+        lines: AsyncIterator[str],
+        *,
+        ended: Callable[[], None],
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        plain = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(
+            lines, media_type="text/event-stream", headers={**plain, **(headers or {})}
+        )
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the events."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ended()
 
 
 def told(
