@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from editkit_cli.server.guard import Caller, Guard, Locks
 from editkit_cli.server.limits import Limits
@@ -260,6 +264,64 @@ def test_bodies_that_are_no_request_are_refused_without_a_500(calm, body):
             said = client.post(path, content=body)
             assert said.status_code == 400, (path, said.text)
             assert said.json()["error"]["message"]
+
+
+TURN = [{"role": "user", "content": "x", "name": "x", "refusal": "x"}]
+WHOLE: dict[str, Any] = {
+    "/v1/edits": {"prompt": "x", "target": "x", "kind": "x", "method": "x", "subject": "x",
+                  "rephrases": ["x"], "locality": ["x"], "chat": TURN, "scope": "x", "reason": "x",
+                  "author": "x", "source": "x", "agent": "x", "conversation": "x",
+                  "idempotency_key": "x", "on_failure": "x", "x": "x"},
+    "/v1/edits/batch": {"edits": [{"prompt": "x", "target": "x", "x": "x"}], "on_conflict": "x"},
+    "/v1/edits/00/revert": {"reason": "x", "author": "x", "x": "x"},
+    "/v1/rollback": {"version": "x", "reason": "x", "author": "x"},
+    "/v1/undo": {"reason": "x", "author": "x"},
+    "/v1/redo": {"reason": "x"},
+    "/v1/versions/tag": {"version": "x", "name": "x"},
+    "/v1/generate": {"prompts": ["x"], "system": "x", "version": "x"},
+    "/v1/explain": {"prompt": "x", "chat": TURN, "version": "x"},
+    "/v1/completions": {"model": "x", "prompt": ["x"], "stop": ["x"], "user": "x", "suffix": "x",
+                        "metadata": {"x": "x"}, "logit_bias": {"x": 1}, "service_tier": "x"},
+    "/v1/chat/completions": {"model": "x", "messages": TURN, "stop": "x", "tools": ["x"],
+                             "response_format": {"type": "x"}, "modalities": ["x"]},
+}  # fmt: skip
+
+
+def texts(body: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields every text of a body, keys too, as where it is."""
+    for place, value in body.items() if isinstance(body, dict) else enumerate(body):
+        if isinstance(value, dict | list):
+            yield from texts(value)
+        yield body, place
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+def test_half_a_character_is_refused_in_every_field(calm, data):
+    r"""JSON can spell `\ud800`, which no text holds."""
+    path = data.draw(st.sampled_from(sorted(WHOLE)))
+    body = copy.deepcopy(WHOLE[path])
+    parent, place = data.draw(st.sampled_from(list(texts(body))))
+    half = data.draw(st.sampled_from(["\ud800", "x\udfff", "\ude00\ud83d x"]))
+    if data.draw(st.booleans()) and isinstance(parent, dict):
+        parent[half] = parent.pop(place)
+    else:
+        parent[place] = half
+    with calm.client(**{"Content-Type": "application/json"}) as client:
+        said = client.post(path, content=json.dumps(body))
+    assert said.status_code == 400, said.text
+    assert said.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "place", ["/v1/diff?from=%s", "/v1/diff?probe=%s", "/v1/edits?version=%s", "/v1/edits/%s",
+              "/v1/versions?at=%s", "/v1/versions/%s", "/v1/verify?head=%s", "/v1/models/%s",
+              "/v1/operations?before=%s", "/v1/operations/%s", "/healthz?nonce=%s"],
+)  # fmt: skip
+def test_half_a_character_in_an_address_is_no_500(calm, place):
+    with calm.client() as client:
+        for half in ("%ED%A0%80", "%FF", "%5Cud800"):
+            assert client.get(place % half).status_code < 500
 
 
 def test_the_owner_comes_from_loopback_only():

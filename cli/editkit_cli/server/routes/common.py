@@ -70,7 +70,7 @@ _ABOUT = {
     415: "The body is not JSON",
     429: "Too much waits already; see Retry-After",
     500: "The server failed",
-    503: "The server is shutting down, or its store is not there",
+    503: "The server is shutting down, its memory is short, or its store is not there",
     504: "It took longer than the time limit",
     507: "The store cannot grow",
 }
@@ -170,7 +170,7 @@ def told(
 
 
 def check_size(runner: Runner, texts: Sequence[str], *, param: str) -> None:
-    """Refuses texts that are too long together, or no Unicode.
+    """Refuses texts that are too long together.
 
     Raises:
         Refused: They are.
@@ -178,12 +178,6 @@ def check_size(runner: Runner, texts: Sequence[str], *, param: str) -> None:
     most = runner.limits.prompt_chars
     if sum(map(len, texts)) > most:
         raise Refused(f"'{param}' is longer than {most} characters", code="too_long", param=param)
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError as error:
-        raise Refused(
-            f"'{param}' holds a lone surrogate and is not valid Unicode", param=param
-        ) from error
 
 
 async def unless_gone(request: Request, work: Awaitable[_T]) -> _T:
