@@ -8,6 +8,7 @@ guard      what is refused before a route sees it: hosts, origins, bodies, stran
 limits     how much is taken
 errors     errors as OpenAI's clients understand them
 shapes     requests and answers in OpenAI's shapes; the server's own records
+decoding   tokens to text while more of them come
 answer     one continuation in progress: stop strings, deltas, the reason it ended
 readers    generating in threads, in batches, from a bounded queue
 writer     the one thread that corrects
