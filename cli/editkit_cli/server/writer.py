@@ -22,7 +22,7 @@ from editkit_cli.server.errors import Failure, closing, failure_of, internal_err
 from editkit_cli.server.events import Events
 from editkit_cli.server.limits import Limits
 from editkit_store.errors import EditkitError
-from editkit_store.records import Added, Provenance, Record, Tagged, ViewChanged
+from editkit_store.records import Added, Provenance, Record, Replayed, Tagged, ViewChanged
 
 if TYPE_CHECKING:
     from editkit import Kit
@@ -34,9 +34,9 @@ _KEPT = 1000
 
 _LOG = logging.getLogger("editkit.server")
 
-PendingKind = Literal["add", "revert", "rollback", "undo", "redo", "tag"]
+PendingKind = Literal["add", "revert", "rollback", "undo", "redo", "tag", "replay"]
 
-Result = Added | ViewChanged | Tagged | tuple[Added, ...]
+Result = Added | ViewChanged | Tagged | Replayed | tuple[Added, ...]
 
 
 class Pending(Record):
@@ -48,7 +48,7 @@ class Pending(Record):
     time: datetime = Field(description="When it was asked for, UTC")
     done: int = Field(default=0, description="Edits that are learned")
     total: int = Field(default=1, description="Edits to learn")
-    result: Added | ViewChanged | Tagged | tuple[Added, ...] | None = Field(
+    result: Added | ViewChanged | Tagged | Replayed | tuple[Added, ...] | None = Field(
         default=None, description="With `done`: what would have been the answer"
     )
     error: Failure | None = Field(default=None, description="With `failed`: why")
