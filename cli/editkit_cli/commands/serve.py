@@ -7,7 +7,7 @@ import click
 from editkit_cli.group import command
 from editkit_cli.options import Settings
 
-__all__ = ["serve"]
+__all__ = ["check_installed", "serve"]
 
 DEFAULT_PORT = 8377
 
@@ -53,10 +53,11 @@ def serve(
 
     Corrections under /v1/edits take effect at once. Whoever can read the file PATH.server beside
     the store has the key to everything from this machine; others need a token, see `editkit token`.
+    Agents connect to /mcp.
 
     Ends with Ctrl-C, when the changes under way are done.
     """
-    _check_installed()
+    check_installed("fastapi", "uvicorn", "prometheus_client", "mcp")
     from editkit_cli.server.limits import Limits
     from editkit_cli.server.owner import find_server
     from editkit_cli.server.serving import AddressTaken, is_local, listen
@@ -96,15 +97,18 @@ def serve(
             one.close()
 
 
-def _check_installed() -> None:
-    """Refuses to go on without the optional libraries.
+def check_installed(*packages: str) -> None:
+    """Refuses to go on without optional libraries.
+
+    Args:
+        *packages: Names that they are imported by.
 
     Raises:
         PackageMissing: Says how to install them.
     """
     from importlib.util import find_spec
 
-    for package in ("fastapi", "uvicorn", "prometheus_client"):
+    for package in packages:
         if find_spec(package) is None:
             from editkit.errors import PackageMissing
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from editkit.kit import Kit
 from editkit_cli import __version__
+from editkit_cli.mcp.endpoint import ROUTE, agents
 from editkit_cli.server.errors import handle_errors
 from editkit_cli.server.guard import Guard, Locks
 from editkit_cli.server.limits import Limits
@@ -60,7 +61,8 @@ def create_app(
         app.state.runner = runner
         runner.start()
         try:
-            yield
+            async with agents(runner) as app.state.agents:
+                yield
         finally:
             runner.events.close()
             given_up = await asyncio.to_thread(runner.close)
@@ -80,6 +82,7 @@ def create_app(
     app.state.owner_token = locks.owner
     for part in (openai, asking, edits, history, replaying, about):
         app.include_router(part.router)
+    app.router.routes.append(ROUTE)
     handle_errors(app)
     app.add_exception_handler(Gone, _nobody)
     app.add_middleware(Guard, locks=locks)

@@ -64,6 +64,7 @@ class Runner:
         limits: How much is taken.
         name: Name of the model, for clients.
         created: Unix time at which it began, seconds.
+        provenance: Who serves; what a change says about itself is put over it.
         events: What happens, for whoever listens.
         metrics: Counters.
         writer: Carries out changes.
@@ -74,6 +75,7 @@ class Runner:
         self.limits = limits
         self.name = served_name(kit.name)
         self.created = int(time.time())
+        self.provenance = kit.provenance  # the writer puts that of each change in its place
         self.events = Events(asyncio.get_running_loop(), limits.listeners)
         self.metrics = Metrics()
         self.writer = Writer(kit, limits, self.events, self._count_change)

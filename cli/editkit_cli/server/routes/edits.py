@@ -25,7 +25,7 @@ from editkit_store.records import (
     ViewChanged,
 )
 
-__all__ = ["ACCEPTED", "WRITES", "Asked", "Command", "Prefer", "changed", "router"]
+__all__ = ["ACCEPTED", "WRITES", "Asked", "Command", "How", "Prefer", "adding", "changed", "router"]
 
 router = APIRouter(prefix="/v1", tags=["edits"])
 
@@ -139,10 +139,10 @@ async def add(
     fields = _fields(asked, caller)
     if idempotency_key is not None:
         fields["idempotency_key"] = idempotency_key
-    adding = await asyncio.to_thread(_adding, runner, [fields], asked)
+    act = await asyncio.to_thread(adding, runner, [fields], asked)
 
     def one(kit: Any, learning: Learning) -> Result:
-        return adding(kit, learning)[0]
+        return act(kit, learning)[0]
 
     result = await _carry_out(
         request, runner, caller, "add", one, is_async=not asked.wait or _is_async(prefer),
@@ -174,7 +174,7 @@ async def add_batch(
             param="edits", hint="send them in several requests",
         )  # fmt: skip
     requests = [_fields(one, caller) for one in asked.edits]
-    act = await asyncio.to_thread(_adding, runner, requests, asked)
+    act = await asyncio.to_thread(adding, runner, requests, asked)
     result = await _carry_out(
         request, runner, caller, "add", act, is_async=not asked.wait or _is_async(prefer),
         command=x_editkit_command, total=len(asked.edits),
@@ -328,7 +328,7 @@ async def _carry_out(
     said = f"{request.method} {request.url.path}"
     if caller.name is not None:
         said += f" (token '{caller.name}')"
-    provenance = runner.kit.provenance.model_copy(
+    provenance = runner.provenance.model_copy(
         update={
             "author": author or (None if kind == "add" else caller.name),
             "reason": reason,
@@ -376,10 +376,20 @@ def _fields(asked: NewEdit, caller: Caller) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _adding(
+def adding(
     runner: Runner, requests: Sequence[dict[str, Any]], how: How
 ) -> Callable[[Any, Learning], tuple[Added, ...]]:
-    """Returns the act of adding edits; what is wrong with them is said before they wait."""
+    """Returns the act of adding edits; what is wrong with them is said before they wait.
+
+    Args:
+        runner: The running model.
+        requests: Fields of the edit requests.
+        how: How they are added.
+
+    Raises:
+        Refused: One of them is longer than the limit.
+        EditkitError: As ``Kit.check``.
+    """
     most = runner.limits.prompt_chars
     for index, fields in enumerate(requests):
         place = f"edits.{index}." if len(requests) > 1 else ""
