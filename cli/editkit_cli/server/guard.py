@@ -24,10 +24,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from editkit_cli.server.errors import Refused, response_of
+from editkit_cli.server.page import PATHS
 from editkit_cli.server.tokens import ROLES, Role, TokenFile
 from editkit_store.errors import EditkitError
 
-__all__ = ["CALLER", "Caller", "Guard", "Locks"]
+__all__ = ["CALLER", "Caller", "Guard", "Locks", "is_loopback"]
 
 CALLER = "editkit.caller"
 """Where in a request's scope its caller is."""
@@ -76,7 +77,7 @@ class Locks:
     hosts: Collection[str] = ("127.0.0.1", "localhost", "::1")
     origins: Collection[str] = ()
     body_bytes: int = 1 << 20
-    public: Collection[str] = ("/healthz",)
+    public: Collection[str] = frozenset({"/healthz", "/v1/session", *PATHS})
 
 
 class Guard:
@@ -141,7 +142,7 @@ class Guard:
         secret = secret.strip()
         if kind.lower() == "bearer" and secret:
             if hmac.compare_digest(secret.encode(), self._locks.owner.encode()):
-                if _is_loopback(scope):
+                if is_loopback(scope):
                     return Caller(None, "admin")
             elif (token := self._found(secret)) is not None:
                 return token
@@ -215,7 +216,8 @@ def _is_visit(scope: Scope, mode: str) -> bool:
     return scope["method"] == "GET" and mode == "navigate"
 
 
-def _is_loopback(scope: Scope) -> bool:
+def is_loopback(scope: Scope) -> bool:
+    """Returns whether a request comes from this machine."""
     client = scope.get("client")
     try:
         address = ipaddress.ip_address(client[0] if client else "")
