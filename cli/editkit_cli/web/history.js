@@ -12,6 +12,7 @@ const PAGE = 30;
 let entries = []; // of the log, newest first
 let isWhole = false; // whether there is nothing older
 let wanted = 0; // the newest request counts
+let hasFailed = false; // whether what is said above is that it could not be loaded
 const open = new Set(); // positions in the log of what is unfolded
 
 export function begin() {
@@ -54,10 +55,13 @@ async function load() {
     state.status = status;
     entries = found;
     isWhole = found.length < limit;
-    byId("historysaid").replaceChildren();
+    if (hasFailed) byId("historysaid").replaceChildren();
+    hasFailed = false;
     draw();
   } catch (error) {
-    if (mine === wanted && error.status !== 401) byId("historysaid").replaceChildren(problem(error));
+    if (mine !== wanted || error.status === 401) return;
+    hasFailed = true;
+    byId("historysaid").replaceChildren(problem(error));
   }
 }
 
