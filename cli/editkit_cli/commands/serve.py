@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from editkit_cli.group import command
 from editkit_cli.options import Settings
+
+if TYPE_CHECKING:
+    from editkit_cli.output import Output
+    from editkit_cli.server.serving import Served
 
 __all__ = ["check_installed", "serve"]
 
@@ -51,6 +57,9 @@ def serve(
 ) -> None:
     """Run the model behind HTTP, as OpenAI's clients expect it and more.
 
+    On a terminal it shows a link to its web page, signed in: chat, correct an answer, look at the
+    history. `editkit token link` makes another.
+
     Corrections under /v1/edits take effect at once. Whoever can read the file PATH.server beside
     the store has the key to everything from this machine; others need a token, see `editkit token`.
     Agents connect to /mcp.
@@ -83,10 +92,7 @@ def serve(
             run(
                 kit, sockets, limits=Limits(readers=readers, seconds=time_limit),
                 hosts=hosts, origins=origins,
-                ready=lambda served: out.result(
-                    served,
-                    lambda: out.text(f"{served.url}  {served.model} at {served.version}"),
-                ),
+                ready=lambda served: _tell(out, served),
                 ended=lambda given_up: out.status(
                     f"stopped; {given_up} changes that waited were given up" if given_up
                     else "stopped; everything is written down"
@@ -95,6 +101,11 @@ def serve(
     finally:
         for one in sockets:
             one.close()
+
+
+def _tell(out: Output, served: Served) -> None:
+    out.result(served, lambda: out.text(f"{served.url}  {served.model} at {served.version}"))
+    out.confide(f"the page, signed in (once, within 15 minutes): {served.link}")
 
 
 def check_installed(*packages: str) -> None:

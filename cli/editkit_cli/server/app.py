@@ -20,7 +20,8 @@ from editkit_cli.server.errors import handle_errors
 from editkit_cli.server.guard import Guard, Locks
 from editkit_cli.server.limits import Limits
 from editkit_cli.server.metrics import Metrics
-from editkit_cli.server.routes import about, asking, edits, history, openai, replaying
+from editkit_cli.server.page import PageKeys
+from editkit_cli.server.routes import about, asking, edits, history, openai, page, replaying
 from editkit_cli.server.routes.common import Gone
 from editkit_cli.server.runner import Runner
 
@@ -80,7 +81,8 @@ def create_app(
         separate_input_output_schemas=False,
     )
     app.state.owner_token = locks.owner
-    for part in (openai, asking, edits, history, replaying, about):
+    app.state.page_keys = PageKeys()
+    for part in (openai, asking, edits, history, replaying, about, page):
         app.include_router(part.router)
     app.router.routes.append(ROUTE)
     handle_errors(app)

@@ -25,6 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from editkit_cli.server.errors import Refused, response_of
+from editkit_cli.server.page import PATHS
 from editkit_cli.server.tokens import ROLES, Role, TokenFile
 from editkit_store.errors import EditkitError
 
@@ -88,7 +89,7 @@ class Locks:
     hosts: Collection[str] = ("127.0.0.1", "localhost", "::1")
     origins: Collection[str] = ()
     body_bytes: int = 1 << 20
-    public: Collection[str] = ("/healthz",)
+    public: Collection[str] = frozenset({"/healthz", "/v1/session", *PATHS})
 
 
 class Guard:
@@ -242,6 +243,7 @@ def _is_near(scope: Scope, headers: Collection[str]) -> bool:
 
 
 def _is_loopback(scope: Scope) -> bool:
+    """Whether a request comes from this machine."""
     client = scope.get("client")
     try:
         address = ipaddress.ip_address(client[0] if client else "")

@@ -16,6 +16,7 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from pydantic import Field
 
 from editkit.kit import Kit
 from editkit_cli import __version__
@@ -53,6 +54,8 @@ class Served(Record):
     version: str
     store: str
     pid: int
+    # Not in the JSON, which programs write into logs.
+    link: str = Field(exclude=True, repr=False, description="Opens the page, signed in, once")
 
 
 def is_local(host: str) -> bool:
@@ -133,6 +136,7 @@ def serve(
                 version=kit.version,
                 store=owner.store,
                 pid=owner.pid,
+                link=f"{owner.url}{app.state.page_keys.link()}",
             )
         )
 

@@ -49,7 +49,7 @@ def test_a_stranger_gets_in_nowhere(calm, given):
     headers = {} if given is None else {"Authorization": given.encode("latin-1")}
     with httpx.Client(base_url=calm.url, headers=headers) as client:
         for method, path in paths(calm):
-            if path == "/healthz":
+            if path in ("/healthz", "/v1/session"):  # the latter is tried in test_page.py
                 continue
             said = client.request(method, path.replace("{", "").replace("}", ""), json={})
             assert said.status_code == 401, path
