@@ -157,14 +157,14 @@ def test_a_batch_of_edits_that_fails_in_the_middle_names_those_that_are_there(
 
 def test_changes_that_have_ended_are_remembered_without_what_was_asked(server, monkeypatch):
     asked: list[Any] = []
-    plain = routes._adding
+    plain = routes.adding
 
-    def adding(runner: Any, requests: Any, how: Any) -> Any:
-        act = plain(runner, requests, how)
+    def adding(*how: Any) -> Any:
+        act = plain(*how)
         asked.append(weakref.ref(act))
         return act
 
-    monkeypatch.setattr(routes, "_adding", adding)
+    monkeypatch.setattr(routes, "adding", adding)
     server.add(CAT, "blue")
     with server.client() as client:
         body = {"prompt": CAT, "target": "gold", "on_conflict": "error"}
