@@ -17,9 +17,12 @@ from editkit_cli.mcp.agents import create_server
 from editkit_cli.server.guard import CALLER, Caller
 from editkit_cli.server.runner import Runner
 
-__all__ = ["ROUTE", "agents"]
+__all__ = ["AGENTS", "PATH", "ROUTE", "agents"]
 
 PATH = "/mcp"
+
+AGENTS = ("Mcp-Session-Id", "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name")
+"""Headers that agents send."""
 
 _SESSIONS = 256
 """Sessions at once, of clients that keep some; those of today's protocol do without."""

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from cli.mcp.conftest import over_http, run
+from cli.mcp.conftest import over_http, run, text
 from cli.server.conftest import Running, made, running
 from mcp import MCPError
 
@@ -179,6 +179,63 @@ def test_a_change_that_was_taken_is_carried_out_though_the_call_is_cancelled(
             assert (await agent.told("list"))["total"] == 1
 
     run(work())
+
+
+def test_what_takes_longer_than_the_time_limit_goes_on_and_can_be_followed(tmp_path: Any) -> None:
+    limits = Limits(grace=5, seconds=0.01)
+    with running(tmp_path / "h.db", made(), limits=limits) as server:
+
+        async def work() -> None:
+            async with over_http(server) as agent:
+                taken = await agent.told("add", prompt=CAT, target="blue")
+                assert (taken["state"], taken["result"]) == ("pending", None)
+                name = taken["pending"]["id"]
+                while (found := await agent.told("operation", id=name))["state"] != "done":
+                    await asyncio.sleep(0.05)
+                assert found["result"]["verified"]
+                error = await agent.refused("generate", prompt=CAT, max_new_tokens=200)
+                assert (error["code"], error["type"]) == ("time_limit", "server_error")
+
+        run(work())
+
+
+def test_a_line_that_is_full_is_told_with_when_to_come_back(tmp_path: Any) -> None:
+    limits = Limits(grace=5, waiting_writes=1)
+    with running(tmp_path / "h.db", made(), limits=limits) as server:
+
+        async def work() -> None:
+            async with over_http(server) as agent:
+                codes = []
+                for target in ("blue", "gold", "red", "green"):
+                    found = await agent.call(
+                        "add", prompt=f"{target} is", target=target, wait=False
+                    )
+                    if found.is_error:
+                        codes.append(found.structured_content["error"])
+                assert codes
+                assert {one["code"] for one in codes} == {"busy"}
+                assert "try again in" in codes[0]["hint"]
+
+        run(work())
+
+
+def test_an_operation_that_failed_says_why(shared: Running) -> None:
+    async def work() -> None:
+        async with over_http(shared) as agent:
+            taken = await agent.told(
+                "add", prompt=CAT, target="gold", on_conflict="error", wait=False
+            )
+            name = taken["pending"]["id"]
+            while (found := await agent.told("operation", id=name))["state"] != "failed":
+                await asyncio.sleep(0.05)
+            assert found["error"]["code"] == "contradicts_edit"
+            said = await agent.call("operation", id=name)
+            assert "failed: contradicts_edit" in text(said)
+            kept = await agent.call("add", prompt=CAT, target="gold", on_conflict="keep")
+            assert "Left out" in text(kept)
+
+    run(work())
+    assert shared.kit.version == "v1"
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cli.mcp.conftest import over_stdio, run
 from cli.server.conftest import Running
 
@@ -132,6 +133,20 @@ def test_what_cannot_be_opened_is_told_on_stderr_and_nothing_on_stdout(tmp_path:
     assert (code, said) == (1, "")
     assert "no-such-model" in errors
     assert "Traceback" not in errors
+
+
+def test_a_store_that_another_process_holds_is_told_with_how_to_share_it(
+    tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDITKIT_LOCK_WAIT", "0.1")
+    store = tmp_path / "h.db"
+    with (
+        open_store(store, write=True, create=True),
+        host("--store", str(store), "--model", tiny_model) as it,
+    ):
+        code, said, errors = it.end()
+    assert (code, said) == (1, "")
+    assert "hint: run `editkit serve` on it instead" in errors
 
 
 def test_beside_a_server_that_holds_the_store_it_passes_its_tools_on(server: Running) -> None:
