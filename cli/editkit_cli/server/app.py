@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from editkit.kit import Kit
 from editkit_cli import __version__
-from editkit_cli.mcp.endpoint import ROUTE, agents
+from editkit_cli.mcp.endpoint import AGENTS, ROUTE, agents
 from editkit_cli.server.errors import handle_errors
 from editkit_cli.server.guard import Guard, Locks
 from editkit_cli.server.limits import Limits
@@ -93,8 +93,14 @@ def create_app(
             CORSMiddleware,
             allow_origins=sorted(locks.origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Prefer"],
-            expose_headers=["Location", "Retry-After", "X-Editkit-Version", "X-Total-Count"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Prefer", *AGENTS],
+            expose_headers=[
+                "Location",
+                "Retry-After",
+                "X-Editkit-Version",
+                "X-Total-Count",
+                "Mcp-Session-Id",
+            ],
         )
     app.add_middleware(Counted)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # as FastAPI says
