@@ -67,7 +67,7 @@ def visit(browser: Browser) -> Iterator[Open]:
     def visit(
         server: Running, *, token: str | None = None, expected: str | None = None, **how: Any
     ) -> Page:
-        context = browser.new_context(viewport={"width": 1280, "height": 800}, **how)
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **how})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)

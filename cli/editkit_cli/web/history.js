@@ -148,7 +148,7 @@ function entry(one) {
 
 function facts(one) {
   const rows = [
-    ["Did", one.detail], ["By", one.author], ["Why", one.reason], ["Method", one.method],
+    ["Did", one.prompt !== null && one.detail], ["By", one.author], ["Why", one.reason], ["Method", one.method],
     ["Edit", one.edit_id && short(one.edit_id)],
   ].filter(([, value]) => value);
   return el("dl", {}, ...rows.flatMap(([name, value]) => [
@@ -167,7 +167,7 @@ function actions(one, isCurrent) {
   if (may("edit") && one.changed && !isCurrent) {
     does.push(button("Roll back to here", () => rollback(one.version)));
   }
-  return el("div", { class: "row" }, ...does);
+  return does.length > 0 && el("div", { class: "row" }, ...does);
 }
 
 /** Returns the beginning of every history: the model as it came. */
