@@ -203,19 +203,18 @@ async function tag(version) {
 }
 
 async function revert(one) {
-  const text = `“${one.prompt}” will no longer be answered with “${one.target}”. Later edits stay; `
-    + "undo brings it back.";
-  if (await confirmed("Revert this edit?", text, "Revert")) {
-    await change(`/v1/edits/${one.edit_id}/revert`, {});
-  }
+  const title = "Revert this edit?";
+  const text = `“${one.prompt}” will no longer be answered with “${one.target}”. `
+    + "Later edits stay; undo brings it back.";
+  if (!(await confirmed(title, text, "Revert"))) return;
+  await change(`/v1/edits/${one.edit_id}/revert`, {});
 }
 
 async function rollback(version) {
-  const text = `The edits of ${version} become the active ones again, as a new version. Nothing is `
-    + "lost: undo brings the later ones back.";
-  if (await confirmed(`Roll back to ${version}?`, text, "Roll back")) {
-    await change("/v1/rollback", { version });
-  }
+  const text = `The edits of ${version} become the active ones again, as a new version. `
+    + "Nothing is lost: undo brings the later ones back.";
+  if (!(await confirmed(`Roll back to ${version}?`, text, "Roll back"))) return;
+  await change("/v1/rollback", { version });
 }
 
 /** Carries a change out, and says what came of it. */

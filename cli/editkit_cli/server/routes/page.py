@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Request, Response
 from pydantic import Field
 
 from editkit_cli.server.errors import Refused
-from editkit_cli.server.guard import is_loopback
+from editkit_cli.server.guard import NEAR
 from editkit_cli.server.page import FILES, SECONDS
 from editkit_cli.server.routes.common import Reads, Runs, errors, told
 from editkit_cli.server.shapes import Body
@@ -84,7 +84,7 @@ class Session(Record):
 async def sign_in(asked: SigningIn, request: Request) -> Response:
     """Exchanges the key of a link for the owner's token: once, and from this machine. No token."""
     # Elsewhere the token would be refused, so there is no reason to hand it out.
-    if not is_loopback(request.scope) or not request.app.state.page_keys.take(asked.key):
+    if not request.scope[NEAR] or not request.app.state.page_keys.take(asked.key):
         raise Refused(
             "the link has been used, is too old, or is another server's", status=403,
             code="key_refused", hint="`editkit token link` makes a new one",
