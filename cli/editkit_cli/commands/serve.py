@@ -102,11 +102,6 @@ def serve(
             one.close()
 
 
-def _tell(out: Output, served: Served) -> None:
-    out.result(served, lambda: out.text(f"{served.url}  {served.model} at {served.version}"))
-    out.confide(f"the page, signed in (once, within 15 minutes): {served.link}")
-
-
 def _check_installed() -> None:
     """Refuses to go on without the optional libraries.
 
@@ -124,3 +119,8 @@ def _check_installed() -> None:
                 package=package,
                 hint="pip install 'editkit[server]'",
             )
+
+
+def _tell(out: Output, served: Served) -> None:
+    out.result(served, lambda: out.text(f"{served.url}  {served.model} at {served.version}"))
+    out.confide(f"the page, signed in (once, within 15 minutes): {served.link}")

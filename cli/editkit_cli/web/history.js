@@ -148,7 +148,8 @@ function entry(one) {
 
 function facts(one) {
   const rows = [
-    ["Did", one.prompt !== null && one.detail], ["By", one.author], ["Why", one.reason], ["Method", one.method],
+    ["Did", one.prompt !== null && one.detail], ["By", one.author], ["Why", one.reason],
+    ["Method", one.method],
     ["Edit", one.edit_id && short(one.edit_id)],
   ].filter(([, value]) => value);
   return el("dl", {}, ...rows.flatMap(([name, value]) => [
