@@ -36,16 +36,16 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One server for the tests of a module."""
+    """One server for all modules that want no history of their own."""
     with running(tmp_path_factory.mktemp("browser") / "history.db", made()) as server:
         yield server
 
 
 @pytest.fixture
 def server(shared: Running) -> Running:
-    """The module's server, back at the untouched model; its log goes on."""
+    """The shared server, back at the untouched model; its log goes on."""
     with shared.client() as client:
         if client.get("/v1/status").json()["edits"]:
             assert client.post("/v1/rollback", json={"version": "v0"}).status_code == 200
@@ -67,7 +67,7 @@ def visit(browser: Browser) -> Iterator[Open]:
     def visit(
         server: Running, *, token: str | None = None, expected: str | None = None, **how: Any
     ) -> Page:
-        context = browser.new_context(viewport={"width": 1280, "height": 800}, **how)
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **how})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)

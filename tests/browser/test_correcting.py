@@ -21,9 +21,7 @@ def test_an_answer_is_corrected_in_place_and_asked_again(server: Any, visit: Any
     target.fill("blue")
     page.get_by_text("More about it").click()
     page.get_by_label("Reason, for the history").fill("it is painted")
-    page.get_by_label("Other wordings of the question, one a line").fill(
-        "red cat: \n\n cat, red is"
-    )
+    page.get_by_label("Other wordings of the question, one a line").fill("red cat:\n\n cat, red")
     page.get_by_role("button", name="Save the correction").click()
     told = page.locator(".told")
     expect(told).to_contain_text("Corrected and verified: blue")
@@ -39,7 +37,7 @@ def test_an_answer_is_corrected_in_place_and_asked_again(server: Any, visit: Any
         (edit, *_) = reversed(client.get("/v1/edits").json())
     assert (edit["prompt"], edit["target"]) == ("The red cat is", "blue")
     assert edit["chat"] == [{"role": "user", "content": "The red cat is"}]
-    assert edit["rephrases"] == ["red cat:", "cat, red is"]
+    assert edit["rephrases"] == ["red cat:", "cat, red"]
     assert edit["reason"] == "it is painted"
     assert edit["conversation"]
 

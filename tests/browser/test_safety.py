@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from browser.conftest import ask, link
-from cli.server.conftest import made
+from cli.server.conftest import made, running
 from playwright.sync_api import expect
+
+from editkit_cli.server.serving import listen
+from editkit_cli.server.tokens import TokenFile
 
 SCRIPT = '<img src=x onerror="window.owned=1;alert(1)"><script>window.owned=1</script>'
 
@@ -119,8 +123,6 @@ def test_the_key_of_a_link_leaves_no_trace_and_works_once(
 
 
 def test_a_wrong_token_is_told_and_a_revoked_one_ends_the_session(server: Any, visit: Any) -> None:
-    from editkit_cli.server.tokens import TokenFile
-
     page = visit(server, token=server.token("edit", "grace"), expected="401")
     ask(page, "tea")
     TokenFile(server.store).revoke("grace")
@@ -138,19 +140,12 @@ def test_a_wrong_token_is_told_and_a_revoked_one_ends_the_session(server: Any, v
 
 
 def test_after_a_restart_the_page_finds_the_server_again(visit: Any, tmp_path: Any) -> None:
-    from cli.server.conftest import running
-
-    from editkit_cli.server import serving
-
     with running(tmp_path / "history.db", made()) as first:
         token = first.token("edit")
         page = visit(first, token=token, expected="ERR_CONNECTION_REFUSED")
         port = first.owner.port
         first.stop()
     expect(page.locator("#connection")).to_contain_text("reconnecting")
-    listen = serving.listen
-    import pytest
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cli.server.conftest.listen", lambda host, _: listen(host, port))
         with running(tmp_path / "history.db", made()) as second:

@@ -103,11 +103,6 @@ def serve(
             one.close()
 
 
-def _tell(out: Output, served: Served) -> None:
-    out.result(served, lambda: out.text(f"{served.url}  {served.model} at {served.version}"))
-    out.confide(f"the page, signed in (once, within 15 minutes): {served.link}")
-
-
 def check_installed(*packages: str) -> None:
     """Refuses to go on without optional libraries.
 
@@ -128,3 +123,8 @@ def check_installed(*packages: str) -> None:
                 package=package,
                 hint="pip install 'editkit[server]'",
             )
+
+
+def _tell(out: Output, served: Served) -> None:
+    out.result(served, lambda: out.text(f"{served.url}  {served.model} at {served.version}"))
+    out.confide(f"the page, signed in (once, within 15 minutes): {served.link}")

@@ -75,12 +75,13 @@ def link(settings: Settings) -> None:
 
     It works once, within a quarter of an hour, and on this machine only.
     """
-    from editkit_cli.server.owner import Linked, NoServer, find_server, new_link
+    from editkit_cli.server.linking import NoServer, new_link
+    from editkit_cli.server.owner import find_server
 
     there = find_server(settings.path)
     if there is None:
         raise NoServer(f"no server holds '{settings.store}'", hint="start one with `editkit serve`")
-    made = Linked(link=new_link(there))
+    made = new_link(there)
     out = settings.out
     out.result(made, lambda: out.text(made.link))
 

@@ -243,7 +243,6 @@ def _is_near(scope: Scope, headers: Collection[str]) -> bool:
 
 
 def _is_loopback(scope: Scope) -> bool:
-    """Whether a request comes from this machine."""
     client = scope.get("client")
     try:
         address = ipaddress.ip_address(client[0] if client else "")

@@ -29,36 +29,12 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from editkit_cli.server.files import is_private, write_private
-from editkit_store.errors import EditkitError
 from editkit_store.records import Record
 
-__all__ = [
-    "Linked",
-    "NoServer",
-    "Owner",
-    "ServerGone",
-    "find_server",
-    "new_link",
-    "new_owner",
-    "owner_path",
-    "proof",
-    "read_owner",
-]
+__all__ = ["Owner", "find_server", "new_owner", "owner_path", "proof", "read_owner"]
 
 _TIMEOUT = 2.0
 """Seconds for a server on this machine to say that it is there."""
-
-
-class NoServer(EditkitError):
-    """No server holds the store."""
-
-    code = "no_server"
-
-
-class ServerGone(EditkitError):
-    """A server that was just there is not, or does not know what it was asked for."""
-
-    code = "server_gone"
 
 
 class Owner(Record):
@@ -92,12 +68,6 @@ class Owner(Record):
         if read_owner(Path(self.store)) == self:
             with contextlib.suppress(OSError):
                 os.unlink(path)
-
-
-class Linked(Record):
-    """Result of `token link`."""
-
-    link: str = Field(repr=False, description="Opens the page, signed in, once")
 
 
 def owner_path(store: Path) -> Path:
@@ -155,28 +125,6 @@ def find_server(store: Path, *, timeout: float = _TIMEOUT) -> Owner | None:
     finally:
         connection.close()
     return None
-
-
-def new_link(owner: Owner) -> str:
-    """Returns a link that opens the page of a server that was found, signed in, once.
-
-    Raises:
-        ServerGone: It does not answer as it should.
-    """
-    connection = http.client.HTTPConnection(owner.host, owner.port, timeout=_TIMEOUT)
-    try:
-        headers = {"Authorization": f"Bearer {owner.token}"}
-        connection.request("POST", "/v1/session/links", headers=headers)
-        answer = connection.getresponse()
-        said = json.loads(answer.read(10_000))
-        return f"{owner.url}{said['path']}"
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-        raise ServerGone(
-            f"the server at {owner.url} does not answer any more",
-            hint="start it again with `editkit serve`",
-        ) from error
-    finally:
-        connection.close()
 
 
 def proof(token: str, nonce: str, host: str, port: int) -> str:

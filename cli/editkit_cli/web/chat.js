@@ -35,7 +35,7 @@ function fresh() {
     el(
       "div", { class: "empty" },
       el("p", { text: "Ask the model something. Where it is wrong, correct it right there." }),
-      el("p", { class: "muted", text: "The next answer knows better, and so does everybody's." }),
+      el("p", { class: "muted", text: "A correction holds at once, for everybody who asks it." }),
     ),
   );
   byId("question").focus();

@@ -59,6 +59,7 @@ export function correct(panel, said, conversation, { close, done }) {
       outcome.replaceChildren(refused(error, () => submit("supersede")));
     } finally {
       save.disabled = false;
+      if (outcome.isConnected) outcome.scrollIntoView({ block: "nearest" });
     }
   };
   sendsOnEnter(target);
@@ -70,6 +71,7 @@ export function correct(panel, said, conversation, { close, done }) {
   panel.append(form);
   target.focus();
   target.select();
+  form.scrollIntoView({ block: "nearest" });
 }
 
 /** A conversation goes on over many versions; an edit is of the current one, whatever answered. */
@@ -101,6 +103,7 @@ async function learned(body, place) {
   const bar = el("progress", {});
   const text = el("p", { text: "Sending …" });
   place.replaceChildren(el("div", { class: "progress" }, text, bar));
+  place.scrollIntoView({ block: "nearest" });
   const headers = { Prefer: "respond-async", "Idempotency-Key": keyOf(body) };
   const operation = await post("/v1/edits", body, { headers });
   if (operation.state === undefined) return operation; // it was known: nothing to wait for

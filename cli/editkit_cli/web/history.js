@@ -148,7 +148,8 @@ function entry(one) {
 
 function facts(one) {
   const rows = [
-    ["Did", one.detail], ["By", one.author], ["Why", one.reason], ["Method", one.method],
+    ["Did", one.prompt !== null && one.detail], ["By", one.author], ["Why", one.reason],
+    ["Method", one.method],
     ["Edit", one.edit_id && short(one.edit_id)],
   ].filter(([, value]) => value);
   return el("dl", {}, ...rows.flatMap(([name, value]) => [
@@ -167,7 +168,7 @@ function actions(one, isCurrent) {
   if (may("edit") && one.changed && !isCurrent) {
     does.push(button("Roll back to here", () => rollback(one.version)));
   }
-  return el("div", { class: "row" }, ...does);
+  return does.length > 0 && el("div", { class: "row" }, ...does);
 }
 
 /** Returns the beginning of every history: the model as it came. */
@@ -203,19 +204,18 @@ async function tag(version) {
 }
 
 async function revert(one) {
-  const text = `“${one.prompt}” will no longer be answered with “${one.target}”. Later edits stay; `
-    + "undo brings it back.";
-  if (await confirmed("Revert this edit?", text, "Revert")) {
-    await change(`/v1/edits/${one.edit_id}/revert`, {});
-  }
+  const title = "Revert this edit?";
+  const text = `“${one.prompt}” will no longer be answered with “${one.target}”. `
+    + "Later edits stay; undo brings it back.";
+  if (!(await confirmed(title, text, "Revert"))) return;
+  await change(`/v1/edits/${one.edit_id}/revert`, {});
 }
 
 async function rollback(version) {
-  const text = `The edits of ${version} become the active ones again, as a new version. Nothing is `
-    + "lost: undo brings the later ones back.";
-  if (await confirmed(`Roll back to ${version}?`, text, "Roll back")) {
-    await change("/v1/rollback", { version });
-  }
+  const text = `The edits of ${version} become the active ones again, as a new version. `
+    + "Nothing is lost: undo brings the later ones back.";
+  if (!(await confirmed(`Roll back to ${version}?`, text, "Roll back"))) return;
+  await change("/v1/rollback", { version });
 }
 
 /** Carries a change out, and says what came of it. */

@@ -76,7 +76,8 @@ function shut(failure) {
 
 function reason(failure) {
   if (failure.status === 401) {
-    return "The token is not valid here: it was mistyped or revoked, or the server was started again.";
+    return "The token is not valid here: it was mistyped or revoked, or the server was started "
+      + "again.";
   }
   return [failure.message, failure.hint].filter(Boolean).join(" ");
 }
