@@ -19,7 +19,7 @@ from editkit_cli.server.errors import handle_errors
 from editkit_cli.server.guard import Guard, Locks
 from editkit_cli.server.limits import Limits
 from editkit_cli.server.metrics import Metrics
-from editkit_cli.server.routes import about, asking, edits, history, openai, replaying
+from editkit_cli.server.routes import about, asking, edits, history, openai, owned, replaying
 from editkit_cli.server.routes.common import Gone
 from editkit_cli.server.runner import Runner
 
@@ -78,7 +78,7 @@ def create_app(
         separate_input_output_schemas=False,
     )
     app.state.owner_token = locks.owner
-    for part in (openai, asking, edits, history, replaying, about):
+    for part in (openai, asking, edits, history, replaying, owned, about):
         app.include_router(part.router)
     handle_errors(app)
     app.add_exception_handler(Gone, _nobody)
