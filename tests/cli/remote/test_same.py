@@ -87,6 +87,7 @@ def test_a_session_of_changes_is_the_same_with_a_server(pair: Pair) -> None:
         for name, lines in files.items():
             text = "".join(json.dumps(line) + "\n" for line in lines)
             (place.folder / name).write_text(text)
+    codes = []
     for line in (
         ["add", "--prompt", "iron", "--target", "silver", "--json", "--reason", "it’s so",
          "--author", "bob", "--rephrase", "some iron", "--locality", "salt", "--subject", "iron",
@@ -120,18 +121,19 @@ def test_a_session_of_changes_is_the_same_with_a_server(pair: Pair) -> None:
         ["export", "fixes"],
         ["export", "fixes"],
         ["export", "some", "--from", "v1", "--to", "v3", "--json"],
+        ["codebook", "plot", "--out", "keys.png", "--json"],
         ["rollback", "v0"],
         ["import", "some", "--dry-run"],
         ["import", "some", "--reason", "from may", "--on-conflict", "supersede"],
         ["import", "some", "--json"],
-        ["codebook", "plot", "--out", "keys.png", "--json"],
         ["compact", "--json"],
         ["generate", CAT, "--max-new-tokens", "3"],
         ["verify"],
         ["log"],
         ["sql", "SELECT author, agent, conversation, reason FROM operation_log ORDER BY seq"],
     ):  # fmt: skip
-        pair.same(*line)
+        codes.append(pair.same(*line).code)
+    assert codes == [0, 0, 1]
     assert (pair.served.folder / "keys.png").read_bytes()[:4] == b"\x89PNG"
 
 
