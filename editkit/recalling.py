@@ -18,6 +18,7 @@ from editkit.views import Views
 from editkit_store import Store
 from editkit_store.comparisons import Diff
 from editkit_store.records import (
+    EditRequest,
     LogEntry,
     MethodName,
     Provenance,
@@ -28,6 +29,7 @@ from editkit_store.records import (
     Tagged,
     ViewChanged,
 )
+from editkit_store.versions import format_version
 
 __all__ = ["HistoryMethods"]
 
@@ -57,6 +59,18 @@ class HistoryMethods:
     ) -> list[LogEntry]:
         """Returns the operations, newest first; see ``Store.log``."""
         return self.store.log(limit=limit, at=at, before=before, containing=containing)
+
+    def resolve(self, version: str) -> str:
+        """Returns the own name of a version, e.g. `v12`.
+
+        Raises:
+            UnknownVersion: The expression names none.
+        """
+        return format_version(self.store.history.resolve(version))
+
+    def count_requests(self, request: EditRequest) -> int:
+        """Returns how many members of the current version came of exactly this request."""
+        return self.store.count_requests(request)
 
     def show(self, name: str) -> Shown:
         """Returns a version (or the version that added an edit) in full; see ``Store.show``."""

@@ -5,7 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-__all__ = ["is_interrupt", "keeping"]
+__all__ = ["CarriedOn", "is_interrupt", "keeping"]
+
+
+class CarriedOn(KeyboardInterrupt):
+    """Ctrl-C reached a command whose change a server has taken and carries out."""
+
+    def __init__(self) -> None:
+        super().__init__("the server carries out what it was asked; `editkit log` shows it then")
 
 
 def is_interrupt(error: BaseException) -> bool:
@@ -26,4 +33,6 @@ def keeping(kept: Callable[[], str]) -> Iterator[None]:
     except (KeyboardInterrupt, RuntimeError) as error:
         if not is_interrupt(error):
             raise
+        if isinstance(error, CarriedOn):
+            raise KeyboardInterrupt(f"{error}. {kept()}") from None
         raise KeyboardInterrupt(kept()) from None

@@ -21,6 +21,7 @@ from click.core import ParameterSource
 from editkit_cli.output import Output
 
 if TYPE_CHECKING:
+    from editkit_cli.remote.wire import Wire
     from editkit_store.records import Provenance
 
 __all__ = [
@@ -55,6 +56,7 @@ class Settings:
         as_json: Print JSON instead of text.
         as_lines: Print one JSON object a line.
         quiet: Print no status and no progress.
+        wire: To the server that holds the store, once it was found.
     """
 
     argv: tuple[str, ...] = ()
@@ -63,6 +65,7 @@ class Settings:
     as_json: bool = False
     as_lines: bool = False
     quiet: bool = False
+    wire: Wire | None = None
     _flagged: set[str] = field(default_factory=set)
 
     @property

@@ -1,28 +1,36 @@
-"""A running model for one command, and what can be checked before it is paid for."""
+"""A history or a running model for one command: through the server that holds them, or alone.
+
+This is the one place that decides. A command asks what it is given, and prints the same either way.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+import click
+
+from editkit_cli.local import Local
 from editkit_cli.options import Settings
+from editkit_store.errors import StoreLocked
 
 if TYPE_CHECKING:
     from editkit import Kit
+    from editkit_cli.remote.client import Remote
+    from editkit_cli.remote.wire import Wire
     from editkit_store.records import Provenance
 
-__all__ = ["chat_turn", "check_store", "open_kit"]
+__all__ = ["chat_turn", "check_store", "find_wire", "open_history", "open_kit", "open_model"]
+
+_OWNER_SUFFIX = ".server"  # as owner.owner_path has it; that module is not loaded to look
 
 
 def check_store(settings: Settings, *versions: str | None) -> None:
     """Refuses a missing or unreadable store, or an unknown version, before a model is loaded."""
-    from editkit_store import open_store
-
-    with open_store(settings.path) as store:
-        for version in versions:
-            if version is not None:
-                store.history.resolve(version)
+    with open_history(settings) as history:
+        history.look(*(version for version in versions if version is not None))
 
 
 def check_question(settings: Settings, version: str | None) -> None:
@@ -39,6 +47,118 @@ def check_question(settings: Settings, version: str | None) -> None:
         check_store(settings, version)
 
 
+def find_wire(settings: Settings) -> Wire | None:
+    """Returns a connection to the server that holds the store, if one answers.
+
+    What a dead server left behind is passed over. So is a file that somebody else could have
+    written, with a warning: it might name a stranger's server.
+    """
+    place = os.path.realpath(settings.path) + _OWNER_SUFFIX
+    if settings.wire is None and os.path.lexists(place):
+        from editkit_cli.server.owner import read_owner
+
+        owner = read_owner(settings.path)
+        if owner is not None:
+            from editkit_cli.remote.wire import Wire
+
+            wire = Wire(owner)
+            if wire.is_there():
+                settings.wire = wire
+                context = click.get_current_context(silent=True)
+                if context is not None:
+                    context.find_root().call_on_close(wire.close)
+        elif not _is_ours(place):
+            settings.out.warning(
+                f"'{place}' is passed over: others than you could have written it",
+                hint=f"if a server of yours runs, make the file yours alone: chmod 600 '{place}'",
+            )
+    return settings.wire
+
+
+def _is_ours(place: str) -> bool:
+    from pathlib import Path
+
+    from editkit_cli.server.files import is_private
+
+    return not os.path.lexists(place) or is_private(Path(place))
+
+
+@contextlib.contextmanager
+def open_history(settings: Settings, *, provenance: Provenance | None = None) -> Iterator[Local]:
+    """Yields the history, for a command that needs no model."""
+    how = provenance or settings.provenance()
+    local = Local(settings.path, provenance=how, model=lambda: open_kit(settings, provenance=how))
+    wire = find_wire(settings)
+    if wire is None:
+        second = lambda: _found(settings, how)  # noqa: E731
+    else:
+        second = lambda: _alone(settings, local)  # noqa: E731
+    from editkit_cli.remote.either import Either
+
+    first = local if wire is None else _remote(settings, wire, how)
+    yield cast("Local", Either(first, second))
+
+
+@contextlib.contextmanager
+def open_model(
+    settings: Settings,
+    *,
+    read_only: bool = False,
+    preset: Literal["default", "paper"] = "default",
+    missing: Literal["error", "skip"] = "error",
+    provenance: Provenance | None = None,
+    any_model: bool = False,
+) -> Iterator[Kit]:
+    """Yields the running model: the server's, or one of this process.
+
+    Args:
+        settings: The shared options.
+        read_only: See ``editkit.open``, as the next two.
+        preset: Constants of the methods.
+        missing: Edits that the model has not learned.
+        provenance: What is written down with every change.
+        any_model: Whether ``--model`` may differ from what the server runs.
+
+    Raises:
+        ServerDiffers: The server runs another model, or with another preset.
+    """
+    how = provenance or settings.provenance()
+    with contextlib.ExitStack() as stack:
+
+        def alone() -> Kit:
+            settings.wire = None
+            return stack.enter_context(
+                open_kit(
+                    settings, read_only=read_only, preset=preset, missing=missing, provenance=how
+                )
+            )
+
+        wire = find_wire(settings)
+        if wire is None:
+            try:
+                kit = alone()
+            except StoreLocked:
+                wire = find_wire(settings)
+                if wire is None:
+                    raise
+            else:
+                yield kit
+                return
+        from editkit_cli.remote.either import Either
+        from editkit_cli.remote.errors import ServerGone
+
+        if preset != "default":
+            raise _another_preset(settings, preset)
+        remote = _remote(settings, wire, how)
+        try:
+            if settings.model is not None and not any_model:
+                _check_model(settings.model, remote, wire)
+        except ServerGone:
+            yield alone()
+        else:
+            yield cast("Kit", Either(remote, alone))
+
+
 @contextlib.contextmanager
 def open_kit(
     settings: Settings,
@@ -48,7 +168,7 @@ def open_kit(
     missing: Literal["error", "skip"] = "error",
     provenance: Provenance | None = None,
 ) -> Iterator[Kit]:
-    """Yields the model that the settings name, running with the store's edits."""
+    """Yields the model that the settings name, running in this process with the store's edits."""
     import editkit
 
     with editkit.open(
@@ -61,6 +181,46 @@ def open_kit(
         provenance=provenance or settings.provenance(),
     ) as kit:
         yield kit
+
+
+def _remote(settings: Settings, wire: Wire, provenance: Provenance) -> Remote:
+    from editkit_cli.remote.client import Remote
+
+    return Remote(wire, settings.path, model=settings.model, provenance=provenance)
+
+
+def _found(settings: Settings, provenance: Provenance) -> Any:
+    """The server that has come meanwhile, and holds the store."""
+    wire = find_wire(settings)
+    return None if wire is None else _remote(settings, wire, provenance)
+
+
+def _alone(settings: Settings, local: Local) -> Local:
+    settings.wire = None
+    return local
+
+
+def _check_model(asked: str, remote: Remote, wire: Wire) -> None:
+    from editkit_cli.remote.errors import ServerDiffers
+    from editkit_cli.server.names import is_same_model
+
+    runs = remote.running()
+    if asked != runs.name and not is_same_model(asked, runs.source):
+        raise ServerDiffers(
+            f"the server at {wire.owner.url} holds the store and runs '{runs.name}', not '{asked}'",
+            code="server_runs_another_model",
+            hint="leave --model out (and EDITKIT_MODEL), or stop the server",
+        )
+
+
+def _another_preset(settings: Settings, preset: str) -> Exception:
+    from editkit_cli.remote.errors import ServerDiffers
+
+    return ServerDiffers(
+        f"a server holds the store '{settings.store}' and runs without the preset '{preset}'",
+        code="server_runs_another_preset",
+        hint="leave --preset out, or stop the server",
+    )
 
 
 def chat_turn(prompt: str, *, system: str | None) -> list[dict[str, str]]:

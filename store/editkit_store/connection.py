@@ -48,6 +48,9 @@ _ONE_THREAD = "SET threads = 1"
 """For whoever appends. What it asks is small, and handing it to another thread takes longer than
 doing it; and the cores have a model to run."""
 
+_PATIENCE = 60.0
+"""Seconds to wait for a file that was released: somebody else may be reading it by then."""
+
 _PART = 200  # rows fetched at a time
 
 _GATHERED = 1000  # rows of a transaction that wait to be handed over together
@@ -370,6 +373,17 @@ class Database:
     def checkpoint(self) -> None:
         """Folds the write-ahead log into the file, so that copying the one file copies all."""
         self.execute("CHECKPOINT")
+
+    @contextlib.contextmanager
+    def released(self) -> Iterator[None]:
+        """Lets go of the file while its body runs; whoever asks or writes meanwhile waits."""
+        with self.turn:
+            self.close()
+            try:
+                yield
+            finally:
+                fresh = Database.open(self.path, read_only=self.read_only, wait=_PATIENCE)
+                self._connection, self._file = fresh._connection, fresh._file
 
     def close(self) -> None:
         """Closes the file; a second call does nothing.

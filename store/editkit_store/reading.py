@@ -13,7 +13,7 @@ from editkit_store.artifacts import Artifacts
 from editkit_store.connection import Database
 from editkit_store.describe import describe
 from editkit_store.digest import digest_json
-from editkit_store.errors import StoreError, UnknownEdit, UnknownVersion
+from editkit_store.errors import StoreUnwritable, UnknownEdit, UnknownVersion
 from editkit_store.history import History, Operation, prompt_digest
 from editkit_store.inspection import plain, space
 from editkit_store.records import EditRequest, LogEntry, Shown, Status, Table, Verified
@@ -227,18 +227,39 @@ class Reading:
         return verify(self._db, head=head)
 
     def sql(self, query: str) -> Table:
-        """Answers a query in SQL, of a store that is open to read.
+        """Answers a query in SQL; it cannot write, nor see other files.
+
+        Of a store that is open to write, a copy answers, which takes the room of a second file.
 
         Raises:
             QueryFailed: DuckDB refuses it, e.g. because it would write.
-            StoreError: The store is open to write.
+            StoreUnwritable: No room for the copy.
         """
         if self.is_writable:
-            raise StoreError(
-                "queries are answered by a store that is open to read only", path=self.path
-            )
+            return self._copied_sql(query)
         columns, rows = self._db.ask(query)
         return Table(columns=tuple(columns), rows=tuple(tuple(map(plain, row)) for row in rows))
+
+    def _copied_sql(self, query: str) -> Table:
+        # What a query must not do can be locked for a whole DuckDB instance only, for good.
+        import shutil
+        import tempfile
+
+        with tempfile.TemporaryDirectory(
+            prefix=f".{self.path.name}-", dir=self.path.parent
+        ) as folder:
+            copy = Path(folder) / self.path.name  # the name counts: it is that of the catalog
+            with self._db.turn:
+                self._db.checkpoint()
+                try:
+                    shutil.copyfile(self.path, copy)
+                except OSError as error:
+                    raise StoreUnwritable(
+                        f"the store '{self.path}' cannot be copied: {error.strerror}",
+                        path=self.path,
+                    ) from error
+            with Database.open(copy, read_only=True) as database:
+                return Reading(database, clock=self._clock).sql(query)
 
     def status(self) -> Status:
         """Returns where the store stands."""

@@ -411,6 +411,9 @@ class Status(Record):
     models: dict[str, int] = Field(
         default_factory=dict, description="Usable artifacts per model fingerprint"
     )
+    server: str | None = Field(
+        default=None, description="Where the server answers that holds the store and was asked"
+    )
 
 
 class ModelInfo(Record):

@@ -20,6 +20,7 @@ from editkit_store.history import Operation, prompt_digest
 from editkit_store.reading import Reading
 from editkit_store.records import (
     Artifact,
+    Compacted,
     Edit,
     EditRequest,
     EditStatus,
@@ -34,7 +35,7 @@ from editkit_store.versions import format_version
 if TYPE_CHECKING:
     from editkit_store.bundle_records import Compare, Imported, OnConflict
 
-__all__ = ["NewEdit", "Store"]
+__all__ = ["NewEdit", "Store", "user_name"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,17 @@ class Store(Reading):
     def close(self) -> None:
         """Closes the file; a second call does nothing."""
         self._db.close()
+
+    def compact(self) -> Compacted:
+        """Makes the file of this open store smaller; whoever reads it meanwhile waits.
+
+        Raises:
+            As ``editkit_store.compact.compact``.
+        """
+        from editkit_store.compact import compact
+
+        with self._db.released():
+            return compact(self.path)
 
     # Settings ---------------------------------------------------------------------------------
 
@@ -392,7 +404,7 @@ class Store(Reading):
         import socket  # like getpass, uuid and tempfile: reading commands do without
 
         given = given or Provenance()
-        user = given.user or _user()
+        user = given.user or user_name()
         asked = edit.author if edit else None
         return given.model_copy(
             update={
@@ -407,7 +419,8 @@ class Store(Reading):
 
 
 @functools.cache
-def _user() -> str:
+def user_name() -> str:
+    """Returns the name of whoever runs this process, as far as the system knows it."""
     import getpass
 
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from editkit.errors import MalformedLine, UnsupportedMethod, UnsupportedModel
 from editkit_cli.interrupts import keeping
 from editkit_cli.options import Settings
-from editkit_cli.session import open_kit
+from editkit_cli.session import open_model
 from editkit_store.errors import InvalidRequest
 from editkit_store.records import Added, Contradiction, EditRequest, MethodName
 
@@ -71,7 +71,7 @@ def add_file(
             else:
                 how = settings.provenance(author=author, reason=reason)
                 with (
-                    open_kit(settings, preset=preset, provenance=how) as kit,
+                    open_model(settings, preset=preset, provenance=how) as kit,
                     run.bar(source),
                 ):
                     run.through(kit, itertools.chain([first], lines), source)
@@ -122,7 +122,7 @@ class _Run:
             for number, request in lines:
                 # The same line may stand in a file twice, with another answer in between.
                 seen[request] += 1
-                if kit.store.count_requests(request) >= seen[request]:
+                if kit.count_requests(request) >= seen[request]:
                     self.skip()
                     continue
                 with _blamed_on(source, number):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import click
 
 from editkit_cli.group import command
 from editkit_cli.options import Settings, provenance_options
 from editkit_cli.output import Output
+from editkit_cli.session import open_history
 from editkit_cli.tables import Column, short_digest
-from editkit_store import Store, open_store
 from editkit_store.bundle_records import Clash, Exported, Imported, OnConflict
 
 __all__ = ["bring", "export"]
@@ -37,9 +34,8 @@ def export(settings: Settings, folder: str, to: str, since: str | None, only: st
     The head that it prints stands for the history that the edits come from: whoever got it another
     way can tell whether the bundle was altered. Nothing is signed.
     """
-    tool = settings.provenance().tool or "editkit"
-    with open_store(settings.path) as store:
-        done = store.export(folder, to=to, since=since, only=only, tool=tool)
+    with open_history(settings) as history:
+        done = history.export(folder, to=to, since=since, only=only)
     out = settings.out
     if not done.edits:
         out.warning("the bundle holds no edits", hint="`editkit log` shows the versions")
@@ -86,32 +82,12 @@ def bring(
     stay as they are. `editkit undo` takes the whole import back.
     """
     how = settings.provenance(author=author, reason=reason)
-    with _opened(settings, folder, dry_run=dry_run) as store:
-
-        def compare(learned: Mapping[str, Sequence[str]]) -> Any:
-            from editkit.artifacts import find_conflicts  # loads numpy
-
-            return find_conflicts(store, learned)
-
-        done = store.bring(
-            folder, on_conflict=on_conflict, dry_run=dry_run, provenance=how, compare=compare
-        )
-        remembered = store.setting("fingerprint")
+    with open_history(settings, provenance=how) as history:
+        done = history.bring(folder, on_conflict=on_conflict, dry_run=dry_run)
+        remembered = history.fingerprint()
     out = settings.out
     _tell(out, done, remembered)
     out.result(done, lambda: _draw_imported(out, done))
-
-
-def _opened(settings: Settings, folder: str, *, dry_run: bool) -> Store:
-    """The store; made where there is none, but not for a dry run or a bundle that is refused."""
-    if settings.path.exists():
-        return open_store(settings.path, write=not dry_run)
-    empty = open_store(":memory:", write=True, create=True)
-    if dry_run:
-        return empty
-    with empty:
-        empty.bring(folder, dry_run=True)
-    return open_store(settings.path, write=True, create=True)
 
 
 def _tell(out: Output, done: Imported, remembered: str | None) -> None:

@@ -8,6 +8,7 @@ import click
 
 from editkit_cli.group import command
 from editkit_cli.options import Settings, version_option
+from editkit_cli.session import open_history
 
 __all__ = ["codebook"]
 
@@ -32,11 +33,8 @@ def plot(settings: Settings, version: str | None, out: Path) -> None:
 
     Needs no model. Discs on the map are the edits' balls, to scale.
     """
-    from editkit.plotting import plot_codebook
-    from editkit_store import open_store
-
-    with open_store(settings.path) as store:
-        drawn = plot_codebook(store, out, version=version or "@")
+    with open_history(settings) as history:
+        drawn = history.plot(out, version=version or "@")
     shown = settings.out
     shown.result(
         drawn,

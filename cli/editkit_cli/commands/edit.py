@@ -18,7 +18,7 @@ from editkit_cli.options import (
     text,
     version_option,
 )
-from editkit_cli.session import chat_turn, check_question, open_kit
+from editkit_cli.session import chat_turn, check_question, open_model
 from editkit_cli.tables import Column, short_digest
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def add(
     def warned(_: EditRequest, found: tuple[Contradiction, ...]) -> None:
         warn_contradiction(out, found)
 
-    with open_kit(settings, preset=preset, provenance=how) as kit:
+    with open_model(settings, preset=preset, provenance=how) as kit:
         (added,) = kit.add_many(
             [given], on_failure=on_failure, on_conflict=on_conflict, warned=warned, before=True
         )
@@ -233,7 +233,7 @@ def generate(
     """
     check_chat(chat=chat, system=system)
     check_question(settings, version)
-    with open_kit(settings, read_only=True) as kit:
+    with open_model(settings, read_only=True) as kit:
         if chat:
             turns = [chat_turn(prompt, system=system) for prompt in prompts]
             made = [kit.chat(t, version=version, max_new_tokens=max_new_tokens) for t in turns]
@@ -269,7 +269,7 @@ def explain(
     check_chat(chat=chat, system=system)
     check_question(settings, version)
     turns = chat_turn(prompt, system=system) if chat else None
-    with open_kit(settings, read_only=True) as kit:
+    with open_model(settings, read_only=True) as kit:
         found = kit.explain(None if chat else prompt, chat=turns, version=version, k=k)
     out = settings.out
     out.result(found, lambda: _draw_explanation(out, found))

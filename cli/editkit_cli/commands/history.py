@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
 from editkit_cli.group import command
+from editkit_cli.local import Local
 from editkit_cli.options import Settings, provenance_options, text
 from editkit_cli.output import Output
-from editkit_cli.session import check_store, open_kit
+from editkit_cli.session import check_store, open_history, open_model
 from editkit_cli.tables import Column, short_digest
-from editkit_store import Store, open_store
 from editkit_store.comparisons import BehaviorChange, CodesDiff, Diff
 from editkit_store.errors import InvalidRequest
-from editkit_store.records import Edit, LogEntry, Shown, ViewChanged
+from editkit_store.records import Edit, LogEntry, Provenance, Shown, ViewChanged
 
 __all__ = [
     "diff",
@@ -54,16 +54,18 @@ def log(settings: Settings, limit: int | None, at: str | None) -> None:
 
     In the table, @ marks the current version.
     """
-    with open_store(settings.path) as store:
-        entries = store.log(limit=limit, at=at)
-        current = store.version()
-        origin = limit is None or len(entries) < limit  # the list goes back to the beginning
-        tags = [name for name, number in store.history.tags().items() if number == 0]
+    with open_history(settings) as history:
+        found = history.logged(limit=limit, at=at)
+    entries = found.entries
+    origin = limit is None or len(entries) < limit  # the list goes back to the beginning
+    tags = found.first_tags if origin else None
     out = settings.out
-    out.result(entries, lambda: draw_log(out, entries, current, tags if origin else None))
+    out.result(entries, lambda: draw_log(out, entries, found.version, tags))
 
 
-def draw_log(out: Output, entries: list[LogEntry], current: str, tags: list[str] | None) -> None:
+def draw_log(
+    out: Output, entries: Sequence[LogEntry], current: str, tags: Sequence[str] | None
+) -> None:
     """Prints operations; with ``tags`` (those of ``v0``) also where the history began."""
     rows: list[tuple[str, ...]] = [
         (
@@ -102,8 +104,8 @@ def show(settings: Settings, version: str) -> None:
 
     V is a version (v3, @, @-), a tag, or the id of an edit, which shows the version that added it.
     """
-    with open_store(settings.path) as store:
-        shown = store.show(version)
+    with open_history(settings) as history:
+        shown = history.show(version)
     out = settings.out
     out.result(shown, lambda: _draw_shown(out, shown))
 
@@ -205,7 +207,7 @@ def diff(
         if not all(probe.strip() for probe in probes):
             raise InvalidRequest("a probe is empty", field="probe")
         check_store(settings, before, after)
-        with open_kit(settings, read_only=True) as kit:
+        with open_model(settings, read_only=True) as kit:
             found = kit.diff(
                 before,
                 after,
@@ -215,13 +217,8 @@ def diff(
                 progress=settings.out.progress(),
             )
     else:
-        with open_store(settings.path) as store:
-            # Names are checked first: they need no numpy, the comparison of artifacts does.
-            for name in (before, after):
-                store.history.resolve(name)
-            from editkit import compare
-
-            found = compare.diff(store, before, after)
+        with open_history(settings) as history:
+            found = history.diff(before, after)
     out = settings.out
     out.result(found, lambda: draw_diff(out, found, asked=asked))
     if page is not None:
@@ -320,7 +317,7 @@ def rollback(settings: Settings, version: str, reason: str | None, author: str |
     This makes a new version, so it can itself be taken back: nothing is lost.
     """
     how = settings.provenance(author=author, reason=reason)
-    _change(settings, lambda store: store.rollback(version, provenance=how))
+    _change(settings, how, lambda history: history.rollback(version))
 
 
 @command(
@@ -350,16 +347,8 @@ def revert(
     the edit come back, and the edits that came later are learned again.
     """
     how = settings.provenance(author=author, reason=reason)
-    with open_store(settings.path) as store:
-        # Deferring needs no model; but an older edit that comes back must be in the weights.
-        asks = store.brings_back_mixed if defer_only else store.takes_learning
-        learns = asks(edit_id)
-    if learns:
-        with open_kit(settings, provenance=how) as kit:
-            changed = kit.revert(edit_id, defer_only=defer_only, progress=settings.out.progress())
-        _tell_change(settings.out, changed)
-        return
-    _change(settings, lambda store: store.revert(edit_id, provenance=how))
+    bar = settings.out.progress()
+    _change(settings, how, lambda past: past.revert(edit_id, defer_only=defer_only, progress=bar))
 
 
 @command("undo", example="editkit undo")
@@ -367,7 +356,7 @@ def revert(
 def undo(settings: Settings, reason: str | None, author: str | None) -> None:
     """Take back the last change; once more goes one further back."""
     how = settings.provenance(author=author, reason=reason)
-    _change(settings, lambda store: store.undo(provenance=how))
+    _change(settings, how, lambda history: history.undo())
 
 
 @command("redo", example="editkit undo\neditkit redo")
@@ -375,16 +364,13 @@ def undo(settings: Settings, reason: str | None, author: str | None) -> None:
 def redo(settings: Settings, reason: str | None, author: str | None) -> None:
     """Take back the last undo."""
     how = settings.provenance(author=author, reason=reason)
-    _change(settings, lambda store: store.redo(provenance=how))
+    _change(settings, how, lambda history: history.redo())
 
 
-def _change(settings: Settings, act: Callable[[Store], ViewChanged]) -> None:
-    with open_store(settings.path, write=True) as store:
-        changed = act(store)
-    _tell_change(settings.out, changed)
-
-
-def _tell_change(out: Output, changed: ViewChanged) -> None:
+def _change(settings: Settings, how: Provenance, act: Callable[[Local], ViewChanged]) -> None:
+    with open_history(settings, provenance=how) as history:
+        changed = act(history)
+    out = settings.out
     out.status(f"{changed.operation}: {changed.detail}; now at {changed.version}")
     out.result(changed, lambda: out.text(f"{changed.version}, {_count(changed.view)}"))
     if changed.lost:
@@ -401,7 +387,7 @@ def tag(
 ) -> None:
     """Name a version; a name in use moves there."""
     how = settings.provenance(author=author, reason=reason)
-    with open_store(settings.path, write=True) as store:
-        tagged = store.tag(version, name, provenance=how)
+    with open_history(settings, provenance=how) as history:
+        tagged = history.tag(version, name)
     out = settings.out
     out.result(tagged, lambda: out.text(f"{tagged.version} is '{tagged.tag}'"))

@@ -7,6 +7,7 @@ import click
 from editkit_cli.group import command
 from editkit_cli.options import Settings, text
 from editkit_cli.output import Output
+from editkit_cli.session import open_history
 from editkit_cli.tables import Column, short_digest
 from editkit_store import open_store
 from editkit_store.records import Initialized, Status, Verified
@@ -57,8 +58,8 @@ def _known_name(name: str) -> str:
 @command("status", example="editkit status --json")
 def status(settings: Settings) -> None:
     """Show where the store stands."""
-    with open_store(settings.path) as store:
-        found = store.status()
+    with open_history(settings) as history:
+        found = history.status()
     out = settings.out
     out.result(found, lambda: _draw_status(out, found))
     for warning in found.warnings:
@@ -75,8 +76,8 @@ def verify(settings: Settings, head: str | None) -> int:
 
     Exits with 3 when something is wrong.
     """
-    with open_store(settings.path) as store:
-        found = store.verify(head=head)
+    with open_history(settings) as history:
+        found = history.verify(head=head)
     out = settings.out
     out.result(found, lambda: _draw_verified(out, found))
     return 0 if found.ok else DAMAGED
@@ -101,11 +102,8 @@ def compact(settings: Settings) -> None:
     Writes the history anew beside the store and puts it in its place in one step, so it needs room
     for a second file. Tensors that no edit needs any more stay behind.
     """
-    from editkit_store.compact import compact as rewrite
-
-    with open_store(settings.path, write=True):
-        pass  # an older schema is migrated first
-    done = rewrite(settings.path)
+    with open_history(settings) as history:
+        done = history.compact()
     out = settings.out
     out.result(
         done, lambda: out.text(f"{done.store}: {_megabytes(done.before)}, now "
@@ -121,8 +119,8 @@ def sql(settings: Settings, query: str) -> None:
     The views: active_edits, edit_history, operation_log, codebook_rows. With --json the rows are
     objects by the names of their columns. A query of - is read from stdin.
     """
-    with open_store(settings.path) as store:
-        found = store.sql(query)
+    with open_history(settings) as history:
+        found = history.sql(query)
     out = settings.out
     if out.as_json:
         out.json([dict(zip(found.columns, row, strict=True)) for row in found.rows])
@@ -158,4 +156,5 @@ def _draw_status(out: Output, found: Status) -> None:
         ("learned", ", ".join(learned)),
         ("tags", ", ".join(f"{name} = {version}" for name, version in found.tags.items())),
         ("schema", str(found.schema_version)),
+        ("server", found.server or ""),
     )

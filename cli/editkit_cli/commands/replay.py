@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from editkit_cli.group import command
 from editkit_cli.interrupts import keeping
 from editkit_cli.options import METHODS, Settings, provenance_options
-from editkit_cli.session import check_store, open_kit
+from editkit_cli.session import check_store, open_model
 from editkit_cli.tables import Column, short_digest
 
 if TYPE_CHECKING:
@@ -72,14 +72,17 @@ def replay(
     check_store(settings, to, only)
     out = settings.out
     if dry_run:
-        with open_kit(settings, read_only=True, missing="skip") as kit:
+        with open_model(settings, read_only=True, missing="skip", any_model=True) as kit:
             planned = kit.plan_replay(to=to, method=method, only=only)
         out.result(planned, lambda: _draw_plan(out, planned))
         return 0
     how = settings.provenance(author=author, reason=reason)
     again = shlex.join(["editkit", *settings.argv])
     kept = f"what was learned so far is stored; the same command goes on from here: {again}"
-    with keeping(lambda: kept), open_kit(settings, missing="skip", provenance=how) as kit:
+    with (
+        keeping(lambda: kept),
+        open_model(settings, missing="skip", provenance=how, any_model=True) as kit,
+    ):
         done = kit.replay(to=to, method=method, only=only, progress=out.progress())
     out.result(done, lambda: _draw_replayed(out, done))
     return SOME_FAILED if done.failed else 0

@@ -21,7 +21,7 @@ from editkit_cli.server.guard import Guard, Locks
 from editkit_cli.server.limits import Limits
 from editkit_cli.server.metrics import Metrics
 from editkit_cli.server.page import PageKeys
-from editkit_cli.server.routes import about, asking, edits, history, openai, replaying
+from editkit_cli.server.routes import about, asking, edits, history, openai, owned, replaying
 from editkit_cli.server.routes.common import Gone
 from editkit_cli.server.routes.page import router as page
 from editkit_cli.server.runner import Runner
@@ -83,7 +83,7 @@ def create_app(
     )
     app.state.owner_token = locks.owner
     app.state.page_keys = PageKeys()
-    for part in (openai, asking, edits, history, replaying, about):
+    for part in (openai, asking, edits, history, replaying, owned, about):
         app.include_router(part.router)
     app.include_router(page)
     app.router.routes.append(ROUTE)

@@ -31,9 +31,18 @@ from pydantic import Field, ValidationError
 from editkit_cli.server.files import is_private, write_private
 from editkit_store.records import Record
 
-__all__ = ["Owner", "find_server", "new_owner", "owner_path", "proof", "read_owner"]
+__all__ = [
+    "TIMEOUT",
+    "Owner",
+    "find_server",
+    "is_proved",
+    "new_owner",
+    "owner_path",
+    "proof",
+    "read_owner",
+]
 
-_TIMEOUT = 2.0
+TIMEOUT = 2.0
 """Seconds for a server on this machine to say that it is there."""
 
 
@@ -100,7 +109,7 @@ def read_owner(store: Path) -> Owner | None:
         return None
 
 
-def find_server(store: Path, *, timeout: float = _TIMEOUT) -> Owner | None:
+def find_server(store: Path, *, timeout: float = TIMEOUT) -> Owner | None:
     """Returns the server that holds a store, if one is there and answers.
 
     Args:
@@ -110,21 +119,25 @@ def find_server(store: Path, *, timeout: float = _TIMEOUT) -> Owner | None:
     owner = read_owner(store)
     if owner is None:
         return None
-    nonce = secrets.token_hex(16)
     connection = http.client.HTTPConnection(owner.host, owner.port, timeout=timeout)
+    try:
+        return owner if is_proved(connection, owner) else None
+    finally:
+        connection.close()
+
+
+def is_proved(connection: http.client.HTTPConnection, owner: Owner) -> bool:
+    """Returns whether what is at the other end of a connection knows the token. It is not sent."""
+    nonce = secrets.token_hex(16)
     try:
         connection.request("GET", f"/healthz?nonce={nonce}")
         answer = connection.getresponse()
         said = json.loads(answer.read(10_000))
         told = said["proof"] if answer.status == 200 else ""
         expected = proof(owner.token, nonce, owner.host, owner.port)
-        if hmac.compare_digest(str(told), expected):
-            return owner
+        return hmac.compare_digest(str(told), expected)
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-        pass  # nobody there, or somebody else: either way, not this store's server
-    finally:
-        connection.close()
-    return None
+        return False  # nobody there, or somebody else: either way, not this store's server
 
 
 def proof(token: str, nonce: str, host: str, port: int) -> str:

@@ -20,9 +20,11 @@ from pydantic import Field
 from editkit_cli.server.errors import LOG, Failure, closing, failure_of, internal_error, too_busy
 from editkit_cli.server.events import Events
 from editkit_cli.server.limits import Limits
+from editkit_store.bundle_records import Imported
 from editkit_store.errors import EditkitError
 from editkit_store.records import (
     Added,
+    Compacted,
     Provenance,
     Record,
     Replayed,
@@ -39,9 +41,13 @@ __all__ = ["Act", "Change", "Learning", "Pending", "PendingKind", "Result", "Wri
 _KEPT = 1000
 """Finished changes that are remembered."""
 
-PendingKind = Literal["add", "revert", "rollback", "undo", "redo", "tag", "replay"]
+PendingKind = Literal[
+    "add", "revert", "rollback", "undo", "redo", "tag", "replay", "import", "compact"
+]
 
-Result = Added | ViewChanged | Tagged | Replayed | ReplayPlan | tuple[Added, ...]
+Result = (
+    Added | ViewChanged | Tagged | Replayed | ReplayPlan | Imported | Compacted | tuple[Added, ...]
+)
 
 
 class Pending(Record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
@@ -30,11 +31,25 @@ router = APIRouter(prefix="/v1", tags=["asking"])
 class Generating(Body):
     """Body of `POST /v1/generate`."""
 
-    prompts: tuple[str, ...] = Field(min_length=1, max_length=16)
+    prompts: tuple[str, ...] = Field(default=(), max_length=16)
+    chats: tuple[Annotated[tuple[Message, ...], Field(max_length=1000)], ...] = Field(
+        default=(), max_length=16, description="Or whole conversations, each ending with the user"
+    )
     chat: bool = Field(default=False, description="Each prompt is a user turn")
     system: str | None = Field(default=None, description="System message before each, in a chat")
     version: Expression | None = None
     max_new_tokens: int = Field(default=64, ge=1)
+
+    def conversations(self) -> list[Sequence[Message]]:
+        """Returns what goes through the chat template; nothing where the prompts are plain."""
+        if not self.chat:
+            return list(self.chats)
+        before = [] if self.system is None else [Message(role="system", content=self.system)]
+        return [[*before, Message(role="user", content=prompt)] for prompt in self.prompts]
+
+    def questions(self) -> list[str]:
+        """Returns what was asked last in each."""
+        return list(self.prompts) or [chat[-1].content for chat in self.chats]
 
 
 @router.post(
@@ -44,22 +59,21 @@ async def generate(asked: Generating, request: Request, runner: Runs, _: Reads) 
     """What the corrected model says, greedily: one generation a prompt."""
     if asked.system is not None and not asked.chat:
         raise Refused("'system' needs 'chat'", param="system")
-    if asked.max_new_tokens > runner.limits.tokens or len(asked.prompts) > runner.limits.rows:
+    if bool(asked.prompts) == bool(asked.chats):
+        raise Refused("give either 'prompts' or 'chats'", param="prompts")
+    asks = max(len(asked.prompts), len(asked.chats))
+    if asked.max_new_tokens > runner.limits.tokens or asks > runner.limits.rows:
         raise Refused(
             f"this server gives {runner.limits.tokens} tokens to {runner.limits.rows} prompts at "
             "most", code="too_many", param="max_new_tokens",
         )  # fmt: skip
-    check_size(runner, [asked.system or "", *asked.prompts], param="prompts")
-    before = [] if asked.system is None else [Message(role="system", content=asked.system)]
+    turns = [turn.content for chat in asked.chats for turn in chat]
+    check_size(runner, [asked.system or "", *asked.prompts, *turns], param="prompts")
 
     def question() -> Question:
         encoder = runner.kit.encoder
-        prompts = (
-            encoder.chat([*before, Message(role="user", content=prompt)])
-            if asked.chat
-            else encoder.prompt(prompt)
-            for prompt in asked.prompts
-        )
+        chats = asked.conversations()
+        prompts = map(encoder.chat, chats) if chats else map(encoder.prompt, asked.prompts)
         version = runner.version(asked.version)
         return Question(prompts=tuple(prompts), version=version, limit=asked.max_new_tokens)
 
@@ -78,7 +92,7 @@ async def generate(asked: Generating, request: Request, runner: Runs, _: Reads) 
                 tokens=one.tokens,
                 finish_reason=one.ending or "stop",
             )
-            for prompt, one in zip(asked.prompts, answers, strict=True)
+            for prompt, one in zip(asked.questions(), answers, strict=True)
         ]
     )
 

@@ -25,6 +25,7 @@ __all__ = [
     "Edits",
     "Expression",
     "Gone",
+    "Owners",
     "Reads",
     "Responses",
     "Runs",
@@ -105,7 +106,22 @@ def _may(role: Role) -> Any:
     return Security(check)
 
 
+def _owner() -> Any:
+    async def check(request: Request, _: Annotated[Any, Security(_BEARER)]) -> Caller:
+        caller = request.scope[CALLER]
+        assert isinstance(caller, Caller)
+        if caller.name is not None:
+            raise Refused(
+                "this is for the owner of the store only", status=403, code="owner_only",
+                hint="run `editkit` on the server's machine, as the user who started it",
+            )  # fmt: skip
+        return caller
+
+    return Security(check)
+
+
 Runs = Annotated[Runner, Depends(_runner)]
+Owners = Annotated[Caller, _owner()]
 Reads = Annotated[Caller, _may("read")]
 Edits = Annotated[Caller, _may("edit")]
 Tags = Annotated[Caller, _may("admin")]

@@ -21,6 +21,7 @@ from editkit_store.records import (
     EditKind,
     Message,
     MethodName,
+    Provenance,
     ScopeName,
     ViewChanged,
 )
@@ -52,7 +53,15 @@ Command = Annotated[
 ]
 
 
-class Asked(Body):
+class Owned(Body):
+    """What only the owner's word is taken for."""
+
+    provenance: Provenance | None = Field(
+        default=None, description="What the log is to say in place of the rest; the owner's only"
+    )
+
+
+class Asked(Owned):
     """What every change may say about itself."""
 
     reason: str | None = Field(default=None, max_length=10_000, description="Why, for the log")
@@ -86,7 +95,7 @@ class NewEdit(Body):
     idempotency_key: str | None = Field(default=None, max_length=255)
 
 
-class How(Body):
+class How(Owned):
     """How edits are added."""
 
     on_failure: Literal["record", "keep"] = Field(
@@ -146,7 +155,7 @@ async def add(
 
     result = await _carry_out(
         request, runner, caller, "add", one, is_async=not asked.wait or _is_async(prefer),
-        command=x_editkit_command,
+        command=x_editkit_command, given=asked.provenance,
     )  # fmt: skip
     if isinstance(result, Added):
         status = 201 if result.outcome == "added" else 200
@@ -177,7 +186,7 @@ async def add_batch(
     act = await asyncio.to_thread(adding, runner, requests, asked)
     result = await _carry_out(
         request, runner, caller, "add", act, is_async=not asked.wait or _is_async(prefer),
-        command=x_editkit_command, total=len(asked.edits),
+        command=x_editkit_command, given=asked.provenance, total=len(asked.edits),
     )  # fmt: skip
     return _answer(result)
 
@@ -302,7 +311,7 @@ async def changed(
     return _answer(
         await _carry_out(
             request, runner, caller, kind, act, is_async=not asked.wait or _is_async(prefer),
-            reason=asked.reason, author=asked.author, command=command,
+            reason=asked.reason, author=asked.author, command=command, given=asked.provenance,
         )
     )  # fmt: skip
 
@@ -319,12 +328,18 @@ async def _carry_out(
     reason: str | None = None,
     author: str | None = None,
     command: str | None = None,
+    given: Provenance | None = None,
 ) -> Result | Pending:
     """Puts a change in line; returns what comes of it, or where it stands.
 
     Where the result takes longer than the time limit, too, the operation is given to follow: the
     change goes on. So it does if the client leaves.
     """
+    if given is not None and caller.name is not None:
+        raise Refused(
+            "only the owner says by whom and how a change was asked for", status=403,
+            code="owner_only", param="provenance", hint="leave it out",
+        )  # fmt: skip
     said = f"{request.method} {request.url.path}"
     if caller.name is not None:
         said += f" (token '{caller.name}')"
@@ -335,7 +350,7 @@ async def _carry_out(
             "command": command if command and caller.name is None else said,
         }
     )
-    change = Change(kind, act, provenance, total)
+    change = Change(kind, act, given or provenance, total)
     runner.writer.put(change)
     if is_async:
         return change.pending

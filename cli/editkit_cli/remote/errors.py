@@ -1,0 +1,79 @@
+"""What can go wrong between a command and the server, and the server's errors as they were.
+
+EditkitError
+└── RemoteError                 the server refuses, by a code that has no class of its own here
+    ├── ServerGone              it does not answer any more
+    └── ServerDiffers           it runs otherwise than the command asks for
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from editkit_store.errors import EditkitError, InvalidRequest
+
+__all__ = ["RemoteError", "ServerDiffers", "ServerGone", "error_of"]
+
+
+class RemoteError(EditkitError):
+    """The server refuses; `code` is what it said."""
+
+    code = "remote"
+
+
+class ServerGone(RemoteError):
+    """The server that held the store does not answer any more.
+
+    Attributes:
+        was_sent: Whether a change was on its way, so that nobody knows whether it was made.
+    """
+
+    code = "server_gone"
+
+    def __init__(self, url: str, *, was_sent: bool) -> None:
+        super().__init__(
+            f"the server at {url} went away before it answered"
+            + ("; whether the change was made, nobody has told" if was_sent else ""),
+            hint="`editkit log` shows what was done; start the server again, or go on without",
+        )
+        self.was_sent = was_sent
+
+
+class ServerDiffers(RemoteError):
+    """The server that holds the store runs otherwise than the command asks for."""
+
+    def __init__(self, message: str, *, code: str, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+def error_of(failure: dict[str, Any]) -> EditkitError:
+    """Returns an error that the server told, as an instance of its class where there is one.
+
+    Message, code and hint are the server's; other attributes stay there.
+
+    Args:
+        failure: The error object: ``message``, ``code``, ``hint``, ``param``.
+    """
+    code = str(failure.get("code") or RemoteError.code)
+    kind = _known().get(code, RemoteError)
+    error = kind.__new__(kind, str(failure["message"]))
+    EditkitError.__init__(error, str(failure["message"]), hint=failure.get("hint"))
+    error.code = code
+    if isinstance(error, InvalidRequest):
+        error.field = failure.get("param")
+    return error
+
+
+def _known() -> dict[str, type[EditkitError]]:
+    import editkit.errors  # noqa: F401  # so that its classes are there to be found
+
+    return {kind.code: kind for kind in _below(EditkitError)}
+
+
+def _below(kind: type[EditkitError]) -> Iterator[type[EditkitError]]:
+    for one in kind.__subclasses__():
+        if one.__module__ in ("editkit.errors", "editkit_store.errors"):
+            yield one
+        yield from _below(one)
