@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -119,7 +120,12 @@ async def carried_out(
     steps: asyncio.Queue[_Step | None] = asyncio.Queue()
     if call.tell is not None:
         loop = asyncio.get_running_loop()
-        act = _heard(act, lambda step: loop.call_soon_threadsafe(steps.put_nowait, step))
+
+        def hear(step: _Step) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+                loop.call_soon_threadsafe(steps.put_nowait, step)
+
+        act = _heard(act, hear)
     change = Change(kind, act, provenance, total)
     runner.writer.put(change)
     if not wait:

@@ -6,7 +6,7 @@ The result itself goes beside it, as structured content; many clients show a mod
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from editkit_cli.server.writer import Pending
 from editkit_store.comparisons import Diff
@@ -19,8 +19,11 @@ from editkit_store.records import (
     Explanation,
     Generation,
     LogEntry,
+    Record,
+    Replayed,
     Shown,
     Verified,
+    ViewChanged,
 )
 
 if TYPE_CHECKING:
@@ -162,20 +165,21 @@ def replayed(found: ReplayOutcome) -> str:
     return _result(found.result) if found.result is not None else _later(found.pending)
 
 
-def _result(found: Any) -> str:
+def _result(found: Record) -> str:
     if isinstance(found, Added):
         return _added(found)
-    said = [f"Now at {found.version}"] if hasattr(found, "version") else []
-    if hasattr(found, "view"):
-        said.append(f"{found.view} edits in force")
-    if getattr(found, "detail", ""):
-        said.append(found.detail)
-    if hasattr(found, "restored"):
-        said.append(f"{found.restored} restored, {found.learned} learned, {found.failed} failed")
-    lines = [f"edit {one} does not hold since" for one in getattr(found, "lost", ())]
-    lines += [f"failed: {one.edit_id} '{_short(one.prompt)}': {one.reason}"
-              for one in getattr(found, "failures", ())]  # fmt: skip
-    return _lines("; ".join(said) + ".", lines)
+    if isinstance(found, ViewChanged):
+        detail = f"; {found.detail}" if found.detail else ""
+        head = f"Now at {found.version}; {found.view} edits in force{detail}."
+        return _lines(head, (f"edit {one} does not hold since" for one in found.lost))
+    if isinstance(found, Replayed):
+        head = (
+            f"At {found.version}: {found.restored} edits restored, {found.learned} learned, "
+            f"{found.failed} failed."
+        )
+        return _lines(head, (f"{one.edit_id} '{_short(one.prompt)}': {one.reason}"
+                             for one in found.failures))  # fmt: skip
+    return "Done."
 
 
 def _added(found: Added) -> str:
