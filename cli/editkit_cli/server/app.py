@@ -20,10 +20,9 @@ from editkit_cli.server.errors import handle_errors
 from editkit_cli.server.guard import Guard, Locks
 from editkit_cli.server.limits import Limits
 from editkit_cli.server.metrics import Metrics
-from editkit_cli.server.page import PageKeys
 from editkit_cli.server.routes import about, asking, edits, history, openai, owned, replaying
 from editkit_cli.server.routes.common import Gone
-from editkit_cli.server.routes.page import router as page
+from editkit_cli.server.routes.page import add_page
 from editkit_cli.server.runner import Runner
 
 __all__ = ["create_app"]
@@ -82,13 +81,12 @@ def create_app(
         separate_input_output_schemas=False,
     )
     app.state.owner_token = locks.owner
-    app.state.page_keys = PageKeys()
     for part in (openai, asking, edits, history, replaying, owned, about):
         app.include_router(part.router)
-    app.include_router(page)
     app.router.routes.append(ROUTE)
     handle_errors(app)
     app.add_exception_handler(Gone, _nobody)
+    add_page(app)
     app.add_middleware(Guard, locks=locks)
     if locks.origins:  # only then, and only they, are told that their pages may read answers
         app.add_middleware(

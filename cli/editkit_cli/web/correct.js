@@ -111,7 +111,8 @@ async function learned(body, place) {
     on("learning", (step) => {
       if (step.operation !== operation.id) return;
       text.textContent = "Learning …";
-      if (step.total) Object.assign(bar, { max: step.total, value: step.done });
+      // Of one edit, a bar would stand at nothing until it is over: it only moves then.
+      if (step.total > 1) Object.assign(bar, { max: step.total, value: step.done });
     }),
     on("operation", (one) => {
       if (one.id !== operation.id) return;

@@ -7,7 +7,6 @@ export function dialog(title, fill, how = {}) {
   return new Promise((resolve) => {
     const made = el("dialog", { "aria-labelledby": "dialogtitle", ...how });
     const close = (value) => {
-      made.returnValue = "";
       resolve(value);
       made.close();
     };

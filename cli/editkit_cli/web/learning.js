@@ -35,6 +35,6 @@ function draw() {
   // Only what is new is said by a screen reader: not every step.
   if (byId("learningtext").textContent !== text) byId("learningtext").textContent = text;
   const bar = byId("learningbar");
-  if (step?.total) Object.assign(bar, { max: step.total, value: step.done });
+  if (step?.total > 1) Object.assign(bar, { max: step.total, value: step.done });
   else bar.removeAttribute("value");
 }

@@ -19,6 +19,7 @@ export async function why(panel, said, close) {
     box.replaceChildren(problem(error));
   }
   box.append(el("div", { class: "row end" }, button("Close", close, { class: "quiet" })));
+  box.scrollIntoView({ block: "nearest" });
 }
 
 function table(found) {

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, FastAPI, Header, Request, Response
 from pydantic import Field
 
 from editkit_cli.server.errors import Refused
 from editkit_cli.server.guard import NEAR
-from editkit_cli.server.page import FILES, SECONDS
+from editkit_cli.server.page import FILES, SECONDS, PageKeys
 from editkit_cli.server.routes.common import Reads, Runs, errors, told
 from editkit_cli.server.shapes import Body
 from editkit_cli.server.tokens import Role
 from editkit_store.records import Record
 
-__all__ = ["router"]
+__all__ = ["add_page"]
 
 router = APIRouter(tags=["page"])
 
@@ -29,6 +29,12 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
+
+
+def add_page(app: FastAPI) -> None:
+    """Adds the page to an application; ``app.state.page_keys`` makes links to it."""
+    app.state.page_keys = PageKeys()
+    app.include_router(router)
 
 
 @router.get("/", include_in_schema=False)
