@@ -18,11 +18,20 @@ from editkit_store.errors import StoreLocked
 
 if TYPE_CHECKING:
     from editkit import Kit
+    from editkit_cli.chat import Voice
     from editkit_cli.remote.client import Remote
     from editkit_cli.remote.wire import Wire
     from editkit_store.records import Provenance
 
-__all__ = ["chat_turn", "check_store", "find_wire", "open_history", "open_kit", "open_model"]
+__all__ = [
+    "chat_turn",
+    "check_store",
+    "find_wire",
+    "open_history",
+    "open_kit",
+    "open_model",
+    "voice_of",
+]
 
 _OWNER_SUFFIX = ".server"  # as owner.owner_path has it; that module is not loaded to look
 
@@ -181,6 +190,17 @@ def open_kit(
         provenance=provenance or settings.provenance(),
     ) as kit:
         yield kit
+
+
+def voice_of(settings: Settings, kit: Kit) -> Voice:
+    """Returns what answers in a conversation with the model of ``open_model``."""
+    if settings.wire is not None:
+        from editkit_cli.remote.voice import RemoteVoice
+
+        return RemoteVoice(settings.wire)
+    from editkit_cli.streaming import LocalVoice
+
+    return LocalVoice(kit)
 
 
 def _remote(settings: Settings, wire: Wire, provenance: Provenance) -> Remote:
