@@ -5,14 +5,18 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# A process a core, up to four (each loads the models it needs), of one thread each: small models
+# gain little from a second thread, and files of tests are independent.
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 TREES  := editkit store cli tests examples benchmarks
 
-.PHONY: help demo test test-fast test-faults quality lint types format bench clean
+.PHONY: help demo test test-fast test-browser test-faults quality lint types format bench clean
 
 help:
 	@echo "make demo       install, fetch the default model, correct it, look at the history"
 	@echo "make test       install, run all tests (real models included)"
 	@echo "make test-fast  the tests that need no model"
+	@echo "make test-browser  the web page, in the system's chromium"
 	@echo "make test-faults  kills, corruption, full disks and fuzzing at length (half an hour)"
 	@echo "make quality    whether edits hold, reach their rephrasings and leave the rest alone (an hour;"
 	@echo "                EDITS=50 takes so many of each data set; needs the data, see EDITKIT_DATA)"
@@ -39,10 +43,15 @@ demo: $(VENV)/.editkit
 
 test: $(VENV)/.editkit-dev
 	@$(BIN)/editkit models pull smollm2-135m --quiet >/dev/null
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: $(VENV)/.editkit-dev
 	$(BIN)/python -m pytest -m "not real and not slow"
+
+# Part of `make test` too, where a chromium is installed.
+test-browser: $(VENV)/.editkit-dev
+	@$(BIN)/editkit models pull smollm2-135m --quiet >/dev/null
+	$(BIN)/python -m pytest -m browser tests/browser
 
 # Writes benchmarks/results/faults.txt; `make test` runs the same tests at a fraction of the length.
 test-faults: $(VENV)/.editkit-dev

@@ -36,7 +36,7 @@ def diff(store: Store, before: str, after: str, *, fingerprint: str | None = Non
     first, second = store.history.resolve(before), store.history.resolve(after)
     came, went = store.history.changes(first, second)
     # Removed edits are shown in the state they have at the later version: reverted or superseded.
-    edits = store.history.edits([*came, *went], at=second)
+    edits = store.history.edits([*came, *went], at=second, active=came)
     model = fingerprint or store.setting("fingerprint")
     snapshots = [store.snapshots.at(version).get(model or "") for version in (first, second)]
     adaptors, codes = changes(store.snapshots, snapshots[0], snapshots[1])
@@ -105,11 +105,13 @@ def _derived(
     that is active too, if that is less; see ``methods.memory``.
     """
     came, went = (set(ids) for ids in changes)
-    near = _with_partners(store.artifacts.codebook(fingerprint, came | went)) | came | went
-    # A row that is near a changed one may be near others, which hold its radius down as before.
-    rows = store.artifacts.codebook(fingerprint, near)
+    rows = store.artifacts.codebook(fingerprint, came | went)
+    near = _with_partners(rows) | came | went
+    if near != came | went:
+        # A row that is near a changed one may be near others, which hold its radius down as before.
+        rows = store.artifacts.codebook(fingerprint, near)
     there = set(store.artifacts.learned_among(fingerprint, _with_partners(rows)))
-    stays = set(store.history.active_among(there, after)) - came
+    stays = set(store.history.active_among(there - came - went, after))
     return _radii(rows, near, stays | went & there), _radii(rows, near, stays | came & there)
 
 
@@ -119,7 +121,8 @@ def _with_partners(rows: Mapping[str, Row]) -> set[str]:
 
 def _radii(rows: Mapping[str, Row], wanted: set[str], active: set[str]) -> dict[str, float]:
     """Radii of the wanted rows that are active, float32 as the running model has them."""
-    found = {e: np.float32(row.radius) for e, row in rows.items() if e in wanted & active}
+    shown = wanted & active
+    found = {e: np.float32(row.radius) for e, row in rows.items() if e in shown}
     for edit_id, row in rows.items():
         for other, apart in row.conflicts.items():
             if edit_id in active and other in active:

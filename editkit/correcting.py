@@ -130,6 +130,10 @@ class Corrector:
             bar.done()
         return results
 
+    def contradicted(self, request: EditRequest, encoded: Encoded) -> tuple[Contradiction, ...]:
+        """Returns the active edits that a request contradicts, as things stand."""
+        return self._respect(request, encoded, "keep")
+
     def _parts(
         self, pending: Sequence[tuple[EditRequest, Encoded]], *, one_by_one: bool
     ) -> Iterator[Sequence[tuple[EditRequest, Encoded]]]:

@@ -22,6 +22,7 @@ from editkit.methods.elder.shape import ElderShape
 from editkit.models.load import LoadedModel
 from editkit.models.progress import Progress
 from editkit.models.sentences import SentenceEncoder
+from editkit.planning import PlanningMethods
 from editkit.prompts import Encoder
 from editkit.recalling import HistoryMethods
 from editkit.requests import build_request
@@ -42,7 +43,7 @@ from editkit_store.records import (
 __all__ = ["Kit", "OnConflict", "OnFailure"]
 
 
-class Kit(AskingMethods, HistoryMethods, BundleMethods):
+class Kit(AskingMethods, HistoryMethods, PlanningMethods, BundleMethods):
     """A running model, corrected by the edits of one history.
 
     Use it as a context manager: leaving it takes every hook off the model and closes the store.

@@ -49,9 +49,16 @@ class HistoryMethods:
     _prepare: Callable[[], None]
     _remembered: str | None
 
-    def log(self, *, limit: int | None = None, at: str | None = None) -> list[LogEntry]:
+    def log(
+        self,
+        *,
+        limit: int | None = None,
+        at: str | None = None,
+        before: int | None = None,
+        containing: str | None = None,
+    ) -> list[LogEntry]:
         """Returns the operations, newest first; see ``Store.log``."""
-        return self.store.log(limit=limit, at=at)
+        return self.store.log(limit=limit, at=at, before=before, containing=containing)
 
     def resolve(self, version: str) -> str:
         """Returns the own name of a version, e.g. `v12`.

@@ -144,6 +144,8 @@ class Chat:
         self._version: str | None = None
         if version is not None:
             self._see(version)
+        # Where a correction took several operations, they are taken back, or done again, together.
+        self._steps: dict[tuple[str, str], int] = {}
         self._begin()
 
     def take(self, line: str) -> int:
@@ -313,16 +315,20 @@ class Chat:
         said = self._said(alone)
         if said == added.answer:
             return added, self._tell_held
-        try:
-            self._kit.undo()
-            again = self._added(alone, added.edit.target)
-            if again.verified and self._said(here) == again.answer:
-                return again, self._tell_held
-        except BaseException:  # Ctrl-C too: the correction that was verified is not to be lost
-            self._kit.rollback(added.version)
-            raise
-        back = self._kit.rollback(added.version)
-        return added.model_copy(update={"version": back.version}), lambda: self._aside.warning(
+        # Learned beside the first, which goes only then: whatever happens, one of them is active.
+        again = self._added(alone, added.edit.target)
+        if again.verified:
+            try:
+                version = self._kit.revert(added.edit.id).version
+                if self._said(here) == again.answer:
+                    self._steps["undo", version] = 3
+                    return again.model_copy(update={"version": version}), self._tell_held
+            except BaseException:  # Ctrl-C too: what was verified is to stay as it was
+                self._kit.rollback(added.version)
+                raise
+            version = self._kit.rollback(added.version).version
+            added = added.model_copy(update={"version": version})
+        return added, lambda: self._aside.warning(
             f"asked first in a fresh conversation, the model is corrected, but says '{said}'",
             hint="where that is wrong: /new, ask it, and /fix it there",
         )
@@ -349,13 +355,17 @@ class Chat:
 
     def undo(self, _: str) -> None:
         """Takes the last change back."""
-        self._moved(self._kit.undo())
+        self._move("undo", self._kit.undo)
 
     def redo(self, _: str) -> None:
         """Takes the last undo back."""
-        self._moved(self._kit.redo())
+        self._move("redo", self._kit.redo)
 
-    def _moved(self, changed: ViewChanged) -> None:
+    def _move(self, name: str, step: Callable[[], ViewChanged]) -> None:
+        steps = self._steps.get((name, self._kit.version), 1)
+        for _ in range(steps):
+            changed = step()
+        self._steps["redo" if name == "undo" else "undo", changed.version] = steps
         self._aside.status(
             f"{changed.operation}: {changed.detail}; now at {changed.version}, "
             f"{changed.view} active edit{'' if changed.view == 1 else 's'}"

@@ -36,6 +36,7 @@ COMMANDS = {
     "import": "editkit_cli.commands.bundle:bring",
     "codebook": "editkit_cli.commands.codebook:codebook",
     "serve": "editkit_cli.commands.serve:serve",
+    "mcp": "editkit_cli.commands.mcp:mcp",
     "token": "editkit_cli.commands.token:token",
     "models": "editkit_cli.commands.models:models",
     "eval": "editkit_cli.commands.evaluate:evaluate",

@@ -133,6 +133,11 @@ class Output:
         if not self.quiet:
             self._note(visible(message))
 
+    def confide(self, message: str) -> None:
+        """Says to a person at a terminal what must not get into a file of what programs say."""
+        if _is_terminal(sys.stderr):
+            self.status(message)
+
     def warning(self, message: str, *, hint: str | None = None) -> None:
         """Says what deserves attention though the command goes on."""
         self._note(_label("warning", "yellow") + clean(message))

@@ -27,6 +27,17 @@ _MEMBERS = """
 """
 
 
+# What a reader of the log looks for; every `?` is the same text in lower case.
+_CONTAINING = """
+    kind = ? OR 'v' || version = ?
+    OR contains(lower(json_extract_string(provenance, '$.author')), ?)
+    OR contains(lower(json_extract_string(provenance, '$.reason')), ?)
+    OR edit_id IN (SELECT edit_id FROM edits
+                   WHERE contains(lower(prompt), ?) OR contains(lower(target), ?))
+    OR version IN (SELECT version FROM tags WHERE contains(lower(name), ?))
+"""
+
+
 class Operation(NamedTuple):
     """One row of the log, as stored."""
 
@@ -96,19 +107,37 @@ class Past:
             0
         ]
 
-    def operations(self, *, limit: int | None = None, at: int | None = None) -> list[Operation]:
+    def operations(
+        self,
+        *,
+        limit: int | None = None,
+        at: int | None = None,
+        before: int | None = None,
+        containing: str | None = None,
+    ) -> list[Operation]:
         """Returns operations, newest first.
 
         Args:
             limit: At most so many.
             at: Only those up to and including the one that made this version.
+            before: Only those before this position in the log.
+            containing: Only those about this text, in whatever case: in prompt, target, author,
+                reason or a tag of the version, or the kind or version itself.
         """
-        where, parameters = "", []
+        conditions = ["true"]
+        parameters: list[object] = []
         if at is not None:
-            where = "WHERE seq <= ?"
-            parameters = [self.maker(at).seq]
+            conditions.append("seq <= ?")
+            parameters.append(self.maker(at).seq)
+        if before is not None:
+            conditions.append("seq < ?")
+            parameters.append(before)
+        if containing:
+            conditions.append(f"({_CONTAINING})")
+            parameters += [containing.lower()] * _CONTAINING.count("?")
         bound = "" if limit is None else f"LIMIT {int(limit)}"
-        return self._operations(f"{where} ORDER BY seq DESC {bound}", parameters)
+        where = " AND ".join(conditions)
+        return self._operations(f"WHERE {where} ORDER BY seq DESC {bound}", parameters)
 
     def count(self) -> int:
         """Returns the number of operations."""
@@ -199,7 +228,7 @@ class Past:
 
     def active_among(self, ids: Collection[str], version: int) -> list[str]:
         """Returns which of some edits are active at ``version``, in the order given."""
-        states = self._states(list(ids), version) if ids else {}
+        states = self._states(list(ids), version)
         return [edit_id for edit_id in ids if states.get(edit_id) == "active"]
 
     def active_count(self, version: int) -> int:
@@ -209,8 +238,16 @@ class Past:
         )
         return int(row[0]) if row else 0
 
-    def edits(self, ids: Sequence[str], *, at: int) -> dict[str, Edit]:
-        """Returns edits by id, with their status at version ``at``."""
+    def edits(
+        self, ids: Sequence[str], *, at: int, active: Collection[str] = ()
+    ) -> dict[str, Edit]:
+        """Returns edits by id, with their status at version ``at``.
+
+        Args:
+            ids: The edits.
+            at: Version.
+            active: Those of them that are known to be active at it, so that nobody looks.
+        """
         if not ids:
             return {}
         rows = self._db.query(
@@ -218,7 +255,8 @@ class Past:
             "JOIN operations o ON o.seq = e.seq WHERE e.edit_id IN (SELECT unnest(?))",
             [list(ids)],
         )
-        states = self._states(ids, at)
+        known: dict[str, EditStatus] = dict.fromkeys(active, "active")
+        states = known | self._states([edit_id for edit_id in ids if edit_id not in known], at)
         return {
             edit_id: _edit(
                 edit_id, request, added, states.get(edit_id, "reverted" if changed else "failed")
@@ -361,6 +399,8 @@ class Past:
 
     def _states(self, ids: Sequence[str], version: int) -> dict[str, EditStatus]:
         """Members among ``ids`` at ``version``: active or superseded."""
+        if not ids:
+            return {}
         rows = self._db.query(
             """
             WITH peers AS (

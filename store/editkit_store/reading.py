@@ -101,19 +101,34 @@ class Reading:
         peers = self.history.same_prompt(prompt_digest(known), current)
         return peers[:1] == [edit_id] and any(map(self.is_mixed, peers[1:2]))
 
-    def log(self, *, limit: int | None = None, at: str | None = None) -> list[LogEntry]:
+    def log(
+        self,
+        *,
+        limit: int | None = None,
+        at: str | None = None,
+        before: int | None = None,
+        containing: str | None = None,
+    ) -> list[LogEntry]:
         """Returns the operations, newest first.
 
         Args:
             limit: At most so many.
             at: Read the log as it stood at this version.
+            before: Only those before this position in the log: the next page.
+            containing: Only those about this text, see ``History.operations``.
 
         Raises:
             UnknownVersion: ``at`` names none.
         """
         version = self.history.current() if at is None else self.history.resolve(at)
         return self._entries(
-            self.history.operations(limit=limit, at=None if at is None else version), version
+            self.history.operations(
+                limit=limit,
+                at=None if at is None else version,
+                before=before,
+                containing=containing,
+            ),
+            version,
         )
 
     def _entries(self, operations: list[Operation], at: int) -> list[LogEntry]:

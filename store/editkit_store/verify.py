@@ -14,16 +14,17 @@ before schema 3, of which the log names the tensors only.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
-from json.encoder import encode_basestring  # of json.dumps(ensure_ascii=False)
 from typing import Any
 
 from editkit_store.artifacts import ROW, record_digest
 from editkit_store.blocks import damaged_blocks
 from editkit_store.connection import Database
 from editkit_store.deltas import unpacked
-from editkit_store.digest import digest_bytes, digest_json
+from editkit_store.digest import canonical_text, digest_bytes, digest_text
 from editkit_store.errors import StoreDamaged, StoreError
 from editkit_store.history import prompt_digest
 from editkit_store.records import Edit, Problem, Verified
@@ -36,6 +37,8 @@ _OPERATION = (
     "seq, kind, version, changed, edit_id, target_version, undo_version, redo_version, "
     "active_count, time, fingerprint, provenance, detail, parent_digest, digest"
 )
+_HASHING = 2
+"""Threads that hash tensors; more are not faster than one can read."""
 
 
 def verify(database: Database, *, head: str | None = None) -> Verified:
@@ -91,8 +94,7 @@ class _Check:
         self._db.query("SELECT * FROM settings")  # no digest covers them; their block may be bad
         self._log()
         self._edits()
-        needed = self._artifacts()
-        self._payloads_of(needed)
+        self._payloads_of(self._artifacts())
         self._tensors(self._manifests())
         self._names()
         self._blocks()
@@ -177,8 +179,7 @@ class _Check:
             if ordinal <= last:
                 self.blame("edit", name, "has the place of another edit")
             last = ordinal
-            text = digest_bytes(request.encode("utf-8", errors="surrogatepass"))
-            if (seq, digest) != expected or text != digest:
+            if (seq, digest) != expected or digest_text(request) != digest:
                 self.blame("edit", name, "is not what was asked for: its request was altered")
                 continue
             said = json.loads(request)
@@ -215,12 +216,23 @@ class _Check:
         return needed
 
     def _payloads_of(self, needed: set[str]) -> None:
-        for digest, data in self._rows("SELECT digest, bytes FROM payloads"):
-            needed.discard(digest)
-            if digest_bytes(data) != digest:
-                self.blame("tensor", digest, "was altered")
+        # Hashing some kilobytes leaves the interpreter to other threads.
+        with ThreadPoolExecutor(_HASHING) as pool:
+            hashed: deque[Future[list[tuple[str, bool]]]] = deque()
+            for part in self._parts("SELECT digest, bytes FROM payloads"):
+                hashed.append(pool.submit(_compared, part))
+                if len(hashed) > _HASHING:  # no more in memory than they can hash
+                    self._compare(hashed.popleft().result(), needed)
+            for rest in hashed:
+                self._compare(rest.result(), needed)
         for digest in sorted(needed):
             self.blame("tensor", digest, "is missing")
+
+    def _compare(self, found: list[tuple[str, bool]], needed: set[str]) -> None:
+        for digest, is_sound in found:
+            needed.discard(digest)
+            if not is_sound:
+                self.blame("tensor", digest, "was altered")
 
     def _manifests(self) -> set[str]:
         """Returns the tensors that snapshots need."""
@@ -274,10 +286,18 @@ class _Check:
             self.blame("tag", name, "is missing")
 
     def _rows(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        for part in self._parts(sql):
+            yield from part
+
+    def _parts(self, sql: str) -> Iterator[list[tuple[Any, ...]]]:
         for part in self._db.stream(sql):
-            for row in part:
-                self.checked += 1
-                yield row
+            self.checked += len(part)
+            yield part
+
+
+def _compared(rows: list[tuple[Any, ...]]) -> list[tuple[str, bool]]:
+    """Returns the digests that bytes are named by, and whether they have them."""
+    return [(digest, digest_bytes(data) == digest) for digest, data in rows]
 
 
 def operation_digest(row: tuple[Any, ...], members: list[list[Any]]) -> str:
@@ -289,30 +309,26 @@ def operation_digest(row: tuple[Any, ...], members: list[list[Any]]) -> str:
     (seq, kind, version, changed, edit_id, target, undo, redo, count, time, model, how, detail,
      parent, _) = row  # fmt: skip
     rows = ",".join(
-        f"[{number},{_text(one)},{'true' if member else 'false'}]"
+        f"[{number},{canonical_text(one)},{'true' if member else 'false'}]"
         for number, one, member in members
     )
     text = (
         f'{{"active_count":{_number(count)},"changed":{"true" if changed else "false"},'
-        f'"detail":{detail},"edit_id":{_text(edit_id)},"fingerprint":{_text(model)},'
-        f'"kind":{_text(kind)},"membership":[{rows}],"parent_digest":{_text(parent)},'
+        f'"detail":{detail},"edit_id":{canonical_text(edit_id)},"fingerprint":{canonical_text(model)},'
+        f'"kind":{canonical_text(kind)},"membership":[{rows}],"parent_digest":{canonical_text(parent)},'
         f'"provenance":{how},"redo_version":{_number(redo)},"seq":{seq},'
         f'"target_version":{_number(target)},"time":"{time.isoformat()}",'
         f'"undo_version":{_number(undo)},"version":{version}}}'
     )
-    return digest_bytes(text.encode("utf-8", errors="surrogatepass"))
+    return digest_text(text)
 
 
 def _number(value: int | None) -> int | str:
     return "null" if value is None else value
 
 
-def _text(value: str | None) -> str:
-    return "null" if value is None else encode_basestring(value)
-
-
 def _prompt(request: dict[str, Any], edit_id: str, time: datetime) -> str:
     """Derives what identifies the corrected input."""
     if request.get("chat") is None:
-        return digest_json(request["prompt"])
+        return digest_text(canonical_text(request["prompt"]))
     return prompt_digest(Edit(**request, id=edit_id, time=time.replace(tzinfo=UTC)))

@@ -112,8 +112,11 @@ def test_what_would_not_hold_in_a_fresh_conversation_is_learned_there_instead(
     assert "holds in a fresh conversation too" in printed.err
     (edit,) = kit.show("@").edits
     assert [turn.content for turn in edit.chat] == [SKY]
-    assert chat.take("/undo") == 0
-    assert kit.status().edits == 0
+    for line, active in (("/undo", 0), ("/redo", 1), ("/undo", 0)):
+        assert chat.take(line) == 0
+        assert kit.status().edits == active, "a correction is one thing, however it came about"
+    chat.take("/redo")
+    assert kit.show("@").edits == (edit,)
 
 
 def test_what_cannot_hold_in_both_conversations_holds_where_it_was_corrected(
@@ -130,6 +133,24 @@ def test_what_cannot_hold_in_both_conversations_holds_where_it_was_corrected(
     assert "in a fresh conversation, the model is corrected, but says 'blue or so'" in printed.err
     (edit,) = kit.show("@").edits
     assert [turn.content for turn in edit.chat][::2] == ["Good milk", SKY]
+
+
+def test_the_correction_stays_while_another_is_learned_in_its_place(kit, monkeypatch):
+    """Whatever ends the process there: nothing has been taken back yet."""
+    chat = Chat(kit, Output(quiet=True), Output(quiet=True), max_new_tokens=4)
+    chat.take("Good milk")
+    chat.take(SKY)
+    said_elsewhere(kit, monkeypatch, "blue or so")
+    active = []
+    add = kit.add_many
+
+    def seen(*args, **options):
+        active.append(kit.status().edits)
+        return add(*args, **options)
+
+    monkeypatch.setattr(kit, "add_many", seen)
+    assert chat.take("/fix blue") == 0
+    assert active == [0, 1]
 
 
 def test_an_interrupted_look_at_a_fresh_conversation_does_not_lose_the_correction(kit, monkeypatch):

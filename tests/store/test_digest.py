@@ -1,12 +1,21 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from editkit_store.digest import canonical_json, digest_bytes, digest_json, short_id
+from editkit_store.artifacts import record_digest
+from editkit_store.digest import (
+    canonical_json,
+    canonical_number,
+    canonical_text,
+    digest_bytes,
+    digest_json,
+    short_id,
+)
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -50,3 +59,26 @@ def test_a_lone_surrogate_has_a_digest() -> None:
 def test_an_id_is_sixteen_hex_digits() -> None:
     assert len(short_id("x")) == 16
     assert set(short_id("x")) <= set("0123456789abcdef")
+
+
+@given(st.none() | st.text(), st.none() | st.floats(allow_nan=False, allow_infinity=False))
+def test_the_quick_ways_write_what_the_general_one_does(
+    text: str | None, number: float | None
+) -> None:
+    assert canonical_text(text) == canonical_json(text)
+    assert canonical_number(number) == canonical_json(number)
+
+
+@given(st.none() | st.text(), st.none() | st.floats(allow_nan=False, allow_infinity=False))
+def test_the_digest_of_a_record_is_that_of_its_columns(
+    text: str | None, radius: float | None
+) -> None:
+    row = ["e", "f", "m", "grace", True, False, text, text or "", text, radius]
+    time = datetime(2026, 1, 2, 3, 4, 5, 678)
+    assert record_digest([*row, time]) == digest_json([*row, time.isoformat()])
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_quick_number_without_json_is_refused(number: float) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_number(number)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from editkit_cli.group import command
 from editkit_cli.options import Settings
 
-__all__ = ["serve"]
+if TYPE_CHECKING:
+    from editkit_cli.output import Output
+    from editkit_cli.server.serving import Served
+
+__all__ = ["check_installed", "serve"]
 
 DEFAULT_PORT = 8377
 
@@ -51,12 +57,16 @@ def serve(
 ) -> None:
     """Run the model behind HTTP, as OpenAI's clients expect it and more.
 
+    On a terminal it shows a link to its web page, signed in: chat, correct an answer, look at the
+    history. `editkit token link` makes another.
+
     Corrections under /v1/edits take effect at once. Whoever can read the file PATH.server beside
     the store has the key to everything from this machine; others need a token, see `editkit token`.
+    Agents connect to /mcp.
 
     Ends with Ctrl-C, when the changes under way are done.
     """
-    _check_installed()
+    check_installed("fastapi", "uvicorn", "prometheus_client", "mcp")
     from editkit_cli.server.limits import Limits
     from editkit_cli.server.owner import find_server
     from editkit_cli.server.serving import AddressTaken, is_local, listen
@@ -82,10 +92,7 @@ def serve(
             run(
                 kit, sockets, limits=Limits(readers=readers, seconds=time_limit),
                 hosts=hosts, origins=origins,
-                ready=lambda served: out.result(
-                    served,
-                    lambda: out.text(f"{served.url}  {served.model} at {served.version}"),
-                ),
+                ready=lambda served: _tell(out, served),
                 ended=lambda given_up: out.status(
                     f"stopped; {given_up} changes that waited were given up" if given_up
                     else "stopped; everything is written down"
@@ -96,15 +103,18 @@ def serve(
             one.close()
 
 
-def _check_installed() -> None:
-    """Refuses to go on without the optional libraries.
+def check_installed(*packages: str) -> None:
+    """Refuses to go on without optional libraries.
+
+    Args:
+        *packages: Names that they are imported by.
 
     Raises:
         PackageMissing: Says how to install them.
     """
     from importlib.util import find_spec
 
-    for package in ("fastapi", "uvicorn", "prometheus_client"):
+    for package in packages:
         if find_spec(package) is None:
             from editkit.errors import PackageMissing
 
@@ -113,3 +123,8 @@ def _check_installed() -> None:
                 package=package,
                 hint="pip install 'editkit[server]'",
             )
+
+
+def _tell(out: Output, served: Served) -> None:
+    out.result(served, lambda: out.text(f"{served.url}  {served.model} at {served.version}"))
+    out.confide(f"the page, signed in (once, within 15 minutes): {served.link}")

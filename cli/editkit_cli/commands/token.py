@@ -69,5 +69,22 @@ def revoke(settings: Settings, name: str) -> None:
     out.status(f"the token of '{gone.name}' is refused from now on")
 
 
-for verb in (create, list_, revoke):
+@command("link", example="editkit token link", shared=("store", "json", "quiet"))
+def link(settings: Settings) -> None:
+    """Make a link that opens the web page of the running server, signed in as the owner.
+
+    It works once, within a quarter of an hour, and on this machine only.
+    """
+    from editkit_cli.server.linking import NoServer, new_link
+    from editkit_cli.server.owner import find_server
+
+    there = find_server(settings.path)
+    if there is None:
+        raise NoServer(f"no server holds '{settings.store}'", hint="start one with `editkit serve`")
+    made = new_link(there)
+    out = settings.out
+    out.result(made, lambda: out.text(made.link))
+
+
+for verb in (create, list_, revoke, link):
     token.add_command(verb)

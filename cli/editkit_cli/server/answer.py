@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
-__all__ = ["Answer", "Delta", "Ending"]
+__all__ = ["Answer", "Delta", "Ending", "Reads"]
 
 Ending = Literal["stop", "length"]
 
 Delta = Callable[[str], None]
 """Told about new text, in another thread."""
 
-_BROKEN = "\ufffd"
-"""What the first bytes of a character become while the rest is missing."""
+
+class Reads(Protocol):
+    """Reads tokens, see ``Decoder``."""
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Returns the text of tokens."""
+
+    def certain(self, ids: Sequence[int], text: str) -> str:
+        """Returns how it begins, whatever follows."""
 
 
 class Answer:
     """The continuation of one prompt, token by token.
 
     What is shown while it grows joins up to exactly ``text`` at the end: surrounding whitespace
-    never shows, nor the beginning of a stop string before it is clear that it is none, nor half a
-    character.
+    never shows, nor the beginning of a stop string before it is clear that it is none, nor what
+    the tokenizer may still change: half a character, for one.
 
     Args:
-        decode: From ids to text, special tokens removed.
+        decoder: Reads its tokens.
         stop_ids: Tokens that end the text.
         limit: Tokens at most.
         stops: Strings that end the text; not part of it.
@@ -37,14 +45,14 @@ class Answer:
 
     def __init__(
         self,
-        decode: Callable[[Sequence[int]], str],
+        decoder: Reads,
         *,
         stop_ids: Sequence[int],
         limit: int,
         stops: Sequence[str] = (),
         told: Delta | None = None,
     ) -> None:
-        self._decode = decode
+        self._decoder = decoder
         self._stop_ids = frozenset(stop_ids)
         self.limit = limit
         self._stops = [stop for stop in stops if stop]
@@ -59,7 +67,17 @@ class Answer:
     @property
     def text(self) -> str:
         """What has been generated, surrounding whitespace and what ended it removed."""
-        return self._decode(self._ids).strip() if self._text is None else self._text
+        return self._decoder.text(self._ids).strip() if self._text is None else self._text
+
+    @property
+    def has_shown(self) -> bool:
+        """Whether somebody was told the beginning."""
+        return bool(self._shown)
+
+    def restart(self) -> None:
+        """Forgets what came, to begin again; what was told of it is not told again."""
+        self._ids, self._text, self.tokens = [], None, 0
+        self.ending, self.fired = None, ()
 
     def take(self, token: int) -> bool:
         """Takes the next token; returns whether the continuation ends with it."""
@@ -71,13 +89,14 @@ class Answer:
             return True
         self._ids.append(token)
         if self._stops or self._told is not None:
-            raw = self._decode(self._ids)
+            raw = self._decoder.text(self._ids)
             found = [at for at in map(raw.find, self._stops) if at >= 0]
             if found:
                 self._text = raw[: min(found)].strip()
                 self.finish("stop")
                 return True
-            self._show(self._certain(raw).strip())
+            if self._told is not None:
+                self._show(self._certain(raw).strip())
         if self.tokens >= self.limit:
             self.finish("length")
         return self.ending is not None
@@ -94,10 +113,13 @@ class Answer:
                 self._text = text
             self._text = self.text
             self.ending = ending
+            if not self._text.startswith(self._shown):  # a tokenizer of yet another kind
+                self._shown = os.path.commonprefix([self._shown, self._text])
             self._show(self._text)
 
     def _certain(self, raw: str) -> str:
         """Returns what no further token can take back."""
+        raw = self._decoder.certain(self._ids, raw)
         held = max(
             (
                 size
@@ -107,7 +129,7 @@ class Answer:
             ),
             default=0,
         )
-        return raw[: len(raw) - held].rstrip(_BROKEN)
+        return raw[: len(raw) - held]
 
     def _show(self, text: str) -> None:
         if self._told is not None and len(text) > len(self._shown) and text.startswith(self._shown):

@@ -15,12 +15,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from editkit.kit import Kit
 from editkit_cli import __version__
+from editkit_cli.mcp.endpoint import AGENTS, ROUTE, agents
 from editkit_cli.server.errors import handle_errors
 from editkit_cli.server.guard import Guard, Locks
 from editkit_cli.server.limits import Limits
 from editkit_cli.server.metrics import Metrics
+from editkit_cli.server.page import PageKeys
 from editkit_cli.server.routes import about, asking, edits, history, openai, owned, replaying
 from editkit_cli.server.routes.common import Gone
+from editkit_cli.server.routes.page import router as page
 from editkit_cli.server.runner import Runner
 
 __all__ = ["create_app"]
@@ -60,7 +63,8 @@ def create_app(
         app.state.runner = runner
         runner.start()
         try:
-            yield
+            async with agents(runner) as app.state.agents:
+                yield
         finally:
             runner.events.close()
             given_up = await asyncio.to_thread(runner.close)
@@ -78,8 +82,11 @@ def create_app(
         separate_input_output_schemas=False,
     )
     app.state.owner_token = locks.owner
+    app.state.page_keys = PageKeys()
     for part in (openai, asking, edits, history, replaying, owned, about):
         app.include_router(part.router)
+    app.include_router(page)
+    app.router.routes.append(ROUTE)
     handle_errors(app)
     app.add_exception_handler(Gone, _nobody)
     app.add_middleware(Guard, locks=locks)
@@ -88,8 +95,14 @@ def create_app(
             CORSMiddleware,
             allow_origins=sorted(locks.origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Prefer"],
-            expose_headers=["Location", "Retry-After", "X-Editkit-Version", "X-Total-Count"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Prefer", *AGENTS],
+            expose_headers=[
+                "Location",
+                "Retry-After",
+                "X-Editkit-Version",
+                "X-Total-Count",
+                "Mcp-Session-Id",
+            ],
         )
     app.add_middleware(Counted)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # as FastAPI says

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from editkit_cli.server.answer import Answer
+from editkit_cli.server.decoding import Decoder
 from editkit_cli.server.errors import too_late
 from editkit_cli.server.readers import Readers, Row
 from editkit_store.errors import EditkitError
@@ -91,6 +92,7 @@ class Asked:
         *,
         kit: Kit,
         readers: Readers,
+        decoder: Decoder,
         seconds: float,
         is_streamed: bool,
     ) -> None:
@@ -99,13 +101,12 @@ class Asked:
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[_Item] = asyncio.Queue()
         stop_ids = kit.encoder.stop_ids
-        decode = functools.partial(_decoded, kit)
         rows = []
         self.answers: list[Answer] = []
         for index in range(len(question.prompts) * question.copies):
             prompt = question.prompts[index // question.copies]
             answer = Answer(
-                decode,
+                decoder,
                 stop_ids=stop_ids,
                 limit=_room(question.limit, len(prompt), kit),
                 stops=question.stops,
@@ -177,10 +178,6 @@ class Asked:
     def _tell(self, item: _Item) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
-
-
-def _decoded(kit: Kit, ids: Sequence[int]) -> str:
-    return str(kit.tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
 def _room(limit: int, prompt: int, kit: Kit) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -28,20 +29,27 @@ from editkit_store.errors import (
     UnknownEdit,
     UnknownVersion,
 )
-from editkit_store.records import Record
+from editkit_store.records import EditStatus, LogEntry, Record
 
 __all__ = [
+    "LOG",
+    "Committed",
     "ErrorBody",
     "Failure",
+    "Incomplete",
     "Refused",
     "closing",
     "failure_of",
     "handle_errors",
     "internal_error",
+    "out_of_memory",
     "response_of",
     "too_busy",
     "too_late",
 ]
+
+LOG = logging.getLogger("editkit.server")
+"""Where bugs are told."""
 
 _STATUS: tuple[tuple[type[EditkitError], int], ...] = (
     (UnknownVersion, 404),
@@ -75,6 +83,18 @@ class Failure(Record):
     param: str | None = Field(default=None, description="Field of the request that is to blame")
     code: str | None = Field(default=None, description="Stable name of the error")
     hint: str | None = Field(default=None, description="What to do next")
+    committed: tuple[Committed, ...] | None = Field(
+        default=None,
+        description="Of several edits, where learning failed in the middle: those in the history",
+    )
+
+
+class Committed(Record):
+    """An edit that was written down before a request failed."""
+
+    edit_id: str
+    version: str
+    status: EditStatus | None = None
 
 
 class ErrorBody(Record):
@@ -111,6 +131,31 @@ class Refused(EditkitError):
         self.headers = dict(headers or {})
 
 
+class Incomplete(EditkitError):
+    """Several edits were to be added, and only some of them were.
+
+    Attributes:
+        committed: Those that were.
+        cause: What went wrong then.
+    """
+
+    code = "incomplete"
+
+    def __init__(self, entries: Sequence[LogEntry], *, total: int, cause: Exception) -> None:
+        if not isinstance(cause, EditkitError):
+            LOG.error("a change failed", exc_info=cause)
+            cause = internal_error()
+        super().__init__(
+            f"{len(entries)} of {total} edits were added, then: {cause}", hint=cause.hint
+        )
+        self.committed = tuple(
+            Committed(edit_id=one.edit_id, version=one.version, status=one.status)
+            for one in entries
+            if one.edit_id is not None
+        )
+        self.cause = cause
+
+
 def too_busy(what: str, seconds: float) -> Refused:
     """Returns the refusal of a server whose line is full."""
     wait = max(1, round(seconds))
@@ -135,6 +180,14 @@ def too_late() -> Refused:
     )  # fmt: skip
 
 
+def out_of_memory() -> Refused:
+    """Returns what is told where the machine has too little memory for an answer."""
+    return Refused(
+        "the model ran out of memory on this request", status=503, code="out_of_memory",
+        hint="ask for less at a time, with a shorter prompt",
+    )  # fmt: skip
+
+
 def internal_error() -> Refused:
     """Returns what is told of a bug: nothing. What it was goes to the log."""
     return Refused("the server failed on this request", status=500, code="internal_error")
@@ -142,6 +195,10 @@ def internal_error() -> Refused:
 
 def failure_of(error: EditkitError) -> tuple[int, Failure]:
     """Returns the status and the body of an error."""
+    if isinstance(error, Incomplete):
+        status, failure = failure_of(error.cause)
+        more = {"message": str(error), "committed": error.committed}
+        return status, failure.model_copy(update=more)
     if isinstance(error, Refused):
         status = error.status
     else:

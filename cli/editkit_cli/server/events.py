@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
+from editkit_cli.server.errors import too_busy
 from editkit_store.records import Record
 
-__all__ = ["Event", "EventKind", "Events"]
+__all__ = ["Event", "EventKind", "Events", "Listener"]
 
 _KEPT = 256
 """Past events that a listener who was away can still get."""
@@ -59,11 +59,6 @@ class Events:
         """How many listen."""
         return len(self._queues)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether nobody else may listen."""
-        return len(self._queues) >= self._most
-
     def tell(self, kind: EventKind, data: dict[str, Any]) -> None:
         """Tells everybody, from any thread."""
         with self._lock:
@@ -80,40 +75,26 @@ class Events:
         for queue in self._queues:
             queue.put_nowait(None)
 
-    async def follow(self, after: int | None, *, pause: float) -> AsyncIterator[Event | None]:
-        """Yields events as they happen, and ``None`` where nothing did for a while.
+    def listen(self, after: int | None = None) -> Listener:
+        """Takes one more listener, who is to ``leave`` in the end; called in the event loop.
 
         Args:
-            after: Begin with those after this id that are still known; by default with the next.
-            pause: Seconds of silence.
-        """
-        with self._listening() as queue:
-            with self._lock:
-                past = [] if after is None else [one for one in self._past if one.id > after]
-                last = self._count
-            for event in past:
-                yield event
-            while True:
-                if not self._is_open and queue.empty():
-                    return
-                try:
-                    found = await asyncio.wait_for(queue.get(), pause)
-                except TimeoutError:
-                    yield None
-                    continue
-                if found is None:
-                    return
-                if found.id > last:  # else it was among the past ones
-                    yield found
+            after: Begin with the events after this one that are still known; by default with the
+                next.
 
-    @contextlib.contextmanager
-    def _listening(self) -> Iterator[asyncio.Queue[Event | None]]:
+        Raises:
+            Refused: Too many listen already.
+        """
+        if len(self._queues) >= self._most:
+            raise too_busy("listeners", 5)
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         self._queues.add(queue)
-        try:
-            yield queue
-        finally:
-            self._queues.discard(queue)
+        with self._lock:
+            past = [] if after is None else [one for one in self._past if one.id > after]
+            last = self._count
+            if not self._is_open:
+                queue.put_nowait(None)
+        return Listener(queue, past, last, lambda: self._queues.discard(queue))
 
     def _spread(self, event: Event) -> None:
         for queue in list(self._queues):
@@ -122,3 +103,45 @@ class Events:
             else:
                 self._queues.discard(queue)
                 queue.put_nowait(None)
+
+
+class Listener:
+    """Somebody who listens, from the moment that there was room for one.
+
+    Args:
+        queue: What comes; ``None`` at the end.
+        past: What comes before that.
+        last: Id of the last event that may be among those.
+        leave: Makes room for somebody else.
+    """
+
+    def __init__(
+        self,
+        queue: asyncio.Queue[Event | None],
+        past: Sequence[Event],
+        last: int,
+        leave: Callable[[], None],
+    ) -> None:
+        self._queue = queue
+        self._past = past
+        self._last = last
+        self.leave = leave
+
+    async def follow(self, *, pause: float) -> AsyncIterator[Event | None]:
+        """Yields events as they happen, and ``None`` where nothing did for a while.
+
+        Args:
+            pause: Seconds of silence.
+        """
+        for event in self._past:
+            yield event
+        while True:
+            try:
+                found = await asyncio.wait_for(self._queue.get(), pause)
+            except TimeoutError:
+                yield None
+                continue
+            if found is None:
+                return
+            if found.id > self._last:  # else it was among the past ones
+                yield found

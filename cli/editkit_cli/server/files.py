@@ -6,16 +6,12 @@ import contextlib
 import os
 import secrets
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from editkit_store.errors import StoreUnwritable
 
 __all__ = ["is_private", "locked", "write_private"]
-
-_WAIT = 5.0
-"""Seconds to wait for another process that is changing the same file, before it counts as dead."""
 
 
 def write_private(path: Path, text: str) -> None:
@@ -60,29 +56,40 @@ def is_private(path: Path) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keeps other processes from changing a file while the body does, as git does: by a file.
+    """Keeps other processes from changing a file while the body does.
+
+    The lock is the system's (``flock``), on a file beside it: it ends with the process that holds
+    it, so none is ever left behind, and there is no guessing whether somebody is dead.
 
     Raises:
         StoreUnwritable: The folder cannot be written to.
     """
     lock = path.with_name(f".{path.name}.lock")
-    deadline = time.monotonic() + _WAIT
-    while True:
-        try:
-            os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            break
-        except FileExistsError:
-            if time.monotonic() >= deadline:  # whoever made it is gone
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(lock)
-                deadline = time.monotonic() + _WAIT
-            time.sleep(0.02)
-        except OSError as error:
-            raise StoreUnwritable(
-                f"'{path}' cannot be changed: {error.strerror}", path=path
-            ) from error
+    try:
+        number = _held(lock)
+    except OSError as error:
+        raise StoreUnwritable(f"'{path}' cannot be changed: {error.strerror}", path=path) from error
     try:
         yield
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(lock)
+        with contextlib.suppress(OSError):
+            os.unlink(lock)  # while it is held; whoever waits for it sees that it is gone
+        os.close(number)
+
+
+def _held(lock: Path) -> int:
+    """Waits for a lock; returns the open file that holds it."""
+    import fcntl  # here: commands that only look for a server should run where there is none
+
+    while True:
+        number = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(number), os.stat(lock)):
+                return number
+        except FileNotFoundError:
+            pass  # taken away by who held it: a lock on it locks nobody out
+        except BaseException:
+            os.close(number)
+            raise
+        os.close(number)

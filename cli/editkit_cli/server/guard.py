@@ -7,7 +7,8 @@ counts as of the same origin; its requests still carry that name in ``Host``.
 ``Sec-Fetch-Site``. There are no cookies either, and CORS headers for named origins only.
 
 *Strangers.* Every path needs a bearer token but those that are public. The owner's is only taken
-from loopback.
+from loopback, and not through a proxy there: who is behind one may be anywhere. A proxy that adds
+no header of its own cannot be told from a program here, so its clients should not know the token.
 
 *Bodies.* Larger than the limit, or not JSON.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -24,19 +25,31 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from editkit_cli.server.errors import Refused, response_of
+from editkit_cli.server.page import PATHS
 from editkit_cli.server.tokens import ROLES, Role, TokenFile
 from editkit_store.errors import EditkitError
 
-__all__ = ["CALLER", "Caller", "Guard", "Locks"]
+__all__ = ["CALLER", "NEAR", "STILL_IN", "Caller", "Guard", "Locks", "StillIn"]
 
 CALLER = "editkit.caller"
 """Where in a request's scope its caller is."""
+
+NEAR = "editkit.near"
+"""Where in a request's scope it says whether it comes from a program on this machine."""
+
+STILL_IN = "editkit.still_in"
+"""Where in a request's scope is what tells whether its token is still good, a ``StillIn``."""
+
+StillIn = Callable[[], bool]
 
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+
+_PROXIED = ("forwarded", "via", "x-forwarded-", "x-real-ip", "x-client-ip", "true-client-ip", "cf-")
+"""How the headers begin that a proxy adds."""
 
 _BODIES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -76,7 +89,7 @@ class Locks:
     hosts: Collection[str] = ("127.0.0.1", "localhost", "::1")
     origins: Collection[str] = ()
     body_bytes: int = 1 << 20
-    public: Collection[str] = ("/healthz",)
+    public: Collection[str] = frozenset({"/healthz", "/v1/session", *PATHS})
 
 
 class Guard:
@@ -104,8 +117,10 @@ class Guard:
             headers = _headers(scope)
             self._check_host(headers)
             self._check_origin(scope, headers)
+            scope[NEAR] = _is_near(scope, headers)
             if scope["path"] not in self._locks.public:
-                scope[CALLER] = self._caller(scope, headers)
+                scope[CALLER] = caller = self._caller(scope, headers)
+                scope[STILL_IN] = lambda: self._is_still(caller, scope, headers)
             self._check_body(scope, headers)
         except EditkitError as error:
             await response_of(error)(scope, receive, sending)
@@ -141,7 +156,7 @@ class Guard:
         secret = secret.strip()
         if kind.lower() == "bearer" and secret:
             if hmac.compare_digest(secret.encode(), self._locks.owner.encode()):
-                if _is_loopback(scope):
+                if _is_near(scope, headers):
                     return Caller(None, "admin")
             elif (token := self._found(secret)) is not None:
                 return token
@@ -150,6 +165,13 @@ class Guard:
             code="invalid_api_key", hint="make one with `editkit token create`",
             headers={"WWW-Authenticate": 'Bearer realm="editkit"'},
         )  # fmt: skip
+
+    def _is_still(self, caller: Caller, scope: Scope, headers: dict[str, list[str]]) -> bool:
+        """Whether a request that was let in would be now: tokens are revoked while it lasts."""
+        try:
+            return self._caller(scope, headers) == caller
+        except Refused:
+            return False
 
     def _found(self, secret: str) -> Caller | None:
         try:
@@ -213,6 +235,11 @@ def _hostname(host: str) -> str:
 
 def _is_visit(scope: Scope, mode: str) -> bool:
     return scope["method"] == "GET" and mode == "navigate"
+
+
+def _is_near(scope: Scope, headers: Collection[str]) -> bool:
+    """Whether a request comes from a program on this machine, and from nobody behind it."""
+    return _is_loopback(scope) and not any(name.startswith(_PROXIED) for name in headers)
 
 
 def _is_loopback(scope: Scope) -> bool:

@@ -5,8 +5,12 @@ token for everything, good on loopback only and only as long as that server live
 
 A server that was killed leaves its file behind. It is recognised: nothing answers at its port, or
 what answers there cannot prove that it knows the token. The proof comes before the token is sent,
-so a stranger who took over the port never sees it. Process ids prove nothing: they are used again,
-and mean something else in another container.
+so a stranger who took over the port never sees it. It names the address that was connected to, as
+the server saw it, and only callers on loopback get one: a stranger at another address of this
+machine who passes the question on to the true server passes back what proves the wrong address.
+(Against one at the *same* address in another network namespace, who can reach the true server at
+its own, there is no such help: keep stores that containers share for one of them.) Process ids
+prove nothing: they are used again, and mean something else in another container.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import contextlib
 import hashlib
 import hmac
 import http.client
+import ipaddress
 import json
 import os
 import secrets
@@ -129,11 +134,20 @@ def is_proved(connection: http.client.HTTPConnection, owner: Owner) -> bool:
         answer = connection.getresponse()
         said = json.loads(answer.read(10_000))
         told = said["proof"] if answer.status == 200 else ""
-        return hmac.compare_digest(str(told), proof(owner.token, nonce))
+        expected = proof(owner.token, nonce, owner.host, owner.port)
+        return hmac.compare_digest(str(told), expected)
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return False  # nobody there, or somebody else: either way, not this store's server
 
 
-def proof(token: str, nonce: str) -> str:
-    """Returns what only somebody who knows the token can say about a nonce."""
-    return hmac.new(token.encode(), f"editkit server {nonce}".encode(), hashlib.sha256).hexdigest()
+def proof(token: str, nonce: str, host: str, port: int) -> str:
+    """Returns what only somebody who knows the token can say about a nonce and an address.
+
+    Args:
+        token: The owner's.
+        nonce: What was asked.
+        host: Address that the client connected to.
+        port: Its port.
+    """
+    said = f"editkit server {nonce} at {ipaddress.ip_address(host)} port {port}"
+    return hmac.new(token.encode(), said.encode(), hashlib.sha256).hexdigest()

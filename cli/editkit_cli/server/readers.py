@@ -8,7 +8,6 @@ is no cache of states between requests that a version could outlive.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -17,7 +16,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from editkit_cli.server.answer import Answer
-from editkit_cli.server.errors import closing, internal_error, too_busy, too_late
+from editkit_cli.server.errors import (
+    LOG,
+    closing,
+    internal_error,
+    out_of_memory,
+    too_busy,
+    too_late,
+)
 from editkit_cli.server.limits import Limits
 from editkit_store.errors import EditkitError
 
@@ -30,8 +36,6 @@ __all__ = ["Readers", "Row"]
 
 _BATCH_TOKENS = 16_384
 """Prompt tokens of one batch, padding included: what its states take grows with them."""
-
-_LOG = logging.getLogger("editkit.server")
 
 
 @dataclass(eq=False)
@@ -62,6 +66,13 @@ class Row:
         if not self._is_told:
             self._is_told = True
             self.ended(error)
+
+    def can_restart(self) -> bool:
+        """Whether somebody waits for it still, and it would begin as what was told of it did."""
+        if self._is_told or self.is_abandoned:
+            return False
+        is_sure = self.sampling is None or self.sampling.seed is not None
+        return is_sure or not self.answer.has_shown
 
     def is_late(self) -> bool:
         """Whether its time is up; then whoever waits is told so."""
@@ -146,33 +157,45 @@ class Readers:
     def _work(self) -> None:
         while (rows := self._take()) is not None:
             start = time.monotonic()
-            error = self._tried(rows)
-            has_begun = any(row.answer.tokens for row in rows)
-            if isinstance(error, EditkitError) and len(rows) > 1 and not has_begun:
-                # One of them cannot be asked, e.g. at a version that this model has not learned.
-                for row in rows:
-                    self._end([row], self._tried([row]))
-            else:
-                self._end(rows, error)
+            self._answer(rows)
             with self._changed:
                 self.running -= len(rows)
                 self._changed.notify_all()
                 self._seconds = 0.8 * self._seconds + 0.2 * (time.monotonic() - start)
 
-    def _tried(self, rows: list[Row]) -> Exception | None:
+    def _answer(self, rows: list[Row]) -> None:
+        """Runs rows together, and those of a batch that failed each by itself.
+
+        One of them may be what it failed of: at a version that this model has not learned, or more
+        than the memory holds. Nobody else is to pay for it.
+        """
+        error = self._tried(rows)
+        if error is not None and len(rows) > 1:
+            again = [row for row in rows if row.can_restart()]
+            failed = [row for row in rows if row not in again]
+            for row in failed:
+                self._end(row, error)
+            for row in again:
+                row.answer.restart()
+                self._end(row, self._tried([row]))
+        else:
+            for row in rows:
+                self._end(row, error)
+
+    def _tried(self, rows: list[Row]) -> EditkitError | None:
         try:
             self._run(rows)
-        except Exception as error:
+        except EditkitError as error:
             return error
+        except Exception as error:
+            # Not handed on: its traceback holds what the model was at, and the memory for it.
+            LOG.error("generation failed", exc_info=error)
+            return out_of_memory() if _is_of_memory(error) else internal_error()
         return None
 
-    def _end(self, rows: Sequence[Row], error: Exception | None) -> None:
-        if error is not None and not isinstance(error, EditkitError):
-            _LOG.error("generation failed", exc_info=error)
-            error = internal_error()
-        for row in rows:
-            row.end(error)
-            self._counted(row)
+    def _end(self, row: Row, error: EditkitError | None) -> None:
+        row.end(error)
+        self._counted(row)
 
     def _take(self) -> list[Row] | None:
         """Waits for rows, and returns those that run together; ``None`` at the end."""
@@ -241,3 +264,11 @@ class Readers:
                     row.end()
             ended.append(row._is_told or row.is_abandoned)
         return ended
+
+
+def _is_of_memory(error: Exception) -> bool:
+    import torch
+
+    # On the processor it is a plain RuntimeError of the allocator.
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)

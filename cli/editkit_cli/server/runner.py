@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from editkit_cli.server.asked import Asked, Question
+from editkit_cli.server.decoding import Decoder
 from editkit_cli.server.errors import Refused, too_busy, too_late
 from editkit_cli.server.events import Events
 from editkit_cli.server.limits import Limits
@@ -63,6 +64,7 @@ class Runner:
         limits: How much is taken.
         name: Name of the model, for clients.
         created: Unix time at which it began, seconds.
+        provenance: Who serves; what a change says about itself is put over it.
         events: What happens, for whoever listens.
         metrics: Counters.
         writer: Carries out changes.
@@ -73,10 +75,12 @@ class Runner:
         self.limits = limits
         self.name = served_name(kit.name)
         self.created = int(time.time())
+        self.provenance = kit.provenance  # the writer puts that of each change in its place
         self.events = Events(asyncio.get_running_loop(), limits.listeners)
         self.metrics = Metrics()
         self.writer = Writer(kit, limits, self.events, self._count_change)
         self._readers = Readers(kit, limits, self._count_row)
+        self._decoder = Decoder(kit.tokenizer)
         self._beside = threading.BoundedSemaphore(limits.readers)
         self._closing = threading.Lock()
         self._given_up: int | None = None
@@ -127,6 +131,7 @@ class Runner:
             question,
             kit=self.kit,
             readers=self._readers,
+            decoder=self._decoder,
             seconds=self.limits.seconds,
             is_streamed=is_streamed,
         )

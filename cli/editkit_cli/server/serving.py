@@ -16,6 +16,7 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from pydantic import Field
 
 from editkit.kit import Kit
 from editkit_cli import __version__
@@ -53,6 +54,8 @@ class Served(Record):
     version: str
     store: str
     pid: int
+    # Not in the JSON, which programs write into logs.
+    link: str = Field(exclude=True, repr=False, description="Opens the page, signed in, once")
 
 
 def is_local(host: str) -> bool:
@@ -111,12 +114,13 @@ def serve(
         StoreUnwritable: The owner's file cannot be written.
     """
     bound, port = sockets[0].getsockname()[:2]
-    near = bound if is_local(bound) else "127.0.0.1"
+    names = {*_LOCAL, *hosts, *([] if _is_every(bound) else [bound])}
+    near = _near(bound)
     owner = new_owner(kit.store.path, host=near, port=port, tool=f"editkit {__version__}")
     locks = Locks(
         owner=owner.token,
         tokens=TokenFile(Path(owner.store)),
-        hosts=frozenset(name.lower() for name in (*_LOCAL, bound, *hosts)),
+        hosts=frozenset(name.lower() for name in names),
         origins=frozenset(origin.lower().rstrip("/") for origin in origins),
         body_bytes=limits.body_bytes,
     )
@@ -132,6 +136,7 @@ def serve(
                 version=kit.version,
                 store=owner.store,
                 pid=owner.pid,
+                link=f"{owner.url}{app.state.page_keys.link()}",
             )
         )
 
@@ -214,6 +219,13 @@ class Server(uvicorn.Server):
 def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=256)
+
+
+def _near(bound: str) -> str:
+    """Returns where the owner comes in, on loopback, at a server that listens at an address."""
+    if is_local(bound):
+        return bound
+    return "::1" if bound == "::" else "127.0.0.1"
 
 
 def _is_every(host: str) -> bool:

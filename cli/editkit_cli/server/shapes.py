@@ -6,9 +6,16 @@ that spells out defaults is served, and one that means it is refused.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from editkit_store.records import Record
 
@@ -53,6 +60,16 @@ class Body(Record):
     # Built at once: FastAPI keeps a warning of pydantic's to itself only while it sets up a route.
     model_config = ConfigDict(defer_build=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_unicode(cls, data: Any) -> Any:
+        """Refuses what JSON can spell and no text can hold, in keys and values alike."""
+        try:
+            json.dumps(data, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("it holds a lone surrogate, which is no Unicode") from error
+        return data
+
 
 class StreamOptions(Body):
     """How an answer is streamed."""
@@ -92,8 +109,9 @@ class Asking(Body):
     """What both kinds of request have in common."""
 
     model: str = Field(
+        max_length=1000,
         description="Name of the running model; `NAME@V` answers as at version V of the history: "
-        "`NAME@v12`, `NAME@prod`, `NAME@-`"
+        "`NAME@v12`, `NAME@prod`, `NAME@-`",
     )
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
         default=None, description="0, the default here, is greedy: what edits are verified with"

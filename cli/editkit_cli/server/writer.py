@@ -6,7 +6,6 @@ broken connection, and the idempotency key tells a client that comes back what b
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
 import time
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from editkit_cli.server.errors import Failure, closing, failure_of, internal_error, too_busy
+from editkit_cli.server.errors import LOG, Failure, closing, failure_of, internal_error, too_busy
 from editkit_cli.server.events import Events
 from editkit_cli.server.limits import Limits
 from editkit_store.bundle_records import Imported
@@ -41,8 +40,6 @@ __all__ = ["Act", "Change", "Learning", "Pending", "PendingKind", "Result", "Wri
 
 _KEPT = 1000
 """Finished changes that are remembered."""
-
-_LOG = logging.getLogger("editkit.server")
 
 PendingKind = Literal[
     "add", "revert", "rollback", "undo", "redo", "tag", "replay", "import", "compact"
@@ -157,7 +154,8 @@ class Writer:
         self._events = events
         self._counted = counted
         self._line: deque[Change] = deque()
-        self._known: OrderedDict[str, Change] = OrderedDict()
+        # Those that have ended are kept as what is told of them: not with all that was asked.
+        self._known: OrderedDict[str, Change | Pending] = OrderedDict()
         self._changed = threading.Condition()
         self._is_open = True
         self._is_cut = False
@@ -193,13 +191,14 @@ class Writer:
     def find(self, name: str) -> Pending | None:
         """Returns where a change stands that is waiting, running or lately finished."""
         with self._changed:
-            change = self._known.get(name)
-        return None if change is None else change.pending
+            found = self._known.get(name)
+        return found.pending if isinstance(found, Change) else found
 
     def all(self) -> list[Pending]:
         """Returns the changes that are known, newest first."""
         with self._changed:
-            return [change.pending for change in reversed(self._known.values())]
+            known = list(reversed(self._known.values()))
+        return [one.pending if isinstance(one, Change) else one for one in known]
 
     def close(self, grace: float) -> int:
         """Takes no more; finishes what waits, or after ``grace`` seconds gives up what is left.
@@ -231,7 +230,7 @@ class Writer:
 
     def _forget(self) -> None:
         over = len(self._known) - _KEPT
-        ended = [name for name, one in self._known.items() if one.future.done()]
+        ended = [name for name, one in self._known.items() if isinstance(one, Pending)]
         for name in ended[: max(0, over)]:
             del self._known[name]
 
@@ -249,10 +248,11 @@ class Writer:
                 self._carry_out(change)
                 self._counted(change, time.monotonic() - start)
             except Exception as error:  # without this thread, changes would be taken in vain
-                _LOG.error("a change failed", exc_info=error)
+                LOG.error("a change failed", exc_info=error)
                 if not change.future.done():
                     self._fail(change, internal_error())
             self._seconds = 0.8 * self._seconds + 0.2 * (time.monotonic() - start)
+            del change  # with all that was asked, which may be much, until the next one comes
 
     def _carry_out(self, change: Change) -> None:
         self._tell(change.become(state="running"))
@@ -265,17 +265,22 @@ class Writer:
         except EditkitError as error:
             self._fail(change, error)
         except Exception as error:
-            _LOG.error("a change failed", exc_info=error)
+            LOG.error("a change failed", exc_info=error)
             self._fail(change, internal_error())
         else:
-            self._tell(change.become(state="done", done=change.pending.total, result=result))
+            self._end(change.become(state="done", done=change.pending.total, result=result))
             change.future.set_result(result)
         if before is not None:
             self._tell_versions(before)
 
     def _fail(self, change: Change, error: EditkitError) -> None:
-        self._tell(change.become(state="failed", error=failure_of(error)[1]))
+        self._end(change.become(state="failed", error=failure_of(error)[1]))
         change.future.set_exception(error)
+
+    def _end(self, pending: Pending) -> None:
+        with self._changed:
+            self._known[pending.id] = pending
+        self._tell(pending)
 
     def _tell(self, pending: Pending) -> None:
         self._events.tell("operation", pending.model_dump(mode="json"))
@@ -287,4 +292,4 @@ class Writer:
             for entry in reversed(self._kit.log(limit=new) if new > 0 else []):
                 self._events.tell("version", entry.model_dump(mode="json"))
         except EditkitError as error:  # the change itself has been told already
-            _LOG.error("the log could not be read", exc_info=error)
+            LOG.error("the log could not be read", exc_info=error)

@@ -51,6 +51,13 @@ class Running:
         key = token or self.owner.token
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, **how)
 
+    def metric(self, name: str) -> float:
+        """What the server counts."""
+        with self.client() as client:
+            lines = client.get("/metrics").text.splitlines()
+        start = f"editkit_{name} "
+        return float(next(line.split()[-1] for line in lines if line.startswith(start)))
+
     def token(self, role: Any, name: str | None = None) -> str:
         return TokenFile(self.store).create(name or role, role).token
 
@@ -64,7 +71,7 @@ class Running:
 @contextlib.contextmanager
 def running(store: Path, model: Any, **how: Any) -> Iterator[Running]:
     """Serves a model until the body ends."""
-    limits = how.pop("limits", Limits(grace=5))
+    limits, host = how.pop("limits", Limits(grace=5)), how.pop("host", "127.0.0.1")
     ready = threading.Event()
     said: list[Served] = []
     failed: list[BaseException] = []
@@ -73,7 +80,7 @@ def running(store: Path, model: Any, **how: Any) -> Iterator[Running]:
     def work() -> None:
         try:
             serve(
-                kit, listen("127.0.0.1", 0), limits=limits,
+                kit, listen(host, 0), limits=limits,
                 ready=lambda served: (said.append(served), ready.set())[0],
                 ended=lambda _: None, **how,
             )  # fmt: skip

@@ -12,8 +12,17 @@ from editkit_cli.server.answer import Answer
 END = 0
 
 
-def decode(ids: Sequence[int]) -> str:
-    return bytes(ids).decode(errors="replace")
+class Bytes:
+    """Each token is a byte."""
+
+    def text(self, ids: Sequence[int]) -> str:
+        return bytes(ids).decode(errors="replace")
+
+    def certain(self, ids: Sequence[int], text: str) -> str:
+        return text.rstrip("\ufffd")
+
+
+decode = Bytes()
 
 
 def run(text: str, *, stops: Sequence[str] = (), limit: int = 10**6) -> tuple[Answer, list[str]]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from editkit_cli.server.guard import Caller, Guard, Locks
 from editkit_cli.server.limits import Limits
-from editkit_cli.server.owner import owner_path
+from editkit_cli.server.owner import find_server, owner_path, proof
 from editkit_cli.server.tokens import TokenFile, tokens_path
 
 CAT = "The red cat is"
@@ -45,7 +49,7 @@ def test_a_stranger_gets_in_nowhere(calm, given):
     headers = {} if given is None else {"Authorization": given.encode("latin-1")}
     with httpx.Client(base_url=calm.url, headers=headers) as client:
         for method, path in paths(calm):
-            if path == "/healthz":
+            if path in ("/healthz", "/v1/session"):  # the latter is tried in test_page.py
                 continue
             said = client.request(method, path.replace("{", "").replace("}", ""), json={})
             assert said.status_code == 401, path
@@ -94,6 +98,21 @@ def test_a_token_that_was_revoked_is_refused_at_once(server):
         assert client.get("/v1/status").status_code == 200
         tokens.revoke("bot")
         assert client.get("/v1/status").status_code == 401
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_a_token_that_was_revoked_hears_nothing_more(server, is_silent):
+    tokens = TokenFile(server.store)
+    made = tokens.create("ear", "read")
+    with server.client(made.token) as client, client.stream("GET", "/v1/events") as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        tokens.revoke("ear")
+        if not is_silent:
+            server.add(CAT, "blue")
+        # It ends at the next look, long before the heartbeat.
+        assert [line for line in lines if line] == []
+    assert server.metric("listeners") == 0
 
 
 def test_a_client_cannot_pretend_to_another_command_line(server):
@@ -247,12 +266,73 @@ def test_bodies_that_are_no_request_are_refused_without_a_500(calm, body):
             assert said.json()["error"]["message"]
 
 
+TURN = [{"role": "user", "content": "x", "name": "x", "refusal": "x"}]
+WHOLE: dict[str, Any] = {
+    "/v1/edits": {"prompt": "x", "target": "x", "kind": "x", "method": "x", "subject": "x",
+                  "rephrases": ["x"], "locality": ["x"], "chat": TURN, "scope": "x", "reason": "x",
+                  "author": "x", "source": "x", "agent": "x", "conversation": "x",
+                  "idempotency_key": "x", "on_failure": "x", "x": "x"},
+    "/v1/edits/batch": {"edits": [{"prompt": "x", "target": "x", "x": "x"}], "on_conflict": "x"},
+    "/v1/edits/00/revert": {"reason": "x", "author": "x", "x": "x"},
+    "/v1/rollback": {"version": "x", "reason": "x", "author": "x"},
+    "/v1/undo": {"reason": "x", "author": "x"},
+    "/v1/redo": {"reason": "x"},
+    "/v1/versions/tag": {"version": "x", "name": "x"},
+    "/v1/generate": {"prompts": ["x"], "system": "x", "version": "x"},
+    "/v1/explain": {"prompt": "x", "chat": TURN, "version": "x"},
+    "/v1/completions": {"model": "x", "prompt": ["x"], "stop": ["x"], "user": "x", "suffix": "x",
+                        "metadata": {"x": "x"}, "logit_bias": {"x": 1}, "service_tier": "x"},
+    "/v1/chat/completions": {"model": "x", "messages": TURN, "stop": "x", "tools": ["x"],
+                             "response_format": {"type": "x"}, "modalities": ["x"]},
+}  # fmt: skip
+
+
+def texts(body: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields every text of a body, keys too, as where it is."""
+    for place, value in body.items() if isinstance(body, dict) else enumerate(body):
+        if isinstance(value, dict | list):
+            yield from texts(value)
+        yield body, place
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+def test_half_a_character_is_refused_in_every_field(calm, data):
+    r"""JSON can spell `\ud800`, which no text holds."""
+    path = data.draw(st.sampled_from(sorted(WHOLE)))
+    body = copy.deepcopy(WHOLE[path])
+    parent, place = data.draw(st.sampled_from(list(texts(body))))
+    half = data.draw(st.sampled_from(["\ud800", "x\udfff", "\ude00\ud83d x"]))
+    if data.draw(st.booleans()) and isinstance(parent, dict):
+        parent[half] = parent.pop(place)
+    else:
+        parent[place] = half
+    with calm.client(**{"Content-Type": "application/json"}) as client:
+        said = client.post(path, content=json.dumps(body))
+    assert said.status_code == 400, said.text
+    assert said.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "place", ["/v1/diff?from=%s", "/v1/diff?probe=%s", "/v1/edits?version=%s", "/v1/edits/%s",
+              "/v1/versions?at=%s", "/v1/versions/%s", "/v1/verify?head=%s", "/v1/models/%s",
+              "/v1/operations?before=%s", "/v1/operations/%s", "/healthz?nonce=%s"],
+)  # fmt: skip
+def test_half_a_character_in_an_address_is_no_500(calm, place):
+    with calm.client() as client:
+        for half in ("%ED%A0%80", "%FF", "%5Cud800"):
+            assert client.get(place % half).status_code < 500
+
+
 def test_the_owner_comes_from_loopback_only():
     locks = Locks(owner="secret", tokens=TokenFile(Path("none.db")))
     guard = Guard(lambda *_: None, locks)  # type: ignore[arg-type, return-value]
     headers = {"authorization": ["Bearer secret"]}
     for address in ("127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"):
         assert guard._caller({"client": (address, 1)}, headers) == Caller(None, "admin")
+    for proxied in ("x-forwarded-for", "forwarded", "via", "x-real-ip", "x-forwarded-host"):
+        with pytest.raises(Exception, match="not valid here"):
+            guard._caller({"client": ("127.0.0.1", 1)}, {**headers, proxied: ["::1"]})
     for address in ("10.0.0.1", "::ffff:10.0.0.1", "localhost", ""):
         with pytest.raises(Exception, match="not valid here"):
             guard._caller({"client": (address, 1)}, headers)
@@ -264,6 +344,77 @@ def test_a_forwarded_address_makes_nobody_local(calm):
         headers={"X-Forwarded-For": "127.0.0.1", "Forwarded": "for=127.0.0.1"},
     )
     assert said.status_code == 401
+
+
+@pytest.mark.parametrize(
+    "header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via", "X-Forwarded-Proto"]
+)
+def test_the_owners_token_is_not_taken_from_behind_a_proxy(calm, header):
+    """A proxy on this machine connects from loopback, for whoever is behind it."""
+    with calm.client(**{header: "203.0.113.7"}) as client:
+        said = client.get("/v1/status")
+        assert (said.status_code, said.json()["error"]["code"]) == (401, "invalid_api_key")
+        health = client.get("/healthz", params={"nonce": "0" * 32})
+        assert health.json() == {"status": "ok", "proof": None}
+    secret = calm.token("read", f"behind {header}")
+    with calm.client(secret, **{header: "203.0.113.7"}) as client:
+        assert client.get("/v1/status").status_code == 200, "others may come through one"
+
+
+def other_address() -> str:
+    """An address of this machine that is not of loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+        wire.connect(("192.0.2.1", 9))  # sends nothing
+        return str(wire.getsockname()[0])
+
+
+def has_address(host: str) -> bool:
+    try:
+        socket.create_server((host, 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "0.0.0.0",
+        pytest.param("::", marks=pytest.mark.skipif(not has_address("::1"), reason="no IPv6")),
+    ],
+)
+def test_a_server_at_every_address_lets_its_owner_in_on_loopback_only(start, host):
+    server = start(host=host)
+    assert find_server(server.store) == server.owner
+    with server.client() as client:
+        assert client.get("/v1/status").status_code == 200
+    with server.client(Host=f"[{host}]" if ":" in host else host) as client:
+        assert client.get("/v1/status").status_code == 403, "no name of ours"
+
+
+def test_the_proof_names_the_address_that_was_connected_to(start, monkeypatch):
+    """Somebody at our address who passes the question on to us gets what proves another one."""
+    server = start(host="0.0.0.0")
+    owner = server.owner
+    nonce = {"nonce": "0" * 32}
+    near = httpx.get(f"{server.url}/healthz", params=nonce).json()["proof"]
+    assert near == proof(owner.token, nonce["nonce"], "127.0.0.1", owner.port)
+    there = httpx.get(
+        f"http://127.0.0.2:{owner.port}/healthz", params=nonce, headers={"Host": "localhost"}
+    ).json()["proof"]
+    assert there == proof(owner.token, nonce["nonce"], "127.0.0.2", owner.port) != near
+
+
+def test_who_is_not_on_loopback_gets_no_proof_and_is_not_the_owner(start):
+    try:
+        outside = other_address()
+    except OSError:
+        pytest.skip("this machine has no address but that of loopback")
+    server = start(host="0.0.0.0", hosts=[outside])
+    with httpx.Client(base_url=f"http://{outside}:{server.owner.port}") as client:
+        assert client.get("/healthz", params={"nonce": "0" * 32}).json()["proof"] is None
+        key = {"Authorization": f"Bearer {server.owner.token}"}
+        assert client.get("/v1/status", headers=key).status_code == 401
 
 
 def test_an_edit_whose_prompt_is_a_script_stays_text(server):

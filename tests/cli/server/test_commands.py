@@ -6,6 +6,8 @@ import importlib.util
 import json
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +74,39 @@ def test_private_files_are_private_from_their_first_byte_and_whole(folder):
     assert [one.name for one in folder.iterdir()] == ["secret"]
 
 
-def test_a_lock_that_somebody_left_behind_does_not_stay(folder, monkeypatch):
-    from editkit_cli.server import files
-
-    monkeypatch.setattr(files, "_WAIT", 0.1)
+def test_a_lock_that_somebody_left_behind_does_not_stay(folder):
     path = folder / "secret"
     (folder / ".secret.lock").touch()
     with locked(path):
         assert (folder / ".secret.lock").exists()
     assert list(folder.iterdir()) == []
+
+
+def test_tokens_that_many_processes_make_at_once_are_all_there(folder):
+    """Each waits for its turn, however long the one before it takes."""
+    (folder / ".history.db.tokens.lock").touch()  # of somebody who was killed
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from editkit_cli.server import tokens\n"
+        "write = tokens.write_private\n"
+        "tokens.write_private = lambda *a: (time.sleep(0.05), write(*a))\n"
+        "file = tokens.TokenFile(Path('history.db'))\n"
+        "print(flush=True); sys.stdin.readline()\n"
+        "for number in range(3): file.create(f'{sys.argv[1]}-{number}', 'read')"
+    )
+    ran = [
+        subprocess.Popen([sys.executable, "-c", code, str(number)], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for number in range(8)
+    ]  # fmt: skip
+    for one in ran:
+        assert one.stdout is not None
+        one.stdout.readline()  # all are ready
+    for one in ran:
+        assert one.communicate(b"\n", timeout=60)[1] == b""
+    found = {one.name for one in TokenFile(STORE).all()}
+    assert found == {f"{number}-{token}" for number in range(8) for token in range(3)}
+    assert [one.name for one in folder.iterdir()] == ["history.db.tokens"]
 
 
 def test_serving_without_the_libraries_says_how_to_install_them(sh, folder, monkeypatch):
@@ -125,9 +151,6 @@ def test_tokens_need_no_server_libraries(process, folder):
         "from editkit_cli.server.owner import find_server\n"
         "print(sorted({'fastapi', 'uvicorn', 'torch', 'starlette'} & set(sys.modules)))"
     )
-    import subprocess
-    import sys
-
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 

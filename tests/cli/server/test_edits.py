@@ -75,6 +75,17 @@ def test_an_edit_may_be_followed_instead_of_waited_for(server):
         known = client.get("/v1/operations").json()
         assert [one["kind"] for one in known] == ["add", "add"]
         assert client.get("/v1/operations/op-none").status_code == 404
+        newest, oldest = (one["id"] for one in known)
+        for query, ids in (
+            ("limit=1", [newest]),
+            (f"before={newest}", [oldest]),
+            (f"before={oldest}", []),
+            (f"before={newest}&limit=1", [oldest]),
+        ):
+            page = client.get(f"/v1/operations?{query}")
+            assert [one["id"] for one in page.json()] == ids
+            assert page.headers["X-Total-Count"] == "2"
+        assert client.get("/v1/operations?before=op-none").status_code == 404
 
 
 def test_one_key_is_one_edit_however_often_it_is_sent(server):
@@ -176,6 +187,12 @@ def test_what_is_wrong_with_an_edit_is_told_before_it_waits(calm):
             ({"prompt": CAT, "target": "x", "colour": 1}, "colour"),
             ({"prompt": CAT, "target": "x", "kind": "poem"}, "kind"),
             ({"prompt": "red " * 300, "target": "x"}, "prompt"),
+            ({"prompt": CAT, "target": "x", "reason": "x" * 10_001}, "reason"),
+            ({"prompt": CAT, "target": "x", "subject": "x" * 1001}, "subject"),
+            ({"prompt": CAT, "target": "x", "source": "x" * 1001}, "source"),
+            ({"prompt": CAT, "target": "x", "author": "x" * 201}, "author"),
+            ({"prompt": CAT, "target": "x", "agent": "x" * 201}, "agent"),
+            ({"prompt": CAT, "target": "x", "conversation": "x" * 201}, "conversation"),
         ):
             said = client.post("/v1/edits", json=body, headers={"Prefer": "respond-async"})
             assert said.status_code == 400

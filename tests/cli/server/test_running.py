@@ -32,12 +32,6 @@ def until(claim: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
-def metric(server: Any, name: str) -> float:
-    with server.client() as client:
-        lines = client.get("/metrics").text.splitlines()
-    return float(next(line.split()[-1] for line in lines if line.startswith(f"{name} ")))
-
-
 @pytest.mark.parametrize("make", ["tiny_t5", "tiny_bert", "tiny_gpt2"])
 def test_every_family_of_models_is_served(start, make):
     import tiny
@@ -152,7 +146,7 @@ def test_requests_that_wait_together_run_together_as_each_would_alone(start, mon
         for number, body in enumerate(bodies):
             threads.append(threading.Thread(target=ask, args=(number, body)))
             threads[-1].start()
-        until(lambda: metric(server, "editkit_waiting_rows") == len(bodies))
+        until(lambda: server.metric("waiting_rows") == len(bodies))
         go.set()
         for thread in threads:
             thread.join()
@@ -170,11 +164,11 @@ def test_a_client_that_leaves_takes_its_answer_along(server, monkeypatch, is_str
         with server.client() as client, contextlib.suppress(httpx.ReadTimeout):
             with client.stream("POST", "/v1/completions", json=body, timeout=1) as said:
                 next(said.iter_lines())
-        until(lambda: metric(server, "editkit_running_rows") == 1)
+        until(lambda: server.metric("running_rows") == 1)
         time.sleep(0.3)  # the server hears of it
         go.set()
-        until(lambda: metric(server, "editkit_running_rows") == 0)
-    assert metric(server, "editkit_generated_tokens_total") <= 3
+        until(lambda: server.metric("running_rows") == 0)
+    assert server.metric("generated_tokens_total") <= 3
 
 
 def test_a_correction_outlives_the_client_that_asked_for_it(server):

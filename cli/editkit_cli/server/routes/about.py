@@ -9,9 +9,9 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import Field
 
-from editkit_cli.server.errors import too_busy
+from editkit_cli.server.guard import NEAR, STILL_IN, StillIn
 from editkit_cli.server.owner import proof
-from editkit_cli.server.routes.common import SSE, Reads, Runs, errors, told
+from editkit_cli.server.routes.common import SSE, Reads, Runs, Streamed, errors, told
 from editkit_store.records import Record
 
 __all__ = ["router"]
@@ -21,13 +21,18 @@ router = APIRouter(tags=["server"])
 _PAUSE = 15.0
 """Seconds of silence after which a listener hears a heartbeat."""
 
+_CHECK = 1.0
+"""Seconds of silence after which a listener's token is looked at again."""
+
 
 class Health(Record):
     """Answer of `/healthz`; anybody may ask, so it tells nothing of the model."""
 
     status: str = "ok"
     proof: str | None = Field(
-        default=None, description="HMAC-SHA256 of the nonce by the owner's token: it is this server"
+        default=None,
+        description="That it is this server: HMAC-SHA256 by the owner's token of the nonce and the "
+        "address that was connected to; null of requests from elsewhere",
     )
 
 
@@ -37,8 +42,10 @@ async def health(
     nonce: Annotated[str | None, Query(min_length=16, max_length=64, pattern="^[0-9a-f]+$")] = None,
 ) -> Response:
     """That the server lives. Needs no token."""
-    token = request.app.state.owner_token
-    return told(Health(proof=None if nonce is None else proof(token, nonce)))
+    at = request.scope["server"]
+    if nonce is None or at is None or not request.scope[NEAR]:
+        return told(Health())
+    return told(Health(proof=proof(request.app.state.owner_token, nonce, *at)))
 
 
 @router.get(
@@ -64,30 +71,35 @@ def metrics(runner: Runs, _: Reads) -> Response:
     },
 )
 async def events(
+    request: Request,
     runner: Runs,
     _: Reads,
     last_event_id: Annotated[
         str | None, Header(description="Go on behind this one", max_length=20)
     ] = None,
 ) -> Response:
-    """What happens from now on: operations, progress of learning, new versions."""
-    if runner.events.is_full:
-        raise too_busy("listeners", 5)
+    """What happens from now on: operations, progress of learning, new versions.
+
+    Ends when the token is revoked.
+    """
     after = int(last_event_id) if last_event_id and last_event_id.isascii() and (
         last_event_id.isdecimal()
     ) else None  # fmt: skip
+    listener = runner.events.listen(after)
+    still_in: StillIn = request.scope[STILL_IN]
 
     async def lines() -> AsyncIterator[str]:
         yield ": editkit\n\n"
-        async for event in runner.events.follow(after, pause=_PAUSE):
-            if event is None:
-                yield ": still here\n\n"
-            else:
+        silence = 0.0
+        async for event in listener.follow(pause=_CHECK):
+            if not still_in():
+                return
+            if event is not None:
                 data = event.model_dump_json(include={"data"})
                 yield f"id: {event.id}\nevent: {event.event}\ndata: {data[8:-1]}\n\n"
+            silence = silence + _CHECK if event is None else 0.0
+            if silence >= _PAUSE:
+                yield ": still here\n\n"
+                silence = 0.0
 
-    return StreamingResponse(
-        lines(),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-    )
+    return Streamed(lines(), ended=listener.leave)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request, Response, Security
+from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
 from pydantic import Field
 from pydantic_core import to_json
+from starlette.types import Receive, Scope, Send
 
 from editkit_cli.server.errors import ErrorBody, Refused
 from editkit_cli.server.guard import CALLER, Caller
@@ -27,6 +29,7 @@ __all__ = [
     "Reads",
     "Responses",
     "Runs",
+    "Streamed",
     "Tags",
     "check_size",
     "errors",
@@ -68,7 +71,7 @@ _ABOUT = {
     415: "The body is not JSON",
     429: "Too much waits already; see Retry-After",
     500: "The server failed",
-    503: "The server is shutting down, or its store is not there",
+    503: "The server is shutting down, its memory is short, or its store is not there",
     504: "It took longer than the time limit",
     507: "The store cannot grow",
 }
@@ -131,6 +134,37 @@ class Gone(Exception):
     """The client has left; there is nobody to answer."""
 
 
+class Streamed(StreamingResponse):
+    """Server-sent events, and what is to be done when they end.
+
+    Args:
+        lines: The events. Where the client leaves at once they are never begun, so that nothing
+            that is behind a ``finally`` in them would run.
+        ended: Called once they have ended, however that came.
+        headers: Of the answer.
+    """
+
+    def __init__(
+        self,
+        lines: AsyncIterator[str],
+        *,
+        ended: Callable[[], None],
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        plain = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(
+            lines, media_type="text/event-stream", headers={**plain, **(headers or {})}
+        )
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the events."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ended()
+
+
 def told(
     found: Record | Sequence[Record],
     *,
@@ -152,7 +186,7 @@ def told(
 
 
 def check_size(runner: Runner, texts: Sequence[str], *, param: str) -> None:
-    """Refuses texts that are too long together, or no Unicode.
+    """Refuses texts that are too long together.
 
     Raises:
         Refused: They are.
@@ -160,12 +194,6 @@ def check_size(runner: Runner, texts: Sequence[str], *, param: str) -> None:
     most = runner.limits.prompt_chars
     if sum(map(len, texts)) > most:
         raise Refused(f"'{param}' is longer than {most} characters", code="too_long", param=param)
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError as error:
-        raise Refused(
-            f"'{param}' holds a lone surrogate and is not valid Unicode", param=param
-        ) from error
 
 
 async def unless_gone(request: Request, work: Awaitable[_T]) -> _T:

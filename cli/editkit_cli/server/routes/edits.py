@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import Field
 
-from editkit_cli.server.errors import Refused
+from editkit_cli.server.errors import Incomplete, Refused
 from editkit_cli.server.guard import Caller
 from editkit_cli.server.routes.common import Edits, Reads, Responses, Runs, errors, told
 from editkit_cli.server.runner import Runner
@@ -26,7 +26,7 @@ from editkit_store.records import (
     ViewChanged,
 )
 
-__all__ = ["ACCEPTED", "WRITES", "Asked", "Command", "Prefer", "changed", "router"]
+__all__ = ["ACCEPTED", "WRITES", "Asked", "Command", "How", "Prefer", "adding", "changed", "router"]
 
 router = APIRouter(prefix="/v1", tags=["edits"])
 
@@ -42,7 +42,8 @@ Key = Annotated[
     Header(description="The same key twice is one edit, however often it is sent", max_length=255),
 ]
 Prefer = Annotated[
-    str | None, Header(description="`respond-async`: answer 202 with an operation to follow")
+    str | None,
+    Header(description="`respond-async`: answer 202 with an operation to follow", max_length=1000),
 ]
 Command = Annotated[
     str | None,
@@ -81,16 +82,16 @@ class NewEdit(Body):
     target: str = Field(description="What should be answered")
     kind: EditKind | None = Field(default=None, description="By default what the model can learn")
     method: MethodName = "grace"
-    subject: str | None = None
+    subject: str | None = Field(default=None, max_length=1000)
     rephrases: tuple[str, ...] = Field(default=(), max_length=100)
     locality: tuple[str, ...] = Field(default=(), max_length=100)
     chat: tuple[Message, ...] | None = Field(default=None, max_length=1000)
     scope: ScopeName | None = Field(default=None, description="By default as the model was opened")
-    reason: str | None = None
-    author: str | None = None
-    source: str | None = None
-    agent: str | None = None
-    conversation: str | None = None
+    reason: str | None = Field(default=None, max_length=10_000)
+    author: str | None = Field(default=None, max_length=200)
+    source: str | None = Field(default=None, max_length=1000)
+    agent: str | None = Field(default=None, max_length=200)
+    conversation: str | None = Field(default=None, max_length=200)
     idempotency_key: str | None = Field(default=None, max_length=255)
 
 
@@ -147,10 +148,10 @@ async def add(
     fields = _fields(asked, caller)
     if idempotency_key is not None:
         fields["idempotency_key"] = idempotency_key
-    adding = await asyncio.to_thread(_adding, runner, [fields], asked)
+    act = await asyncio.to_thread(adding, runner, [fields], asked)
 
     def one(kit: Any, learning: Learning) -> Result:
-        return adding(kit, learning)[0]
+        return act(kit, learning)[0]
 
     result = await _carry_out(
         request, runner, caller, "add", one, is_async=not asked.wait or _is_async(prefer),
@@ -173,7 +174,8 @@ async def add_batch(
 ) -> Response:
     """Corrects the model many times: learned in batches, one operation of the log an edit.
 
-    What is wrong with one of them is found before any is learned. Each is committed by itself.
+    What is wrong with one of them is found before any is learned. Each is committed by itself: if
+    learning fails in the middle, the error's `committed` names those that are in the history.
     """
     if len(asked.edits) > runner.limits.edits:
         raise Refused(
@@ -181,7 +183,7 @@ async def add_batch(
             param="edits", hint="send them in several requests",
         )  # fmt: skip
     requests = [_fields(one, caller) for one in asked.edits]
-    act = await asyncio.to_thread(_adding, runner, requests, asked)
+    act = await asyncio.to_thread(adding, runner, requests, asked)
     result = await _carry_out(
         request, runner, caller, "add", act, is_async=not asked.wait or _is_async(prefer),
         command=x_editkit_command, given=asked.provenance, total=len(asked.edits),
@@ -254,22 +256,45 @@ async def delete(
     return await changed(request, runner, caller, "revert", act, Asked(), prefer, x_editkit_command)
 
 
-@router.get("/operations", response_model=list[Pending], responses=errors())
-def operations(runner: Runs, _: Reads) -> Response:
-    """Changes that wait, run, or have lately ended, newest first; since the server began."""
-    return told(runner.writer.all())
+@router.get("/operations", response_model=list[Pending], responses=errors(404))
+def operations(
+    runner: Runs,
+    _: Reads,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    before: Annotated[
+        str | None, Query(max_length=64, description="Only those asked for before this one")
+    ] = None,
+) -> Response:
+    """Changes that wait, run, or have lately ended, newest first; since the server began.
+
+    X-Total-Count says how many are known.
+    """
+    known = runner.writer.all()
+    start = 0
+    if before is not None:
+        places = [place for place, one in enumerate(known) if one.id == before]
+        if not places:
+            raise _unknown(before)
+        start = places[0] + 1
+    return told(known[start : start + limit], headers={"X-Total-Count": str(len(known))})
 
 
 @router.get("/operations/{operation_id}", response_model=Pending, responses=errors(404))
-def operation(operation_id: str, runner: Runs, _: Reads) -> Response:
+def operation(
+    operation_id: Annotated[str, Path(max_length=64)], runner: Runs, _: Reads
+) -> Response:
     """A change that waits, runs, or has lately ended."""
     found = runner.writer.find(operation_id)
     if found is None:
-        raise Refused(
-            f"there is no operation '{operation_id[:100]}'", status=404, code="unknown_operation",
-            hint="the server was restarted since, or it was long ago; the log tells what was done",
-        )  # fmt: skip
+        raise _unknown(operation_id)
     return told(found)
+
+
+def _unknown(operation_id: str) -> Refused:
+    return Refused(
+        f"there is no operation '{operation_id}'", status=404, code="unknown_operation",
+        hint="the server was restarted since, or it was long ago; the log tells what was done",
+    )  # fmt: skip
 
 
 async def changed(
@@ -318,7 +343,7 @@ async def _carry_out(
     said = f"{request.method} {request.url.path}"
     if caller.name is not None:
         said += f" (token '{caller.name}')"
-    provenance = runner.kit.provenance.model_copy(
+    provenance = runner.provenance.model_copy(
         update={
             "author": author or (None if kind == "add" else caller.name),
             "reason": reason,
@@ -366,14 +391,24 @@ def _fields(asked: NewEdit, caller: Caller) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _adding(
+def adding(
     runner: Runner, requests: Sequence[dict[str, Any]], how: How
 ) -> Callable[[Any, Learning], tuple[Added, ...]]:
-    """Returns the act of adding edits; what is wrong with them is said before they wait."""
+    """Returns the act of adding edits; what is wrong with them is said before they wait.
+
+    Args:
+        runner: The running model.
+        requests: Fields of the edit requests.
+        how: How they are added.
+
+    Raises:
+        Refused: One of them is longer than the limit.
+        EditkitError: As ``Kit.check``.
+    """
     most = runner.limits.prompt_chars
     for index, fields in enumerate(requests):
         place = f"edits.{index}." if len(requests) > 1 else ""
-        chat = sum(len(turn.content) for turn in fields.get("chat", ()))
+        chat = sum(len(turn.role) + len(turn.content) for turn in fields.get("chat", ()))
         words = sum(len(one) for name in ("rephrases", "locality") for one in fields.get(name, ()))
         if len(fields.get("prompt", "")) + chat + words + len(fields["target"]) > most:
             raise Refused(
@@ -383,12 +418,21 @@ def _adding(
         runner.kit.check(fields)
 
     def act(kit: Any, learning: Learning) -> tuple[Added, ...]:
-        return tuple(
-            kit.add_many(
-                requests, on_failure=how.on_failure, on_conflict=how.on_conflict,
-                before=how.before, progress=learning,
-            )
-        )  # fmt: skip
+        history = kit.store.history
+        before = history.count()
+        try:
+            return tuple(
+                kit.add_many(
+                    requests, on_failure=how.on_failure, on_conflict=how.on_conflict,
+                    before=how.before, progress=learning,
+                )
+            )  # fmt: skip
+        except Exception as error:
+            # What the log says, not what was told: a failure may come in between.
+            new = history.count() - before
+            if not new:
+                raise
+            raise Incomplete(kit.log(limit=new)[::-1], total=len(requests), cause=error) from error
 
     return act
 

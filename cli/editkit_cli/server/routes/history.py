@@ -40,9 +40,20 @@ def log(
     _: Reads,
     limit: Annotated[int, Query(ge=1, le=10_000, description="At most so many")] = 100,
     at: Annotated[str | None, Query(max_length=200, description="As it stood at this one")] = None,
+    before: Annotated[
+        int | None, Query(ge=1, lt=2**63, description="Only what is before this `seq`: a page")
+    ] = None,
+    containing: Annotated[
+        str | None,
+        Query(
+            max_length=200,
+            description="Only what has this in prompt, target, author, reason, "
+            "tag, kind or version, in whatever case",
+        ),
+    ] = None,
 ) -> Response:
     """The log, newest first."""
-    return told(runner.kit.log(limit=limit, at=at))
+    return told(runner.kit.log(limit=limit, at=at, before=before, containing=containing))
 
 
 @router.get("/versions/{name:path}", response_model=Shown, responses=errors(404))

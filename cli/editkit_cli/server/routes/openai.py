@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
 
 from editkit_cli.server.asked import Asked, Part, Question
 from editkit_cli.server.errors import ErrorBody, Refused, failure_of
@@ -19,6 +17,7 @@ from editkit_cli.server.routes.common import (
     Reads,
     Responses,
     Runs,
+    Streamed,
     check_size,
     errors,
     told,
@@ -300,16 +299,8 @@ async def _streamed(
             yield "data: [DONE]\n\n"
         except EditkitError as error:
             yield _line(ErrorBody(error=failure_of(error)[1]))
-        finally:
-            asked.abandon()
-            with contextlib.suppress(RuntimeError):
-                await parts.aclose()
 
-    return StreamingResponse(
-        lines(),
-        media_type="text/event-stream",
-        headers={VERSION: question.version, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-    )
+    return Streamed(lines(), ended=asked.abandon, headers={VERSION: question.version})
 
 
 def _line(record: Record) -> str:

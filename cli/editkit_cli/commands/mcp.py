@@ -1,0 +1,69 @@
+"""Agents beside the model: the same tools as a server's, over standard input and output."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from editkit_cli.commands.serve import check_installed
+from editkit_cli.group import command
+from editkit_cli.options import Settings
+
+__all__ = ["mcp"]
+
+
+@command(
+    "mcp",
+    example="editkit mcp --store history.db --model smollm2-135m",
+    shared=("store", "model", "quiet"),
+)
+def mcp(settings: Settings) -> None:
+    """Let an agent ask and correct the model, over MCP on stdin and stdout.
+
+    An agent's host runs this command, and speaks the Model Context Protocol with it. The agent can
+    do whatever the command line can: ask, correct, look at the history, take back.
+
+    Where `editkit serve` holds the store already, the agent is passed on to it, and shares the
+    running model with everybody else. Without one, nobody else can open the store meanwhile.
+
+    Ends with its input, or with SIGTERM.
+    """
+    check_installed("mcp", "fastapi", "prometheus_client")
+    from editkit_cli.mcp.wire import claimed
+    from editkit_cli.server.owner import find_server
+
+    out = settings.out
+    with claimed() as wire:
+        there = find_server(settings.path)
+        if there is not None:
+            from editkit_cli.mcp.bridge import relay
+
+            out.status(f"through the server at {there.url}, which holds '{settings.store}'")
+            relay(settings.path, wire)
+            return
+        from editkit_cli.mcp.stdio import serve_stdio
+        from editkit_cli.session import open_kit
+
+        with _sharing_advised(), open_kit(settings) as kit:
+            out.status(f"{kit.name} at {kit.version}, for the agent at stdin and stdout")
+            given_up = serve_stdio(kit, wire)
+    if given_up:
+        out.warning(f"{given_up} changes that waited were given up")
+
+
+@contextlib.contextmanager
+def _sharing_advised() -> Iterator[None]:
+    """Says of a store that another process holds how several can share it.
+
+    An agent's host keeps this command running, and so the store closed to all others.
+
+    Raises:
+        StoreLocked: It is held.
+    """
+    from editkit_store.errors import StoreLocked
+
+    try:
+        yield
+    except StoreLocked as error:
+        error.hint = "run `editkit serve` on it instead: agents and commands then share the model"
+        raise

@@ -1,0 +1,108 @@
+"""``editkit mcp`` beside a server: it holds the store, so its tools are passed on to the agent.
+
+Each call finds the server anew and is one request to its ``/mcp``: a server that was started again
+meanwhile, with another port and another owner's token, is found like the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from mcp import Client, MCPError, types
+from mcp.client.streamable_http import streamable_http_client
+from mcp.server import Server, ServerRequestContext
+from mcp.types.version import LATEST_MODERN_VERSION
+
+from editkit_cli import __version__
+from editkit_cli.mcp.agents import INSTRUCTIONS
+from editkit_cli.mcp.endpoint import PATH
+from editkit_cli.mcp.failing import failed
+from editkit_cli.mcp.stdio import converse
+from editkit_cli.server.errors import Refused
+from editkit_cli.server.owner import find_server
+from editkit_store.errors import EditkitError
+
+__all__ = ["relay"]
+
+_TIMEOUT = httpx2.Timeout(30.0, read=None)
+"""Seconds. The server has limits of its own, and says so when they are passed."""
+
+
+def relay(store: Path, wire: tuple[int, int]) -> None:
+    """Passes the tools of the server that holds a store on, until the input ends or a signal.
+
+    Args:
+        store: The store's file.
+        wire: Descriptors of the input and of the output.
+    """
+
+    async def list_tools(
+        context: ServerRequestContext[Any, Any], _: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
+        try:
+            async with _client(store, context) as client:
+                return await client.list_tools()
+        except EditkitError as error:
+            raise MCPError(types.INTERNAL_ERROR, f"{error.code}: {error}") from error
+
+    async def call_tool(
+        context: ServerRequestContext[Any, Any], params: types.CallToolRequestParams
+    ) -> types.CallToolResult:
+        wants = "progress_token" in (context.meta or {})
+        asked = types.CallToolRequest(
+            params=types.CallToolRequestParams(name=params.name, arguments=params.arguments)
+        )
+        try:
+            async with _client(store, context) as client:
+                # The session's own way, for `client.call_tool` would also ask for the tools'
+                # schemas each time; whoever is behind the wire checks results against them.
+                return await client.session.send_request(
+                    asked,
+                    types.CallToolResult,
+                    progress_callback=context.session.report_progress if wants else None,
+                )
+        except EditkitError as error:
+            return failed(error)
+
+    server: Server[Any] = Server(
+        "editkit",
+        version=__version__,
+        title="editkit",
+        instructions=INSTRUCTIONS,
+        on_list_tools=list_tools,
+        on_call_tool=call_tool,
+    )
+    asyncio.run(converse(server, wire))
+
+
+@contextlib.asynccontextmanager
+async def _client(store: Path, context: ServerRequestContext[Any, Any]) -> AsyncIterator[Client]:
+    """Yields a client of the server, in the name of whoever asks here.
+
+    Raises:
+        Refused: There is no server any more.
+    """
+    owner = await asyncio.to_thread(find_server, store)
+    if owner is None:
+        raise Refused(
+            "the server that held the store has ended", status=503, code="server_gone",
+            hint="nothing can be asked or changed until people start it again",
+        )  # fmt: skip
+    said = context.session.client_params
+    async with httpx2.AsyncClient(
+        headers={"Authorization": f"Bearer {owner.token}"},
+        timeout=_TIMEOUT,
+        trust_env=False,  # the owner's token must not go through a proxy
+    ) as http:
+        wire = streamable_http_client(owner.url + PATH, http_client=http)
+        async with Client(
+            wire,
+            mode=LATEST_MODERN_VERSION,
+            client_info=None if said is None else said.client_info,
+        ) as client:
+            yield client
