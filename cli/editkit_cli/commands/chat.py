@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from editkit_cli.group import KEPT, command
-from editkit_cli.interrupts import is_interrupt
+from editkit_cli.interrupts import CarriedOn, is_interrupt
 from editkit_cli.options import Settings, provenance_options, text, version_option
 from editkit_cli.output import Output
 from editkit_cli.session import check_store, open_model, voice_of
@@ -137,7 +137,7 @@ def _typed(talk: Chat, out: Output) -> None:
             except (KeyboardInterrupt, RuntimeError) as error:
                 if not is_interrupt(error):
                     raise
-                out.interrupted(KEPT)
+                out.interrupted(str(error) if isinstance(error, CarriedOn) else KEPT)
 
 
 def _asked_for() -> str:

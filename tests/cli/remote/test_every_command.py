@@ -24,6 +24,7 @@ ALONE = {
 }
 
 ELSEWHERE = {
+    "init": "test_a_store_that_is_served_is_there_already",
     "chat": "test_a_conversation_is_the_same_with_a_server",
     "status": "test_a_status_is_the_same_but_for_the_server",
 }

@@ -114,6 +114,27 @@ def test_another_model_or_preset_than_the_servers_is_refused(
     assert served.run("log", "--model", other_model).code == 0, "it needs no model"
 
 
+def test_a_store_that_is_served_is_there_already(
+    calm_pair: Pair, other_model: str, tiny_model: str
+) -> None:
+    assert calm_pair.same("init").code == 0
+    assert calm_pair.same("init", "--model", tiny_model, "--json").json["model"] == tiny_model
+    ran = calm_pair.served.run("init", "--model", other_model)
+    assert (ran.code, ran.stdout) == (1, "")
+    assert "holds the store and runs" in ran.stderr
+
+
+def test_a_server_of_another_editkit_is_refused(
+    calm_pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import editkit_cli
+
+    monkeypatch.setattr(editkit_cli, "__version__", "99.0", raising=False)
+    ran = calm_pair.served.run("log")
+    assert (ran.code, ran.stdout) == (1, "")
+    assert "this is editkit 99.0\nhint: stop the server" in ran.stderr
+
+
 def test_a_replay_onto_another_model_goes_through_the_server(pair: Pair, other_model: str) -> None:
     planned = pair.same("replay", "--model", other_model, "--dry-run", "--json")
     assert planned.json["to_learn"] == 2
