@@ -17,6 +17,7 @@ def test_what_changes_nothing_is_the_same_with_a_server(
     calm_pair.same(*line)
 
 
+@pytest.mark.slow
 def test_a_session_of_changes_is_the_same_with_a_server(pair: Pair) -> None:
     files = {
         "edits.jsonl": [
@@ -35,7 +36,7 @@ def test_a_session_of_changes_is_the_same_with_a_server(pair: Pair) -> None:
         codes.append(pair.same(*line).code)
     # Some are refused or do not verify: a key used again, a bad line, a second revert, ...
     refused = [at for at, code in enumerate(codes) if code]
-    assert {2, 11, 19} <= set(refused)
+    assert {2, 10, 18} <= set(refused)
     assert len(refused) < len(codes) / 3
     assert (pair.served.folder / "keys.png").read_bytes()[:4] == b"\x89PNG"
 
