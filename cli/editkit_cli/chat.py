@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import difflib
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import click
 
 from editkit_cli.commands.edit import NOT_VERIFIED, warn_contradiction
 from editkit_cli.commands.history import draw_diff, draw_log
+from editkit_cli.interrupts import Wish
 from editkit_cli.output import Output
-from editkit_cli.streaming import Stop, Streamer
 from editkit_cli.tables import fields, short_digest
 from editkit_store.errors import EditkitError, InvalidRequest
-from editkit_store.versions import format_version
 
 if TYPE_CHECKING:
     from editkit import Kit
@@ -55,6 +54,35 @@ class _Answered:
     made: Generation
 
 
+class Voice(Protocol):
+    """What answers: a model of this process, or a server's.
+
+    Attributes:
+        has_template: Whether it knows conversations.
+    """
+
+    has_template: bool
+
+    def say(
+        self,
+        asked: Sequence[Mapping[str, str]],
+        wish: Wish,
+        *,
+        version: str | None,
+        limit: int,
+        piece: Callable[[str], None] | None,
+    ) -> Generation:
+        """Returns the answer to a conversation; without a template, to its last turn alone.
+
+        Args:
+            asked: The turns, up to and including the user's.
+            wish: To stop: the answer so far comes back.
+            version: Answer as of this one.
+            limit: Of the answer, tokens.
+            piece: Told the answer bit by bit.
+        """
+
+
 class Chat:
     """A conversation with a kit's model, and the commands that go with it.
 
@@ -70,6 +98,7 @@ class Chat:
         max_new_tokens: Limit of an answer, tokens.
         streams: Whether answers are printed as they come.
         about: Of every correction: ``author``, ``reason``, ``scope``.
+        voice: What answers, if it is not a kit of this process.
 
     Attributes:
         is_over: The user has left.
@@ -87,9 +116,15 @@ class Chat:
         max_new_tokens: int = 256,
         streams: bool = False,
         about: dict[str, str | None] | None = None,
+        voice: Voice | None = None,
     ) -> None:
         self.is_over = False
-        self.has_template = bool(getattr(kit.tokenizer, "chat_template", None))
+        if voice is None:
+            from editkit_cli.streaming import LocalVoice
+
+            voice = LocalVoice(kit)
+        self._voice = voice
+        self.has_template = voice.has_template
         if system is not None and not self.has_template:
             raise InvalidRequest(
                 "this model's tokenizer has no chat template, so there is no place for a system "
@@ -147,42 +182,43 @@ class Chat:
 
     def _answer(self, asked: tuple[Turn, ...]) -> None:
         """Lets the model answer; the conversation goes on from there once it has."""
-        stop = Stop()
-        with stop.on_interrupt():
-            made = self._streamed(asked, stop) if self._streams else self._asked(asked, stop)
+        wish = Wish()
+        with wish.on_interrupt():
+            made = self._streamed(asked, wish) if self._streams else self._asked(asked, wish)
         self._last = _Answered(asked, made)
         self._turns = (*asked, {"role": "assistant", "content": made.text})
         told = [made.version]
         told += [f"edit {short_digest(edit_id)} fired" for edit_id in made.fired]
-        if stop.is_asked:
+        if wish.is_asked:
             self._aside.status("stopped")
         elif made.finish_reason == "length":
             told.append(f"cut off after {made.tokens} tokens")
         if len(told) > 1 or self._version is not None:
             self._aside.status(f"({', '.join(told)})")
 
-    def _streamed(self, asked: tuple[Turn, ...], stop: Stop) -> Generation:
-        streamer = Streamer(self._kit.tokenizer, self._out.piece)
+    def _streamed(self, asked: tuple[Turn, ...], wish: Wish) -> Generation:
+        has_begun = False
+
+        def piece(text: str) -> None:
+            nonlocal has_begun
+            has_begun = True
+            self._out.piece(text)
+
         try:
-            made = self._asked(asked, stop, streamer=streamer)
+            made = self._asked(asked, wish, piece)
         except BaseException:
-            if streamer.has_begun:
+            if has_begun:
                 self._out.piece("\n")
             raise
         # A classifier says its label without generating anything.
-        self._out.text("" if streamer.has_begun else made.text or "(nothing)")
+        self._out.text("" if has_begun else made.text or "(nothing)")
         return made
 
-    def _asked(self, asked: tuple[Turn, ...], stop: Stop, **options: Any) -> Generation:
-        from transformers import StoppingCriteriaList
-
-        options["stopping_criteria"] = StoppingCriteriaList([stop])
-        how: dict[str, Any] = {"version": self._version, "max_new_tokens": self._limit, **options}
-        if self.has_template:
-            made = self._kit.chat(asked, **how)
-        else:
-            made = self._kit.generate(asked[-1]["content"], **how)
-        if not self._streams:
+    def _asked(
+        self, asked: tuple[Turn, ...], wish: Wish, piece: Callable[[str], None] | None = None
+    ) -> Generation:
+        made = self._voice.say(asked, wish, version=self._version, limit=self._limit, piece=piece)
+        if piece is None:
             self._out.result(made, lambda: self._out.text(made.text))
         return made
 
@@ -368,7 +404,7 @@ class Chat:
             )
 
     def _see(self, name: str) -> None:
-        found = format_version(self._kit.store.history.resolve(name))
+        found = self._kit.resolve(name)
         # Pinned to what is current now, the next correction would not show.
         self._version = None if found == self._kit.version else found
 

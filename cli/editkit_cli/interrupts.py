@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
-__all__ = ["CarriedOn", "is_interrupt", "keeping"]
+__all__ = ["CarriedOn", "Wish", "is_interrupt", "keeping"]
 
 
 class CarriedOn(KeyboardInterrupt):
@@ -36,3 +39,33 @@ def keeping(kept: Callable[[], str]) -> Iterator[None]:
         if isinstance(error, CarriedOn):
             raise KeyboardInterrupt(f"{error}. {kept()}") from None
         raise KeyboardInterrupt(kept()) from None
+
+
+class Wish:
+    """The wish to stop an answer, which somebody may have while it is given.
+
+    Attributes:
+        is_asked: Somebody has it.
+    """
+
+    def __init__(self) -> None:
+        self.is_asked = False
+
+    @contextlib.contextmanager
+    def on_interrupt(self) -> Iterator[None]:
+        """Takes the first Ctrl-C of the body as the wish to stop; a second one interrupts."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals are the main thread's
+            return
+        before = signal.getsignal(signal.SIGINT)
+
+        def ask(number: int, frame: Any) -> None:
+            if self.is_asked:
+                raise KeyboardInterrupt
+            self.is_asked = True
+
+        signal.signal(signal.SIGINT, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)

@@ -16,6 +16,7 @@ from editkit_store.bundle_records import Exported, Imported, OnConflict
 from editkit_store.comparisons import CodebookPlot, Diff
 from editkit_store.records import (
     Compacted,
+    Initialized,
     Provenance,
     Shown,
     Status,
@@ -53,6 +54,15 @@ class Local:
         self._path = store
         self._provenance = provenance
         self._model = model
+
+    def begin(self, model: str | None) -> Initialized:
+        """Makes the store where there is none, and remembers a model, if one is given."""
+        with open_store(self._path, write=True, create=True) as store:
+            if model is not None:
+                store.remember(model=model)
+            return Initialized(
+                store=str(self._path), model=store.setting("model"), version=store.version()
+            )
 
     def logged(self, *, limit: int | None = None, at: str | None = None) -> Logged:
         """Returns the log, and what its table shows beside it."""

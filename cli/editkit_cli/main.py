@@ -55,7 +55,8 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
     cls=RootGroup,
     members=COMMANDS,
     help="Correct a language model while it runs, and keep every correction in one DuckDB file",
-    epilog="Exit codes: 0 done, 1 a known error, 2 wrong usage, 3 checked and the answer is no.",
+    epilog="Where `editkit serve` holds the store, commands go through it by themselves.  "
+    "Exit codes: 0 done, 1 a known error, 2 wrong usage, 3 checked and the answer is no.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option(

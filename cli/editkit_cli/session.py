@@ -18,11 +18,21 @@ from editkit_store.errors import StoreLocked
 
 if TYPE_CHECKING:
     from editkit import Kit
+    from editkit_cli.chat import Voice
     from editkit_cli.remote.client import Remote
     from editkit_cli.remote.wire import Wire
+    from editkit_cli.server.owner import Owner
     from editkit_store.records import Provenance
 
-__all__ = ["chat_turn", "check_store", "find_wire", "open_history", "open_kit", "open_model"]
+__all__ = [
+    "chat_turn",
+    "check_store",
+    "find_wire",
+    "open_history",
+    "open_kit",
+    "open_model",
+    "voice_of",
+]
 
 _OWNER_SUFFIX = ".server"  # as owner.owner_path has it; that module is not loaded to look
 
@@ -63,6 +73,7 @@ def find_wire(settings: Settings) -> Wire | None:
 
             wire = Wire(owner)
             if wire.is_there():
+                _check_tool(settings, owner)
                 settings.wire = wire
                 context = click.get_current_context(silent=True)
                 if context is not None:
@@ -73,6 +84,19 @@ def find_wire(settings: Settings) -> Wire | None:
                 hint=f"if a server of yours runs, make the file yours alone: chmod 600 '{place}'",
             )
     return settings.wire
+
+
+def _check_tool(settings: Settings, owner: Owner) -> None:
+    """Refuses a server of another editkit: records that one sends are not known to the other."""
+    tool = settings.provenance().tool
+    if owner.tool != tool:
+        from editkit_cli.remote.errors import ServerDiffers
+
+        raise ServerDiffers(
+            f"the server at {owner.url} holds the store and is {owner.tool}; this is {tool}",
+            code="server_runs_another_version",
+            hint="stop the server, and start it again with this one",
+        )
 
 
 def _is_ours(place: str) -> bool:
@@ -152,7 +176,7 @@ def open_model(
         remote = _remote(settings, wire, how)
         try:
             if settings.model is not None and not any_model:
-                _check_model(settings.model, remote, wire)
+                remote.check_model(settings.model)
         except ServerGone:
             yield alone()
         else:
@@ -183,6 +207,17 @@ def open_kit(
         yield kit
 
 
+def voice_of(settings: Settings, kit: Kit) -> Voice:
+    """Returns what answers in a conversation with the model of ``open_model``."""
+    if settings.wire is not None:
+        from editkit_cli.remote.voice import RemoteVoice
+
+        return RemoteVoice(settings.wire)
+    from editkit_cli.streaming import LocalVoice
+
+    return LocalVoice(kit)
+
+
 def _remote(settings: Settings, wire: Wire, provenance: Provenance) -> Remote:
     from editkit_cli.remote.client import Remote
 
@@ -198,19 +233,6 @@ def _found(settings: Settings, provenance: Provenance) -> Any:
 def _alone(settings: Settings, local: Local) -> Local:
     settings.wire = None
     return local
-
-
-def _check_model(asked: str, remote: Remote, wire: Wire) -> None:
-    from editkit_cli.remote.errors import ServerDiffers
-    from editkit_cli.server.names import is_same_model
-
-    runs = remote.running()
-    if asked != runs.name and not is_same_model(asked, runs.source):
-        raise ServerDiffers(
-            f"the server at {wire.owner.url} holds the store and runs '{runs.name}', not '{asked}'",
-            code="server_runs_another_model",
-            hint="leave --model out (and EDITKIT_MODEL), or stop the server",
-        )
 
 
 def _another_preset(settings: Settings, preset: str) -> Exception:

@@ -5,16 +5,19 @@ Imports torch: only commands that run a model import this module.
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import StoppingCriteria, TextStreamer
+from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
 
-__all__ = ["Stop", "Streamer"]
+from editkit_cli.interrupts import Wish
+
+if TYPE_CHECKING:
+    from editkit import Kit
+    from editkit_store.records import Generation
+
+__all__ = ["LocalVoice", "Stop", "Streamer"]
 
 
 class Streamer(TextStreamer):
@@ -48,29 +51,40 @@ class Stop(StoppingCriteria):
     exception out of the model's forward pass would lose both.
     """
 
-    def __init__(self) -> None:
-        self.is_asked = False
+    def __init__(self, wish: Wish) -> None:
+        self._wish = wish
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.BoolTensor:
         """Returns for each row whether it ends, ``(rows,)`` bool."""
-        asked = torch.full((len(input_ids),), self.is_asked, device=input_ids.device)
+        asked = torch.full((len(input_ids),), self._wish.is_asked, device=input_ids.device)
         return asked.bool()  # type: ignore[return-value]  # torch says Tensor
 
-    @contextlib.contextmanager
-    def on_interrupt(self) -> Iterator[None]:
-        """Takes the first Ctrl-C of the body as the wish to stop; a second one interrupts."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # signals are the main thread's
-            return
-        before = signal.getsignal(signal.SIGINT)
 
-        def ask(number: int, frame: Any) -> None:
-            if self.is_asked:
-                raise KeyboardInterrupt
-            self.is_asked = True
+class LocalVoice:
+    """Lets a model of this process answer.
 
-        signal.signal(signal.SIGINT, ask)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
+    Args:
+        kit: The running model.
+    """
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+        self.has_template = bool(getattr(kit.tokenizer, "chat_template", None))
+
+    def say(
+        self,
+        asked: Sequence[Mapping[str, str]],
+        wish: Wish,
+        *,
+        version: str | None,
+        limit: int,
+        piece: Callable[[str], None] | None,
+    ) -> Generation:
+        """Returns the answer to a conversation, or to its last turn; see ``chat.Voice``."""
+        options: dict[str, Any] = {"stopping_criteria": StoppingCriteriaList([Stop(wish)])}
+        if piece is not None:
+            options["streamer"] = Streamer(self._kit.tokenizer, piece)
+        if self.has_template:
+            return self._kit.chat(asked, version=version, max_new_tokens=limit, **options)
+        prompt = asked[-1]["content"]
+        return self._kit.generate(prompt, version=version, max_new_tokens=limit, **options)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from editkit_cli.group import KEPT, command
-from editkit_cli.interrupts import is_interrupt
+from editkit_cli.interrupts import CarriedOn, is_interrupt
 from editkit_cli.options import Settings, provenance_options, text, version_option
 from editkit_cli.output import Output
-from editkit_cli.session import check_store, open_kit
+from editkit_cli.session import check_store, open_model, voice_of
 
 if TYPE_CHECKING:
     from editkit import Kit
@@ -68,7 +68,7 @@ def chat(
     settings.as_lines |= settings.as_json  # answers are many documents: one a line
     is_new = not settings.path.exists()
     how = settings.provenance(author=author, reason=reason)
-    with open_kit(settings, provenance=how) as kit:
+    with open_model(settings, provenance=how) as kit:
         from editkit_cli.chat import Chat
 
         talk = Chat(
@@ -80,6 +80,7 @@ def chat(
             max_new_tokens=max_new_tokens,
             streams=sys.stdout.isatty() and not settings.out.as_json,
             about={"author": author, "reason": reason, "scope": scope},
+            voice=voice_of(settings, kit),
         )
         if not talk.has_template:
             settings.out.warning(
@@ -136,7 +137,7 @@ def _typed(talk: Chat, out: Output) -> None:
             except (KeyboardInterrupt, RuntimeError) as error:
                 if not is_interrupt(error):
                     raise
-                out.interrupted(KEPT)
+                out.interrupted(str(error) if isinstance(error, CarriedOn) else KEPT)
 
 
 def _asked_for() -> str:

@@ -9,8 +9,7 @@ from editkit_cli.options import Settings, text
 from editkit_cli.output import Output
 from editkit_cli.session import open_history
 from editkit_cli.tables import Column, short_digest
-from editkit_store import open_store
-from editkit_store.records import Initialized, Status, Verified
+from editkit_store.records import Status, Verified
 
 __all__ = ["compact", "init", "sql", "status", "verify"]
 
@@ -34,12 +33,8 @@ def init(settings: Settings) -> None:
     """
     model = None if settings.model is None else _known_name(settings.model)
     existed = settings.path.exists()
-    with open_store(settings.path, write=True, create=True) as store:
-        if model is not None:
-            store.remember(model=model)
-        made = Initialized(
-            store=settings.store, model=store.setting("model"), version=store.version()
-        )
+    with open_history(settings) as history:
+        made = history.begin(model).model_copy(update={"store": settings.store})
     out = settings.out
     if existed:
         out.status("the store was there already; its history is kept")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from editkit_cli.remote.changes import carried_out, signed
-from editkit_cli.remote.errors import error_of
+from editkit_cli.remote.errors import ServerDiffers, error_of
 from editkit_cli.remote.wire import Wire
 from editkit_cli.server.told import Logged, Running
 from editkit_store.bundle_records import Exported, Imported, OnConflict
@@ -27,6 +27,7 @@ from editkit_store.records import (
     EditRequest,
     Explanation,
     Generation,
+    Initialized,
     LogEntry,
     MethodName,
     Provenance,
@@ -86,6 +87,36 @@ class Remote:
     def version(self) -> str:
         """Name of the version that the running model is at."""
         return self.running().version
+
+    def begin(self, model: str | None) -> Initialized:
+        """Returns where the store stands: it is there, for the model that runs.
+
+        Raises:
+            ServerDiffers: Another model was to be remembered.
+        """
+        found = self.status()
+        if model is not None:
+            self.check_model(model)
+        return Initialized(
+            store=str(self._store), model=model or found.model, version=found.version
+        )
+
+    def check_model(self, asked: str) -> None:
+        """Refuses a model that the server does not run.
+
+        Raises:
+            ServerDiffers: It runs another.
+        """
+        from editkit_cli.server.names import is_same_model
+
+        runs = self.running()
+        if asked != runs.name and not is_same_model(asked, runs.source):
+            raise ServerDiffers(
+                f"the server at {self.wire.owner.url} holds the store and runs '{runs.name}', "
+                f"not '{asked}'",
+                code="server_runs_another_model",
+                hint="leave --model out (and EDITKIT_MODEL), or stop the server",
+            )
 
     # Asking -----------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -70,7 +70,7 @@ class Wire:
         status, said = self._answered("POST", path, body, is_change=True)
         return status != 202, said
 
-    def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[Any]:
+    def stream(self, path: str, body: Mapping[str, Any]) -> Generator[Any, None, None]:
         """Yields the events of a streamed answer. Whoever stops early closes the wire."""
         connection = self._ready(fresh=True)
         try:

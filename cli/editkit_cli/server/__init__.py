@@ -16,6 +16,8 @@ readers    generating in threads, in batches, from a bounded queue
 writer     the one thread that corrects
 events     what happens, told to whoever listens
 metrics    counters for Prometheus
+names      whether two model names mean one model
+told       records for the command line only
 runner     the running model: readers, writer and events around one kit
 routes     the paths, by subject
 app        the application

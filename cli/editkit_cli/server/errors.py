@@ -168,7 +168,11 @@ def too_busy(what: str, seconds: float) -> Refused:
 def closing() -> Refused:
     """Returns the refusal of a server that is shutting down."""
     return Refused(
-        "the server is shutting down", status=503, code="closing", headers={"Retry-After": "5"}
+        "the server is shutting down",
+        status=503,
+        code="closing",
+        headers={"Retry-After": "5"},
+        hint="nothing was done; ask again when it has ended, or has started anew",
     )
 
 
