@@ -9,8 +9,9 @@ kind, in an order that turns: plain with the server's process stopped (SIGSTOP),
 idle server, one client, one client that streams, eight clients, and one and eight clients while an
 editor corrects the model without pause. In a window each client asks one prompt after the other.
 Reported are completions, tokens a second (of a window, the median over the rounds), latencies of
-completions, and ratios to plain of the same round (their median). Then: the seconds from sending
-`POST /v1/edits` to holding the corrected completion.
+completions, ratios to plain of the same round (their median), and the processor time that the
+model's process took for a token, which other work on the machine disturbs less. Then: the seconds
+from sending `POST /v1/edits` to holding the corrected completion.
 
 With `--soak`, 8 readers and 2 editors work for so many minutes: no error, no answer of a known edit
 that is wrong, no edit lost, and the server's resident memory every minute.
@@ -60,6 +61,7 @@ class Window:
 
     elapsed: float = 0.0
     tokens: int = 0
+    cpu: float = 0.0  # seconds of processor time, of the process that runs the model
     latencies: list[float] = field(default_factory=list)  # seconds of each completion
 
     @property
@@ -72,10 +74,10 @@ Ask = Callable[[str], int]
 """Completes a prompt; returns how many tokens came."""
 
 
-def window(asks: Sequence[Ask], seconds: float) -> Window:
+def window(asks: Sequence[Ask], seconds: float, cpu: Callable[[], float]) -> Window:
     """Asks one prompt after the other until the time is up, each client in a thread."""
     found = Window()
-    start = time.perf_counter()
+    start, used = time.perf_counter(), cpu()
 
     def work(number: int, ask: Ask) -> None:
         turn = number
@@ -91,7 +93,7 @@ def window(asks: Sequence[Ask], seconds: float) -> Window:
         one.start()
     for one in threads:
         one.join()
-    found.elapsed = time.perf_counter() - start
+    found.elapsed, found.cpu = time.perf_counter() - start, cpu() - used
     return found
 
 
@@ -162,6 +164,11 @@ class Server:
             done.set()
             thread.join()
 
+    def cpu(self) -> float:
+        """Seconds of processor time so far."""
+        fields = Path(f"/proc/{self.run.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def memory(self) -> float:
         """Resident megabytes."""
         text = Path(f"/proc/{self.run.pid}/status").read_text()
@@ -220,20 +227,20 @@ def measure(server: Server, model: str, rounds: int, seconds: float, tokens: int
 
         def stopped() -> Window:
             with server.stopped():
-                return window([plain], seconds)
+                return window([plain], seconds, time.process_time)
 
         def learning(kind: str, several: Sequence[Ask]) -> Window:
             with server.learning(names) as times:
-                found = window(several, seconds)
+                found = window(several, seconds, server.cpu)
             took[kind] += times
             return found
 
         kinds: dict[str, Callable[[], Window]] = {
             "plain": stopped,
-            "plain, idle server": lambda: window([plain], seconds),
-            "one client": lambda: window(asks[:1], seconds),
-            "one, streaming": lambda: window([streaming], seconds),
-            "eight clients": lambda: window(asks, seconds),
+            "plain, idle server": lambda: window([plain], seconds, time.process_time),
+            "one client": lambda: window(asks[:1], seconds, server.cpu),
+            "one, streaming": lambda: window([streaming], seconds, server.cpu),
+            "eight clients": lambda: window(asks, seconds, server.cpu),
             "one, learning": lambda: learning("one, learning", asks[:1]),
             "eight, learning": lambda: learning("eight, learning", asks),
         }
@@ -243,7 +250,9 @@ def measure(server: Server, model: str, rounds: int, seconds: float, tokens: int
             for kind in order:
                 found[kind].append(kinds[kind]())
                 print(f"round {number + 1}: {kind}", file=sys.stderr)
-        print(f"{'':<20}completions  tokens/s  to plain   p50, s  p99, s  edits  s each")
+        print(
+            f"{'':<20}completions  tokens/s  to plain  CPU, ms/token  p50, s  p99, s  edits  s each"
+        )
         for kind, windows in found.items():
             ratios = [
                 one.rate / base.rate for one, base in zip(windows, found["plain"], strict=True)
@@ -254,7 +263,9 @@ def measure(server: Server, model: str, rounds: int, seconds: float, tokens: int
             print(
                 f"{kind:<20}{len(latencies):>11}"
                 f"{statistics.median(one.rate for one in windows):>10.1f}"
-                f"{statistics.median(ratios):>10.3f}{statistics.median(latencies):>9.3f}"
+                f"{statistics.median(ratios):>10.3f}"
+                f"{1000 * statistics.median(one.cpu / one.tokens for one in windows):>15.1f}"
+                f"{statistics.median(latencies):>8.3f}"
                 f"{percentile(latencies, 0.99):>8.3f}{learned}"
             )
         times = []

@@ -75,7 +75,7 @@ def link(settings: Settings) -> None:
 
     It works once, within a quarter of an hour, and on this machine only.
     """
-    from editkit_cli.server.linking import NoServer, new_link
+    from editkit_cli.remote.linking import NoServer, new_link
     from editkit_cli.server.owner import find_server
 
     there = find_server(settings.path)

@@ -8,7 +8,6 @@ guard      what is refused before a route sees it: hosts, origins, bodies, stran
 limits     how much is taken
 errors     errors as OpenAI's clients understand them
 page       the files of the web page; the keys that sign it in
-linking    asking a running server for such a key
 shapes     requests and answers in OpenAI's shapes; the server's own records
 decoding   tokens to text while more of them come
 answer     one continuation in progress: stop strings, deltas, the reason it ended

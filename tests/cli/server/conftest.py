@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ from editkit_cli.server.limits import Limits
 from editkit_cli.server.owner import Owner, read_owner
 from editkit_cli.server.serving import Served, listen, serve
 from editkit_cli.server.tokens import TokenFile
+
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients that never use it: by default each of them reads all the certificates there are."""
 
 
 @dataclass
@@ -44,7 +49,13 @@ class Running:
     def client(self, token: str | None = None, **headers: str) -> httpx.Client:
         """A plain client; by default the owner's."""
         given = {"Authorization": f"Bearer {token or self.owner.token}"}
-        return httpx.Client(base_url=self.url, headers={**given, **headers}, timeout=60)
+        return httpx.Client(
+            base_url=self.url, headers={**given, **headers}, timeout=60, verify=PLAIN
+        )
+
+    def stranger(self, headers: Any = None, url: str | None = None) -> httpx.Client:
+        """A client without a token."""
+        return httpx.Client(base_url=url or self.url, headers=headers, timeout=60, verify=PLAIN)
 
     def openai(self, token: str | None = None, **how: Any) -> openai.OpenAI:
         """The official client; by default the owner's."""
@@ -121,8 +132,9 @@ def running(store: Path, model: Any, **how: Any) -> Iterator[Running]:
     assert failed == []
 
 
-def made() -> Any:
-    """The tiny model and its tokenizer."""
+@functools.cache
+def made(user: str) -> Any:
+    """The tiny model and its tokenizer, for servers that run one after the other."""
     from tiny import tiny_llama, tiny_tokenizer
 
     return tiny_llama(), tiny_tokenizer()
@@ -131,7 +143,7 @@ def made() -> Any:
 @pytest.fixture(scope="session")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server with one edit, for tests that change nothing."""
-    with running(tmp_path_factory.mktemp("calm") / "history.db", made()) as server:
+    with running(tmp_path_factory.mktemp("calm") / "history.db", made("calm")) as server:
         server.add("The red cat is", "blue")
         yield server
 
@@ -141,7 +153,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Starts servers that end with the test."""
     with contextlib.ExitStack() as stack:
         yield lambda model=None, **how: stack.enter_context(
-            running(tmp_path / "history.db", model or made(), **how)
+            running(tmp_path / "history.db", model or made("one by one"), **how)
         )
 
 

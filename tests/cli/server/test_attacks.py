@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -34,8 +33,9 @@ def raw(server: Any, text: str) -> bytes:
         return b"".join(iter(lambda: wire.recv(65536), b""))
 
 
-def paths(server: Any) -> list[tuple[str, str]]:
-    with server.client() as client:
+@pytest.fixture(scope="module")
+def paths(calm: Any) -> list[tuple[str, str]]:
+    with calm.client() as client:
         document = client.get("/openapi.json").json()
     return [(method.upper(), path) for path, known in document["paths"].items() for method in known]
 
@@ -45,10 +45,10 @@ def paths(server: Any) -> list[tuple[str, str]]:
     [None, "", "Bearer", "Bearer wrong", "Basic b3duZXI6", "bearer ek-owner-", "Bearer "
      + "x" * 5000, "Bearer \xe9"],
 )  # fmt: skip
-def test_a_stranger_gets_in_nowhere(calm, given):
+def test_a_stranger_gets_in_nowhere(calm, paths, given):
     headers = {} if given is None else {"Authorization": given.encode("latin-1")}
-    with httpx.Client(base_url=calm.url, headers=headers) as client:
-        for method, path in paths(calm):
+    with calm.stranger(headers) as client:
+        for method, path in paths:
             if path in ("/healthz", "/v1/session"):  # the latter is tried in test_page.py
                 continue
             said = client.request(method, path.replace("{", "").replace("}", ""), json={})
@@ -60,7 +60,8 @@ def test_a_stranger_gets_in_nowhere(calm, given):
 
 
 def test_the_health_of_the_server_tells_a_stranger_nothing_else(calm):
-    said = httpx.get(f"{calm.url}/healthz")
+    with calm.stranger() as client:
+        said = client.get("/healthz")
     assert (said.status_code, said.json()) == (200, {"status": "ok", "proof": None})
     assert calm.model not in str(said.headers)
 
@@ -215,7 +216,8 @@ def test_our_own_page_and_origins_let_in_may(start):
         assert (said.status_code, said.headers[allowed]) == (200, "https://app.example")
     asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "prefer"}
     for origin, status in (("https://app.example", 200), ("https://evil.example", 400)):
-        said = httpx.options(f"{server.url}/v1/edits", headers={"Origin": origin, **asks})
+        with server.stranger({"Origin": origin, **asks}) as client:
+            said = client.options("/v1/edits")
         assert (said.status_code, said.headers.get(allowed) == origin) == (status, status == 200)
 
 
@@ -339,10 +341,9 @@ def test_the_owner_comes_from_loopback_only():
 
 
 def test_a_forwarded_address_makes_nobody_local(calm):
-    said = httpx.get(
-        f"{calm.url}/v1/status",
-        headers={"X-Forwarded-For": "127.0.0.1", "Forwarded": "for=127.0.0.1"},
-    )
+    headers = {"X-Forwarded-For": "127.0.0.1", "Forwarded": "for=127.0.0.1"}
+    with calm.stranger(headers) as client:
+        said = client.get("/v1/status")
     assert said.status_code == 401
 
 
@@ -397,11 +398,11 @@ def test_the_proof_names_the_address_that_was_connected_to(start, monkeypatch):
     server = start(host="0.0.0.0")
     owner = server.owner
     nonce = {"nonce": "0" * 32}
-    near = httpx.get(f"{server.url}/healthz", params=nonce).json()["proof"]
+    with server.stranger() as client:
+        near = client.get("/healthz", params=nonce).json()["proof"]
     assert near == proof(owner.token, nonce["nonce"], "127.0.0.1", owner.port)
-    there = httpx.get(
-        f"http://127.0.0.2:{owner.port}/healthz", params=nonce, headers={"Host": "localhost"}
-    ).json()["proof"]
+    with server.stranger({"Host": "localhost"}, f"http://127.0.0.2:{owner.port}") as client:
+        there = client.get("/healthz", params=nonce).json()["proof"]
     assert there == proof(owner.token, nonce["nonce"], "127.0.0.2", owner.port) != near
 
 
@@ -411,7 +412,7 @@ def test_who_is_not_on_loopback_gets_no_proof_and_is_not_the_owner(start):
     except OSError:
         pytest.skip("this machine has no address but that of loopback")
     server = start(host="0.0.0.0", hosts=[outside])
-    with httpx.Client(base_url=f"http://{outside}:{server.owner.port}") as client:
+    with server.stranger(url=f"http://{outside}:{server.owner.port}") as client:
         assert client.get("/healthz", params={"nonce": "0" * 32}).json()["proof"] is None
         key = {"Authorization": f"Bearer {server.owner.token}"}
         assert client.get("/v1/status", headers=key).status_code == 401

@@ -1,4 +1,4 @@
-"""Asking a running server for a link that opens its page, signed in; see ``page``."""
+"""Asking a running server for a link that opens its page, signed in."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import json
 
 from pydantic import Field
 
+from editkit_cli.remote.errors import ServerGone
 from editkit_cli.server.owner import Owner
 from editkit_store.errors import EditkitError
 from editkit_store.records import Record
 
-__all__ = ["Linked", "NoServer", "ServerGone", "new_link"]
+__all__ = ["Linked", "NoServer", "new_link"]
 
 _TIMEOUT = 5.0
 """Seconds for a server that was just found to answer."""
@@ -21,12 +22,6 @@ class NoServer(EditkitError):
     """No server holds the store."""
 
     code = "no_server"
-
-
-class ServerGone(EditkitError):
-    """A server that was just there is not, or does not know what it was asked for."""
-
-    code = "server_gone"
 
 
 class Linked(Record):
@@ -48,9 +43,6 @@ def new_link(owner: Owner) -> Linked:
         said = json.loads(connection.getresponse().read(10_000))
         return Linked(link=f"{owner.url}{said['path']}")
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-        raise ServerGone(
-            f"the server at {owner.url} does not answer any more",
-            hint="start it again with `editkit serve`",
-        ) from error
+        raise ServerGone(owner.url, was_sent=False) from error
     finally:
         connection.close()
