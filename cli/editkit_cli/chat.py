@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import difflib
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -19,6 +19,7 @@ from editkit_cli.commands.history import draw_diff, draw_log
 from editkit_cli.interrupts import Wish
 from editkit_cli.output import Output
 from editkit_cli.tables import fields, short_digest
+from editkit_cli.voice import Voice
 from editkit_store.errors import EditkitError, InvalidRequest
 
 if TYPE_CHECKING:
@@ -52,35 +53,6 @@ class _Answered:
 
     asked: tuple[Turn, ...]  # the conversation up to and including the user's turn
     made: Generation
-
-
-class Voice(Protocol):
-    """What answers: a model of this process, or a server's.
-
-    Attributes:
-        has_template: Whether it knows conversations.
-    """
-
-    has_template: bool
-
-    def say(
-        self,
-        asked: Sequence[Mapping[str, str]],
-        wish: Wish,
-        *,
-        version: str | None,
-        limit: int,
-        piece: Callable[[str], None] | None,
-    ) -> Generation:
-        """Returns the answer to a conversation; without a template, to its last turn alone.
-
-        Args:
-            asked: The turns, up to and including the user's.
-            wish: To stop: the answer so far comes back.
-            version: Answer as of this one.
-            limit: Of the answer, tokens.
-            piece: Told the answer bit by bit.
-        """
 
 
 class Chat:

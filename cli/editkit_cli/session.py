@@ -18,10 +18,10 @@ from editkit_store.errors import StoreLocked
 
 if TYPE_CHECKING:
     from editkit import Kit
-    from editkit_cli.chat import Voice
     from editkit_cli.remote.client import Remote
     from editkit_cli.remote.wire import Wire
     from editkit_cli.server.owner import Owner
+    from editkit_cli.voice import Voice
     from editkit_store.records import Provenance
 
 __all__ = [

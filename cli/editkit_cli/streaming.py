@@ -80,7 +80,7 @@ class LocalVoice:
         limit: int,
         piece: Callable[[str], None] | None,
     ) -> Generation:
-        """Returns the answer to a conversation, or to its last turn; see ``chat.Voice``."""
+        """Returns the answer to a conversation, or to its last turn; see ``voice.Voice``."""
         options: dict[str, Any] = {"stopping_criteria": StoppingCriteriaList([Stop(wish)])}
         if piece is not None:
             options["streamer"] = Streamer(self._kit.tokenizer, piece)

@@ -4,6 +4,7 @@
 tool       what a tool is, and what it is called with
 asking     tools that ask the model: generate, explain
 history    tools that read the history: list, show, log, diff, verify, status
+found      what those give: short records of the history
 changes    carrying a change out, with progress; what became of it
 adding     the tool that corrects: add
 moving     tools that take back, or learn again: revert, rollback, undo, replay, operation

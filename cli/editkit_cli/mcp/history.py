@@ -13,12 +13,12 @@ from pydantic import Field
 
 from editkit_cli.mcp import texts
 from editkit_cli.mcp.changes import Waiting
+from editkit_cli.mcp.found import Listed, Logged, Situation
 from editkit_cli.mcp.tool import Call, Tool, Version
 from editkit_cli.server.routes.common import check_size
 from editkit_cli.server.shapes import Body
-from editkit_cli.server.tokens import Role
 from editkit_store.comparisons import Diff
-from editkit_store.records import Edit, LogEntry, Record, Shown, Status, Verified
+from editkit_store.records import Edit, Shown, Verified
 
 __all__ = ["TOOLS"]
 
@@ -33,14 +33,6 @@ class Listing(Body):
     )  # fmt: skip
     limit: int = Field(default=20, ge=1, le=200, description="At most so many")
     offset: int = Field(default=0, ge=0, lt=2**31, description="Leave out so many of the newest")
-
-
-class Listed(Record):
-    """Result of `list`."""
-
-    version: str
-    total: int = Field(description="How many there are, also beyond `limit`")
-    edits: tuple[Edit, ...] = Field(description="Newest first")
 
 
 async def _list(call: Call, asked: Listing) -> Listed:
@@ -85,13 +77,6 @@ class Logging(Body):
 
     limit: int = Field(default=20, ge=1, le=1000, description="At most so many, newest first")
     at: Version | None = Field(default=None, description="As it stood at this version")
-
-
-class Logged(Record):
-    """Result of `log`."""
-
-    version: str = Field(description="Current version")
-    entries: tuple[LogEntry, ...] = Field(description="Newest first")
 
 
 async def _log(call: Call, asked: Logging) -> Logged:
@@ -141,18 +126,6 @@ async def _verify(call: Call, asked: Verifying) -> Verified:
 
 class Nothing(Body):
     """No arguments."""
-
-
-class Situation(Record):
-    """Result of `status`."""
-
-    model: str = Field(description="Name of the running model")
-    version: str = Field(description="Current version")
-    role: Role = Field(description="What you may do: read; edit: also change; admin: also tag")
-    store: Status = Field(description="Where the history stands")
-    operations: tuple[Waiting, ...] = Field(
-        description="Changes that wait, run, or have lately ended, newest first"
-    )
 
 
 _LATELY = 10

@@ -28,7 +28,7 @@ from editkit_store.records import (
 
 if TYPE_CHECKING:
     from editkit_cli.mcp.changes import AddOutcome, ReplayOutcome, ViewOutcome, Waiting
-    from editkit_cli.mcp.history import Listed, Logged, Situation
+    from editkit_cli.mcp.found import Listed, Logged, Situation
 
 __all__ = [
     "added",

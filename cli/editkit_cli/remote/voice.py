@@ -15,7 +15,7 @@ __all__ = ["RemoteVoice"]
 
 
 class RemoteVoice:
-    """Lets a server's model answer; see ``chat.Voice``.
+    """Lets a server's model answer; see ``editkit_cli.voice.Voice``.
 
     Args:
         wire: To the server. Answers come over one of their own, whose end ends the answer.
