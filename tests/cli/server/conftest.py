@@ -132,18 +132,23 @@ def running(store: Path, model: Any, **how: Any) -> Iterator[Running]:
     assert failed == []
 
 
-@functools.cache
-def made(user: str) -> Any:
-    """The tiny model and its tokenizer, for servers that run one after the other."""
+def made() -> Any:
+    """A tiny model and its tokenizer."""
     from tiny import tiny_llama, tiny_tokenizer
 
     return tiny_llama(), tiny_tokenizer()
 
 
+@functools.cache
+def kept(user: str) -> Any:
+    """The same one for each of a user's servers, which run one after the other."""
+    return made()
+
+
 @pytest.fixture(scope="session")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server with one edit, for tests that change nothing."""
-    with running(tmp_path_factory.mktemp("calm") / "history.db", made("calm")) as server:
+    with running(tmp_path_factory.mktemp("calm") / "history.db", kept("calm")) as server:
         server.add("The red cat is", "blue")
         yield server
 
@@ -153,7 +158,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Starts servers that end with the test."""
     with contextlib.ExitStack() as stack:
         yield lambda model=None, **how: stack.enter_context(
-            running(tmp_path / "history.db", model or made("one by one"), **how)
+            running(tmp_path / "history.db", model or kept("one by one"), **how)
         )
 
 
