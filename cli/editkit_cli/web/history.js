@@ -13,6 +13,8 @@ let entries = []; // of the log, newest first
 let isWhole = false; // whether there is nothing older
 let wanted = 0; // the newest request counts
 let hasFailed = false; // whether what is said above is that it could not be loaded
+let drawn = ""; // what the list shows, as text
+let spot = null; // what in the list was focused last: position in the log, and text
 const open = new Set(); // positions in the log of what is unfolded
 
 export function begin() {
@@ -27,6 +29,13 @@ export function begin() {
   byId("redo").addEventListener("click", () => change("/v1/redo", {}));
   byId("compare").addEventListener("click", () => compare(names()));
   byId("at").addEventListener("change", choose);
+  byId("log").addEventListener("focusin", ({ target }) => {
+    spot = { seq: target.closest("li").dataset.seq, text: target.textContent };
+  });
+  // A dialog gives the focus back to what opened it, which a new list has replaced by its like.
+  document.addEventListener("close", () => setTimeout(() => {
+    if (document.activeElement === document.body) refocus();
+  }), true);
   on("version", () => soon(100));
   on("connection", (now) => now === "connected" && soon(0));
   on("in", () => {
@@ -97,14 +106,16 @@ function draw() {
   byId("count").textContent = plural(edits, "active edit");
   byId("older").hidden = isWhole;
   const isFiltered = byId("filter").value.trim() !== "";
+  // Every change is told twice, by its answer and by an event: the second finds nothing to do.
+  const now = JSON.stringify([state.status, entries, isWhole, isFiltered, state.who]);
+  if (now === drawn) return;
+  drawn = now;
   const items = entries.map(entry);
   if (isWhole && !isFiltered) items.push(start());
   if (items.length === 0) items.push(el("li", { class: "empty", text: "Nothing matches." }));
-  const focused = document.activeElement?.closest?.("#log li")?.dataset.seq;
+  const wasHere = byId("log").contains(document.activeElement);
   byId("log").replaceChildren(...items);
-  if (focused !== undefined) {
-    byId("log").querySelector(`[data-seq="${focused}"] summary`)?.focus({ preventScroll: true });
-  }
+  if (wasHere) refocus();
   const at = byId("at").value;
   const options = names().map(([name, tags]) =>
     el("option", { value: name, text: [name, ...tags].join(", ") }));
@@ -112,6 +123,14 @@ function draw() {
   byId("at").value = at;
   if (byId("at").selectedIndex < 0) byId("at").value = "";
   choose();
+}
+
+/** Moves the focus to the like of what had it in the list; where there is none, to its line. */
+function refocus() {
+  const item = spot && byId("log").querySelector(`[data-seq="${spot.seq}"]`);
+  const like = [...(item?.querySelectorAll("button") ?? [])]
+    .find((one) => one.textContent === spot.text);
+  (like ?? item?.querySelector("summary"))?.focus({ preventScroll: true });
 }
 
 function choose() {
