@@ -113,14 +113,13 @@ def open_history(settings: Settings, *, provenance: Provenance | None = None) ->
     how = provenance or settings.provenance()
     local = Local(settings.path, provenance=how, model=lambda: open_kit(settings, provenance=how))
     wire = find_wire(settings)
-    if wire is None:
-        second = lambda: _found(settings, how)  # noqa: E731
-    else:
-        second = lambda: _alone(settings, local)  # noqa: E731
     from editkit_cli.remote.either import Either
 
-    first = local if wire is None else _remote(settings, wire, how)
-    yield cast("Local", Either(first, second))
+    if wire is None:
+        either = Either(local, lambda: _found(settings, how))
+    else:
+        either = Either(_remote(settings, wire, how), lambda: _alone(settings, local))
+    yield cast("Local", either)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mcp import MCPError, types
@@ -14,14 +14,12 @@ from editkit_cli import __version__
 from editkit_cli.mcp import adding, asking, history, moving
 from editkit_cli.mcp.failing import check_role, failed, parsed
 from editkit_cli.mcp.tool import Call, Tool
-from editkit_cli.server.errors import internal_error
+from editkit_cli.server.errors import LOG, internal_error
 from editkit_cli.server.guard import CALLER, Caller
 from editkit_cli.server.runner import Runner
 from editkit_store.errors import EditkitError
 
-__all__ = ["INSTRUCTIONS", "TOOLS", "client_name", "create_server"]
-
-_LOG = logging.getLogger("editkit.server")
+__all__ = ["INSTRUCTIONS", "TOOLS", "client_name", "create_server", "serving"]
 
 INSTRUCTIONS = """One running language model, and the corrections that were made to it.
 
@@ -74,7 +72,7 @@ def create_server(runner: Runner, *, caller: Caller | None = None) -> Server[Any
         except EditkitError as error:
             return failed(error)
         except Exception as error:
-            _LOG.error("the tool '%s' failed", tool.name, exc_info=error)
+            LOG.error("the tool '%s' failed", tool.name, exc_info=error)
             return failed(internal_error())
         content: Any = from_json(to_json(found.model_dump(mode="json"), inf_nan_mode="null"))
         return types.CallToolResult(
@@ -82,6 +80,19 @@ def create_server(runner: Runner, *, caller: Caller | None = None) -> Server[Any
             structured_content=content,
         )
 
+    return serving(list_tools, call_tool)
+
+
+def serving(
+    list_tools: Callable[..., Awaitable[types.ListToolsResult]],
+    call_tool: Callable[..., Awaitable[types.CallToolResult]],
+) -> Server[Any]:
+    """Returns the protocol's server as editkit presents it, wherever its tools are.
+
+    Args:
+        list_tools: Answers `tools/list`.
+        call_tool: Answers `tools/call`.
+    """
     return Server(
         "editkit",
         version=__version__,

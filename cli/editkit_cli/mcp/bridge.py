@@ -15,11 +15,10 @@ from typing import Any
 import httpx2
 from mcp import Client, MCPError, types
 from mcp.client.streamable_http import streamable_http_client
-from mcp.server import Server, ServerRequestContext
+from mcp.server import ServerRequestContext
 from mcp.types.version import LATEST_MODERN_VERSION
 
-from editkit_cli import __version__
-from editkit_cli.mcp.agents import INSTRUCTIONS
+from editkit_cli.mcp.agents import serving
 from editkit_cli.mcp.endpoint import PATH
 from editkit_cli.mcp.failing import failed
 from editkit_cli.mcp.stdio import converse
@@ -69,15 +68,7 @@ def relay(store: Path, wire: tuple[int, int]) -> None:
         except EditkitError as error:
             return failed(error)
 
-    server: Server[Any] = Server(
-        "editkit",
-        version=__version__,
-        title="editkit",
-        instructions=INSTRUCTIONS,
-        on_list_tools=list_tools,
-        on_call_tool=call_tool,
-    )
-    asyncio.run(converse(server, wire))
+    asyncio.run(converse(serving(list_tools, call_tool), wire))
 
 
 @contextlib.asynccontextmanager

@@ -184,8 +184,9 @@ async def bring(asked: Importing, request: Request, runner: Runs, caller: Owners
     """Brings the edits of a bundle into the history and onto the running model."""
     if asked.dry_run:
         return told(await asyncio.to_thread(_brought, runner.kit, asked))
-    act = lambda kit, _: _brought(kit, asked)  # noqa: E731
-    return await changed(request, runner, caller, "import", act, asked, None, None)
+    return await changed(
+        request, runner, caller, "import", lambda kit, _: _brought(kit, asked), asked, None, None
+    )
 
 
 def _brought(kit: Any, asked: Importing) -> Imported:
