@@ -17,6 +17,19 @@ from editkit_store.records import Artifact, Edit, EditRequest
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
+def settings() -> dict[str, str]:
+    """What the environment says to editkit."""
+    return {name: value for name, value in os.environ.items() if name.startswith("EDITKIT_")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment_as_found() -> Iterator[None]:
+    """A file of tests that leaves settings behind fails itself, not the files after it."""
+    before = settings()
+    yield
+    assert settings() == before
+
+
 @pytest.fixture
 def clock() -> Callable[[], datetime]:
     """Every look is one second later."""

@@ -91,7 +91,7 @@ class Pair:
         return served
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def quiet_environment() -> Iterator[None]:
     """No editkit settings from outside; short waits."""
     with pytest.MonkeyPatch.context() as patch:
