@@ -4,14 +4,17 @@
     python benchmarks/serving.py --soak MINUTES
 
 `editkit serve` runs in a process of its own; this one asks it, and also runs the same model by
-plain `transformers` `generate`, greedily, on as many threads. Every round has a window of each
-kind, in an order that turns: plain with the server's process stopped (SIGSTOP), plain beside the
-idle server, one client, one client that streams, eight clients, and one and eight clients while an
-editor corrects the model without pause. In a window each client asks one prompt after the other.
-Reported are completions, tokens a second (of a window, the median over the rounds), latencies of
-completions, ratios to plain of the same round (their median), and the processor time that the
-model's process took for a token, which other work on the machine disturbs less. Then: the seconds
-from sending `POST /v1/edits` to holding the corrected completion.
+plain `transformers` `generate`, greedily, on as many threads.
+
+One at a time: every prompt is completed in turn by plain with the server's process stopped
+(SIGSTOP), plain beside the idle server, one client, and one client that streams, so that what is
+compared is seconds apart. Then windows of each kind, in an order that turns: plain again, eight
+clients, and one and eight clients while an editor corrects the model without pause; in a window
+each client asks one prompt after the other. Reported are completions, tokens a second (of a
+completion or of a window, the median), latencies of completions, ratios to plain of the same turn
+or round (their median), and the processor time that the model's process took for a token, which
+other work on the machine disturbs less. Then: the seconds from sending `POST /v1/edits` to holding
+the corrected completion.
 
 With `--soak`, 8 readers and 2 editors work for so many minutes: no error, no answer of a known edit
 that is wrong, no edit lost, and the server's resident memory every minute.
@@ -94,6 +97,16 @@ def window(asks: Sequence[Ask], seconds: float, cpu: Callable[[], float]) -> Win
     for one in threads:
         one.join()
     found.elapsed, found.cpu = time.perf_counter() - start, cpu() - used
+    return found
+
+
+def alone(ask: Ask, prompt: str, cpu: Callable[[], float]) -> Window:
+    """Asks one prompt."""
+    found = Window()
+    start, used = time.perf_counter(), cpu()
+    found.tokens = ask(prompt)
+    found.elapsed, found.cpu = time.perf_counter() - start, cpu() - used
+    found.latencies.append(found.elapsed)
     return found
 
 
@@ -212,11 +225,11 @@ def plain_asker(model: Any, tokenizer: Any, tokens: int) -> Ask:
 
 
 def measure(server: Server, model: str, rounds: int, seconds: float, tokens: int) -> None:
-    """Measures and prints the windows of all rounds."""
+    """Measures and prints."""
     loaded = load_model(model)
     plain = plain_asker(loaded.model.eval(), loaded.tokenizer, tokens)
     names = code_words()
-    took: dict[str, list[float]] = {"one, learning": [], "eight, learning": []}
+    took: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(server.client()) for _ in range(CLIENTS)]
         asks = [server.asker(client, tokens) for client in clients]
@@ -225,49 +238,30 @@ def measure(server: Server, model: str, rounds: int, seconds: float, tokens: int
             if plain(prompt) != asks[0](prompt):
                 sys.exit(f"plain and served answers to '{prompt}' have different lengths")
 
-        def stopped() -> Window:
+        def stopped(run: Callable[[], Window]) -> Window:
             with server.stopped():
-                return window([plain], seconds, time.process_time)
+                return run()
 
         def learning(kind: str, several: Sequence[Ask]) -> Window:
             with server.learning(names) as times:
                 found = window(several, seconds, server.cpu)
-            took[kind] += times
+            took.setdefault(kind, []).extend(times)
             return found
 
-        kinds: dict[str, Callable[[], Window]] = {
-            "plain": stopped,
-            "plain, idle server": lambda: window([plain], seconds, time.process_time),
-            "one client": lambda: window(asks[:1], seconds, server.cpu),
-            "one, streaming": lambda: window([streaming], seconds, server.cpu),
-            "eight clients": lambda: window(asks, seconds, server.cpu),
-            "one, learning": lambda: learning("one, learning", asks[:1]),
-            "eight, learning": lambda: learning("eight, learning", asks),
+        singly: dict[str, Callable[[Any], Window]] = {
+            "plain": lambda prompt: stopped(lambda: alone(plain, prompt, time.process_time)),
+            "plain, idle server": lambda prompt: alone(plain, prompt, time.process_time),
+            "one client": lambda prompt: alone(asks[0], prompt, server.cpu),
+            "one, streaming": lambda prompt: alone(streaming, prompt, server.cpu),
         }
-        found: dict[str, list[Window]] = {kind: [] for kind in kinds}
-        for number in range(rounds):
-            order = list(kinds)[number % len(kinds) :] + list(kinds)[: number % len(kinds)]
-            for kind in order:
-                found[kind].append(kinds[kind]())
-                print(f"round {number + 1}: {kind}", file=sys.stderr)
-        print(
-            f"{'':<20}completions  tokens/s  to plain  CPU, ms/token  p50, s  p99, s  edits  s each"
-        )
-        for kind, windows in found.items():
-            ratios = [
-                one.rate / base.rate for one, base in zip(windows, found["plain"], strict=True)
-            ]
-            latencies = [second for one in windows for second in one.latencies]
-            edits = took.get(kind, [])
-            learned = f"{len(edits):>6}{statistics.median(edits):>8.2f}" if edits else ""
-            print(
-                f"{kind:<20}{len(latencies):>11}"
-                f"{statistics.median(one.rate for one in windows):>10.1f}"
-                f"{statistics.median(ratios):>10.3f}"
-                f"{1000 * statistics.median(one.cpu / one.tokens for one in windows):>15.1f}"
-                f"{statistics.median(latencies):>8.3f}"
-                f"{percentile(latencies, 0.99):>8.3f}{learned}"
-            )
+        report(rounds_of(singly, list(PROMPTS) * rounds), took)
+        together: dict[str, Callable[[Any], Window]] = {
+            "plain": lambda _: stopped(lambda: window([plain], seconds, time.process_time)),
+            "eight clients": lambda _: window(asks, seconds, server.cpu),
+            "one, learning": lambda _: learning("one, learning", asks[:1]),
+            "eight, learning": lambda _: learning("eight, learning", asks),
+        }
+        report(rounds_of(together, range(rounds)), took)
         times = []
         for _ in range(8):
             began, name = time.perf_counter(), next(names)
@@ -278,9 +272,41 @@ def measure(server: Server, model: str, rounds: int, seconds: float, tokens: int
                 sys.exit(f"'{name}' is answered by {said['choices'][0]['text']!r}")
             times.append(time.perf_counter() - began)
     print(
-        f"\nfrom POST /v1/edits to the corrected completion, idle server, {len(times)} edits: "
+        f"from POST /v1/edits to the corrected completion, idle server, {len(times)} edits: "
         f"median {statistics.median(times):.2f} s, slowest {max(times):.2f} s"
     )
+
+
+def rounds_of(
+    kinds: dict[str, Callable[[Any], Window]], turns: Sequence[Any]
+) -> dict[str, list[Window]]:
+    """Measures each kind once a turn, in an order that turns as well."""
+    found: dict[str, list[Window]] = {kind: [] for kind in kinds}
+    for number, turn in enumerate(turns):
+        first = number % len(kinds)
+        for kind in [*kinds][first:] + [*kinds][:first]:
+            found[kind].append(kinds[kind](turn))
+        print(f"turn {number + 1} of {len(turns)}", file=sys.stderr)
+    return found
+
+
+def report(found: dict[str, list[Window]], took: dict[str, list[float]]) -> None:
+    """Prints a row a kind; ``took`` has the seconds of each edit, of those kinds that learn."""
+    print(f"{'':<20}completions  tokens/s  to plain  CPU, ms/token  p50, s  p99, s  edits  s each")
+    for kind, windows in found.items():
+        ratios = [one.rate / base.rate for one, base in zip(windows, found["plain"], strict=True)]
+        latencies = [second for one in windows for second in one.latencies]
+        edits = took.get(kind, [])
+        learned = f"{len(edits):>7}{statistics.median(edits):>8.2f}" if edits else ""
+        print(
+            f"{kind:<20}{len(latencies):>11}"
+            f"{statistics.median(one.rate for one in windows):>10.1f}"
+            f"{statistics.median(ratios):>10.3f}"
+            f"{1000 * statistics.median(one.cpu / one.tokens for one in windows):>15.1f}"
+            f"{statistics.median(latencies):>8.3f}"
+            f"{percentile(latencies, 0.99):>8.3f}{learned}"
+        )
+    print()
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -376,7 +402,7 @@ def main() -> None:
                 f"torch {torch.__version__}, Python {platform.python_version()}"
             )
             if given.soak is None:
-                print(f"{given.rounds} rounds of windows of {given.window:g} s\n")
+                print(f"{given.rounds} rounds, windows of {given.window:g} s\n")
                 measure(server, given.model, given.rounds, given.window, given.tokens)
             elif not soak(server, given.soak, given.tokens):
                 sys.exit(1)

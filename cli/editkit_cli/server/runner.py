@@ -35,6 +35,10 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
+    def pass_now(self) -> None:
+        """Stops the work where it reports next: nobody waits for it any more."""
+        self._end = 0.0
+
     def start(self, task: str, total: int | None = None, unit: str = "steps") -> None:
         """Begins a stage.
 
@@ -137,11 +141,8 @@ class Runner:
         )
 
     @contextlib.contextmanager
-    def beside(self) -> Iterator[Deadline]:
+    def beside(self) -> Iterator[None]:
         """Lets the body run the model by itself, as many at once as there are readers.
-
-        Yields:
-            Progress that ends the work when its time is up.
 
         Raises:
             Refused: Too many do already.
@@ -149,7 +150,7 @@ class Runner:
         if not self._beside.acquire(timeout=_PATIENCE):
             raise too_busy("comparisons", _PATIENCE)
         try:
-            yield Deadline(self.limits.seconds)
+            yield
         finally:
             self._beside.release()
 

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from editkit_cli.server.errors import Refused
 from editkit_cli.server.limits import Limits
 from editkit_cli.server.owner import find_server, owner_path, read_owner
 from editkit_store import open_store
@@ -169,6 +170,32 @@ def test_a_client_that_leaves_takes_its_answer_along(server, monkeypatch, is_str
         go.set()
         until(lambda: server.metric("running_rows") == 0)
     assert server.metric("generated_tokens_total") <= 3
+
+
+def test_a_client_that_leaves_takes_its_comparison_along(server, monkeypatch):
+    server.add(CAT, "blue")
+    ended: list[BaseException] = []
+    begun, gone = threading.Event(), threading.Event()
+
+    def slow(*_: Any, progress: Any, **__: Any) -> None:
+        """Reports on and on, as a comparison with many probes would."""
+        begun.set()
+        try:
+            while True:
+                progress.advance()
+                time.sleep(0.01)
+        except BaseException as error:
+            ended.append(error)
+            raise
+        finally:
+            gone.set()
+
+    monkeypatch.setattr(server.kit, "diff", slow)
+    with server.client() as client, contextlib.suppress(httpx.ReadTimeout):
+        client.get("/v1/diff", params={"from": "v0", "behavior": True}, timeout=0.5)
+    assert begun.is_set()
+    assert gone.wait(20), "nobody waits for it, and it goes on"
+    assert [type(one) for one in ended] == [Refused]
 
 
 def test_a_correction_outlives_the_client_that_asked_for_it(server):

@@ -10,7 +10,16 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
 from editkit_cli.server.errors import Refused
-from editkit_cli.server.routes.common import Edits, Expression, Reads, Runs, Tags, errors, told
+from editkit_cli.server.routes.common import (
+    Edits,
+    Expression,
+    Reads,
+    Runs,
+    Tags,
+    errors,
+    told,
+    unless_gone,
+)
 from editkit_cli.server.routes.edits import (
     ACCEPTED,
     WRITES,
@@ -19,6 +28,7 @@ from editkit_cli.server.routes.edits import (
     Prefer,
     changed,
 )
+from editkit_cli.server.runner import Deadline
 from editkit_store.comparisons import Diff
 from editkit_store.records import (
     LogEntry,
@@ -90,7 +100,8 @@ async def tag(
 
 
 @router.get("/diff", response_model=Diff, responses=errors(404, 409, 429, 504))
-def diff(
+async def diff(
+    request: Request,
     runner: Runs,
     _: Reads,
     before: Annotated[str, Query(alias="from", max_length=200)] = "@-",
@@ -103,12 +114,19 @@ def diff(
     probes = probe or []
     if sum(map(len, probes)) > runner.limits.prompt_chars:
         raise Refused("the probes are too long", code="too_long", param="probe")
-    with runner.beside() if behavior or probes else contextlib.nullcontext() as deadline:
-        found = runner.kit.diff(
-            before, to, behavior=behavior, probes=probes, max_new_tokens=max_new_tokens,
-            progress=deadline,
-        )  # fmt: skip
-    return told(found)
+    deadline = Deadline(runner.limits.seconds)
+
+    def compared() -> Diff:
+        with runner.beside() if behavior or probes else contextlib.nullcontext():
+            return runner.kit.diff(
+                before, to, behavior=behavior, probes=probes, max_new_tokens=max_new_tokens,
+                progress=deadline,
+            )  # fmt: skip
+
+    try:
+        return told(await unless_gone(request, asyncio.to_thread(compared)))
+    finally:
+        deadline.pass_now()
 
 
 class Going(Asked):
