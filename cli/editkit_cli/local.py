@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from editkit_cli.server.told import Logged
-from editkit_store import Store, open_store
 from editkit_store.bundle_records import Exported, Imported, OnConflict
 from editkit_store.comparisons import CodebookPlot, Diff
 from editkit_store.records import (
@@ -28,6 +27,7 @@ from editkit_store.records import (
 
 if TYPE_CHECKING:
     from editkit.models.progress import Progress
+    from editkit_store import Store
 
 __all__ = ["Local"]
 
@@ -39,6 +39,13 @@ class Reverts(Protocol):
         self, edit_id: str, *, defer_only: bool = False, progress: Progress | None = None
     ) -> ViewChanged:
         """See ``Kit.revert``."""
+
+
+def _opened(path: Path | str, *, write: bool = False, create: bool = False) -> Store:
+    # Here, because it loads DuckDB: a command that finds a server does without.
+    from editkit_store import open_store
+
+    return open_store(path, write=write, create=create)
 
 
 class Local:
@@ -57,7 +64,7 @@ class Local:
 
     def begin(self, model: str | None) -> Initialized:
         """Makes the store where there is none, and remembers a model, if one is given."""
-        with open_store(self._path, write=True, create=True) as store:
+        with _opened(self._path, write=True, create=True) as store:
             if model is not None:
                 store.remember(model=model)
             return Initialized(
@@ -193,21 +200,21 @@ class Local:
 
     @contextmanager
     def _reading(self) -> Iterator[Store]:
-        with open_store(self._path) as store:
+        with _opened(self._path) as store:
             yield store
 
     @contextmanager
     def _writing(self) -> Iterator[Store]:
-        with open_store(self._path, write=True) as store:
+        with _opened(self._path, write=True) as store:
             yield store
 
     def _receiving(self, folder: str, *, dry_run: bool) -> Store:
         """The store; made where there is none, but not for a dry run or a refused bundle."""
         if self._path.exists():
-            return open_store(self._path, write=not dry_run)
-        empty = open_store(":memory:", write=True, create=True)
+            return _opened(self._path, write=not dry_run)
+        empty = _opened(":memory:", write=True, create=True)
         if dry_run:
             return empty
         with empty:
             empty.bring(folder, dry_run=True)
-        return open_store(self._path, write=True, create=True)
+        return _opened(self._path, write=True, create=True)

@@ -6,7 +6,6 @@ or the process dies inside it, the file is as before.
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,12 +29,13 @@ from editkit_store.records import (
 )
 from editkit_store.snapshots import Snapshot
 from editkit_store.translation import Duplicate
+from editkit_store.user import user_name
 from editkit_store.versions import format_version
 
 if TYPE_CHECKING:
     from editkit_store.bundle_records import Compare, Imported, OnConflict
 
-__all__ = ["NewEdit", "Store", "user_name"]
+__all__ = ["NewEdit", "Store"]
 
 
 @dataclass(frozen=True)
@@ -416,14 +416,3 @@ class Store(Reading):
                 "reason": given.reason or (edit.reason if edit else None),
             }
         )
-
-
-@functools.cache
-def user_name() -> str:
-    """Returns the name of whoever runs this process, as far as the system knows it."""
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no such user in this container
-        return "unknown"

@@ -17,7 +17,7 @@ from editkit_cli.output import Silent
 from editkit_cli.remote.errors import ServerGone, error_of
 from editkit_cli.remote.wire import Wire
 from editkit_store.records import Provenance
-from editkit_store.store import user_name
+from editkit_store.user import user_name
 
 if TYPE_CHECKING:
     from editkit.models.progress import Progress
