@@ -40,7 +40,8 @@ def test_eight_commands_at_once_all_succeed_and_none_loads_a_framework(pair: Pai
     program = (
         "import sys\nfrom editkit_cli.main import main\n"
         "try: main(sys.argv[1:])\nexcept SystemExit as left: code = left.code\n"
-        "heavy = {'torch', 'transformers', 'numpy', 'duckdb', 'fastapi', 'httpx'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'duckdb', 'fastapi', 'httpx'}\n"
+        "heavy &= set(sys.modules)\n"
         "print(sorted(heavy), file=sys.stderr)\nsys.exit(code)"
     )
     lines = [

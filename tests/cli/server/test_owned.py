@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import tiny_gpt2, tiny_tokenizer
+
+import editkit
 
 ASKED = [
     ("GET", "", {}),
@@ -61,3 +64,23 @@ def test_who_asked_and_how_is_the_owners_word_only(calm: Any) -> None:
         ):
             said = client.post(path, json={**body, **more})
             assert (said.status_code, said.json()["error"]["code"]) == (403, "owner_only")
+
+
+def test_a_bundle_of_another_model_changes_nothing_and_says_what_would(
+    server: Any, tmp_path: Path
+) -> None:
+    with editkit.open(tmp_path / "theirs.db", model=(tiny_gpt2(), tiny_tokenizer())) as theirs:
+        theirs.add("tall tree", "gold")
+        theirs.export_bundle(tmp_path / "bundle")
+    server.add("The red cat is", "blue")
+    with server.client() as client:
+        said = client.post("/v1/owner/import", json={"path": str(tmp_path / "bundle")})
+        assert said.status_code == 409, said.text
+        error = said.json()["error"]
+        assert error["code"] == "artifacts_missing"
+        assert "`editkit import`, and `editkit replay`" in error["hint"]
+        assert [one["operation"] for one in client.get("/v1/versions").json()] == ["add"]
+        asked = {"prompts": ["The red cat is"], "max_new_tokens": 4}
+        assert client.post("/v1/generate", json=asked).json()[0]["text"] == "blue"
+        assert client.get("/v1/verify").json()["ok"]
+    server.add("four dogs: ", "white")  # the writer goes on
