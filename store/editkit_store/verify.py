@@ -13,12 +13,13 @@ before schema 3, of which the log names the tensors only.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
+
+from pydantic_core import from_json  # takes half of the time of json.loads
 
 from editkit_store.artifacts import ROW, record_digest
 from editkit_store.blocks import damaged_blocks
@@ -144,7 +145,7 @@ class _Check:
     ) -> None:
         """Notes what an operation says the store must hold."""
         try:
-            said = json.loads(detail)
+            said = from_json(detail)
         except ValueError:
             return  # it is blamed for its digest
         if kind == "add" and edit_id is not None and model is not None:
@@ -182,7 +183,7 @@ class _Check:
             if (seq, digest) != expected or digest_text(request) != digest:
                 self.blame("edit", name, "is not what was asked for: its request was altered")
                 continue
-            said = json.loads(request)
+            said = from_json(request)
             derived = [said[field] for field in ("prompt", "target", "kind", "method")]
             if derived != columns or said.get("idempotency_key") != key:
                 self.blame("edit", name, "has columns that differ from its request")
