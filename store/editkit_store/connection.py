@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -29,11 +29,10 @@ from editkit_store.errors import (
     StoreNotFound,
     StoreUnwritable,
 )
-from editkit_store.translation import (
-    first_line,
-    not_duckdb,
-    translate,
-)
+from editkit_store.translation import first_line, not_duckdb, translate
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
 
 __all__ = ["BLOCK", "DEFAULT_LOCK_WAIT", "Database", "lock_wait_seconds"]
 
@@ -248,6 +247,19 @@ class Database:
                 connection.execute("RESET memory_limit")
                 if not self.read_only:
                     connection.execute(_ONE_THREAD)
+
+    def beside(self, pool: Executor, sql: str) -> Future[list[tuple[Any, ...]]]:
+        """Begins to answer a query in another thread, which needs no turn; of what is committed.
+
+        For what DuckDB computes by itself for long, while this thread goes on with other queries.
+        """
+        own = self._live().cursor()
+
+        def rows() -> list[tuple[Any, ...]]:
+            with _translated(self.path), own:
+                return own.execute(sql).fetchall()
+
+        return pool.submit(rows)
 
     def one(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...] | None:
         """Returns the first row of a query, or ``None``."""

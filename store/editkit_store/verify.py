@@ -13,9 +13,8 @@ before schema 3, of which the log names the tensors only.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,7 +24,7 @@ from editkit_store.artifacts import ROW, record_digest
 from editkit_store.blocks import damaged_blocks
 from editkit_store.connection import Database
 from editkit_store.deltas import unpacked
-from editkit_store.digest import canonical_text, digest_bytes, digest_text
+from editkit_store.digest import canonical_text, digest_text
 from editkit_store.errors import StoreDamaged, StoreError
 from editkit_store.history import prompt_digest
 from editkit_store.records import Edit, Problem, Verified
@@ -38,8 +37,7 @@ _OPERATION = (
     "seq, kind, version, changed, edit_id, target_version, undo_version, redo_version, "
     "active_count, time, fingerprint, provenance, detail, parent_digest, digest"
 )
-_HASHING = 2
-"""Threads that hash tensors; more are not faster than one can read."""
+_ALTERED = "SELECT digest FROM payloads WHERE digest IS DISTINCT FROM 'sha256:' || sha256(bytes)"
 
 
 def verify(database: Database, *, head: str | None = None) -> Verified:
@@ -93,9 +91,13 @@ class _Check:
         if {version: name for version, name, _ in ran} != known:
             self.blame("schema", "migrations", "not those of this editkit")
         self._db.query("SELECT * FROM settings")  # no digest covers them; their block may be bad
-        self._log()
-        self._edits()
-        self._payloads_of(self._artifacts())
+        with ThreadPoolExecutor(1) as pool:
+            # DuckDB hashes the tensors meanwhile. In threads of Python's it is not faster: for each
+            # of some kilobytes one waits for the interpreter.
+            altered = self._db.beside(pool, _ALTERED)
+            self._log()
+            self._edits()
+            self._payloads_of(self._artifacts(), altered.result())
         self._tensors(self._manifests())
         self._names()
         self._blocks()
@@ -216,24 +218,13 @@ class _Check:
                 self.blame("artifact", f"artifact of edit {edit_id} on {model}", "is missing")
         return needed
 
-    def _payloads_of(self, needed: set[str]) -> None:
-        # Hashing some kilobytes leaves the interpreter to other threads.
-        with ThreadPoolExecutor(_HASHING) as pool:
-            hashed: deque[Future[list[tuple[str, bool]]]] = deque()
-            for part in self._parts("SELECT digest, bytes FROM payloads"):
-                hashed.append(pool.submit(_compared, part))
-                if len(hashed) > _HASHING:  # no more in memory than they can hash
-                    self._compare(hashed.popleft().result(), needed)
-            for rest in hashed:
-                self._compare(rest.result(), needed)
+    def _payloads_of(self, needed: set[str], altered: list[tuple[str]]) -> None:
+        for (digest,) in self._rows("SELECT digest FROM payloads"):
+            needed.discard(digest)
+        for (digest,) in altered:
+            self.blame("tensor", digest, "was altered")
         for digest in sorted(needed):
             self.blame("tensor", digest, "is missing")
-
-    def _compare(self, found: list[tuple[str, bool]], needed: set[str]) -> None:
-        for digest, is_sound in found:
-            needed.discard(digest)
-            if not is_sound:
-                self.blame("tensor", digest, "was altered")
 
     def _manifests(self) -> set[str]:
         """Returns the tensors that snapshots need."""
@@ -294,11 +285,6 @@ class _Check:
         for part in self._db.stream(sql):
             self.checked += len(part)
             yield part
-
-
-def _compared(rows: list[tuple[Any, ...]]) -> list[tuple[str, bool]]:
-    """Returns the digests that bytes are named by, and whether they have them."""
-    return [(digest, digest_bytes(data) == digest) for digest, data in rows]
 
 
 def operation_digest(row: tuple[Any, ...], members: list[list[Any]]) -> str:
