@@ -11,7 +11,8 @@ one, each durable when it returns; and in groups of 64 as `add_many` and `editki
 what was learned together, each durable when it is acknowledged. verify: edits a second, every
 digest derived anew. rollback: across 1,000 edits and back, on a running model with the store's
 codebook behind it (random weights of width 576). bytes: of the file after `editkit compact`,
-against those of keys and values; and of what the appended edits added.
+against those of keys and values; and of what the appended edits added. The first line says how fast
+the machine is, as virtual machines differ threefold from hour to hour.
 """
 
 from __future__ import annotations
@@ -114,6 +115,7 @@ def main() -> None:
         f"CPU, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"duckdb {duckdb.__version__}, {asked.runs} runs"
     )
+    print(f"a Python loop of ten million additions: {median(_loop, 5):.2f} s")
     print()
     print(
         "    edits   log      against   diff    append    in 64s    verify    rollback  back   "
@@ -157,6 +159,13 @@ def main() -> None:
             )
             path.unlink()
             copy.unlink()
+
+
+def _loop() -> None:
+    """Tells how fast the machine is at the moment: times above can be held against it."""
+    total = 0
+    for number in range(10_000_000):
+        total += number
 
 
 def _sound(store: Any) -> None:
