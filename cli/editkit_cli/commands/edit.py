@@ -170,12 +170,13 @@ def warn_contradiction(out: Output, found: tuple[Contradiction, ...]) -> None:
     """Says which active edits a new one contradicts."""
     for one in found:
         what = (
-            f"it supersedes edit {one.edit_id}, which has the same prompt"
+            f"it supersedes edit {one.edit_id}, which has the same prompt and the target "
+            f"'{one.target}'"
             if one.kind == "prompt"
-            else f"its prompt lies in the scope of edit {one.edit_id} ('{one.prompt}'), which "
-            "gives way there"
+            else f"its prompt lies in the scope of edit {one.edit_id} ('{one.prompt}' -> "
+            f"'{one.target}'), which gives way there"
         )
-        out.warning(f"{what} and the target '{one.target}'")
+        out.warning(what)
 
 
 def warn_unverified(out: Output, added: Added) -> None:
