@@ -100,7 +100,7 @@ def test_a_command_that_went_through_the_server_opened_neither_store_nor_model(
 
     monkeypatch.setattr(editkit.opening, "open", forbidden)
     monkeypatch.setattr(editkit, "open", forbidden, raising=False)
-    monkeypatch.setattr(local, "open_store", forbidden)
+    monkeypatch.setattr(local, "_opened", forbidden)
     for line in (["log"], ["generate", CAT], ["explain", CAT], ["status"], ["diff"]):
         assert calm_pair.served.run(*line).code == 0
 
