@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -248,18 +248,20 @@ class Database:
                 if not self.read_only:
                     connection.execute(_ONE_THREAD)
 
-    def beside(self, pool: Executor, sql: str) -> Future[list[tuple[Any, ...]]]:
-        """Begins to answer a query in another thread, which needs no turn; of what is committed.
-
-        For what DuckDB computes by itself for long, while this thread goes on with other queries.
-        """
+    def beside(
+        self, pool: Executor, sql: str, act: Callable[[list[tuple[Any, ...]]], list[str]]
+    ) -> Future[list[str]]:
+        """Begins to act on what a query of committed rows finds, in a thread that needs no turn."""
         own = self._live().cursor()
 
-        def rows() -> list[tuple[Any, ...]]:
+        def run() -> list[str]:
             with _translated(self.path), own:
-                return own.execute(sql).fetchall()
+                found = own.execute(sql)
+                return [
+                    one for part in iter(lambda: found.fetchmany(_PART), []) for one in act(part)
+                ]
 
-        return pool.submit(rows)
+        return pool.submit(run)
 
     def one(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...] | None:
         """Returns the first row of a query, or ``None``."""

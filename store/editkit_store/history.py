@@ -105,6 +105,7 @@ class History(Past):
         last = self.last()
         self._sharing = None
         requests = self._insert(edits, last.seq + 1)
+        brought = [[edit.id, _naive(edit.time).isoformat()] for edit in edits]
         said = extra()
         rows = [(edit_id, True) for edit_id in sorted(active)]
         self._db.insert("membership", [[last.version + 1, *row] for row in rows])
@@ -115,7 +116,7 @@ class History(Past):
             # Artifacts alone leave the view as it is.
             membership=rows if edits else None,
             active_count=count,
-            detail={"requests": requests, **said},
+            detail={"requests": requests, "brought": brought, **said},
             is_member_stored=True,
             snapshots={
                 model: (last.version + bool(edits), digest)

@@ -47,6 +47,11 @@ def test_an_empty_history_is_in_order(store: Store) -> None:
     assert store.verify().model_dump() == {"ok": True, "checked": 0, "problems": (), "head": None}
 
 
+def test_a_history_of_a_failed_attempt_alone_is_in_order(store: Store) -> None:
+    append(store, "a", "1", activate=False)  # an artifact that names no tensors, and none there
+    assert store.verify().problems == ()
+
+
 def test_the_fast_digest_is_that_of_the_canonical_json(history: Store) -> None:
     names = (
         "seq kind version changed edit_id target_version undo_version redo_version active_count "
@@ -101,6 +106,7 @@ ALTERED = [
      "in no operation"),
     ("UPDATE artifacts SET verified = NOT verified", "artifact", "altered"),
     ("UPDATE artifacts SET radius = 1.5", "artifact", "altered"),
+    ("UPDATE artifacts SET radius = 'NaN'::DOUBLE", "artifact", "altered"),
     ("UPDATE artifacts SET metrics = '{}'", "artifact", "altered"),
     ("UPDATE artifacts SET learned_at = now()", "artifact", "altered"),
     ("DELETE FROM artifacts WHERE fingerprint = 'sha256:other'", "artifact", "is missing"),
