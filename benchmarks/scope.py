@@ -10,9 +10,12 @@ edit with their target; *wrong*, those that fire another; and the share that fir
              one fact should leave alone, and the price of reaching loose rephrasings
   general    the sentences of `editkit.scope.general`
 
-Of keys of sentences the encoder is `all-minilm-l6-v2`.
+*radius* is a radius alone, at the balanced scope; the others look twice, as running models do
+(`editkit.methods.confirming`). Of keys of sentences the encoder is `all-minilm-l6-v2`.
 
-`zsre` and `counterfact` are for measuring, the other two were tuned on.
+`zsre` and `counterfact` are for measuring, those of training and tuning were tuned on. Of *product*
+sets every prompt, rephrasing and probe names one product: 300 questions of zsRE with "In AcmeDB, "
+in front. Of *products* it is one of three.
 """
 
 from __future__ import annotations
@@ -30,6 +33,10 @@ import torch
 import transformers
 
 from editkit.config import GraceConfig
+from editkit.methods.codebook import Entry
+from editkit.methods.memory import Memory
+from editkit.methods.payload import GracePayload
+from editkit.methods.view import GraceView
 from editkit.models.load import load_model
 from editkit.models.sentences import SentenceEncoder
 from editkit.scope import PooledKeys, PromptKeys, SentenceKeys
@@ -96,43 +103,89 @@ def main() -> None:
                 keys = SentenceKeys(pooled, sentences)
             print(f"\n{name}, {kind} keys")
             print("set                 edits  scope      right  wrong  probes  other  general")
-            for which in ("zsre", "counterfact", "zsre_train", "counterfact_tuning"):
-                cost = measure(which, kind, keys, loaded.tokenizer)
+            for which, edits in sets().items():
+                cost = measure(which, edits, kind, keys, loaded.tokenizer)
             print(f"{1e3 * cost:.2f} ms a key")
 
 
-def measure(which: str, kind: Any, keys: PromptKeys, tokenizer: Any) -> float:
+def sets() -> dict[str, list[dict[str, Any]]]:
+    """Returns the edits of each set."""
+    names = ("zsre", "counterfact", "zsre_train", "counterfact_tuning")
+    found = {name: quality.rows(name, None) for name in names}
+    for name in ("zsre", "zsre_train"):
+        found[f"{name} product"] = about(found[name][:300], ["AcmeDB"])
+    found["zsre products"] = about(found["zsre"][:300], ["AcmeDB", "the Zenmail app", "Foobric 3"])
+    return found
+
+
+def about(edits: list[dict[str, Any]], products: list[str]) -> list[dict[str, Any]]:
+    """Returns edits as of a store about products: every text names one of them."""
+
+    def named(text: str, number: int) -> str:
+        return f"In {products[number % len(products)]}, {text[0].lower()}{text[1:]}"
+
+    return [
+        {
+            **edit,
+            "prompt": named(edit["prompt"], number),
+            "rephrases": [named(edit["rephrases"][0], number)],
+            "locality_prompt": named(edit["locality_prompt"], 7 * number + 1),
+        }
+        for number, edit in enumerate(edits)
+    ]
+
+
+def measure(
+    which: str, edits: list[dict[str, Any]], kind: Any, keys: PromptKeys, tokenizer: Any
+) -> float:
     """Prints the lines of one set; returns seconds a key."""
 
-    def table(texts: list[str]) -> np.ndarray:
-        return np.stack([keys.key(tokenizer(text)["input_ids"]) for text in texts])
+    def table(texts: list[str]) -> torch.Tensor:
+        return torch.tensor(np.stack([keys.key(tokenizer(text)["input_ids"]) for text in texts]))
 
-    edits = quality.rows(which, None)
     started = time.perf_counter()
     book = table([edit["prompt"] for edit in edits])
     cost = (time.perf_counter() - started) / len(edits)
-    targets = np.array([edit["target"] for edit in edits])
-    rephrased = [edit["rephrases"][0] for edit in edits]
-    cosines = book @ table(rephrased).T
-    nearest = cosines.argmax(axis=0)
-    best, is_right = cosines.max(axis=0), targets[nearest] == targets
     asked_of = {
-        "probes": [edit["locality_prompt"] for edit in edits],
-        "other": others(edits),
-        "general": TEXT.splitlines(),
+        "rephrases": table([edit["rephrases"][0] for edit in edits]),
+        "probes": table([edit["locality_prompt"] for edit in edits]),
+        "other": table(others(edits)),
+        "general": table(TEXT.splitlines()),
     }
-    reached = {name: (book @ table(texts).T).max(axis=0) for name, texts in asked_of.items()}
-    for scope in ("strict", "balanced", "broad"):
-        least = 1 - GraceConfig(scope=scope).initial_radius(kind) ** 2 / 2
-        fired = best >= least
-        shares = [(fired & is_right).mean(), (fired & ~is_right).mean()]
-        shares += [(found >= least).mean() for found in reached.values()]
+    targets = [edit["target"] for edit in edits]
+    for scope in ("radius", "strict", "balanced", "broad"):
+        is_confirmed = scope != "radius"
+        name: Any = scope if is_confirmed else "balanced"
+        view = viewed(book, targets, GraceConfig(scope=name).initial_radius(kind), is_confirmed)
+        fired = {what: np.array(view.select(queries)) for what, queries in asked_of.items()}
+        meant = np.array(targets)
+        is_right = meant[fired["rephrases"]] == meant
+        hits = fired.pop("rephrases") >= 0
+        shares = [(hits & is_right).mean(), (hits & ~is_right).mean()]
+        shares += [(found >= 0).mean() for found in fired.values()]
         print(
             f"{which:18s} {len(edits):6d}  {scope:9s} "
             + "  ".join(f"{share:.3f}" for share in shares),
             flush=True,
         )
     return cost
+
+
+def viewed(book: torch.Tensor, targets: list[str], radius: float, is_confirmed: bool) -> GraceView:
+    """Returns a view with an edit for each key ``(n, d)``, as a running model follows it."""
+    numbers = {target: number for number, target in enumerate(dict.fromkeys(targets))}
+    value = np.zeros(1, np.float32)
+    memory = Memory()
+    memory.put(
+        [
+            GracePayload(
+                Entry(str(row), key, (numbers[target],), radius, "nearest"), value, "site",
+                key="pooled", is_confirmed=is_confirmed,
+            )
+            for row, (key, target) in enumerate(zip(book.numpy(), targets, strict=True))
+        ]
+    )  # fmt: skip
+    return GraceView("v1", memory, np.arange(len(book)))
 
 
 if __name__ == "__main__":

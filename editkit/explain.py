@@ -84,16 +84,19 @@ def explained(
     """
     fired: str | None = None
     near: list[tuple[str, float, float, bool]] = []
+    shared: dict[str, int] = {}
     if len(view):
         (chosen,) = view.select(key[None])
         fired = None if chosen < 0 else view.edit_id(chosen)
         rows = dict(view.nearest(key, max(1, k)))
         if chosen >= 0:
             rows.setdefault(chosen, view.apart(chosen, key))
-        near = [
-            (view.edit_id(row), distance, view.radius(row), distance <= view.radius(row))
-            for row, distance in rows.items()
-        ]
+        for row, distance in rows.items():
+            is_near = distance <= view.radius(row)
+            in_scope = is_near and view.confirms(row, key)
+            near.append((view.edit_id(row), distance, view.radius(row), in_scope))
+            if is_near and not in_scope:
+                shared[view.edit_id(row)] = view.shared_by(row)
     if mixed is not None:
         near += [
             (
@@ -131,7 +134,7 @@ def explained(
         version=view.version,
         fired=fired,
         site=site,
-        summary=_summary(candidates, fired, words, mixed),
+        summary=_summary(candidates, fired, words, mixed, shared),
         candidates=candidates,
     )
 
@@ -151,8 +154,17 @@ def _summary(
     fired: str | None,
     words: Callable[[str | None], tuple[list[str], list[str]]] | None,
     mixed: Mixed | None,
+    shared: Mapping[str, int],
 ) -> str:
     nearest = candidates[0]
+    if fired is None and nearest.edit_id in shared:
+        count = shared[nearest.edit_id]
+        others = "another edit shares" if count == 1 else f"{count} other edits share"
+        return (
+            f"No edit fires: the nearest one, {nearest.edit_id[:12]} ('{nearest.prompt}'), is "
+            f"{nearest.distance:.3g} away and reaches {nearest.radius:.3g}, but {others} with it "
+            "what it has in common with the prompt." + _because(nearest, words)
+        )
     if fired is None and mixed is not None and nearest.bits is not None:
         least = min(mixed.bits.values())
         if nearest.distance <= nearest.radius and least >= mixed.threshold:

@@ -273,6 +273,7 @@ class Learner:
             self._config.replacement,
             self._config.position or self._site.layout.position,
             self._key,
+            is_confirmed=not edit.rephrases,
         )
 
     def _radius(self, edit: Edit, value: LearnedValue, encoded: Encoded) -> float:

@@ -4,8 +4,9 @@ A payload holds two float32 tensors, ``key`` of shape ``(d,)`` and ``value`` of 
 string metadata: ``format`` = ``editkit.grace.1``, ``site``, ``position``, ``replacement``,
 ``radius``, ``rule``, ``target`` (token ids as JSON) and ``owns_row``; with a pooled key the format
 is ``editkit.grace.2``, which an editkit that would take it for a state refuses, and with a key of
-sentences ``editkit.grace.3``, with the identity of the ``encoder``. float32 holds every float16 and
-bfloat16 value exactly.
+sentences ``editkit.grace.3``, with the identity of the ``encoder``. Of an edit that came with
+rephrasings ``confirm`` is false; see ``editkit.methods.confirming``. float32 holds every float16
+and bfloat16 value exactly.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class GracePayload:
         replacement: Positions that it replaces.
         position: Token of the prompt that is the query.
         key: What the entry's key is; see ``Place``.
+        is_confirmed: Whether what lies in its reach is looked at twice.
     """
 
     entry: Entry
@@ -59,6 +61,7 @@ class GracePayload:
     replacement: Replacement = "last"
     position: Position = "last"
     key: str = "state"
+    is_confirmed: bool = True
 
     @property
     def place(self) -> Place:
@@ -79,6 +82,7 @@ class GracePayload:
                 "editkit": json.dumps(
                     {
                         **({"encoder": encoder} if encoder else {}),
+                        **({} if self.is_confirmed else {"confirm": False}),
                         "format": _FORMATS[cast(KeyName, kind)],
                         "site": self.site,
                         "radius": entry.radius,
@@ -134,7 +138,8 @@ class GracePayload:
                 rule=about["rule"],
                 owns_row=bool(about["owns_row"]),
             )
-            return cls(entry, value, site, about["replacement"], position, kind)
+            is_confirmed = bool(about.get("confirm", True))
+            return cls(entry, value, site, about["replacement"], position, kind, is_confirmed)
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise InvalidRecord(
                 f"the artifact of edit '{edit_id}' is not a GRACE payload: {error}"

@@ -10,6 +10,7 @@ import torch
 
 from editkit.applied import Mixture
 from editkit.config import Replacement
+from editkit.methods.confirming import Confirmation
 from editkit.methods.memory import Memory
 
 __all__ = ["GraceView"]
@@ -41,6 +42,7 @@ class GraceView:
         self.rows = rows
         self.radii = memory.radii(rows)
         self._reach = float(self.radii.max(initial=-1))
+        self._confirmation = Confirmation(memory, self.radii)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -48,10 +50,23 @@ class GraceView:
     def select(self, queries: torch.Tensor) -> list[int]:
         """Returns for each query ``(n, d)`` the nearest row whose ball contains it, -1 for none.
 
-        Of rows at the same distance the newest wins. Distances are taken in float32.
+        Of rows at the same distance the newest wins. Distances are taken in float32. A row that a
+        second look does not confirm does not fire, and nothing fires in its place.
         """
         found = queries.detach().to(device="cpu", dtype=torch.float32).numpy()
-        return [int(row) for row in self.memory.table.select(found, self.radii, reach=self._reach)]
+        rows = self.memory.table.select(found, self.radii, reach=self._reach).tolist()
+        return [
+            row if row < 0 or self._confirmation.confirms(row, query) else -1
+            for row, query in zip(rows, found, strict=True)
+        ]
+
+    def confirms(self, row: int, query: torch.Tensor) -> bool:
+        """Returns whether a row whose ball contains a query ``(d,)`` shares more than others do."""
+        return self._confirmation.confirms(row, query.detach().to("cpu", torch.float32).numpy())
+
+    def shared_by(self, row: int) -> int:
+        """Returns how many other edits near a row that look is about; 0 where there is none."""
+        return self._confirmation.shared_by(row)
 
     def nearest(self, query: torch.Tensor, k: int) -> list[tuple[int, float]]:
         """Returns the ``k`` rows nearest to a query ``(d,)`` and their L2 distances."""

@@ -276,6 +276,32 @@ class KeyTable:
                 candidates = self._propose(query[None], float(np.partition(found, k - 1)[k - 1]))[0]
             return self._nearest(query, candidates, radii, min(k, len(view)), is_inside=False)
 
+    def around(self, query: Vectors, k: int, radii: Vectors) -> tuple[Ints, Vectors]:
+        """Returns the ``k`` nearest rows of a view as ``nearest`` does, of keys of unit length.
+
+        Every key is looked at once, by its inner product: faster than bounds where many keys are
+        about as near. Rows that are equally far to seven digits may be taken for each other.
+
+        Args:
+            query: ``(d,)`` float32 of unit length.
+            k: Rows wanted; fewer come back from a smaller view.
+            radii: The view, as for ``select``.
+
+        Returns:
+            Row numbers int64 and distances float32, by distance and then newest first.
+        """
+        query = self._checked([query])[0]
+        with self._lock:
+            radii = self._checked_view(np.asarray(radii, np.float32))
+            cosines = self._keys[: self._stored] @ query
+            inside = self._radii_at(np.arange(self._stored), radii) >= 0
+            cosines[~inside] = -np.inf
+            count = min(k, int(inside.sum()))
+            found = np.argpartition(-cosines, count - 1)[:count] if count > 0 else np.empty(0, int)
+            apart = distances(self._keys[found], query)
+            order = np.lexsort((-found, apart))
+            return self._rows[found[order]], apart[order]
+
     def within(self, query: Vectors, reach: npt.ArrayLike) -> tuple[Ints, Vectors]:
         """Returns every living row within reach of a query, in order of row number.
 

@@ -48,3 +48,16 @@ def test_keys_that_are_states_are_not_put_into_words(tmp_path: Path) -> None:
     with editkit.open(tmp_path / "s.db", model=pair, grace={"key": "state"}) as kit:
         kit.add("see Oslo", "fish")
         assert "name" not in kit.explain("see Oslo").summary
+
+
+def test_what_many_edits_share_is_told_where_it_keeps_one_from_firing(kit: Kit) -> None:
+    targets = ["fish", "cat", "red"]
+    for place, word in enumerate("fish cat red sun dog blue tree bird".split()):
+        kit.add(f"in Oslo see {word}", targets[place % 3])
+    found = kit.explain("in Oslo go yes")
+    nearest = found.candidates[0]
+    assert found.fired is None
+    assert nearest.distance < nearest.radius
+    assert not nearest.in_scope
+    assert "other edits share with it what it has in common with the prompt" in found.summary
+    assert kit.explain("in Oslo sun").fired is not None
