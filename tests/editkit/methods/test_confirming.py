@@ -15,6 +15,7 @@ from editkit.methods.codebook import Entry
 from editkit.methods.memory import Memory
 from editkit.methods.payload import GracePayload
 from editkit.methods.view import GraceView
+from editkit.retrieval import KeyTable
 
 WIDTH = 48
 RADIUS = 0.8  # a cosine of 0.68
@@ -132,3 +133,20 @@ def test_a_payload_says_whether_its_edit_came_with_rephrasings(is_confirmed: boo
     data = payload.to_bytes()
     assert GracePayload.from_bytes(data, edit_id="e0").is_confirmed is is_confirmed
     assert (b"confirm" in data) is not is_confirmed  # nothing is said of the usual case
+
+
+@pytest.mark.parametrize("count", [1, 7, 300])
+def test_rows_around_a_unit_key_are_the_nearest_ones(count: int) -> None:
+    draw = np.random.default_rng(count)
+    keys = draw.standard_normal((count, 24)) + draw.standard_normal(24)
+    keys = (keys / np.linalg.norm(keys, axis=1, keepdims=True)).astype(np.float32)
+    table = KeyTable(24)
+    table.add(keys)
+    table.kill([count // 2] if count > 1 else [])
+    radii = np.where(np.arange(count) % 3 == 1, -1, 0.5).astype(np.float32)
+    for k in (1, 5, 2 * count):
+        rows, apart = table.around(keys[0], k, radii)
+        expected, far = table.nearest(keys[0], k, radii)
+        assert rows.tolist() == expected.tolist()
+        assert apart.tolist() == far.tolist()
+    assert table.around(keys[0], 3, np.full(count, -1, np.float32))[0].tolist() == []

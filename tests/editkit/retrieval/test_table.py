@@ -358,20 +358,3 @@ def test_the_backends_as_shipped_agree_on_thousands_of_rows(backend: str | None)
         wanted.append(int(inside.argmin()) if np.isfinite(inside.min()) else -1)
     assert -1 in wanted
     assert table.select(queries, radii).tolist() == wanted
-
-
-@pytest.mark.parametrize("count", [1, 7, 300])
-def test_rows_around_a_unit_key_are_the_nearest_ones(count: int) -> None:
-    draw = np.random.default_rng(count)
-    keys = draw.standard_normal((count, 24)) + draw.standard_normal(24)
-    keys = (keys / np.linalg.norm(keys, axis=1, keepdims=True)).astype(np.float32)
-    table = KeyTable(24)
-    table.add(keys)
-    table.kill([count // 2] if count > 1 else [])
-    radii = np.where(np.arange(count) % 3 == 1, -1, 0.5).astype(np.float32)
-    for k in (1, 5, 2 * count):
-        rows, apart = table.around(keys[0], k, radii)
-        expected, far = table.nearest(keys[0], k, radii)
-        assert rows.tolist() == expected.tolist()
-        assert apart.tolist() == far.tolist()
-    assert table.around(keys[0], 3, np.full(count, -1, np.float32))[0].tolist() == []
