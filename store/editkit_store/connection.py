@@ -7,6 +7,7 @@ waited for briefly, then reported with the holder's process id.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -256,10 +257,8 @@ class Database:
 
         def run() -> list[str]:
             with _translated(self.path), own:
-                found = own.execute(sql)
-                return [
-                    one for part in iter(lambda: found.fetchmany(_PART), []) for one in act(part)
-                ]
+                parts = iter(functools.partial(own.execute(sql).fetchmany, _PART), [])
+                return [one for part in parts for one in act(part)]
 
         return pool.submit(run)
 
