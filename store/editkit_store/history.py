@@ -265,12 +265,18 @@ class History(Past):
         last = self.last()
         # What joined since then leaves, and the other way round.
         turned = sorted(self._turned(version, last.version).items())
+        moved = self.moves(last.version, version)  # known by now; asking for a number is not
+        count = (
+            self.active_count(version)
+            if moved is None
+            else last.active_count + len(moved[0]) - len(moved[1])
+        )
         return self._append(
             kind,
             last,
             target_version=version,
             membership=[(edit_id, not joined) for edit_id, joined in turned],
-            active_count=self.active_count(version),
+            active_count=count,
             detail=detail,
             snapshots=self._restored(version, last.version),
             **how,
