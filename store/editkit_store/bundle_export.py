@@ -29,14 +29,9 @@ from editkit_store.digest import canonical_json, digest_bytes, digest_json
 from editkit_store.errors import StoreDamaged
 from editkit_store.history import History
 from editkit_store.versions import format_version
+from editkit_store.whole import OPERATION
 
 __all__ = ["export"]
-
-_OPERATION = (
-    "seq", "kind", "version", "changed", "edit_id", "target_version", "undo_version",
-    "redo_version", "active_count", "time", "fingerprint", "provenance", "detail",
-    "parent_digest", "digest",
-)  # fmt: skip
 
 _EDITS = """
     SELECT e.edit_id, e.added_at, e.request, o.seq, o.version, o.digest, o.provenance,
@@ -129,7 +124,7 @@ def _write_log(database: Database, writer: Writer, version: int) -> tuple[str | 
 
     def lines() -> Iterator[dict[str, Any]]:
         nonlocal head, count
-        columns = ", ".join(_OPERATION)
+        columns = ", ".join(OPERATION)
         sql = f"SELECT {columns} FROM operations WHERE version <= ? ORDER BY seq"
         for part in database.stream(sql, [version]):
             for row in part:
@@ -149,7 +144,7 @@ def _write_log(database: Database, writer: Writer, version: int) -> tuple[str | 
 
 
 def _operation(row: Sequence[Any], members: Mapping[int, list[list[Any]]]) -> dict[str, Any]:
-    line = dict(zip(_OPERATION, row, strict=True))
+    line = dict(zip(OPERATION, row, strict=True))
     return {
         **line,
         "time": line["time"].isoformat(),

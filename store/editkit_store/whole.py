@@ -15,10 +15,11 @@ from editkit_store.artifacts import ROW
 __all__ = ["DOUBTFUL_ARTIFACTS", "DOUBTFUL_EDITS", "DOUBTFUL_OPERATIONS", "OPERATION"]
 
 OPERATION = (
-    "seq, kind, version, changed, edit_id, target_version, undo_version, redo_version, "
-    "active_count, time, fingerprint, provenance, detail, parent_digest, digest"
-)
-"""Columns of an operation, in the order in which they are verified."""
+    "seq", "kind", "version", "changed", "edit_id", "target_version", "undo_version",
+    "redo_version", "active_count", "time", "fingerprint", "provenance", "detail",
+    "parent_digest", "digest",
+)  # fmt: skip
+"""Columns of an operation, in the order in which they are verified and exported."""
 
 
 def _text(column: str) -> str:
@@ -116,7 +117,7 @@ DOUBTFUL_OPERATIONS = f"""
             ORDER BY edit_id) AS entries
         FROM membership GROUP BY version
     )
-    SELECT {", ".join(f"o.{column}" for column in OPERATION.split(", "))},
+    SELECT {", ".join(f"o.{column}" for column in OPERATION)},
            b.seq_before, b.version_before, b.digest_before
     FROM operations o
     JOIN before b USING (seq)
