@@ -91,7 +91,8 @@ class GraceConfig(BaseModel):
         default=8.0,
         ge=0.0,
         description="Stop when every target token leads all others by this much, in logits. One "
-        "that barely leads at the prompt does not lead at its rephrasings",
+        "that barely leads at the prompt does not lead at its rephrasings. Of targets of more than "
+        "8 tokens less, in proportion, and at least 2: see editkit.methods.losses.margins",
     )
     objective: Literal["margin", "likelihood"] = Field(
         default="margin",

@@ -38,7 +38,7 @@ import torch
 from editkit import hooks
 from editkit.config import GraceConfig, Position
 from editkit.methods.batches import Batch, lay_out, supported
-from editkit.methods.losses import losses
+from editkit.methods.losses import losses, margins
 from editkit.methods.shortlist import LARGE, Shortlist, output_layer
 from editkit.prompts import Encoded
 from editkit.sites import Site
@@ -73,6 +73,9 @@ _SMALLER = 0.5
 
 _SPARE = 1.0
 """Logits beyond the margin to strive for: the last of them would come slowly."""
+
+_STEPS_A_TOKEN = 2
+"""Steps that a value is given for each token of its target before it may begin again."""
 
 _RESIDUAL_SHARE = 0.3
 """Least unit of a value's movement, as a share of the residual stream's RMS.
@@ -163,6 +166,8 @@ class _Optimization:
 
     def __init__(self, batch: Batch, site: Site, config: GraceConfig) -> None:
         self._batch, self._site, self._config = batch, site, config
+        self._lengths = batch.valid.sum(dim=1)  # tokens of the rows' targets, (rows,)
+        self._wanted = margins(self._lengths, config.margin)  # (rows,)
         self._resumed: Any = None
         self._stream = torch.zeros(1, 1)  # RMS of the residual stream at the queries, (rows, 1)
         self._shortlist: Shortlist | None = None
@@ -204,17 +209,18 @@ class _Optimization:
                 losses, surprise, margins = self._tried(value)
             with torch.no_grad():
                 margins = self._confirmed(margins)
-                better = (margins > best_margin[rows]) & (best_margin[rows] <= config.margin)
+                better = (margins > best_margin[rows]) & (best_margin[rows] <= self._wanted)
                 gained = rows[better]
                 best[gained] = value.detach()[better]
                 best_margin[gained], best_loss[gained] = margins[better], surprise[better]
                 steps[gained] = step
-            open_rows = best_margin[rows] <= config.margin
+            open_rows = best_margin[rows] <= self._wanted
             if step == config.max_steps or not bool(open_rows.any()):
                 break
             if step in config.restarts:
                 # Steps of one size for every dimension can lead to where no step helps any more.
-                lost = rows[best_margin[rows] <= 0]
+                # A long target takes more steps before it is lost.
+                lost = rows[(best_margin[rows] <= 0) & (self._lengths * _STEPS_A_TOKEN <= step)]
                 _begin_again(optimizer, moved, lost)
                 unit[lost] *= _SMALLER
                 best_margin[lost] = -torch.inf
@@ -231,7 +237,8 @@ class _Optimization:
                 self._batch = self._batch.select(kept)
                 length = self._batch.replaced.shape[1]
                 self._resumed = _selected(self._resumed, kept, len(rows), length)
-                rows = rows[kept]
+                rows, self._lengths = rows[kept], self._lengths[kept]
+                self._wanted = self._wanted[kept]
         return [
             LearnedValue(
                 key=keys[row].cpu(),
@@ -273,7 +280,8 @@ class _Optimization:
 
     def _tried(self, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What ``losses`` returns, with ``value`` in place."""
-        ahead = self._config.margin + _SPARE if self._config.objective == "margin" else 0.0
+        strives = self._config.objective == "margin"
+        ahead = (self._wanted + _SPARE)[:, None] if strives else 0.0
         if self._shortlist is None:
             return losses(self._logits(value), self._batch.target, self._batch.valid, ahead)
         with self._shortlist.narrowed() as passed:
@@ -285,7 +293,7 @@ class _Optimization:
 
     def _confirmed(self, margins: torch.Tensor) -> torch.Tensor:
         """The margins, over the whole vocabulary where they are large enough."""
-        passing = margins > self._config.margin
+        passing = margins > self._wanted
         if self._shortlist is None or not bool(passing.any()):
             return margins
         rows = passing.nonzero()[:, 0]
@@ -296,7 +304,7 @@ class _Optimization:
         if not self._is_bare:
             # What a model does to logits behind its head (softcapping, scaling) keeps their order
             # but not their distances. With a rival unknown, the value has to pass once more.
-            least = torch.full_like(leads, self._config.margin)
+            least = self._wanted[rows].to(leads)
             leads = torch.where(is_known, margins[rows].to(leads), least)
         margins = margins.clone()
         margins[rows] = leads.to(margins)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig
 from editkit.config import GraceConfig
 from editkit.methods import grace
 from editkit.methods.codebook import Entry
-from editkit.methods.losses import losses
+from editkit.methods.losses import losses, margins
 from editkit.methods.payload import GracePayload
 from editkit.prompts import Encoded, Encoder
 from editkit.sites import Site, default_site
@@ -225,3 +225,25 @@ def test_a_value_that_got_lost_begins_again_with_smaller_steps() -> None:
     config = GraceConfig(**absurd, restarts=tuple(range(4, 100, 4)))
     (found,) = grace.learn(model, site_of(model), [request], config)
     assert found.margin > 0
+
+
+def test_a_long_target_is_asked_for_less_of_a_margin() -> None:
+    lengths = torch.tensor([1, 8, 9, 16, 32, 33, 500])
+    wanted = [8.0, 8.0, 64 / 9, 4.0, 2.0, 2.0, 2.0]
+    torch.testing.assert_close(margins(lengths, 8.0), torch.tensor(wanted))
+    assert margins(lengths, 1.5).tolist() == [1.5] * 7  # never more than the settings say
+    assert margins(lengths, 0.0).tolist() == [0.0] * 7  # the paper's
+
+
+def test_a_long_target_has_longer_before_it_counts_as_lost() -> None:
+    model = tiny_gpt2()
+    long = encoded(model, "red cat", "blue cat red house green tree")
+    assert len(long.target) > 4
+    config = GraceConfig(learning_rate=1e8, decay=0.0, max_steps=12)
+    (patient,) = grace.learn(
+        model, site_of(model), [long], config.model_copy(update={"restarts": (4, 8)})
+    )
+    (never,) = grace.learn(
+        model, site_of(model), [long], config.model_copy(update={"restarts": ()})
+    )
+    assert torch.equal(patient.value, never.value)
