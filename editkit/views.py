@@ -135,7 +135,9 @@ class Views:
         came, went = history.moves(near, version) or history.changes(near, version)
         self._refuse_missing(came)
         rows = self._kept[near].rows
-        rows = rows[~np.isin(rows, self.memory.rows(went))]
+        left = np.zeros(len(self.memory), np.bool_)
+        left[self.memory.rows(went)] = True
+        rows = rows[~left[rows]]
         return np.concatenate([rows, self.memory.rows(came)])
 
     def learned(self, version: int) -> set[str]:

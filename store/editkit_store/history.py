@@ -29,7 +29,7 @@ from editkit_store.errors import (
     NotActive,
     NothingToUndo,
 )
-from editkit_store.past import Operation, Past, prompt_digest
+from editkit_store.past import RESTORING, Operation, Past, prompt_digest
 from editkit_store.records import Edit, OperationKind, Provenance
 from editkit_store.snapshots import Snapshots
 from editkit_store.versions import check_tag
@@ -263,8 +263,7 @@ class History(Past):
         self, kind: OperationKind, version: int, detail: Mapping[str, Any], **how: Any
     ) -> Operation:
         last = self.last()
-        # What joined since then leaves, and the other way round.
-        turned = sorted(self._turned(version, last.version).items())
+        turned = sorted(self._turned(last.version, version).items())
         moved = self.moves(last.version, version)  # known by now; asking for a number is not
         count = (
             self.active_count(version)
@@ -275,7 +274,7 @@ class History(Past):
             kind,
             last,
             target_version=version,
-            membership=[(edit_id, not joined) for edit_id, joined in turned],
+            membership=turned,
             active_count=count,
             detail=detail,
             snapshots=self._restored(version, last.version),
@@ -372,6 +371,8 @@ class History(Past):
             digest=digest,
         )  # fmt: skip
         self._known = self._db.failures, operation
+        if kind in RESTORING and target_version is not None and self._restores is not None:
+            self._restores[1][version] = target_version
         return operation
 
     def _chain(

@@ -58,6 +58,9 @@ class Operation(NamedTuple):
     digest: str
 
 
+RESTORING: tuple[OperationKind, ...] = ("rollback", "undo", "redo")
+"""Operations after which the members are those of their target."""
+
 _START = Operation(
     0, "import", 0, False, None, None, None, None, 0, datetime.min, None, Provenance(), {}, None, ""
 )
@@ -81,6 +84,7 @@ class Past:
         self._placed: tuple[int, int] | None = None  # likewise, the newest edit's place
         self._sharing: tuple[int, set[str]] | None = None  # likewise, see ``_shared``
         self._turns: tuple[tuple[int, int, int], dict[str, bool]] | None = None
+        self._restores: tuple[int, dict[int, int]] | None = None  # likewise, see ``_same``
 
     # Reading ----------------------------------------------------------------------------------
 
@@ -315,32 +319,52 @@ class Past:
             before: Version.
             after: Version, earlier or later.
         """
-        first, second = sorted((before, after))
-        turned = self._turned(first, second)
+        turned = self._turned(before, after)
         if not self._shared().isdisjoint(turned):
             return None
         came = [edit_id for edit_id, joined in turned.items() if joined]
         went = [edit_id for edit_id, joined in turned.items() if not joined]
-        return (came, went) if before <= after else (went, came)
+        return came, went
 
-    def _turned(self, first: int, second: int) -> dict[str, bool]:
-        """Edits that joined (True) or left between two versions, the first being the earlier.
+    def _turned(self, before: int, after: int) -> dict[str, bool]:
+        """Edits that are members at one version and not at another: True for those that came.
 
         The last answer is kept: a rollback asks first for its view, then for what to write down.
         """
+        before, after = self._same(before), self._same(after)
+        first, second = sorted((before, after))
         key = (self._db.failures, first, second)
         known = self._turns  # another thread may put another one there
         if known is None or known[0] != key:
             # Every row of an edit turns it: between two versions the first and the last one tell.
-            rows = self._db.query(
-                "SELECT edit_id, arg_min(member, version) FROM membership "
-                "WHERE version > ? AND version <= ? "
-                "GROUP BY edit_id HAVING arg_min(member, version) = arg_max(member, version)",
+            # Of a thousand rows DuckDB's grouping would take longer than reading them.
+            rows: list[Any] = self._db.query(
+                "SELECT edit_id, member FROM membership WHERE version > ? AND version <= ? "
+                "ORDER BY version",
                 [first, second],
             )
-            known = key, {str(edit_id): bool(joined) for edit_id, joined in rows}
+            began, ended = dict(reversed(rows)), dict(rows)
+            known = key, {edit: joined for edit, joined in began.items() if ended[edit] == joined}
             self._turns = known
-        return known[1]
+        if before <= after:
+            return known[1]
+        return {edit_id: not joined for edit_id, joined in known[1].items()}
+
+    def _same(self, version: int) -> int:
+        """Returns the version whose members a rollback, an undo or a redo made ``version`` have.
+
+        What such a one changed back and forth again need not be read then.
+        """
+        with self._db.turn:
+            if self._restores is None or self._restores[0] != self._db.failures:
+                rows = self._db.query(
+                    "SELECT version, target_version FROM operations "
+                    "WHERE kind IN (SELECT unnest(?)) AND changed", [list(RESTORING)],
+                )  # fmt: skip
+                self._restores = self._db.failures, {int(v): int(target) for v, target in rows}
+            while (target := self._restores[1].get(version)) is not None:
+                version = target
+            return version
 
     def _shared(self) -> set[str]:
         """Edits that are not the only one of their prompt, read once."""
@@ -365,6 +389,7 @@ class Past:
         Returns:
             Those that came, and those that went, from ``before`` to ``after``.
         """
+        before, after = self._same(before), self._same(after)
         first, second = sorted((before, after))
         rows = self._db.query(
             """
