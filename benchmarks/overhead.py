@@ -1,16 +1,21 @@
 """What an attached codebook adds to generation, by the number of its keys.
 
-    python benchmarks/overhead.py [--model NAME] [--device D] [--keys N ...] [--rounds R]
+    python benchmarks/overhead.py [--key pooled|state] [--model NAME] [--device D] [--keys N ...]
+                                  [--rounds R]
 
-A codebook of random rows is put behind the model: keys spread like hidden states of real prompts
-(their mean and principal directions are those of prompts that the model really sees, so that the
-query lies in the middle of the crowd), values never used, as no ball holds a query. Every round
-times the untouched model, and the same model with the hooks and the codebook, on the same prompt;
-the order changes from round to round. Reported are: alone, the untouched model, a median; added,
-the difference of the two, each taken at its first decile, prompt by prompt (what disturbs a machine
-only ever adds), as the mean over the prompts with its standard error; hooks, the median time spent
-in editkit's hooks while the model ran; share, hooks against alone. Prefill: one call of
-`model.generate` for a single token. Decode: what 32 more tokens take.
+A codebook of random rows is put behind the model: keys spread like those of real prompts (mixtures
+of them, so that the query lies in the middle of the crowd), values never used, as no ball holds a
+query. Every round times the untouched model, and the same model with the hooks and the codebook, on
+the same prompt, whose key is computed anew each time; the order changes from round to round.
+Reported are: alone, the untouched model, a median; added, the difference of the two, each taken at
+its first decile, prompt by prompt (what disturbs a machine only ever adds), as the mean over the
+prompts with its standard error; hooks, the median time spent in editkit's hooks while the model
+ran; share, hooks against alone. Prefill: one call of `model.generate` for a single token. Decode:
+what 32 more tokens take.
+
+first, again: what a decision takes by itself when the prompt is one that an edit was learned at, so
+that it is looked at twice: the first time in a view, and from then on; medians of the prompts. Keys
+that are states are looked at once.
 
 Data: prompts of `zsre.jsonl` in the folder EDITKIT_DATA, by default `../shared/data`.
 """
@@ -26,12 +31,14 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 
+from editkit.config import GraceConfig
 from editkit.hooks import Attachment
+from editkit.keys import pooled_keys
 from editkit.methods import grace
 from editkit.methods.codebook import Entry
 from editkit.methods.memory import Memory
@@ -40,18 +47,43 @@ from editkit.methods.view import GraceView
 from editkit.models import load_model
 from editkit.prompts import Encoder
 from editkit.requests import read_requests
+from editkit.scope import PooledKeys
 from editkit.sites import Site, default_site
 
 DECODED = 32
 PROMPTS = 8
 
 
-def codebook(real: np.ndarray, count: int, width: int, path: str, device: str | None) -> GraceView:
-    """A view of ``count`` rows whose keys spread like the real ones, ``(n, d)``."""
+def codebook(
+    real: np.ndarray, asked: np.ndarray, count: int, site: Site, kind: Literal["pooled", "state"],
+    device: str | None,
+) -> GraceView:  # fmt: skip
+    """A view of ``count`` rows that no prompt reaches, and one at each that is asked.
+
+    Args:
+        real: ``(n, d)``, keys whose mixtures the rows' are.
+        asked: ``(p, d)``, keys of the prompts.
+        count: Number of rows, beside those of the prompts, which stand at the end.
+        site: Where the values go.
+        kind: What the keys are.
+        device: Where the index is.
+    """
     noise = np.random.default_rng(0)
     memory = Memory(device=device)
-    value = np.zeros(width, np.float32)
-    radius = 0.06 * float(np.linalg.norm(real, axis=1).mean())
+    value = np.zeros(site.width, np.float32)
+    radius = GraceConfig().initial_radius(kind)
+    if kind == "state":
+        radius *= float(np.linalg.norm(real, axis=1).mean())
+
+    def put(keys: np.ndarray, start: int) -> None:
+        payloads = [
+            GracePayload(
+                Entry(f"{start + i}", key, (start + i,), radius), value, site.path, key=kind
+            )
+            for i, key in enumerate(keys.astype(np.float32))
+        ]
+        memory.put(payloads, [{}] * len(payloads))
+
     for start in range(0, count, 50_000):
         size = min(50_000, count - start)
         mixed = noise.dirichlet(np.full(4, 1.0), size).astype(np.float32)  # (size, 4)
@@ -60,12 +92,25 @@ def codebook(real: np.ndarray, count: int, width: int, path: str, device: str | 
         keys += noise.normal(0, 0.05 * real.std(), keys.shape).astype(np.float32)
         # Beside the query's own neighbourhood: a hit would change the answer, and what is measured.
         keys += 0.5 * real.std(axis=0) * noise.choice([-1.0, 1.0], keys.shape)
-        payloads = [
-            GracePayload(Entry(f"{start + i}", key, (start + i,), radius), value, path)
-            for i, key in enumerate(keys.astype(np.float32))
-        ]
-        memory.put(payloads, [{}] * size)
+        if kind == "pooled":
+            keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+        put(keys, start)
+    put(asked, count)
     return GraceView("v1", memory, np.arange(count))
+
+
+def decisions(view: GraceView, asked: np.ndarray) -> tuple[float, float]:
+    """Seconds of deciding that a prompt's own edit fires: the first time in a view, and later."""
+    first, again = [], []
+    for at, key in enumerate(asked):
+        row = len(view.memory) - len(asked) + at
+        fresh = GraceView("v2", view.memory, np.append(view.rows, row))
+        for times in (first, *[again] * 9):
+            started = time.perf_counter()
+            (found,) = fresh.select(torch.from_numpy(key)[None])
+            times.append(time.perf_counter() - started)
+            assert found == row
+    return statistics.median(first), statistics.median(again)
 
 
 def seconds(model: Any, ids: torch.Tensor, tokens: int) -> float:
@@ -121,6 +166,7 @@ def compared(
     prompts: Sequence[torch.Tensor],
     rounds: int,
     tokens: int,
+    keys: PooledKeys | None,
 ) -> Times:
     """Seconds without the codebook, with it, and in the hooks."""
     times: dict[bool, list[float]] = {False: [], True: []}
@@ -128,7 +174,9 @@ def compared(
     for number in range(rounds * len(prompts)):
         ids = prompts[number // 2 % len(prompts)]
         for attached in (False, True) if number % 2 else (True, False):
-            hooks = Clocked(model, site, view) if attached else None
+            if keys is not None:
+                keys._keys.clear()  # a prompt that was never asked before
+            hooks = Clocked(model, site, view, keys=keys) if attached else None
             times[attached].append(seconds(model, ids, tokens))
             if hooks is not None:
                 hooks.remove()
@@ -149,6 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=folder / "zsre.jsonl")
     parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--key", choices=["pooled", "state"], default="pooled")
     parser.add_argument("--device")
     parser.add_argument("--keys", type=int, nargs="*", default=[0, 1_000, 100_000, 1_000_000])
     parser.add_argument("--rounds", type=int, default=40)
@@ -159,28 +208,41 @@ def main() -> None:
     lines = itertools.islice(read_requests(asked.data), 512)
     tokens = [encoder.prompt(request.prompt) for _, request in lines]
     prompts = [torch.tensor([ids], device=model.device) for ids in tokens[:PROMPTS]]
-    real = np.stack([grace.query(model, site, ids).cpu().numpy() for ids in tokens[PROMPTS:]])
+    keys = pooled_keys(loaded) if asked.key == "pooled" else None
+    real = np.stack(
+        [keys.key(ids) if keys else grace.query(model, site, ids).cpu().numpy() for ids in tokens]
+    )
+    own, real = real[:PROMPTS], real[PROMPTS:]
     place = torch.cuda.get_device_name() if model.device.type == "cuda" else "CPU"
     length = statistics.median(ids.shape[1] for ids in prompts)
     print(f"model {asked.model} at {site.path}, prompts of {length:g} tokens (median)")
     threads, python = torch.get_num_threads(), platform.python_version()
     print(f"{place}, {threads} threads, torch {torch.__version__}, Python {python}")
-    print(f"{asked.rounds} rounds with each of {PROMPTS} prompts, d = {real.shape[1]}")
+    print(
+        f"{asked.rounds} rounds with each of {PROMPTS} prompts, {asked.key} keys, "
+        f"d = {real.shape[1]}"
+    )
     print()
     steps = f"{DECODED} decode steps"
-    print(f"{'':17s}   prefill, ms                             {steps}, ms")
-    print("     keys  index     alone        added     hooks  share      alone    hooks  share")
+    print(f"{'':17s}   prefill, ms                             {steps}, ms         a hit, ms")
+    print(
+        "     keys  index     alone        added     hooks  share      alone    hooks  share   "
+        "first   again"
+    )
     for count in asked.keys:
-        view = codebook(real, count, site.width, site.path, asked.device)
+        view = codebook(real, own, count, site, asked.key, asked.device)
+        assert view.select(torch.from_numpy(own)) == [-1] * PROMPTS
         seconds(model, prompts[0], 2)
-        first = compared(model, site, view, prompts, asked.rounds, 1)
-        both = compared(model, site, view, prompts[:2], 2, 1 + DECODED)
+        first = compared(model, site, view, prompts, asked.rounds, 1, keys)
+        both = compared(model, site, view, prompts[:2], 2, 1 + DECODED, keys)
+        fresh, later = decisions(view, own)
         alone, hooks = both.alone - first.alone, both.hooks - first.hooks
         index = (view.memory.table.backend or "none") if count else "none"
         print(
             f"{count:9,d}  {index:7s} {1e3 * first.alone:7.1f} {1e3 * first.added:7.2f} "
             f"+-{1e3 * first.error:.2f} {1e3 * first.hooks:8.3f} {first.hooks / first.alone:6.2%} "
-            f"  {1e3 * alone:8.1f} {1e3 * hooks:8.3f} {hooks / alone:6.2%}",
+            f"  {1e3 * alone:8.1f} {1e3 * hooks:8.3f} {hooks / alone:6.2%} "
+            f"{1e3 * fresh:7.2f} {1e3 * later:7.2f}",
             flush=True,
         )
 
