@@ -1,10 +1,10 @@
 """FAISS on the CPU: a flat scan, in few dimensions once there are many keys.
 
 Up to ``FLAT_ROWS`` keys the index holds them as they are (centred). From there on it holds their
-projection onto ``DIMS`` principal directions: 96 bytes a key whatever its width, scanned at memory
-speed, and exact as a filter (see ``sketch``). The directions are found when the threshold is
-passed or the table is rebuilt, once more when there are enough keys to know them well, and kept
-while it grows from there on.
+projection onto ``DIMS`` principal directions, or more of keys of prompts (see ``sketch``): 96 bytes
+a key whatever its width, scanned at memory speed, and exact as a filter. The directions are found
+when the threshold is passed or the table is rebuilt, once more when there are enough keys to know
+them well, and kept while it grows from there on.
 
 What makes it slow, never wrong: keys that the directions cannot tell apart at the scale of the
 reach, each of which costs a measurement on the host. That is so for many near-duplicates of one
@@ -32,7 +32,7 @@ FLAT_ROWS = 256
 """Keys up to which the index is flat."""
 
 DIMS = 24
-"""Dimensions of the projection: 1M keys are 96 MB, one pass over memory."""
+"""Dimensions of the projection at least: 1M keys are 96 MB, one pass over memory."""
 
 _GROWTH = 8
 """Growth at which directions found among few keys are looked for again."""
@@ -73,7 +73,7 @@ class FaissScan:
         """Whether a flat index has outgrown its size, or directions their keys."""
         if self._sketch is None or self._index.ntotal <= self._flat_rows:
             return False
-        if self._sketch.dims > self._dims:
+        if self._sketch.basis is None and self._sketch.dims > self._dims:
             return True
         return self._fitted < SAMPLE and bool(self._index.ntotal >= _GROWTH * self._fitted)
 

@@ -41,6 +41,15 @@ Doubles = npt.NDArray[np.float64]
 SAMPLE = 2048
 """Keys looked at to find centre and directions."""
 
+_TELLING = 0.65
+"""Share of the variance that a sketch of keys of prompts keeps.
+
+Their reach, a cosine of .68, is more than half of what lies between two that share nothing (.8
+against 1.4), and they spread in all directions: of 3,700 prompts the 24 principal directions of
+SmolLM2's 576 keep a fifth of the variance, and 96% of all rows were measured for each query; with
+two thirds of it, in 192 directions, .1% are.
+"""
+
 _OUTLYING = 8.0
 """Keys this many times longer than the median one do not shape the sketch."""
 
@@ -110,14 +119,20 @@ class Sketch:
 
         Args:
             keys: ``(n, d)`` float32, at least one. A sample of them is looked at.
-            dims: Principal directions kept; None, or at least ``d``, keeps the space as it is.
+            dims: Principal directions kept; None, or at least ``d``, keeps the space as it is. Of
+                keys of one length as many more as it takes to keep most of what tells them apart.
         """
         sample = _sample(keys)
         center = sample.mean(axis=0)
-        if dims is None or dims >= keys.shape[1]:
+        width = keys.shape[1]
+        if dims is None or dims >= width:
             return cls(center)
         basis = _directions(sample - center, dims)
-        return cls(center, basis, float(np.linalg.norm(basis.T @ basis - np.eye(dims))))
+        if _on_a_sphere(sample) and _kept(sample - center, basis)[-1] < _TELLING:
+            wide = _directions(sample - center, max(dims, width // 2))
+            enough = int(np.searchsorted(_kept(sample - center, wide), _TELLING)) + 1
+            basis = np.ascontiguousarray(wide[:, :enough])
+        return cls(center, basis, float(np.linalg.norm(basis.T @ basis - np.eye(basis.shape[1]))))
 
     @classmethod
     def fit_half(cls, keys: Vectors) -> Sketch:
@@ -205,6 +220,19 @@ def _sample(keys: Vectors) -> Doubles:
     lengths = np.sqrt(np.square(sample).sum(axis=1))
     typical = float(np.median(lengths))
     return sample[lengths <= _OUTLYING * typical] if typical else sample
+
+
+def _on_a_sphere(sample: Doubles) -> bool:
+    """Whether all keys have the same length, as those of prompts have."""
+    lengths = np.sqrt(np.square(sample).sum(axis=1))
+    return len(sample) > 1 and float(np.ptp(lengths)) <= 1e-3 * float(lengths.mean())
+
+
+def _kept(centered: Doubles, basis: Doubles) -> Doubles:
+    """Share of the variance that the first directions of a basis keep, for each number of them."""
+    total = float(np.square(centered).sum())
+    seen: Doubles = np.cumsum(np.square(centered @ basis).sum(axis=0))
+    return seen / total if total else np.ones(basis.shape[1])
 
 
 def _directions(centered: Doubles, count: int) -> Doubles:

@@ -102,6 +102,23 @@ def test_the_flat_index_is_pruned_once_it_has_grown() -> None:
     assert not backend.is_stale  # no retraining
 
 
+def test_keys_of_prompts_keep_enough_directions_to_be_told_apart() -> None:
+    # Unit vectors that spread in many directions, asked with more than half their usual distance.
+    noise = np.random.default_rng(0)
+    keys = noise.standard_normal((3000, 256)).astype(np.float32) * np.linspace(1.5, 0.5, 256)
+    keys = (keys / np.linalg.norm(keys, axis=1, keepdims=True)).astype(np.float32)
+    backend = FaissScan(flat_rows=100, dims=8)
+    backend.build(keys[:2900])
+    assert not backend.is_stale
+    assert backend.nbytes < 2900 * 256 * 4 / 2  # half of the width is the limit
+    found = backend.propose(keys[2900:], 0.8)
+    assert np.mean([len(one.positions) for one in found]) < 0.02 * 2900
+    # States differ in length, and lie far apart beside their reach: a few directions do.
+    longer = keys[:2900] * noise.uniform(1, 2, (2900, 1)).astype(np.float32)
+    backend.build(longer)
+    assert backend.nbytes == 2900 * 8 * 4
+
+
 def test_a_table_prunes_its_index_when_it_has_grown() -> None:
     table = KeyTable(64, backend=FaissScan(flat_rows=200, dims=4))
     table.add(random_keys(200, 64))
