@@ -359,8 +359,10 @@ class Past:
             if self._restores is None or self._restores[0] != self._db.failures:
                 rows = self._db.query(
                     "SELECT version, target_version FROM operations "
-                    "WHERE kind IN (SELECT unnest(?)) AND changed", [list(RESTORING)],
-                )  # fmt: skip
+                    # Earlier: somebody may have altered the file, and a circle would have no end.
+                    "WHERE kind IN (SELECT unnest(?)) AND changed AND target_version < version",
+                    [list(RESTORING)],
+                )
                 self._restores = self._db.failures, {int(v): int(target) for v, target in rows}
             while (target := self._restores[1].get(version)) is not None:
                 version = target

@@ -147,3 +147,13 @@ def test_a_rewritten_past_has_another_head(store: Store) -> None:
     assert store.verify(head=head).ok  # grown since, not rewritten
     (problem,) = store.verify(head="sha256:0").problems
     assert "the past was rewritten" in problem.message
+
+
+@pytest.mark.parametrize("target", ["version", "version + 1", "NULL"])
+def test_a_restored_version_that_points_at_itself_ends(history: Store, target: str) -> None:
+    history.rollback("v1")
+    history._db.execute(f"UPDATE operations SET target_version = {target} WHERE kind = 'rollback'")
+    history.history._restores = None  # what is read when the file is opened
+    last = history.history.current()
+    assert history.history.changes(last, last) == ([], [])
+    assert not history.verify().ok
