@@ -6,12 +6,12 @@
 A codebook of random rows is put behind the model: keys spread like those of real prompts (mixtures
 of them, so that the query lies in the middle of the crowd), values never used, as no ball holds a
 query. Every round times the untouched model, and the same model with the hooks and the codebook, on
-the same prompt, whose key is computed anew each time; the order changes from round to round.
-Reported are: alone, the untouched model, a median; added, the difference of the two, each taken at
-its first decile, prompt by prompt (what disturbs a machine only ever adds), as the mean over the
-prompts with its standard error; hooks, the median time spent in editkit's hooks while the model
-ran; share, hooks against alone. Prefill: one call of `model.generate` for a single token. Decode:
-what 32 more tokens take.
+the same prompt, whose key is computed anew each time, as of a name not heard before; the order
+changes from round to round. Reported are: alone, the untouched model, a median; added, the
+difference of the two, each taken at its first decile, prompt by prompt (what disturbs a machine only
+ever adds), as the mean over the prompts with its standard error; hooks, the median time spent in
+editkit's hooks while the model ran; share, hooks against alone. Prefill: one call of
+`model.generate` for a single token. Decode: what 32 more tokens take.
 
 first, again: what a decision takes by itself when the prompt is one that an edit was learned at, so
 that it is looked at twice: the first time in a view, and from then on; medians of the prompts. Keys
@@ -175,7 +175,8 @@ def compared(
         ids = prompts[number // 2 % len(prompts)]
         for attached in (False, True) if number % 2 else (True, False):
             if keys is not None:
-                keys._keys.clear()  # a prompt that was never asked before
+                keys._keys.clear()  # a prompt that was never asked before,
+                keys._spellings.clear()  # of somebody who was never asked about
             hooks = Clocked(model, site, view, keys=keys) if attached else None
             times[attached].append(seconds(model, ids, tokens))
             if hooks is not None:

@@ -108,6 +108,7 @@ class Run:
             self._prompts_mask = None if mask is None or mask.dim() != 2 else mask[:, -length:]
         mask = mask if self._mask is None else self._mask
         if mask is None or mask.dim() != 2 or bool(mask.all()):
+            self._prompts_mask = None  # nothing is left out of them
             last = offset + length - 1 if self._last is None else self._last
             if mask is not None and mask.dim() == 2:
                 rows, last = len(mask), mask.shape[1] - 1

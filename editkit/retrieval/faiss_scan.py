@@ -1,16 +1,17 @@
 """FAISS on the CPU: a flat scan, in few dimensions once there are many keys.
 
 Up to ``FLAT_ROWS`` keys the index holds them as they are (centred). From there on it holds their
-projection onto ``DIMS`` principal directions, or more of keys of prompts (see ``sketch``): 96 bytes
-a key whatever its width, scanned at memory speed, and exact as a filter. The directions are found
-when the threshold is passed or the table is rebuilt, once more when there are enough keys to know
-them well, and kept while it grows from there on.
+projection onto principal directions, scanned at memory speed, and exact as a filter: of states
+``DIMS`` of them in float32; of keys of prompts, which have one length, as many as tell them apart
+(see ``sketch``), in a byte each. The directions are found when the threshold is passed or the table
+is rebuilt, once more when there are enough keys to know them well, and kept while it grows from
+there on.
 
 What makes it slow, never wrong: keys that the directions cannot tell apart at the scale of the
 reach, each of which costs a measurement on the host. That is so for many near-duplicates of one
 key, for a reach near the typical distance of two keys, for keys that later spread along directions
 unknown when the index was fitted, and for distances so small beside the keys' spread that float32
-cannot tell them from nothing.
+(or a byte) cannot tell them from nothing.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ import numpy as np
 from editkit.retrieval.candidates import ALL, NONE, Candidates
 from editkit.retrieval.distance import Vectors
 from editkit.retrieval.library import load_faiss
-from editkit.retrieval.sketch import SAMPLE, Bound, Sketch
+from editkit.retrieval.sketch import SAMPLE, Bound, Sketch, on_a_sphere
 
-__all__ = ["DIMS", "FLAT_ROWS", "TOGETHER", "FaissScan"]
+__all__ = ["DIMS", "FLAT_ROWS", "PARALLEL", "TOGETHER", "FaissScan"]
 
 FLAT_ROWS = 256
 """Keys up to which the index is flat."""
@@ -34,8 +35,14 @@ FLAT_ROWS = 256
 DIMS = 24
 """Dimensions of the projection at least: 1M keys are 96 MB, one pass over memory."""
 
+PARALLEL = 50_000
+"""Keys in bytes from which several threads scan them for one query."""
+
 _GROWTH = 8
 """Growth at which directions found among few keys are looked for again."""
+
+_LISTS = 8
+"""Most lists of an index in bytes: more threads wait for the same memory."""
 
 TOGETHER = 50_000
 """Keys from which queries are searched together, one thread each.
@@ -52,21 +59,32 @@ class FaissScan:
         flat_rows: Keys up to which all dimensions are kept.
         dims: Dimensions kept beyond.
         together: Keys from which queries are searched together.
+        in_bytes: Whether projections are kept in bytes; None for those of keys of one length.
+        parallel: Keys in bytes from which several threads scan them for one query.
     """
 
     name = "faiss"
 
     def __init__(
-        self, *, flat_rows: int = FLAT_ROWS, dims: int = DIMS, together: int = TOGETHER
+        self,
+        *,
+        flat_rows: int = FLAT_ROWS,
+        dims: int = DIMS,
+        together: int = TOGETHER,
+        in_bytes: bool | None = None,
+        parallel: int = PARALLEL,
     ) -> None:
         self._faiss = load_faiss()
         self._flat_rows = flat_rows
         self._dims = dims
         self._together = together
+        self._in_bytes = in_bytes
+        self._parallel = parallel
         self._sketch: Sketch | None = None
         self._index: Any = None
         self._fitted = 0  # keys that the sketch was made from
         self._largest = 0.0
+        self._rounding = 0.0
 
     @property
     def is_stale(self) -> bool:
@@ -79,15 +97,24 @@ class FaissScan:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the index's vectors."""
-        return 0 if self._index is None else int(self._index.ntotal * self._index.d * 4)
+        """Bytes of the index's vectors, and of the numbers beside those in bytes."""
+        if self._index is None or self._sketch is None:
+            return 0
+        is_byte = self._sketch.storage == "byte"
+        return int(self._index.ntotal * (self._index.d + 8 if is_byte else self._index.d * 4))
 
     def build(self, keys: Vectors) -> None:
         """Forgets everything and takes ``keys``."""
         dims = self._dims if len(keys) > self._flat_rows else None
         self._sketch = Sketch.fit(keys, dims=dims)
-        self._index = self._faiss.IndexFlatL2(self._sketch.dims)
+        is_flat = self._sketch.basis is None
+        if not is_flat and (on_a_sphere(keys) if self._in_bytes is None else self._in_bytes):
+            self._sketch = self._sketch.in_bytes(keys)
+            self._index = self._new_bytes(self._sketch.dims)
+        else:
+            self._index = self._faiss.IndexFlatL2(self._sketch.dims)
         self._largest = 0.0
+        self._rounding = 0.0
         self._fitted = len(keys)
         self.add(keys)
 
@@ -95,15 +122,28 @@ class FaissScan:
         """Appends ``keys``."""
         assert self._sketch is not None
         sketches = self._sketch.apply(keys)
+        is_byte = self._sketch.storage == "byte"
+        if is_byte:
+            exact, sketches = sketches, np.rint(sketches)
+            moved = np.square(sketches - exact).sum(axis=1).max(initial=0.0)
+            # So much more that adding up in float32 cannot have made it less.
+            self._rounding = max(self._rounding, math.sqrt(moved) * (1 + 2.0**-12))
         self._largest = max(self._largest, float(np.abs(sketches).max(initial=0.0)))
-        self._index.add(sketches)
+        if is_byte:
+            # Which list a row is in is of no meaning: equally long ones, one for each thread.
+            lists = np.arange(len(sketches), dtype=np.int64) % self._index.nlist
+            self._index.add_core(*map(self._pointer, (len(sketches), sketches, None, lists)))
+            if self._index.ntotal >= self._parallel:
+                self._index.parallel_mode = 1  # threads share the lists, not the queries
+        else:
+            self._index.add(sketches)
 
     def propose(self, queries: Vectors, reach: float) -> list[Candidates]:
         """Returns every row whose sketch lies within the reach, with a margin for rounding."""
         assert self._sketch is not None
         sketches = self._sketch.apply(queries)
         bounds = [
-            self._sketch.bound(query, sketch, reach, self._largest)
+            self._sketch.bound(query, sketch, reach, self._largest, self._rounding)
             for query, sketch in zip(queries, sketches, strict=True)
         ]
         found = [NONE if bound.limit < 0 else ALL for bound in bounds]
@@ -119,6 +159,24 @@ class FaissScan:
                     lower = bounds[query].lower(squares[start:end])
                     found[query] = Candidates(positions[start:end], lower)
         return found
+
+    def _new_bytes(self, dims: int) -> Any:
+        """An empty index of signed bytes.
+
+        Inverted lists that are all searched: the scan of FAISS's scalar quantizer by itself, which
+        has no lists, takes 50 times as long to find all rows within a reach.
+        """
+        count = min(self._faiss.omp_get_max_threads(), _LISTS)
+        center = self._faiss.IndexFlatL2(dims)
+        center.add(np.zeros((count, dims), np.float32))
+        kind, metric = self._faiss.ScalarQuantizer.QT_8bit_direct_signed, self._faiss.METRIC_L2
+        index = self._faiss.IndexIVFScalarQuantizer(center, dims, count, kind, metric, False)
+        index.train(np.zeros((count, dims), np.float32))
+        index.nprobe = count
+        return index
+
+    def _pointer(self, value: Any) -> Any:
+        return self._faiss.swig_ptr(value) if isinstance(value, np.ndarray) else value
 
     def _batches(self, bounds: Sequence[Bound]) -> list[list[int]]:
         """Returns the queries to search for, those that go together in one list."""

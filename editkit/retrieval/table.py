@@ -235,7 +235,9 @@ class KeyTable:
             reach = _largest(radii) if reach is None else reach
             if reach < 0 or not self.living:
                 return chosen
-            usable = [at for at, query in enumerate(queries) if np.isfinite(query).all()]
+            usable = [*range(len(queries))]
+            if not np.isfinite(queries).all():
+                usable = [at for at in usable if np.isfinite(queries[at]).all()]
             for start in range(0, len(usable), _BATCH):
                 batch = usable[start : start + _BATCH]
                 asked = queries if len(batch) == len(queries) else queries[batch]

@@ -73,6 +73,8 @@ MAKERS: dict[str, Callable[[], Backend]] = {
     "flat": FaissScan,
     "pruned": lambda: FaissScan(flat_rows=12, dims=3),
     "together": lambda: FaissScan(flat_rows=30, dims=3, together=1),
+    "bytes": lambda: FaissScan(flat_rows=12, dims=3, in_bytes=True),
+    "bytes, in parallel": lambda: FaissScan(flat_rows=12, dims=16, in_bytes=True, parallel=1),
     "half": lambda: FaissTop(_scalar_half, name="half", first=2, limit=16),
     "gpu arithmetic": lambda: FaissTop(HalfIndex, name="half", first=2, limit=16),
     "torch": lambda: TorchScan("cpu", dims=3),
