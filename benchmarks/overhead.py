@@ -8,9 +8,9 @@ of them, so that the query lies in the middle of the crowd), values never used, 
 query. Every round times the untouched model, and the same model with the hooks and the codebook, on
 the same prompt, whose key is computed anew each time, as of a name not heard before; the order
 changes from round to round. Reported are: alone, the untouched model, a median; added, the
-difference of the two, each taken at its first decile, prompt by prompt (what disturbs a machine only
-ever adds), as the mean over the prompts with its standard error; hooks, the median time spent in
-editkit's hooks while the model ran; share, hooks against alone. Prefill: one call of
+difference of the two, each taken at its first decile, prompt by prompt (what disturbs a machine
+only ever adds), as the mean over the prompts with its standard error; hooks, the median time spent
+in editkit's hooks while the model ran; share, hooks against alone. Prefill: one call of
 `model.generate` for a single token. Decode: what 32 more tokens take.
 
 first, again: what a decision takes by itself when the prompt is one that an edit was learned at, so

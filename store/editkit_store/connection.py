@@ -250,14 +250,14 @@ class Database:
                     connection.execute(_ONE_THREAD)
 
     def beside(
-        self, pool: Executor, sql: str, act: Callable[[list[tuple[Any, ...]]], list[str]]
-    ) -> Future[list[str]]:
+        self, pool: Executor, act: Callable[[list[Any]], list[Any]], sql: str, *parameters: Any
+    ) -> Future[list[Any]]:
         """Begins to act on what a query of committed rows finds, in a thread that needs no turn."""
         own = self._live().cursor()
 
-        def run() -> list[str]:
+        def run() -> list[Any]:
             with _translated(self.path), own:
-                parts = iter(functools.partial(own.execute(sql).fetchmany, _PART), [])
+                parts = iter(functools.partial(own.execute(sql, parameters).fetchmany, _PART), [])
                 return [one for part in parts for one in act(part)]
 
         return pool.submit(run)

@@ -54,6 +54,10 @@ _COUNTED = (
     "tags",
 )  # fmt: skip
 
+_THREADS = 2  # beside the one that reads what they find
+_PARTS = 4  # of the log
+_SMALL = 10_000  # operations up to which it is one part
+
 
 def verify(database: Database, *, head: str | None = None) -> Verified:
     """Returns what is wrong with a store, in the order of its log; never raises for damage.
@@ -107,10 +111,15 @@ class _Check:
         if {version: name for version, name, _ in ran} != known:
             self.blame("schema", "migrations", "not those of this editkit")
         self._db.query("SELECT * FROM settings")  # no digest covers them; their block may be bad
-        with ThreadPoolExecutor(1) as pool:
-            # DuckDB goes through the rest meanwhile, and needs no interpreter.
-            altered = self._db.beside(pool, "SELECT digest, bytes FROM payloads", _altered)
-            doubtful = self._log()
+        with ThreadPoolExecutor(_THREADS) as pool:
+            altered = self._db.beside(pool, _altered, "SELECT digest, bytes FROM payloads")
+            # One thread goes through a hundred thousand rows, as DuckDB keeps them together; and
+            # it needs no interpreter, which the blocks and the tensors take meanwhile.
+            parts = [
+                self._db.beside(pool, list, DOUBTFUL_OPERATIONS, *part) for part in self._parts()
+            ]
+            damaged = damaged_blocks(self._db)
+            doubtful = self._log([row for part in parts for row in part.result()])
             self._edits(doubtful)
             self._artifacts(doubtful)
             for digest in altered.result():
@@ -119,7 +128,13 @@ class _Check:
             self.blame("tensor", digest, "is missing")
         self._tensors(self._manifests())
         self._names()
-        self._blocks()
+        for number in damaged:
+            # DuckDB would refuse it when it is met, which may be years later.
+            self.blame(
+                "file",
+                f"block {number}",
+                "of an index, or not in use, was altered; `editkit compact` writes the file anew",
+            )
         counts = self._db.query(" UNION ALL ".join(f"SELECT count(*) FROM {t}" for t in _COUNTED))
         self.checked = sum(count for (count,) in counts)
         newest = self._db.one("SELECT digest FROM operations ORDER BY seq DESC LIMIT 1")
@@ -129,18 +144,15 @@ class _Check:
         """Whether an operation has this digest."""
         return self._db.one("SELECT 1 FROM operations WHERE digest = ?", [head]) is not None
 
-    def _blocks(self) -> None:
-        """What no query reads: DuckDB would refuse it when it is met, which may be years later."""
-        for number in damaged_blocks(self._db):
-            self.blame(
-                "file",
-                f"block {number}",
-                "of an index, or not in use, was altered; `editkit compact` writes the file anew",
-            )
+    def _parts(self) -> list[tuple[int, int]]:
+        """Returns the ends of parts of the log, about equal where nobody altered it."""
+        (count,) = self._db.query("SELECT count(*) FROM operations")[0]
+        inner = [count * part // _PARTS for part in range(1, _PARTS)] if count > _SMALL else []
+        starts = [-(1 << 63), *(end + 1 for end in inner)]
+        return list(zip(starts, [*inner, (1 << 63) - 1], strict=True))
 
-    def _log(self) -> list[int]:
-        """Returns the operations that are no whole additions."""
-        doubtful = [row for part in self._db.stream(DOUBTFUL_OPERATIONS) for row in part]
+    def _log(self, doubtful: list[tuple[Any, ...]]) -> list[int]:
+        """Goes through the operations that are no whole additions, and returns which they are."""
         members: dict[int, list[list[Any]]] = {}
         for part in self._db.stream(
             "SELECT version, edit_id, member FROM membership "

@@ -22,6 +22,16 @@ OPERATION = (
 """Columns of an operation, in the order in which they are verified and exported."""
 
 
+def _joined(*parts: str) -> str:
+    # Not `||`, which copies what it has with every part that it adds. It leaves NULL out; what may
+    # be NULL is made a text before, and without what must not be no digest is the one it was.
+    return f"concat({', '.join(parts)})"
+
+
+def _listed(*parts: str) -> str:
+    return ", ',', ".join(parts)
+
+
 def _text(column: str) -> str:
     return f"coalesce(CAST(to_json({column}) AS VARCHAR), 'null')"
 
@@ -38,13 +48,13 @@ def _time(column: str) -> str:
     fraction = (
         f"CASE WHEN microsecond({column}) % 1000000 = 0 THEN '' ELSE strftime({column}, '.%f') END"
     )
-    return f"'\"' || strftime({column}, '%Y-%m-%dT%H:%M:%S') || {fraction} || '\"'"
+    return _joined("'\"'", f"strftime({column}, '%Y-%m-%dT%H:%M:%S')", fraction, "'\"'")
 
 
 def _object(values: dict[str, str]) -> str:
     """A JSON object of texts that are JSON already; keys sorted, as everywhere."""
-    fields = " || ',' || ".join(f"'\"{key}\":' || {values[key]}" for key in sorted(values))
-    return f"'{{' || {fields} || '}}'"
+    fields = _listed(*(f"'\"{key}\":', {values[key]}" for key in sorted(values)))
+    return _joined("'{'", fields, "'}'")
 
 
 def _digest(text: str) -> str:
@@ -59,7 +69,7 @@ _OPERATION_TEXT = _object(
         "edit_id": _text("o.edit_id"),
         "fingerprint": _text("o.fingerprint"),
         "kind": _text("o.kind"),
-        "membership": "'[' || coalesce(m.entries, '') || ']'",
+        "membership": "'[', m.entries, ']'",
         "parent_digest": _text("o.parent_digest"),
         "provenance": "o.provenance",
         "redo_version": _number("o.redo_version"),
@@ -72,15 +82,19 @@ _OPERATION_TEXT = _object(
 )
 
 # In the order of artifacts.ROW.
-_ARTIFACT_TEXT = " || ',' || ".join(
-    [
+_ARTIFACT_TEXT = _joined(
+    "'['",
+    _listed(
         *map(_text, ("a.edit_id", "a.fingerprint", "a.model", "a.method")),
         *map(_flag, ("a.verified", "a.usable")),
         *map(_text, ("a.digest", "a.metrics", "a.conflicts")),
         _number("a.radius"),
         _time("a.learned_at"),
-    ]
+    ),
+    "']'",
 )
+
+_MEMBER_TEXT = _joined("'['", _listed("version", _text("edit_id"), _flag("member")), "']'")
 
 _FOLLOWS = """
     o.seq = b.seq_before + 1 AND o.version = b.version_before + CAST(o.changed AS INTEGER)
@@ -102,7 +116,7 @@ _EDIT = f"""
 """
 
 _ARTIFACT = f"""
-    a.record_digest = {_digest(f"'[' || {_ARTIFACT_TEXT} || ']'")}
+    a.record_digest = {_digest(_ARTIFACT_TEXT)}
     AND (a.digest IS NOT NULL OR NOT a.usable)
 """
 
@@ -111,11 +125,15 @@ DOUBTFUL_OPERATIONS = f"""
         SELECT seq, lag(seq, 1, 0) OVER log AS seq_before,
                lag(version, 1, 0) OVER log AS version_before, lag(digest) OVER log AS digest_before
         FROM operations WINDOW log AS (ORDER BY seq)
+    ), entries AS (
+        SELECT version, {_MEMBER_TEXT} AS entry
+        FROM membership
     ), members AS (
-        SELECT version, string_agg(
-            '[' || version || ',' || {_text("edit_id")} || ',' || {_flag("member")} || ']', ','
-            ORDER BY edit_id) AS entries
-        FROM membership GROUP BY version
+        -- An addition brings an edit and takes at most one out. What does more is looked at in
+        -- Python: sorting lists of one costs more than making them.
+        SELECT version, CASE count(*) WHEN 1 THEN min(entry)
+            WHEN 2 THEN concat(min(entry), ',', max(entry)) ELSE 'more' END AS entries
+        FROM entries GROUP BY version
     )
     SELECT {", ".join(f"o.{column}" for column in OPERATION)},
            b.seq_before, b.version_before, b.digest_before
@@ -127,9 +145,10 @@ DOUBTFUL_OPERATIONS = f"""
     WHERE NOT coalesce(
         o.kind = 'add' AND {_FOLLOWS} AND {_SAYS} AND {_EDIT} AND {_ARTIFACT}
         AND o.digest = {_digest(_OPERATION_TEXT)}, false)
+    AND o.seq BETWEEN $1 AND $2
     ORDER BY o.seq
 """
-"""Operations that are no whole additions, each with what comes before it in the log."""
+"""Operations from $1 to $2 that are no whole additions, each with what comes before it."""
 
 DOUBTFUL_EDITS = """
     SELECT edit_id, e.seq, request, request_digest, prompt_digest, prompt, target, e.kind, method,
