@@ -41,6 +41,9 @@ PARALLEL = 50_000
 _GROWTH = 8
 """Growth at which directions found among few keys are looked for again."""
 
+_BLOCK = 1 << 15
+"""Keys added at a time, so that what they become on the way stays small."""
+
 _LISTS = 8
 """Most lists of an index in bytes: more threads wait for the same memory."""
 
@@ -121,22 +124,28 @@ class FaissScan:
     def add(self, keys: Vectors) -> None:
         """Appends ``keys``."""
         assert self._sketch is not None
-        sketches = self._sketch.apply(keys)
-        is_byte = self._sketch.storage == "byte"
-        if is_byte:
-            exact, sketches = sketches, np.rint(sketches)
-            moved = np.square(sketches - exact).sum(axis=1).max(initial=0.0)
-            # So much more that adding up in float32 cannot have made it less.
-            self._rounding = max(self._rounding, math.sqrt(moved) * (1 + 2.0**-12))
-        self._largest = max(self._largest, float(np.abs(sketches).max(initial=0.0)))
-        if is_byte:
-            # Which list a row is in is of no meaning: equally long ones, one for each thread.
-            lists = np.arange(len(sketches), dtype=np.int64) % self._index.nlist
-            self._index.add_core(*map(self._pointer, (len(sketches), sketches, None, lists)))
-            if self._index.ntotal >= self._parallel:
-                self._index.parallel_mode = 1  # threads share the lists, not the queries
-        else:
-            self._index.add(sketches)
+        for start in range(0, len(keys), _BLOCK):
+            sketches = self._sketch.apply(keys[start : start + _BLOCK])
+            if self._sketch.storage == "byte":
+                sketches = self._add_bytes(sketches)
+            else:
+                self._index.add(sketches)
+            self._largest = max(self._largest, float(np.abs(sketches).max(initial=0.0)))
+
+    def _add_bytes(self, exact: Vectors) -> Vectors:
+        """Appends rounded sketches, and returns them."""
+        rounded = np.rint(exact)
+        moved = float(np.square(rounded - exact).sum(axis=1).max(initial=0.0))
+        # So much more that adding up in float32 cannot have made it less.
+        self._rounding = max(self._rounding, math.sqrt(moved) * (1 + 2.0**-12))
+        # Which list a row is in is of no meaning: equally long ones, one for each thread.
+        lists = (self._index.ntotal + np.arange(len(exact), dtype=np.int64)) % self._index.nlist
+        # Pointers: both arrays have to live until it returns.
+        rows, places = map(self._faiss.swig_ptr, (rounded, lists))
+        self._index.add_core(len(exact), rows, None, places)
+        if self._index.ntotal >= self._parallel:
+            self._index.parallel_mode = 1  # threads share the lists, not the queries
+        return rounded
 
     def propose(self, queries: Vectors, reach: float) -> list[Candidates]:
         """Returns every row whose sketch lies within the reach, with a margin for rounding."""
@@ -174,9 +183,6 @@ class FaissScan:
         index.train(np.zeros((count, dims), np.float32))
         index.nprobe = count
         return index
-
-    def _pointer(self, value: Any) -> Any:
-        return self._faiss.swig_ptr(value) if isinstance(value, np.ndarray) else value
 
     def _batches(self, bounds: Sequence[Bound]) -> list[list[int]]:
         """Returns the queries to search for, those that go together in one list."""

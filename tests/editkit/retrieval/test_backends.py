@@ -121,6 +121,25 @@ def test_keys_of_prompts_keep_enough_directions_to_be_told_apart() -> None:
     assert backend.nbytes == 2900 * 8 * 4
 
 
+def test_bytes_added_one_by_one_are_shared_among_the_threads() -> None:
+    import faiss
+
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(2)
+    try:
+        backend = FaissScan(flat_rows=20, dims=16, in_bytes=True, parallel=60)
+        keys = random_keys(80, 64)
+        backend.build(keys[:40])
+        for at in range(40, 80):
+            backend.add(keys[at : at + 1])
+        lists = backend._index.invlists
+        assert [lists.list_size(at) for at in range(2)] == [40, 40]
+        found = [one.positions.tolist() for one in backend.propose(keys, 1.0)]
+        assert all(at in positions for at, positions in enumerate(found))
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
 def test_a_table_prunes_its_index_when_it_has_grown() -> None:
     table = KeyTable(64, backend=FaissScan(flat_rows=200, dims=4))
     table.add(random_keys(200, 64))
