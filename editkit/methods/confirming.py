@@ -105,12 +105,11 @@ class Confirmation:
         payload = self._memory.payload(row)
         if payload.key == "state" or not payload.is_confirmed:
             return None
-        rows, apart = self._memory.table.around(payload.entry.key, _MOST + 1, self._radii)
+        rows, _ = self._memory.table.around(payload.entry.key, _MOST + 1, self._radii, _NEAR)
         near = [
             other
-            for other, distance in zip(rows.tolist(), apart.tolist(), strict=True)
-            if distance <= _NEAR
-            and self._memory.payload(other).entry.target != payload.entry.target
+            for other in rows.tolist()
+            if self._memory.payload(other).entry.target != payload.entry.target
         ]
         if not near:
             return None

@@ -43,6 +43,7 @@ _BATCH = 16
 From 20 queries on FAISS would take its BLAS path, which is right but no faster in few dimensions.
 """
 
+_FEW = 0.05  # share of the keys that are measured as fast as all are multiplied
 _FIRST_CAPACITY = 256
 _SAMPLED = 1024
 _FARTHEST = 1e30  # a reach beyond it says that all rows are wanted
@@ -278,16 +279,18 @@ class KeyTable:
                 candidates = self._propose(query[None], float(np.partition(found, k - 1)[k - 1]))[0]
             return self._nearest(query, candidates, radii, min(k, len(view)), is_inside=False)
 
-    def around(self, query: Vectors, k: int, radii: Vectors) -> tuple[Ints, Vectors]:
-        """Returns the ``k`` nearest rows of a view as ``nearest`` does, of keys of unit length.
+    def around(self, query: Vectors, k: int, radii: Vectors, reach: float) -> tuple[Ints, Vectors]:
+        """Returns the ``k`` nearest rows of a view within reach of a query, of unit-length keys.
 
-        Every key is looked at once, by its inner product: faster than bounds where many keys are
-        about as near. Rows that are equally far to seven digits may be taken for each other.
+        Where the index proposes few rows, those are measured. Else every key is looked at once, by
+        its inner product: faster than bounds where many are about as near, and rows that are
+        equally far to seven digits may be taken for each other.
 
         Args:
             query: ``(d,)`` float32 of unit length.
-            k: Rows wanted; fewer come back from a smaller view.
+            k: Rows wanted; fewer come back where fewer are within reach.
             radii: The view, as for ``select``.
+            reach: Largest L2 distance.
 
         Returns:
             Row numbers int64 and distances float32, by distance and then newest first.
@@ -295,14 +298,22 @@ class KeyTable:
         query = self._checked([query])[0]
         with self._lock:
             radii = self._checked_view(np.asarray(radii, np.float32))
-            cosines = self._keys[: self._stored] @ query
-            inside = self._radii_at(np.arange(self._stored), radii) >= 0
-            cosines[~inside] = -np.inf
-            count = min(k, int(inside.sum()))
-            found = np.argpartition(-cosines, count - 1)[:count] if count > 0 else np.empty(0, int)
-            apart = distances(self._keys[found], query)
-            order = np.lexsort((-found, apart))
-            return self._rows[found[order]], apart[order]
+            candidates = self._propose(query[None], reach)[0]
+            if candidates.rest > reach and len(candidates.positions) < _FEW * self._stored:
+                rows, apart = self._nearest(query, candidates, radii, k, is_inside=False)
+            else:
+                rows, apart = self._nearest_by_product(query, k, radii)
+            return rows[apart <= reach], apart[apart <= reach]
+
+    def _nearest_by_product(self, query: Vectors, k: int, radii: Vectors) -> tuple[Ints, Vectors]:
+        cosines = self._keys[: self._stored] @ query
+        inside = self._radii_at(np.arange(self._stored), radii) >= 0
+        cosines[~inside] = -np.inf
+        count = min(k, int(inside.sum()))
+        found = np.argpartition(-cosines, count - 1)[:count] if count > 0 else np.empty(0, int)
+        apart = distances(self._keys[found], query)
+        order = np.lexsort((-found, apart))
+        return self._rows[found[order]], apart[order]
 
     def within(self, query: Vectors, reach: npt.ArrayLike) -> tuple[Ints, Vectors]:
         """Returns every living row within reach of a query, in order of row number.

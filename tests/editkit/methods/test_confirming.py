@@ -136,7 +136,8 @@ def test_a_payload_says_whether_its_edit_came_with_rephrasings(is_confirmed: boo
 
 
 @pytest.mark.parametrize("count", [1, 7, 300])
-def test_rows_around_a_unit_key_are_the_nearest_ones(count: int) -> None:
+@pytest.mark.parametrize("reach", [0.2, 0.9, 2.0])  # nothing else, few, and all of the others
+def test_rows_around_a_unit_key_are_the_nearest_ones(count: int, reach: float) -> None:
     draw = np.random.default_rng(count)
     keys = draw.standard_normal((count, 24)) + draw.standard_normal(24)
     keys = (keys / np.linalg.norm(keys, axis=1, keepdims=True)).astype(np.float32)
@@ -145,8 +146,8 @@ def test_rows_around_a_unit_key_are_the_nearest_ones(count: int) -> None:
     table.kill([count // 2] if count > 1 else [])
     radii = np.where(np.arange(count) % 3 == 1, -1, 0.5).astype(np.float32)
     for k in (1, 5, 2 * count):
-        rows, apart = table.around(keys[0], k, radii)
+        rows, apart = table.around(keys[0], k, radii, reach)
         expected, far = table.nearest(keys[0], k, radii)
-        assert rows.tolist() == expected.tolist()
-        assert apart.tolist() == far.tolist()
-    assert table.around(keys[0], 3, np.full(count, -1, np.float32))[0].tolist() == []
+        assert rows.tolist() == expected[far <= reach].tolist()
+        assert apart.tolist() == far[far <= reach].tolist()
+    assert table.around(keys[0], 3, np.full(count, -1, np.float32), reach)[0].tolist() == []
