@@ -225,6 +225,8 @@ def _in_words(
     parts = []
     if rephrases:
         parts.append(f"fires for {covered} of {rephrases} rephrases given")
+        if covered < rephrases:  # a probe or another edit is nearer than they are
+            parts.append("what it does not reach needs an edit of its own")
     if probes:
         parts.append(f"leaves {spared} of {probes} probes alone")
     if other_subject is not None:

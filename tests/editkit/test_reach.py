@@ -66,6 +66,19 @@ def test_a_given_probe_does_not_fire_an_edit_that_would_reach_it(pooled: Kit) ->
     assert (edit.reach.probes, edit.reach.spared) == (1, 1)
 
 
+def test_a_rephrase_beyond_a_probe_is_left_to_an_edit_of_its_own(pooled: Kit) -> None:
+    near, far = "a red cat", "two cats see red"
+    assert distance(pooled, "red cat", near) < distance(pooled, "red cat", far)
+    reach = pooled.add("red cat", "blue", locality=[near], rephrases=[far]).reach
+    assert reach is not None
+    assert (reach.covered, reach.spared) == (0, 1)
+    assert "fires for 0 of 1 rephrases given; what it does not reach needs" in reach.summary
+    own = pooled.add(far, "blue")
+    assert own.reach is not None
+    assert "rephrases" not in own.reach.summary
+    assert pooled.generate(far, max_new_tokens=4).fired == (own.edit.id,)
+
+
 def test_the_prompt_itself_as_a_probe_spoils_nothing(pooled: Kit) -> None:
     edit = pooled.add("red cat", "blue", locality=["red cat"])
     assert edit.verified
