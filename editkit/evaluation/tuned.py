@@ -139,7 +139,8 @@ class FineTuning(_Tuned):
 class Lora(_Tuned):
     """One LoRA (Hu et al. 2021, arXiv 2106.09685) on the layers that PEFT chooses by itself."""
 
-    rate = 1e-3
+    rate = 3e-4
+    """Of 1e-4, 3e-4 and 1e-3 the one that learns every edit and ruins the model the least."""
     rank = 8
 
     def settings(self) -> dict[str, str]:
