@@ -11,10 +11,13 @@ import torch
 
 from editkit.config import Replacement
 
-__all__ = ["Keys", "Mixture", "Routes", "Span", "View"]
+__all__ = ["Keys", "Mixture", "Queries", "Routes", "Span", "View"]
 
 Span = Literal["query", "sequence"]
 """Tokens that a mixture applies to: from the query on, or all of the sequence."""
+
+Queries = torch.Tensor | npt.NDArray[np.float32]
+"""What edits are looked up by: states on the model's device, or keys of prompts on the host."""
 
 
 class Keys(Protocol):
@@ -82,13 +85,13 @@ class View(Protocol):
     def __len__(self) -> int:
         """Number of edits at the site that could fire."""
 
-    def select(self, queries: torch.Tensor) -> list[int]:
+    def select(self, queries: Queries) -> list[int]:
         """Returns for each query ``(rows, d)`` the edit that fires, -1 for none."""
 
     def values(self, chosen: Sequence[int], like: torch.Tensor) -> torch.Tensor:
         """Returns their values ``(rows, m)`` in the dtype and on the device of ``like``."""
 
-    def apart(self, chosen: int, query: torch.Tensor) -> float:
+    def apart(self, chosen: int, query: Queries) -> float:
         """Returns the L2 distance from a query ``(d,)`` to the key of an edit."""
 
     def edit_id(self, chosen: int) -> str:

@@ -1,10 +1,11 @@
 """One generation or one forward call: which edits apply to its rows, and where.
 
 A run decides the scope of each row once, when the row's query position passes through the site (or,
-of a mixture of LoRAs, enters the first block that has any), and keeps the decision for the
-sequence. Positions are absolute (cached tokens included), so the same rule covers a KV cache,
-generation without one, chunked prefill, beams, and left or right padding: the value is put wherever
-the positions that it replaces are computed, and nowhere else.
+of a mixture of LoRAs, enters the first block that has any; or, of keys of prompts, as soon as the
+call that computes it begins), and keeps the decision for the sequence. Positions are absolute
+(cached tokens included), so the same rule covers a KV cache, generation without one, chunked
+prefill, beams, and left or right padding: the value is put wherever the positions that it replaces
+are computed, and nowhere else.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from editkit.applied import Keys, Mixture, Routes, View
+from editkit.applied import Keys, Mixture, Queries, Routes, View
 from editkit.config import Position
 from editkit.errors import EmptyRow
 from editkit.methods.elder.mixture import mixed
@@ -131,6 +132,11 @@ class Run:
             if self._position == "first":
                 self._queries = attended.argmax(axis=1).tolist()
         self._reach = max(self._ends)
+        if self._keys is not None:
+            # Now, not at the site: a key needs nothing of the blocks, and what has just run,
+            # Python, is still in the processor's caches.
+            columns, fold = self._columns(len(tokens))
+            self._decide(tokens, columns, length, fold)
 
     def apply(self, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | None:
         """Returns the site's output with fired rows replaced, or ``None`` to leave it as it is.
@@ -195,9 +201,11 @@ class Run:
             for row, (routes, number) in zip(here, self._sent(here, queries, fold), strict=True):
                 self._routed[row] = (routes, number)
 
-    def _sent(self, rows: list[int], queries: torch.Tensor, fold: int) -> list[_Route]:
+    def _sent(self, rows: list[int], queries: Queries, fold: int) -> list[_Route]:
         """Returns where mixtures send rows with these queries."""
         found = [_DEFERRED] * len(rows)
+        if not isinstance(queries, torch.Tensor):
+            queries = torch.from_numpy(queries)
         for mixture in dict.fromkeys(self._mixture(row, fold) for row in rows):
             if mixture is None or not len(mixture):
                 continue
@@ -302,7 +310,7 @@ class Run:
                 self._goes_on = True
         self.fired = [max(-1, choice) for choice in self._active]
 
-    def _choose(self, rows: list[int], queries: torch.Tensor, fold: int) -> None:
+    def _choose(self, rows: list[int], queries: Queries, fold: int) -> None:
         """Decides between an edit at the site and one of a mixture: the nearer one applies.
 
         Both are asked by the same keys of prompts, so that their distances compare.
@@ -329,7 +337,7 @@ class Run:
         rows: list[int],
         columns: list[int],
         fold: int,
-    ) -> torch.Tensor:
+    ) -> Queries:
         """What rows are looked up by, ``(n, d)``: keys of their prompts, or states at queries."""
         if keys is not None:
             return self._pooled(keys, [row // fold for row in rows])
@@ -338,9 +346,12 @@ class Run:
             return states[:, at[0]]  # the usual case and a view
         return states[torch.tensor(rows), torch.tensor(at)]
 
-    def _pooled(self, keys: Keys, prompts: list[int]) -> torch.Tensor:
+    def _pooled(self, keys: Keys, prompts: list[int]) -> Queries:
         """Returns the keys of prompts ``(n, d)``, from their tokens."""
         assert self._prompts is not None
+        if isinstance(self._prompts, torch.Tensor) and self._prompts_mask is None:
+            if not self._prompts.is_floating_point():
+                self._prompts = self._prompts.tolist()
         found = {}
         # Of beams without a mask each is taken for a prompt of its own; their tokens are one's.
         fold = max(1, len(self._queries) // len(self._prompts))
@@ -352,7 +363,9 @@ class Run:
                     ids = ids[self._prompts_mask[at].to(device=ids.device, dtype=torch.bool)]
                 ids = keys.ids(ids) if ids.is_floating_point() else ids.tolist()
             found[index] = keys.key(ids)
-        return torch.from_numpy(np.stack([found[index] for index in prompts]))
+        if len(prompts) == 1:
+            return found[prompts[0]][None]
+        return np.stack([found[index] for index in prompts])
 
     def _values(self, firing: list[int], fold: int, like: torch.Tensor) -> torch.Tensor:
         if len(self.views) == 1:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from editkit.applied import Mixture
+from editkit.applied import Mixture, Queries
 from editkit.config import Replacement
 from editkit.methods.confirming import Confirmation
 from editkit.methods.memory import Memory
@@ -47,30 +47,30 @@ class GraceView:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def select(self, queries: torch.Tensor) -> list[int]:
+    def select(self, queries: Queries) -> list[int]:
         """Returns for each query ``(n, d)`` the nearest row whose ball contains it, -1 for none.
 
         Of rows at the same distance the newest wins. Distances are taken in float32. A row that a
         second look does not confirm does not fire, and nothing fires in its place.
         """
-        found = queries.detach().to(device="cpu", dtype=torch.float32).numpy()
+        found = _on_host(queries)
         rows = self.memory.table.select(found, self.radii, reach=self._reach).tolist()
         return [
             row if row < 0 or self._confirmation.confirms(row, query) else -1
             for row, query in zip(rows, found, strict=True)
         ]
 
-    def confirms(self, row: int, query: torch.Tensor) -> bool:
+    def confirms(self, row: int, query: Queries) -> bool:
         """Returns whether a row whose ball contains a query ``(d,)`` shares more than others do."""
-        return self._confirmation.confirms(row, query.detach().to("cpu", torch.float32).numpy())
+        return self._confirmation.confirms(row, _on_host(query))
 
     def shared_by(self, row: int) -> int:
         """Returns how many other edits near a row that look is about; 0 where there is none."""
         return self._confirmation.shared_by(row)
 
-    def nearest(self, query: torch.Tensor, k: int) -> list[tuple[int, float]]:
+    def nearest(self, query: Queries, k: int) -> list[tuple[int, float]]:
         """Returns the ``k`` rows nearest to a query ``(d,)`` and their L2 distances."""
-        found = query.detach().to(device="cpu", dtype=torch.float32).numpy()
+        found = _on_host(query)
         rows, apart = self.memory.table.nearest(found, k, self.radii)
         return list(zip(rows.tolist(), apart.tolist(), strict=True))
 
@@ -79,10 +79,10 @@ class GraceView:
         found = torch.from_numpy(self.memory.values(chosen))
         return found.to(device=like.device, dtype=like.dtype)
 
-    def apart(self, chosen: int, query: torch.Tensor) -> float:
+    def apart(self, chosen: int, query: Queries) -> float:
         """Returns the L2 distance from a query ``(d,)`` to the key of a row."""
         key = self.memory.payload(chosen).entry.key
-        return float(np.linalg.norm(query.detach().to("cpu", torch.float32).numpy() - key))
+        return float(np.linalg.norm(_on_host(query) - key))
 
     def edit_id(self, chosen: int) -> str:
         """Returns the id of the edit that owns a row."""
@@ -99,3 +99,9 @@ class GraceView:
     def owns_row(self, row: int) -> bool:
         """Returns whether an edit's own row can fire; under rule ``paper`` it may share another."""
         return bool(self.radii[row] >= 0)
+
+
+def _on_host(queries: Queries) -> npt.NDArray[np.float32]:
+    if isinstance(queries, torch.Tensor):
+        queries = queries.detach().to(device="cpu", dtype=torch.float32).numpy()
+    return queries

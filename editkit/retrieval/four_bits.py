@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from editkit.retrieval.distance import Vectors
+from editkit.retrieval.distance import Ints, Vectors
 from editkit.retrieval.sketch import Bound, Sketch, sample_of
 
 __all__ = ["SHARED", "FourBits", "largest"]
@@ -62,9 +62,15 @@ _FINITE = 1e18  # keys beyond it have no square in float32
 _TINY = 1e-18  # and below it none that is not rounded
 _FINEST = 2.0**40  # of steps in a unit, so that such keys' entries are finite
 
+_NO_SQUARES, _NO_ROWS = np.empty(0, np.float32), np.empty(0, np.int64)
+
 
 class FourBits:
     """Exact range search over sketches of four bits an entry, of up to 65,535 of its steps.
+
+    Attributes:
+        dims: Number of entries.
+        ntotal: Number of keys.
 
     Args:
         faiss: The module.
@@ -87,17 +93,15 @@ class FourBits:
         self._map[:, :dims] = turned * self._scale
         self._center: Vectors = sketch.center.astype(np.float32)
         self._rounding = 0.0
-        self._farthest = 0.0  # largest distance of a key from the centre
+        # Largest distance of a key from the centre.
+        self._farthest = 0.0 if np.abs(self._center).max() < _FINITE else math.inf
         self._tail = np.empty((0, dims), np.uint8)  # codes of the last block, while it has room
         self._shared = shared
         angles = 2 * np.pi * np.arange(min(faiss.omp_get_max_threads(), _LISTS)) / _LISTS
         self._lists = (_CIRCLE * np.stack([np.cos(angles), np.sin(angles)], 1)).astype(np.float32)
         self._index = self._new_index()
-
-    @property
-    def ntotal(self) -> int:
-        """Number of keys."""
-        return int(self._index.ntotal)
+        self._probed = self._index.nprobe
+        self.ntotal = 0
 
     @property
     def nbytes(self) -> int:
@@ -142,7 +146,7 @@ class FourBits:
             stored.reshape(blocks, -1)[old:] = packed[new - first]
             places = faiss.rev_swig_ptr(lists.get_ids(at), old * _TOGETHER + len(numbers))
             places[old * _TOGETHER :] = numbers
-        self._index.ntotal = end
+        self.ntotal = self._index.ntotal = end
 
     def asked(self, queries: Vectors, reach: float) -> tuple[Vectors, list[Bound]]:
         """Returns the sketches of queries, and for each the limit up to which to search.
@@ -151,28 +155,43 @@ class FourBits:
             queries: ``(b, d)`` float32, finite.
             reach: Largest distance of interest, L2; finite and not negative.
         """
-        with np.errstate(over="ignore", invalid="ignore"):
-            moved: Vectors = queries - self._center
-            sketches = moved @ self._map
-            _cut(sketches)
-            bounds = [
-                self._bound(float(one @ one), float(sketch @ sketch), reach)
-                for one, sketch in zip(moved, sketches, strict=True)
-            ]
+        # Here and below in steps that do not look for overflow: that costs as much as they do.
+        if not float(np.vdot(queries, queries)) < _FINITE**2 or self._farthest == math.inf:
+            every = Bound(math.inf, 0.0, 0.0, self._scale)
+            return np.zeros((len(queries), self.dims + 2), np.float32), [every] * len(queries)
+        moved = queries - self._center
+        sketches = np.dot(moved, self._map)
+        _cut(sketches)
+        bounds = [
+            self._bound(float(np.dot(one, one)), float(np.dot(sketch, sketch)), reach)
+            for one, sketch in zip(moved, sketches, strict=True)
+        ]
         return sketches, bounds
 
-    def range_search(self, sketches: Vectors, limit: float) -> tuple[Any, Vectors, Any]:
+    def range_search(self, sketches: Vectors, limit: float) -> tuple[Ints, Vectors, Ints]:
         """Returns where each query's rows begin and end, their squares, and their positions."""
-        index, lists = self._index, len(self._lists)
+        lists = len(self._lists)
         if self.ntotal < self._shared or len(sketches) >= lists:
-            index.nprobe = lists
-            found: tuple[Any, Vectors, Any] = index.range_search(sketches, limit)
-            return found
+            return self._within(sketches, limit, lists)
         asked = np.repeat(sketches, lists, axis=0)
         asked[:, self.dims :] = np.tile(self._lists, (len(sketches), 1))
-        index.nprobe = 1
-        ends, squares, positions = index.range_search(asked, limit + _CIRCLE**2)
+        ends, squares, positions = self._within(asked, limit + _CIRCLE**2, 1)
         return ends[::lists], squares - np.float32(_CIRCLE**2), positions
+
+    def _within(self, asked: Vectors, limit: float, lists: int) -> tuple[Ints, Vectors, Ints]:
+        # Without what surrounds the call in FAISS's Python: among a model's own work it takes as
+        # long as the search, and mostly nothing is found.
+        faiss, count = self._faiss, len(asked)
+        if self._probed != lists:
+            self._probed = self._index.nprobe = lists
+        found = faiss.RangeSearchResult(count)
+        self._index.range_search_c(count, faiss.swig_ptr(asked), limit, found)
+        ends = faiss.rev_swig_ptr(found.lims, count + 1).astype(np.int64)
+        rows = int(ends[-1])
+        if not rows:
+            return ends, _NO_SQUARES, _NO_ROWS
+        squares = faiss.rev_swig_ptr(found.distances, rows).copy()
+        return ends, squares, faiss.rev_swig_ptr(found.labels, rows).copy()
 
     def _bound(self, square: float, short: float, reach: float) -> Bound:
         """Returns what the module says.
@@ -184,8 +203,6 @@ class FourBits:
         """
         dims, width = self.dims, len(self._center)
         length = math.sqrt(square) * (1 + 2.0**-10)
-        if not (length < _FINITE and self._farthest < math.inf):
-            return Bound(math.inf, 0.0, 0.0, self._scale)
         if length > (self._farthest + reach) * (1 + 2.0**-9) + _TINY:
             return Bound(-1.0, 0.0, 0.0, self._scale)  # no key is as far out
         short = math.sqrt(short) * (1 + 2.0**-10)

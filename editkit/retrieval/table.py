@@ -18,6 +18,7 @@ there is said in the backends' modules.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -237,7 +238,8 @@ class KeyTable:
             if reach < 0 or not self.living:
                 return chosen
             usable = [*range(len(queries))]
-            if not np.isfinite(queries).all():
+            # Their squares' sum tells in one step, unless it is itself too large.
+            if not math.isfinite(np.vdot(queries, queries)):
                 usable = [at for at in usable if np.isfinite(queries[at]).all()]
             for start in range(0, len(usable), _BATCH):
                 batch = usable[start : start + _BATCH]

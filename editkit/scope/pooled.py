@@ -26,10 +26,9 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +36,7 @@ import torch
 
 from editkit.scope.information import Information
 from editkit.scope.information import embeddings as embedded
+from editkit.scope.spelling import direction
 from editkit.scope.words import Word, Words, refers_back
 
 __all__ = ["PooledKeys"]
@@ -81,6 +81,22 @@ _REMEMBERED = 4096  # tokens, and spellings: most of those in a prompt were said
 _KEPT = 256  # keys of the last prompts: `add` looks the same one up several times
 
 
+class _Token(NamedTuple):
+    """What is known of a token.
+
+    Attributes:
+        row: Its standardized embedding, ``(1, d)`` of unit length.
+        weighted: That, times how much the token says.
+        says: Nats beyond those of an everyday word.
+        square: Of the length of ``weighted``.
+    """
+
+    row: Vector
+    weighted: Vector
+    says: float
+    square: float
+
+
 class PooledKeys:
     """Keys of prompts for one model. May be used from several threads.
 
@@ -99,7 +115,7 @@ class PooledKeys:
         self._words = Words(tokenizer)
         self._names: dict[str, bool] = {}
         self._keys: OrderedDict[tuple[int, ...], Vector] = OrderedDict()
-        self._seen: dict[int, Vector] = {}
+        self._seen: dict[int, _Token] = {}
         self._spellings: dict[str, Vector] = {}
 
     kind = "pooled"
@@ -190,7 +206,7 @@ class PooledKeys:
             The same question about another subject (None where nothing is named); and another
             question about the same subject.
         """
-        names, rest = self._parts(tuple(ids))
+        names, rest = (part.astype(np.float64) for part in self._parts(tuple(ids)))
         apart = float(np.hypot(np.linalg.norm(names), np.linalg.norm(rest)))
         scale = max(apart * float(np.linalg.norm(names + rest)), 1e-12)
 
@@ -203,11 +219,10 @@ class PooledKeys:
     def _computed(self, ids: tuple[int, ...]) -> Vector:
         names, rest = self._parts(ids)
         key = names + rest
-        return (key / max(float(np.linalg.norm(key)), 1e-6)).astype(np.float32)
+        key /= max(math.sqrt(np.dot(key, key)), 1e-6)
+        return key
 
-    def _parts(
-        self, ids: tuple[int, ...]
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def _parts(self, ids: tuple[int, ...]) -> tuple[Vector, Vector]:
         """Returns what names and numbers add to a key, and what the other words do, ``(d,)``."""
         words, names = self._asked(ids)
         if not words:  # punctuation alone
@@ -215,17 +230,14 @@ class PooledKeys:
             names = [False]
         asking = _asking(words, names)
         # As few calls of numpy as it takes: among a model's own work each costs 30 microseconds.
-        tokens = [token for word in words for token in word.ids]
-        starts = [0, *itertools.accumulate(len(word.ids) for word in words[:-1])]
-        rows, nats = self._tokens(tokens), self._weights[tokens]
-        sums = np.add.reduceat(rows * nats[:, None], starts, axis=0)
-        squares = np.einsum("wd,wd->w", sums, sums).tolist()
-        said = nats.tolist()
-        spelled: list[Vector] = []
+        tokens = self._tokens([token for word in words for token in word.ids])
+        starts = itertools.accumulate((len(word.ids) for word in words[:-1]), initial=0)
+        parts = [token.row for token in tokens]
         shares: tuple[list[float], list[float]] = [0.0] * len(tokens), [0.0] * len(tokens)
-        for word, is_name, start, square in zip(words, names, starts, squares, strict=True):
+        for word, is_name, start in zip(words, names, starts, strict=True):
             own = range(start, start + len(word.ids))
-            weight = min(math.fsum(said[at] for at in own), _LIMIT)
+            square = _square([tokens[at] for at in own])
+            weight = min(math.fsum(tokens[at].says for at in own), _LIMIT)
             if is_name:
                 weight = max(weight, _NAME_LEAST) * _NAME
             if word.sentence < asking:
@@ -233,13 +245,16 @@ class PooledKeys:
             spelling = (1.0 if word.has_digit else _SPELLING) if is_name else 0.0
             for at in own:
                 shares[not is_name][at] = (
-                    weight * math.sqrt(1 - spelling) * said[at] / max(math.sqrt(square), 1e-6)
+                    weight
+                    * math.sqrt(1 - spelling)
+                    * tokens[at].says
+                    / max(math.sqrt(square), 1e-6)
                 )
             if is_name:
-                spelled.append(self._spelled(word.text))
+                parts.append(self._spelled(word.text))
                 shares[0].append(weight * math.sqrt(spelling))
                 shares[1].append(0.0)
-        of_names, rest = np.array(shares) @ np.concatenate([rows, *spelled])
+        of_names, rest = np.dot(np.array(shares, np.float32), np.concatenate(parts))
         return of_names, rest
 
     def _asked(self, ids: tuple[int, ...]) -> tuple[list[Word], list[bool]]:
@@ -261,17 +276,19 @@ class PooledKeys:
     def _says(self, word: Word) -> bool:
         return float(self._weights[word.ids].sum()) >= _SAYING
 
-    def _tokens(self, ids: Sequence[int]) -> Vector:
-        """Standardized embeddings of unit length, ``(n, d)`` float32."""
-        found = {token: self._seen.get(token) for token in ids}
-        new = [token for token, row in found.items() if row is None]
+    def _tokens(self, ids: Sequence[int]) -> list[_Token]:
+        found = {token: known for token in ids if (known := self._seen.get(token))}
+        new = [token for token in dict.fromkeys(ids) if token not in found]
         if new:
             if len(self._seen) > _REMEMBERED:
                 self._seen.clear()
-            learned = dict(zip(new, self._standardized(new), strict=True))
-            self._seen |= learned
-            found |= learned
-        return np.stack([row for row in map(found.get, ids) if row is not None])
+            rows, says = self._standardized(new), self._weights[new]
+            for at, token in enumerate(new):
+                row = rows[at : at + 1]
+                weighted = row * says[at]
+                known = _Token(row, weighted, float(says[at]), _length(weighted))
+                found[token] = self._seen[token] = known
+        return [found[token] for token in ids]
 
     def _standardized(self, ids: list[int]) -> Vector:
         with torch.no_grad():
@@ -286,9 +303,7 @@ class PooledKeys:
         if found is None:
             if len(self._spellings) > _REMEMBERED:
                 self._spellings.clear()
-            noise = np.random.Generator(np.random.PCG64(zlib.crc32(text.lower().encode())))
-            vector = noise.standard_normal((1, self.width))
-            found = (vector / np.linalg.norm(vector)).astype(np.float32)
+            found = direction(text.lower(), self.width)
             self._spellings[text] = found
         return found
 
@@ -313,6 +328,21 @@ class PooledKeys:
             if len(ids) == 1:
                 total += float(np.exp(-self._known.nats[ids[0]]))
         return total
+
+
+def _square(tokens: Sequence[_Token]) -> float:
+    """The square of the length of a word's vector before it is normalized."""
+    if len(tokens) == 1:
+        return tokens[0].square
+    total = tokens[0].weighted + tokens[1].weighted
+    for token in tokens[2:]:
+        total += token.weighted
+    return _length(total)
+
+
+def _length(vector: Vector) -> float:
+    """The square of the length of one, ``(1, d)``."""
+    return float(np.dot(vector[0], vector[0]))
 
 
 def _asking(words: Sequence[Word], names: Sequence[bool]) -> int:

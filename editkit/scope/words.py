@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 __all__ = ["Word", "Words", "refers_back"]
 
@@ -41,17 +41,23 @@ class Word:
         is_first: It begins that sentence.
         ids: Its tokens.
         text: Its letters and digits.
+        has_digit: A digit is in it: a number, a year, a model's name.
     """
 
     sentence: int
     is_first: bool
     ids: list[int] = field(default_factory=list)
     text: str = ""
+    has_digit: bool = False
 
-    @property
-    def has_digit(self) -> bool:
-        """Whether a digit is in it: a number, a year, a model's name."""
-        return any(letter.isdigit() for letter in self.text)
+
+class _Piece(NamedTuple):
+    """What a token brings: its text, a space before it, a digit, any letter or digit at all."""
+
+    text: str
+    has_space: bool
+    has_digit: bool
+    is_inside: bool
 
 
 class Words:
@@ -64,7 +70,7 @@ class Words:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._special = frozenset(tokenizer.all_special_ids)
-        self._pieces: dict[int, tuple[str, bool]] = {}
+        self._pieces: dict[int, _Piece] = {}
         self._header, self._footer = _frame(tokenizer)
 
     def split(self, ids: Sequence[int], *, turns: Literal["last", "all"] = "last") -> list[Word]:
@@ -81,8 +87,8 @@ class Words:
             if token in self._special:
                 current, is_first = None, True
                 continue
-            text, has_space = self._piece(token)
-            if not _INSIDE.search(text):
+            text, has_space, has_digit, is_inside = self._piece(token)
+            if not is_inside:
                 current = None
                 is_first = is_first or _END.search(text) is not None
                 continue
@@ -93,6 +99,7 @@ class Words:
                 is_first = False
             current.ids.append(token)
             current.text += text.lstrip("'’")
+            current.has_digit |= has_digit
         return words
 
     def _asked(self, ids: Sequence[int], turns: Literal["last", "all"]) -> Sequence[int]:
@@ -107,13 +114,16 @@ class Words:
                 return turn[start + len(header) :]
         return turn
 
-    def _piece(self, token: int) -> tuple[str, bool]:
+    def _piece(self, token: int) -> _Piece:
         found = self._pieces.get(token)
         if found is None:
             raw = self._tokenizer.convert_ids_to_tokens(token)
             text = self._tokenizer.decode([token])
             has_space = str(raw).startswith(_MARKS) or text[:1] == " "
-            found = self._pieces[token] = text.strip(" "), has_space
+            text = text.strip(" ")
+            has_digit = any(letter.isdigit() for letter in text)
+            is_inside = _INSIDE.search(text) is not None
+            found = self._pieces[token] = _Piece(text, has_space, has_digit, is_inside)
         return found
 
 

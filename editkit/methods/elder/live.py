@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from editkit.applied import Queries
 from editkit.config import Replacement
 from editkit.methods.elder.state import ElderView
 
@@ -46,7 +47,7 @@ class Live:
             return None
         return ElderView(tuner.state(names[0]), is_training=tuner.training)
 
-    def select(self, queries: torch.Tensor) -> list[int]:
+    def select(self, queries: Queries) -> list[int]:
         """Nothing fires at a site."""
         return [-1] * len(queries)
 
@@ -54,7 +55,7 @@ class Live:
         """Not asked for."""
         raise AssertionError("nothing is learned at a site")
 
-    def apart(self, chosen: int, query: torch.Tensor) -> float:
+    def apart(self, chosen: int, query: Queries) -> float:
         """Not asked for."""
         raise AssertionError("nothing is learned at a site")
 
