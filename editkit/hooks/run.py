@@ -1,8 +1,8 @@
 """One generation or one forward call: which edits apply to its rows, and where.
 
 A run decides the scope of each row once, when the row's query position passes through the site (or,
-of a mixture of LoRAs, enters the first block that has any; or, of keys of prompts, as soon as the
-call that computes it begins), and keeps the decision for the sequence. Positions are absolute
+of a mixture of LoRAs, enters the first block that has any; or, of keys of prompts, when the first
+call begins, if it has the query), and keeps the decision for the sequence. Positions are absolute
 (cached tokens included), so the same rule covers a KV cache, generation without one, chunked
 prefill, beams, and left or right padding: the value is put wherever the positions that it replaces
 are computed, and nowhere else.

@@ -16,8 +16,9 @@ holds here too, with these differences, in the units of a sketch:
    ``span_j <= (|y_j| + 7.5)**2``, steps are at most ``max(15.5**2 / 255, S / 65535)`` with
    ``S = ||y||**2 + 15 sqrt(p) ||y|| + 7.5**2 p``; ``p / 2 + 2`` of them are added to the noise: one
    for the limit, which is rounded down, and one to spare.
-4. A limit must be within those 16 bits, whose unit is at least ``max(56 / 255, 56 p / 65535)``, and
-   above ``p / 4``, the sum of what is subtracted from the tables.
+4. A limit must be within those 16 bits, whose unit is at least ``max(56 / 255, 56 p / 65535)``.
+   As the noise, it is above ``p / 4``, the most that is subtracted from the tables. A sum that is
+   rounded up beyond 16 bits starts anew: such a row is far, and is reported for nothing.
 
 FAISS shares one query's lists among threads in no range search of four bits, but several queries it
 does. So keys are dealt out to lists, and a query is asked once for each of them: two more entries,
@@ -94,7 +95,7 @@ class FourBits:
         self._center: Vectors = sketch.center.astype(np.float32)
         self._rounding = 0.0
         # Largest distance of a key from the centre.
-        self._farthest = 0.0 if np.abs(self._center).max() < _FINITE else math.inf
+        self._farthest = 0.0 if float(np.linalg.norm(sketch.center)) < _FINITE else math.inf
         self._tail = np.empty((0, dims), np.uint8)  # codes of the last block, while it has room
         self._shared = shared
         angles = 2 * np.pi * np.arange(min(faiss.omp_get_max_threads(), _LISTS)) / _LISTS
@@ -110,6 +111,8 @@ class FourBits:
 
     def add(self, keys: Vectors) -> None:
         """Appends ``keys``, ``(n, d)`` float32."""
+        if not len(keys):
+            return
         with np.errstate(over="ignore", invalid="ignore"):
             moved: Vectors = keys - self._center
             farthest = math.sqrt(float(np.einsum("nd,nd->n", moved, moved).max(initial=0.0)))
@@ -214,8 +217,7 @@ class FourBits:
         step = max((2 * _LARGEST - 0.5) ** 2 / 255, spans / 65535)
         # Of float32's own rounding as in `Sketch.bound`.
         noise = (dims / 2 + 2) * step + (dims + 16) * 2.0**-23 * (short + most) ** 2
-        limit = max((radius + drift) * (radius + drift) + noise, dims / 4 + 1)
-        limit *= 1 + 2.0**-20
+        limit = ((radius + drift) * (radius + drift) + noise) * (1 + 2.0**-20)
         return Bound(limit if limit < largest(dims) else math.inf, noise, drift, self._scale)
 
     def _new_index(self) -> Any:

@@ -206,7 +206,7 @@ class PooledKeys:
             The same question about another subject (None where nothing is named); and another
             question about the same subject.
         """
-        names, rest = (part.astype(np.float64) for part in self._parts(tuple(ids)))
+        names, rest = self._parts(tuple(ids))
         apart = float(np.hypot(np.linalg.norm(names), np.linalg.norm(rest)))
         scale = max(apart * float(np.linalg.norm(names + rest)), 1e-12)
 
@@ -219,10 +219,11 @@ class PooledKeys:
     def _computed(self, ids: tuple[int, ...]) -> Vector:
         names, rest = self._parts(ids)
         key = names + rest
-        key /= max(math.sqrt(np.dot(key, key)), 1e-6)
-        return key
+        return (key / max(math.sqrt(np.dot(key, key)), 1e-6)).astype(np.float32)
 
-    def _parts(self, ids: tuple[int, ...]) -> tuple[Vector, Vector]:
+    def _parts(
+        self, ids: tuple[int, ...]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Returns what names and numbers add to a key, and what the other words do, ``(d,)``."""
         words, names = self._asked(ids)
         if not words:  # punctuation alone
@@ -254,7 +255,7 @@ class PooledKeys:
                 parts.append(self._spelled(word.text))
                 shares[0].append(weight * math.sqrt(spelling))
                 shares[1].append(0.0)
-        of_names, rest = np.dot(np.array(shares, np.float32), np.concatenate(parts))
+        of_names, rest = np.array(shares) @ np.concatenate(parts)
         return of_names, rest
 
     def _asked(self, ids: tuple[int, ...]) -> tuple[list[Word], list[bool]]:
@@ -330,19 +331,21 @@ class PooledKeys:
         return total
 
 
+# Added up in this order, so that a key is to the last bit that of the histories there are: where no
+# edit may reach another, two whose keys are equal have radius 0, and fire at distance 0 only.
 def _square(tokens: Sequence[_Token]) -> float:
     """The square of the length of a word's vector before it is normalized."""
     if len(tokens) == 1:
         return tokens[0].square
-    total = tokens[0].weighted + tokens[1].weighted
+    total = tokens[1].weighted
     for token in tokens[2:]:
-        total += token.weighted
-    return _length(total)
+        total = total + token.weighted
+    return _length(tokens[0].weighted + total)
 
 
 def _length(vector: Vector) -> float:
     """The square of the length of one, ``(1, d)``."""
-    return float(np.dot(vector[0], vector[0]))
+    return float(np.einsum("wd,wd->w", vector, vector)[0])
 
 
 def _asking(words: Sequence[Word], names: Sequence[bool]) -> int:

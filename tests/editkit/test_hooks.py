@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from reference import literal_grace
@@ -265,3 +266,36 @@ def test_swapping_the_view_takes_effect_with_the_next_call(model: Any) -> None:
         assert generate(model, [PROMPT]) != plain
         attached.view = NoEdit()
         assert generate(model, [PROMPT]) == plain
+
+
+class TokensAsKeys:
+    """A prompt's key is its first token."""
+
+    def key(self, ids: Sequence[int]) -> np.ndarray:
+        return np.array([ids[0]], np.float32)
+
+    def ids(self, embeddings: torch.Tensor) -> list[int]:
+        raise AssertionError("the tokens are known")
+
+
+class ByToken(OneEdit):
+    """Fires for prompts that begin with one token."""
+
+    def select(self, queries: torch.Tensor | np.ndarray) -> list[int]:
+        self.asked += len(queries)
+        return [0 if float(query[0]) == float(self.key) else -1 for query in queries]
+
+
+def test_keys_of_prompts_are_looked_up_once_before_the_first_block(model: Any) -> None:
+    site = default_site(model)
+    edit = ByToken(torch.tensor(5.0), torch.zeros(site.width))
+    seen: list[list[int] | None] = []
+    with Attachment(model, site, edit, keys=TokensAsKeys()) as attached, attached.running() as run:
+        layer = site.layout.blocks[0]
+        hook = layer.register_forward_pre_hook(lambda *_: seen.append(run.fired))
+        try:
+            generate(model, [[5, 6, 7], [8, 9]])
+        finally:
+            hook.remove()
+    assert seen[0] == [0, -1]
+    assert edit.asked == 2
