@@ -22,7 +22,8 @@ export class Failure extends Error {
 /** Sends a request; returns the response, or throws what is wrong with it. */
 export async function send(method, path, { body, headers = {}, signal } = {}) {
   const given = { ...headers };
-  if (token.get()) given.Authorization = `Bearer ${token.get()}`;
+  const mine = token.get();
+  if (mine) given.Authorization = `Bearer ${mine}`;
   if (body !== undefined) given["Content-Type"] = "application/json";
   let response;
   try {
@@ -40,7 +41,8 @@ export async function send(method, path, { body, headers = {}, signal } = {}) {
   const failure = new Failure(
     said?.error ?? { message: `The server answered ${response.status}.` }, response.status,
   );
-  if (failure.status === 401) tell("out", failure);
+  // What an earlier token is refused late is nothing to the session of the next.
+  if (failure.status === 401 && token.get() === mine) tell("out", failure);
   throw failure;
 }
 

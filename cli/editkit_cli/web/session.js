@@ -44,15 +44,19 @@ async function arrive() {
 }
 
 async function enter() {
-  if (token.get() === null) {
+  const mine = token.get();
+  if (mine === null) {
     shut(null);
     return;
   }
   try {
-    state.who = await get("/v1/whoami");
-    state.status = await get("/v1/status");
+    const who = await get("/v1/whoami");
+    const status = await get("/v1/status");
+    if (token.get() !== mine) return;
+    Object.assign(state, { who, status });
   } catch (failure) {
-    shut(failure);
+    // A refused token was cleared and told already; another one entered since goes on.
+    if (token.get() === mine) shut(failure);
     return;
   }
   byId("door").hidden = true;

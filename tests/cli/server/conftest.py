@@ -132,6 +132,27 @@ def running(store: Path, model: Any, **how: Any) -> Iterator[Running]:
     assert failed == []
 
 
+@contextlib.contextmanager
+def held(kit: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Makes every decoding step wait for an event; set at the end in any case."""
+    go = threading.Event()
+    made = kit.generate_tokens
+
+    def slow(*args: Any, watch: Any, **how: Any) -> Any:
+        def waiting(step: Any) -> Any:
+            found = watch(step)
+            go.wait(60)
+            return found
+
+        return made(*args, watch=waiting, **how)
+
+    monkeypatch.setattr(kit, "generate_tokens", slow)
+    try:
+        yield go
+    finally:
+        go.set()
+
+
 def made() -> Any:
     """A tiny model and its tokenizer."""
     from tiny import tiny_llama, tiny_tokenizer

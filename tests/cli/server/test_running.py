@@ -10,12 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cli.server.conftest import held
 
 from editkit_cli.server.errors import Refused
 from editkit_cli.server.limits import Limits
@@ -49,27 +50,6 @@ def test_every_family_of_models_is_served(start, make):
         assert said == [one.model_dump(mode="json") for one in plain]
     chunks = server.openai().completions.create(model=server.model, prompt="tall tree", stream=True)
     assert "".join(chunk.choices[0].text for chunk in chunks) == target
-
-
-@contextlib.contextmanager
-def held(kit: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Makes every decoding step wait for an event; set at the end in any case."""
-    go = threading.Event()
-    made = kit.generate_tokens
-
-    def slow(*args: Any, watch: Any, **how: Any) -> Any:
-        def waiting(step: Any) -> Any:
-            found = watch(step)
-            go.wait(60)
-            return found
-
-        return made(*args, watch=waiting, **how)
-
-    monkeypatch.setattr(kit, "generate_tokens", slow)
-    try:
-        yield go
-    finally:
-        go.set()
 
 
 def test_readers_answer_right_while_others_correct(server):
