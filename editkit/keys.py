@@ -6,32 +6,46 @@ import functools
 
 from editkit.config import GraceConfig, KeyName
 from editkit.errors import UnsupportedModel
+from editkit.families import layout_of
 from editkit.models.load import LoadedModel
 from editkit.prompts import Encoder
-from editkit.scope import PooledKeys
-from editkit.scope.information import of_model
+from editkit.scope import PooledKeys, TextKeys
+from editkit.scope.information import has_words, of_model
 
 __all__ = ["kind_of_key", "pooled_keys"]
+
+_ASKED = {
+    "pooled": "models that continue a prompt",
+    "text": "classifiers whose tokenizer knows words",
+    "sentence": "models that continue a prompt, or classifiers whose tokenizer knows words",
+}
 
 
 def kind_of_key(loaded: LoadedModel, encoder: Encoder, config: GraceConfig) -> KeyName:
     """Returns what GRACE looks its edits up by.
 
     Raises:
-        UnsupportedModel: Keys of prompts were asked for, of a model that does not continue one.
+        UnsupportedModel: Keys were asked for that the model's inputs have none of.
     """
-    kind = config.key or ("pooled" if encoder.family == "decoder" else "state")
-    if kind != "state" and encoder.family != "decoder":
+    default: KeyName = "state"
+    if encoder.family == "decoder":
+        default = "pooled"
+    # What a decoder knows of its tokens it says itself; of others their vocabulary has to tell.
+    elif encoder.family == "classifier" and has_words(loaded.tokenizer):
+        default = "text"
+    if config.key is None or config.key in ("state", default):
+        return config.key or default
+    if default == "state" or config.key != "sentence":
         raise UnsupportedModel(
-            f"{kind} keys are for models that continue a prompt, not for "
-            f"{type(loaded.model).__name__}",
-            hint="leave `key` out, or set it to 'state'",
+            f"{config.key} keys are for {_ASKED[config.key]}, not for "
+            f"{type(loaded.model).__name__}{'' if default != 'state' else ' and its tokenizer'}",
+            hint=f"leave `key` out, or set it to '{default}'",
         )
-    return kind
+    return config.key
 
 
 def pooled_keys(loaded: LoadedModel) -> PooledKeys:
-    """Returns what gives pooled keys of a model's prompts."""
+    """Returns what gives keys of a model's prompts from their words."""
     known = functools.partial(
         of_model,
         loaded.model,
@@ -40,4 +54,5 @@ def pooled_keys(loaded: LoadedModel) -> PooledKeys:
         # Of a pair from somebody's program nobody knows whether it ever comes back.
         is_kept=loaded.path is not None,
     )
-    return PooledKeys(loaded.model, loaded.tokenizer, known)
+    made = TextKeys if layout_of(loaded.model).family == "classifier" else PooledKeys
+    return made(loaded.model, loaded.tokenizer, known)

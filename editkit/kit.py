@@ -200,6 +200,14 @@ class Kit(AskingMethods, HistoryMethods, PlanningMethods, BundleMethods):
         return self._site.path
 
     @property
+    def has_scopes(self) -> bool:
+        """Whether edits of GRACE are looked up by their words, and a scope says how far they reach.
+
+        Else they are looked up by hidden states.
+        """
+        return self._learner.has_keys
+
+    @property
     def source(self) -> str:
         """Name by which another process can load the model: alias, hub id or full path.
 
@@ -258,7 +266,7 @@ class Kit(AskingMethods, HistoryMethods, PlanningMethods, BundleMethods):
             locality: Prompts that must stay as they are, kept with the edit.
             subject: What the prompt is about.
             scope: How far it reaches: ``strict``, ``balanced`` or ``broad``; by default as the
-                model was opened. Of GRACE's edits with pooled keys.
+                model was opened. Of GRACE's edits that are looked up by their words.
             reason: Why, for the log.
             author: Who, for the log.
             source: Where the request comes from, e.g. an id in a data file.

@@ -262,10 +262,11 @@ class Grace(Recorded):
     ) -> None:
         super().__init__(name, model, folder, preset=preset, grace=dict(changes or {}))
         self._config = GraceConfig.of(preset, **(changes or {}))
-        if "scope" in (changes or {}) and self.kit.encoder.family != "decoder":
+        if "scope" in (changes or {}) and not self.kit.has_scopes:
             self.kit.close()
             raise UnsupportedModel(
-                f"'{name}' is for models that continue a prompt: scopes are of pooled keys",
+                f"'{name}' is not for this model: its edits are looked up by hidden states, and "
+                "scopes are of keys of words",
                 hint="use 'grace'",
             )
         self._preset = preset

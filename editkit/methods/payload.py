@@ -3,8 +3,9 @@
 A payload holds two float32 tensors, ``key`` of shape ``(d,)`` and ``value`` of shape ``(m,)``, and
 string metadata: ``format`` = ``editkit.grace.1``, ``site``, ``position``, ``replacement``,
 ``radius``, ``rule``, ``target`` (token ids as JSON) and ``owns_row``; with a pooled key the format
-is ``editkit.grace.2``, which an editkit that would take it for a state refuses, and with a key of
-sentences ``editkit.grace.3``, with the identity of the ``encoder``. Of an edit that came with
+is ``editkit.grace.2``, which an editkit that would take it for a state refuses, with a key of
+sentences ``editkit.grace.3``, with the identity of the ``encoder``, and with a key of a text to be
+classified ``editkit.grace.4``. Of an edit that came with
 rephrasings ``confirm`` is false; see ``editkit.methods.confirming``. float32 holds every float16
 and bfloat16 value exactly.
 """
@@ -31,6 +32,7 @@ _FORMATS: dict[KeyName, str] = {
     "state": "editkit.grace.1",
     "pooled": "editkit.grace.2",
     "sentence": "editkit.grace.3",
+    "text": "editkit.grace.4",
 }
 _KEYS = {name: key for key, name in _FORMATS.items()}
 

@@ -101,7 +101,7 @@ class PooledKeys:
     """Keys of prompts for one model. May be used from several threads.
 
     Args:
-        model: A decoder.
+        model: A language model.
         tokenizer: Its tokenizer.
         information: Returns what the model knows of its tokens; called once, for the first key. It
             may run the model, which nothing may be attached to then.
@@ -119,6 +119,9 @@ class PooledKeys:
         self._spellings: dict[str, Vector] = {}
 
     kind = "pooled"
+
+    _typical: Vector | None = None
+    """What any text says, ``(d,)``, if that is taken out of each word; see ``TextKeys``."""
 
     @property
     def width(self) -> int:
@@ -193,7 +196,7 @@ class PooledKeys:
         kept = [token for word in words if word.sentence >= asking for token in word.ids]
         return str(self._tokenizer.decode(kept)).strip()
 
-    def told_apart(self, ids: Sequence[int]) -> tuple[float | None, float]:
+    def told_apart(self, ids: Sequence[int]) -> tuple[float | None, float | None]:
         """Returns how far other questions would lie from a prompt, L2, as its words are weighted.
 
         A question that shares a part of the key with the prompt, and whose other part is as heavy
@@ -235,6 +238,7 @@ class PooledKeys:
         starts = itertools.accumulate((len(word.ids) for word in words[:-1]), initial=0)
         parts = [token.row for token in tokens]
         shares: tuple[list[float], list[float]] = [0.0] * len(tokens), [0.0] * len(tokens)
+        said = [0.0, 0.0]
         for word, is_name, start in zip(words, names, starts, strict=True):
             own = range(start, start + len(word.ids))
             square = _square([tokens[at] for at in own])
@@ -244,6 +248,7 @@ class PooledKeys:
             if word.sentence < asking:
                 weight *= _EARLIER
             spelling = (1.0 if word.has_digit else _SPELLING) if is_name else 0.0
+            said[not is_name] += weight * math.sqrt(1 - spelling)
             for at in own:
                 shares[not is_name][at] = (
                     weight
@@ -256,6 +261,8 @@ class PooledKeys:
                 shares[0].append(weight * math.sqrt(spelling))
                 shares[1].append(0.0)
         of_names, rest = np.array(shares) @ np.concatenate(parts)
+        if self._typical is not None:
+            of_names, rest = of_names - said[0] * self._typical, rest - said[1] * self._typical
         return of_names, rest
 
     def _asked(self, ids: tuple[int, ...]) -> tuple[list[Word], list[bool]]:

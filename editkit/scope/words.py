@@ -1,7 +1,8 @@
 """From token ids to words: which tokens make one, which are names, and which part of a prompt asks.
 
 Works on ids, as a running model gets them. A word begins at a token that brings a space or an
-apostrophe, or after one without letters and digits; a sentence ends with its mark. Of a
+apostrophe, or after one without letters and digits; where asked for, of WordPiece at one that is
+not marked as going on with a word, and of whole words at each. A sentence ends with its mark. Of a
 conversation only the user's last turn is looked at.
 """
 
@@ -12,12 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-__all__ = ["Word", "Words", "refers_back"]
+from tokenizers.models import WordLevel, WordPiece
+
+__all__ = ["WORD_MARKS", "Word", "Words", "inner_mark", "refers_back"]
 
 _INSIDE = re.compile(r"\w")
 _END = re.compile(r"[.!?\n。！？]")
 _APOSTROPHES = ("'", "’")  # a name's possessive is spelled as the name
-_MARKS = ("Ġ", "▁")  # of a space before a token: byte-level BPE, SentencePiece
+WORD_MARKS = ("Ġ", "▁")  # of a space before a token: byte-level BPE, SentencePiece
 
 _REFERRING = frozenset(
     "it its itself he him his she her hers they them their theirs this that these those there then "
@@ -65,13 +68,16 @@ class Words:
 
     Args:
         tokenizer: A Hugging Face tokenizer.
+        marked: Words begin where tokens bring a space, whichever tokenizer it is. Else those that
+            mark none are asked in their own way.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, *, marked: bool = True) -> None:
         self._tokenizer = tokenizer
         self._special = frozenset(tokenizer.all_special_ids)
         self._pieces: dict[int, _Piece] = {}
         self._header, self._footer = _frame(tokenizer)
+        self._inner = None if marked else inner_mark(tokenizer)
 
     def split(self, ids: Sequence[int], *, turns: Literal["last", "all"] = "last") -> list[Word]:
         """Returns the words of a prompt.
@@ -117,10 +123,13 @@ class Words:
     def _piece(self, token: int) -> _Piece:
         found = self._pieces.get(token)
         if found is None:
-            raw = self._tokenizer.convert_ids_to_tokens(token)
+            raw = str(self._tokenizer.convert_ids_to_tokens(token))
             text = self._tokenizer.decode([token])
-            has_space = str(raw).startswith(_MARKS) or text[:1] == " "
+            has_space = raw.startswith(WORD_MARKS) or text[:1] == " "
             text = text.strip(" ")
+            if self._inner is not None:
+                has_space = not (self._inner and raw.startswith(self._inner))
+                text = text.removeprefix(self._inner)
             has_digit = any(letter.isdigit() for letter in text)
             is_inside = _INSIDE.search(text) is not None
             found = self._pieces[token] = _Piece(text, has_space, has_digit, is_inside)
@@ -134,6 +143,14 @@ def refers_back(words: Sequence[Word]) -> bool:
     """
     said = [word.text.casefold() for word in words]
     return said[:1] == [] or said[0] in _LINKING or not _REFERRING.isdisjoint(said)
+
+
+def inner_mark(tokenizer: Any) -> str | None:
+    """Returns what marks a token within a word (WordPiece: `##`), where spaces are not marked."""
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    if isinstance(model, WordPiece):
+        return str(model.continuing_subword_prefix)
+    return "" if isinstance(model, WordLevel) else None
 
 
 def _frame(tokenizer: Any) -> tuple[_Ids, _Ids]:

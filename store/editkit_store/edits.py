@@ -77,8 +77,8 @@ class EditRequest(Record):
     )
     scope: ScopeName | None = Field(
         default=None,
-        description="How far an edit of GRACE with pooled keys reaches; by default as the model "
-        "was opened",
+        description="How far an edit of GRACE reaches that is looked up by its words; by default "
+        "as the model was opened",
     )
     reason: str | None = None
     author: str | None = None

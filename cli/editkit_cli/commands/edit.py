@@ -79,7 +79,7 @@ NOT_VERIFIED = 3
 )  # fmt: skip
 @click.option(
     "--scope", type=click.Choice(["strict", "balanced", "broad"]),
-    help="How far it reaches, of an edit of GRACE with pooled keys  [default: balanced]",
+    help="How far it reaches, if it is looked up by its words  [default: balanced]",
 )  # fmt: skip
 @click.option(
     "--on-failure", type=click.Choice(["record", "keep"]), default="record", show_default=True,

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_bert, tiny_gpt2, tiny_llama, tiny_t5, tiny_tokenizer
+from tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
 
 import editkit
-from editkit.config import GraceConfig
-from editkit.errors import ArtifactsMissing, UnsupportedModel
+from editkit.errors import ArtifactsMissing
 from editkit.kit import Kit
 from editkit.scope import PooledKeys
 from editkit.scope.information import Information, of_model
@@ -306,15 +305,6 @@ def test_a_history_keeps_the_kind_of_key_that_it_was_learned_with(tmp_path: Path
         kit.add("Who ran?", "Grace")
     with pytest.raises(ArtifactsMissing, match="state keys; the model was opened at .*pooled"):
         editkit.open(path, model=pair, grace={"key": "pooled"})
-
-
-def test_states_are_the_keys_of_other_models_and_of_the_paper(tmp_path: Path) -> None:
-    assert GraceConfig.of("paper").key == "state"
-    for name, model in (("t5", tiny_t5()), ("bert", tiny_bert())):
-        with editkit.open(tmp_path / f"{name}.db", model=(model, TOKENIZER)) as kit:
-            assert kit._learner._kind == "state"
-        with pytest.raises(UnsupportedModel, match="pooled keys are for models that continue"):
-            editkit.open(tmp_path / "x.db", model=(model, TOKENIZER), grace={"key": "pooled"})
 
 
 def test_an_edit_is_learned_as_if_no_other_were_there(tmp_path: Path) -> None:

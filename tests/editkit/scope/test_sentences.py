@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import save_tiny, tiny_bert, tiny_gpt2, tiny_t5, tiny_tokenizer
+from tiny import save_tiny, tiny_bert, tiny_gpt2, tiny_tokenizer
 
 import editkit
 from editkit.errors import ArtifactsMissing, ModelUnavailable, UnsupportedModel
@@ -129,11 +129,16 @@ def test_grace_and_elder_are_asked_by_keys_of_their_own(tmp_path: Path, encoder:
             assert kit.explain(prompt).fired == edit.id
 
 
-def test_the_models_that_cannot_have_such_keys_say_so(tmp_path: Path, encoder: str) -> None:
-    with pytest.raises(UnsupportedModel, match="sentence keys are for models that continue"):
-        editkit.open(
-            tmp_path / "h.db", model=(tiny_t5(), tiny_tokenizer()), grace={"key": "sentence"}
-        )
+def test_classifiers_can_have_them(tmp_path: Path, encoder: str) -> None:
+    how = {"key": "sentence", "sentence_encoder": encoder}
+    with editkit.open(tmp_path / "h.db", model=(tiny_bert(), tiny_tokenizer()), grace=how) as kit:
+        added = kit.add("The sun. Edith has a red cat", "positive")
+        assert added.verified
+        assert kit.explain("The sun. Edith has a red cat!").fired == added.edit.id
+        assert kit.explain("two dogs").fired is None
+
+
+def test_what_is_no_sentence_encoder_says_so(tmp_path: Path, encoder: str) -> None:
     decoder = str(save_tiny(tmp_path / "decoder"))
     with pytest.raises(UnsupportedModel, match="not a sentence encoder"):
         opened(tmp_path / "h.db", decoder)
