@@ -6,9 +6,9 @@ whole distribution, so a few hundred of them tell of all tokens, those that the 
 and a model of any language brings its own.
 
 A model that does not continue text, a classifier, has no such distribution. Of its tokens the page
-is counted, and what it lacks is told by the vocabulary: tokenizers are trained
-to learn frequent words first, whichever the language, so a word of rank r comes about as often as
-1 / r (Zipf). See benchmarks/results/quality.md for what each is worth.
+is counted, and what it lacks is told by the vocabulary: tokenizers are trained to learn frequent
+words first, whichever the language, so a word of rank r comes about as often as 1 / r (Zipf). See
+benchmarks/results/quality.md for what each is worth.
 
 Computing it takes one pass over some 700 tokens; for a model that was loaded by name the numbers
 are kept in the cache folder.

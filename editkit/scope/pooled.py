@@ -120,9 +120,6 @@ class PooledKeys:
 
     kind = "pooled"
 
-    _typical: Vector | None = None
-    """What any text says, ``(d,)``, if that is taken out of each word; see ``TextKeys``."""
-
     @property
     def width(self) -> int:
         """Length of a key."""
@@ -139,6 +136,11 @@ class PooledKeys:
     @functools.cached_property
     def _weights(self) -> Vector:
         return np.asarray(np.maximum(self._known.nats - _EVERYDAY, _LEAST), np.float32)
+
+    @property
+    def _typical(self) -> Vector | None:
+        """What any text says, ``(d,)``, if that is taken out of each word; see ``TextKeys``."""
+        return None
 
     def key(self, ids: Sequence[int]) -> Vector:
         """Returns the key of a prompt, ``(d,)`` float32 of unit length.
@@ -261,8 +263,8 @@ class PooledKeys:
                 shares[0].append(weight * math.sqrt(spelling))
                 shares[1].append(0.0)
         of_names, rest = np.array(shares) @ np.concatenate(parts)
-        if self._typical is not None:
-            of_names, rest = of_names - said[0] * self._typical, rest - said[1] * self._typical
+        if (typical := self._typical) is not None:
+            of_names, rest = of_names - said[0] * typical, rest - said[1] * typical
         return of_names, rest
 
     def _asked(self, ids: tuple[int, ...]) -> tuple[list[Word], list[bool]]:

@@ -51,7 +51,7 @@ class TextKeys(PooledKeys):
         _ = self._typical
 
     @functools.cached_property
-    def _typical(self) -> Vector:  # type: ignore[override]
+    def _typical(self) -> Vector:
         total, weight = np.zeros(self.width), 0.0
         for part in self._vocabulary():
             often = np.exp(-self._known.nats[part].astype(np.float64)) * self._weights[part]

@@ -23,6 +23,7 @@ from editkit.scope import PooledKeys, TextKeys
 from editkit.scope.general import TEXT
 from editkit.scope.information import Information, has_words, of_model, ranked
 from editkit.scope.words import Words
+from editkit_store.records import ScopeName
 
 TOKENIZER = tiny_tokenizer()
 MODEL = tiny_bert()
@@ -322,5 +323,7 @@ def test_a_vocabulary_of_single_characters_leaves_states(tmp_path: Path) -> None
 def test_states_are_the_keys_of_the_paper() -> None:
     assert GraceConfig.of("paper").key == "state"
     assert GraceConfig.of("paper").initial_radius("state") == 1.0
-    radii = [GraceConfig().initial_radius("text", scope) for scope in ("strict", None, "broad")]  # type: ignore[arg-type]
+    scopes: tuple[ScopeName, ...] = ("strict", "balanced", "broad")
+    radii = [GraceConfig().initial_radius("text", scope) for scope in scopes]
     assert radii == [0.7, 0.9, 1.0]
+    assert GraceConfig().initial_radius("text") == 0.9
