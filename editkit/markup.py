@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from editkit_store.errors import StoreUnwritable
+from editkit_store.outputs import write_output
 
 __all__ = ["STYLE", "cell", "document", "row", "save", "short", "table", "text"]
 
@@ -72,11 +73,12 @@ def save(page: str, path: str | os.PathLike[str]) -> None:
 
     Raises:
         StoreUnwritable: The file cannot be written.
+        UnsafeTarget: It is a store, or belongs to one.
     """
     target = Path(path)
     try:
         # What is no Unicode text (a lone surrogate) must not cost the whole page.
-        target.write_bytes(page.encode("utf-8", "xmlcharrefreplace"))
+        write_output(target, page.encode("utf-8", "xmlcharrefreplace"))
     except OSError as error:
         raise StoreUnwritable(
             f"the page '{target}' cannot be written: {error.strerror}",

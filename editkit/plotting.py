@@ -18,6 +18,7 @@ from editkit.methods.memory import Memory
 from editkit_store import Store
 from editkit_store.comparisons import CodebookPlot
 from editkit_store.errors import InvalidRequest, StoreUnwritable
+from editkit_store.outputs import refuse_store
 from editkit_store.versions import format_version
 
 __all__ = ["plot_codebook"]
@@ -48,6 +49,7 @@ def plot_codebook(
         InvalidRequest: No edit of that version was learned by the model.
         PackageMissing: matplotlib is not installed.
         StoreUnwritable: The file cannot be written.
+        UnsafeTarget: It is a store, or belongs to one.
     """
     number = store.history.resolve(version)
     name = format_version(number)
@@ -65,6 +67,7 @@ def plot_codebook(
     figure = _figure(memory, rows, radii, pairs, shrunk, title=f"codebook at {name}")
     target = Path(path)
     try:
+        refuse_store(target)
         figure.savefig(target, format="png", dpi=144)
     except OSError as error:
         raise StoreUnwritable(

@@ -161,11 +161,8 @@ class Local:
 
     def compact(self) -> Compacted:
         """Makes the file smaller."""
-        from editkit_store.compact import compact
-
-        with self._writing():
-            pass  # an older schema is migrated first
-        return compact(self._path)
+        with self._writing() as store:
+            return store.compact()
 
     def export(
         self, path: str, *, to: str = "@", since: str | None = None, only: str | None = None

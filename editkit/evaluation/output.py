@@ -10,8 +10,8 @@ from editkit.evaluation.page import write_page
 from editkit.evaluation.pictures import draw
 from editkit.evaluation.records import CaseResult, Report
 from editkit.evaluation.tables import cases_csv, points_csv
-from editkit.models.cache import write_atomically
 from editkit_store.errors import StoreUnwritable
+from editkit_store.outputs import replace_output
 
 __all__ = ["write"]
 
@@ -28,11 +28,15 @@ def write(report: Report, cases: Iterable[CaseResult], folder: Path) -> tuple[st
 
     Raises:
         StoreUnwritable: A file cannot be written.
+        UnsafeTarget: One of that name is a store, or belongs to one.
     """
     try:
-        write_atomically(folder / "report.json", report.model_dump_json(indent=1) + "\n")
-        write_atomically(folder / "points.csv", points_csv(report))
-        write_atomically(folder / "cases.csv", cases_csv(cases))
+        for name, text in (
+            ("report.json", report.model_dump_json(indent=1) + "\n"),
+            ("points.csv", points_csv(report)),
+            ("cases.csv", cases_csv(cases)),
+        ):
+            replace_output(folder / name, text.encode())
         try:
             pictures = [path.name for path in draw(report, folder)]
         except PackageMissing:

@@ -22,6 +22,7 @@ from editkit.evaluation.distances import GROUPS, distances, tradeoff
 from editkit.evaluation.looks import label, looks
 from editkit.evaluation.records import Report
 from editkit_store.errors import StoreUnwritable
+from editkit_store.outputs import refuse_store
 
 __all__ = ["draw", "svg"]
 
@@ -69,6 +70,7 @@ def draw(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
             target.mkdir(parents=True, exist_ok=True)
             for name, figure in _figures(report, figure_class):
                 target = Path(folder) / f"{name}.png"
+                refuse_store(target)
                 figure.savefig(target, format="png", dpi=144)
                 written.append(target)
         except OSError as error:

@@ -23,9 +23,9 @@ from editkit.evaluation.cases import Case, contradicted
 from editkit.evaluation.editors import Editor
 from editkit.evaluation.judging import Base, Judge
 from editkit.evaluation.records import CaseResult, Point
-from editkit.models.cache import write_atomically
 from editkit.models.progress import Progress
 from editkit_store.errors import InvalidRequest
+from editkit_store.outputs import replace_output
 from editkit_store.records import Record
 
 __all__ = ["Plan", "Stream", "checkpoints"]
@@ -112,7 +112,7 @@ class Stream:
             for count in self._plan.checkpoints[len(lines) :]:
                 lines.append(self._advanced(editor, judge, lines[-1] if lines else None, count))
             described = editor.settings()
-            write_atomically(settings, json.dumps(described, indent=1))
+            replace_output(settings, json.dumps(described, indent=1).encode())
         finally:
             editor.close()
         return [line.point for line in lines], described
@@ -179,7 +179,7 @@ class Stream:
             found = Judge.base(editor, self._cases, self._general, self._progress.advance)
         finally:
             self._progress.done()
-        write_atomically(path, found.model_dump_json())
+        replace_output(path, found.model_dump_json().encode())
         return found
 
     def _claim(self) -> None:
@@ -189,7 +189,7 @@ class Stream:
             self._folder.mkdir(parents=True, exist_ok=True)
             found = path.read_text("utf-8") if path.exists() else None
             if found is None:
-                write_atomically(path, wanted)
+                replace_output(path, wanted.encode())
         except OSError as error:
             raise InvalidRequest(
                 f"the folder '{self._folder}' cannot be written to: {error.strerror}", field="out"
@@ -224,4 +224,5 @@ def _read(path: Path) -> list[str]:
 
 
 def _write(path: Path, records: Iterable[Record]) -> None:
-    write_atomically(path, "".join(record.model_dump_json() + "\n" for record in records))
+    lines = "".join(record.model_dump_json() + "\n" for record in records)
+    replace_output(path, lines.encode())

@@ -11,10 +11,9 @@ checksum, 8 bytes: 5381 xor the sum modulo 2, over its other 64-bit words w, of 
 from __future__ import annotations
 
 import functools
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from editkit_store.connection import Database
-from editkit_store.errors import StoreGone
 
 __all__ = ["checksum", "damaged_blocks"]
 
@@ -33,7 +32,6 @@ def damaged_blocks(database: Database) -> list[int]:
 
     Raises:
         StoreDamaged: DuckDB cannot tell which blocks its tables are in.
-        StoreGone: The file was removed while it was open.
     """
     if str(database.path) == ":memory:":
         return []
@@ -45,14 +43,7 @@ def damaged_blocks(database: Database) -> list[int]:
         size, count, free = map(int, row)
         read = _blocks_of_tables(database)
         others = [number for number in range(count) if number not in read]
-        try:
-            with open(database.path, "rb", buffering=0) as file:
-                found = {number: _state(file, number, size) for number in others}
-        except FileNotFoundError as error:
-            raise StoreGone(
-                f"the file of the store '{database.path}' was removed while it was open",
-                path=database.path,
-            ) from error
+        found = {number: _state(database, number, size) for number in others}
         empty = [number for number in others if found[number] == "empty"]
         # Of those never written, beyond the end of the file or holes in it, each is free, unless
         # somebody writes. Where more are empty some were in use.
@@ -60,9 +51,8 @@ def damaged_blocks(database: Database) -> list[int]:
         return [number for number in others if found[number] == "damaged" or number in lost]
 
 
-def _state(file: BinaryIO, number: int, size: int) -> Literal["sound", "damaged", "empty"]:
-    file.seek(_HEADERS + number * size)
-    block = file.read(size)
+def _state(database: Database, number: int, size: int) -> Literal["sound", "damaged", "empty"]:
+    block = database.read_file(_HEADERS + number * size, size)
     if len(block) < size or not any(block):
         return "empty"
     is_sound = checksum(block[8:]) == int.from_bytes(block[:8], "little")

@@ -38,6 +38,8 @@ from editkit_store.errors import (
     BundleTooNew,
     BundleUnwritable,
 )
+from editkit_store.files import sync
+from editkit_store.outputs import refuse_store
 from editkit_store.records import Record
 
 __all__ = [
@@ -136,8 +138,10 @@ def new_folder(path: Path) -> Iterator[Writer]:
     Raises:
         BundleExists: Something is there already, other than an empty folder.
         BundleUnwritable: No permission, no space, or nowhere to put it.
+        UnsafeTarget: It is a store, or would be taken for a part of one.
     """
     target = Path(os.path.realpath(path))
+    refuse_store(target)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise _occupied(path)
     temporary = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
@@ -147,7 +151,7 @@ def new_folder(path: Path) -> Iterator[Writer]:
             yield Writer(temporary)
             _sync(temporary)
             os.rename(temporary, target)
-            _sync_one(target.parent)
+            sync(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
@@ -175,16 +179,8 @@ def _sync(folder: Path) -> None:
     """
     for place, _, files in os.walk(folder, topdown=False):
         for name in files:
-            _sync_one(Path(place) / name)
-        _sync_one(Path(place))
-
-
-def _sync_one(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            sync(Path(place) / name)
+        sync(Path(place))
 
 
 # Reading -------------------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 
 DuckDB keeps the blocks that were freed, and never shrinks a file from within. A compaction writes
 every table anew into a file beside the store, without tensors that no artifact names any more,
-compares the heads of the two logs, and puts the new file in the old one's place in one step. A
-shared lock on the old file keeps writers out from the first row read until the new one is in place;
-killed at any moment, one of the two whole files is there under the store's name.
+compares the heads of the two logs, and puts the new file in the old one's place in one step. Shared
+locks keep writers out from the first row read until the new file is in place; killed at any moment,
+one of the two whole files is there under the store's name.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from pathlib import Path
 from editkit_store import schema
 from editkit_store.connection import BLOCK, Database
 from editkit_store.errors import StoreDamaged
+from editkit_store.files import private_folder, sync
 from editkit_store.records import Compacted
 
-__all__ = ["compact"]
+__all__ = ["compact", "rewrite"]
 
 _TABLES = (
     "migrations", "settings", "edits", "operations", "membership", "tags", "artifacts", "payloads",
@@ -36,32 +37,43 @@ def compact(path: Path) -> Compacted:
 
     Raises:
         StoreLocked: Another process writes to it.
+        StoreDamaged, StoreUnwritable: See ``rewrite``.
+    """
+    with Database.open(path, read_only=False) as database:
+        return rewrite(database)
+
+
+def rewrite(database: Database) -> Compacted:
+    """Rewrites an open store, as ``compact`` does.
+
+    Args:
+        database: A store of the current schema, open to write. Its file is let go of meanwhile, so
+            that others can read, and opened again.
+
+    Raises:
+        StoreLocked: Another process was faster to write to it.
         StoreDamaged: A table cannot be read, or did not arrive as it was; the store is as before.
         StoreUnwritable: No room for the second file, or no permission.
     """
-    place = Path(os.path.realpath(path))  # a link stays a link
-    fresh = place.with_name(f".{place.name}.compact")
-    with Database.open(place, read_only=False) as store:
-        schema.require(store)
-        store.checkpoint()
-        # Nobody else compacts while we may write, so what lies there is of one that was killed.
-        _remove(fresh)
+    place = Path(os.path.realpath(database.path))  # a link stays a link
+    schema.require(database)
+    database.checkpoint()
     before = place.stat().st_size
-    try:
+    # A killed compaction leaves its folder behind, which the next opening sweeps away.
+    with private_folder(place) as folder, database.released():
+        fresh = folder / place.name
         with Database.scratch(place) as work:
             work.attach(place, "old", read_only=True)
             work.attach(fresh, "new", block_size=BLOCK)
             dropped = _copy(work)
             work.execute("DETACH new")
             shutil.copymode(place, fresh)
-            _sync(fresh)
+            sync(fresh)
             os.replace(fresh, place)
-            _sync(place.parent)
+            sync(place.parent)
             work.execute("DETACH old")
-    finally:
-        _remove(fresh)
     return Compacted(
-        store=str(path), before=before, after=place.stat().st_size, dropped_tensors=dropped
+        store=str(database.path), before=before, after=place.stat().st_size, dropped_tensors=dropped
     )
 
 
@@ -86,19 +98,3 @@ def _sum(work: Database, table: str) -> object:
     has_bytes = ".payloads" in table or ".tensors" in table
     columns = "COLUMNS(* EXCLUDE bytes)" if has_bytes else "COLUMNS(*)"
     return work.query(f"SELECT count(*), bit_xor(hash({columns})) FROM {table}")
-
-
-def _remove(file: Path) -> None:
-    for name in (file, file.with_name(file.name + ".wal")):
-        name.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Makes a file or a folder durable; what cannot be synced (a folder on Windows) is not."""
-    if os.name == "nt" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,7 +1,7 @@
 """The only place that talks to DuckDB: opening, transactions, and the translation of its errors.
 
-DuckDB allows one read-write process or several read-only ones on a file. A lock that is held is
-waited for briefly, then reported with the holder's process id.
+DuckDB allows one read-write process or several read-only ones on a file, and so does ``holding``. A
+lock that is held is waited for briefly, then reported with the holder's process id.
 """
 
 from __future__ import annotations
@@ -22,23 +22,21 @@ from editkit_store.errors import (
     EditkitError,
     NotAStore,
     QueryFailed,
-    StoreDamaged,
+    StoreChanged,
     StoreError,
-    StoreExists,
     StoreGone,
     StoreLocked,
     StoreNotFound,
     StoreUnwritable,
 )
-from editkit_store.translation import first_line, not_duckdb, translate
+from editkit_store.gathering import Gathered, append
+from editkit_store.holding import Hold, identity, lock_wait_seconds
+from editkit_store.translation import first_line, translate
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
-__all__ = ["BLOCK", "DEFAULT_LOCK_WAIT", "Database", "lock_wait_seconds"]
-
-DEFAULT_LOCK_WAIT = 2.0
-"""Seconds to wait for a store that another process holds."""
+__all__ = ["BLOCK", "Database"]
 
 BLOCK = "65536"
 """Bytes of a block. A small store is a quarter of what it is with DuckDB's default of 256 KiB; with
@@ -53,20 +51,9 @@ _PATIENCE = 60.0
 
 _PART = 200  # rows fetched at a time
 
-_GATHERED = 1000  # rows of a transaction that wait to be handed over together
-
 _STREAM_MEMORY = "256MB"
 """DuckDB's memory while it streams. Every block is read once; with all of the memory to fill, each
 would take new pages, and half of the time of reading gigabytes would be the system's."""
-
-
-def lock_wait_seconds() -> float:
-    """Returns how long to wait for a held lock: ``EDITKIT_LOCK_WAIT`` in seconds, else 2."""
-    text = os.environ.get("EDITKIT_LOCK_WAIT", "")
-    try:
-        return max(0.0, float(text)) if text else DEFAULT_LOCK_WAIT
-    except ValueError:
-        return DEFAULT_LOCK_WAIT
 
 
 class Database:
@@ -79,17 +66,22 @@ class Database:
     """
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, path: Path, *, read_only: bool
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        path: Path,
+        *,
+        read_only: bool,
+        hold: Hold | None = None,
     ) -> None:
         self.turn = threading.RLock()
         self._connection: duckdb.DuckDBPyConnection | None = connection
         self._writer: duckdb.DuckDBPyConnection | None = None
-        self._prepared: dict[tuple[tuple[str, int], ...], duckdb.Statement] = {}
         self._in_transaction = False
         self._has_begun = False  # DuckDB knows of it
-        self._gathered: list[tuple[str, Sequence[Any]]] = []  # rows that it does not know yet
+        self._gathered = Gathered()
         self.failures = 0  # transactions that did not commit
-        self._file = _identity(path)
+        self._hold = hold
+        self._left = hold and hold.mark()  # what we left in the file
         self.path = path
         self.read_only = read_only
 
@@ -121,29 +113,45 @@ class Database:
             raise StoreUnwritable(
                 f"the store '{path}' is read-only", path=path, hint="check the file's permissions"
             )
-        _check_magic(path)
         deadline = time.monotonic() + (lock_wait_seconds() if wait is None else wait)
         delay = 0.02
         while True:
-            found = _identity(path)
             try:
-                with _translated(path):
-                    connection = duckdb.connect(
-                        str(path),
-                        read_only=read_only,
-                        config={"autoinstall_known_extensions": False},
-                    )
-                    if _identity(path) == found:
-                        if not read_only:
-                            connection.execute(_ONE_THREAD)
-                        return cls(connection, path, read_only=read_only)
-                    # A compaction put another file there after DuckDB had opened the old one.
-                    connection.close()
+                if (found := cls._opened(path, read_only=read_only)) is not None:
+                    return found
             except StoreLocked as error:
                 if error.pid == os.getpid() or time.monotonic() >= deadline:
                     raise
             time.sleep(delay)
             delay = min(0.25, delay * 2)
+
+    @classmethod
+    def _opened(cls, path: Path, *, read_only: bool) -> Database | None:
+        """Opens a file; ``None`` where another one took its name meanwhile (a compaction does)."""
+        try:
+            hold = Hold.take(path, read_only=read_only)
+        except FileNotFoundError:
+            return None
+        connection = None
+        try:
+            with _translated(path):
+                connection = duckdb.connect(
+                    str(path),
+                    read_only=read_only,
+                    config={"autoinstall_known_extensions": False},
+                )
+                if identity(path) == hold.identity:
+                    if not read_only:
+                        connection.execute(_ONE_THREAD)
+                    found = cls(connection, path, read_only=read_only, hold=hold)
+                    connection = hold = None  # type: ignore[assignment]  # they are its own now
+                    return found
+        finally:
+            if connection is not None:
+                connection.close()
+            if hold is not None:
+                hold.release()
+        return None
 
     @classmethod
     def create(cls, path: Path) -> Database:
@@ -209,28 +217,41 @@ class Database:
             with _translated(self.path):
                 return self._live().execute(sql, parameters).fetchall()
 
-    def ask(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Answers somebody's own query; returns the names of the columns, and the rows.
+    def ask(self, sql: str, part: int = _PART) -> tuple[list[str], Iterator[list[tuple[Any, ...]]]]:
+        """Returns the names of a query's columns, and its rows in parts."""
+        with _translated(self.path):
+            found = self._live().execute(sql)
+            names = [column[0] for column in found.description or ()]
 
-        On a connection that reads only. It is cut off from other files and from its own settings
-        first, and stays so.
+        def parts() -> Iterator[list[tuple[Any, ...]]]:
+            with _translated(self.path):
+                while rows := found.fetchmany(part):
+                    yield rows
+
+        return names, parts()
+
+    def interrupt(self) -> None:
+        """Ends the query that runs, if one does; from any thread."""
+        self._live().interrupt()
+
+    @staticmethod
+    def statements(sql: str) -> list[str]:
+        """Returns what kinds of statements a text has, in their order, as DuckDB's parser tells.
 
         Raises:
-            QueryFailed: DuckDB refuses the query.
+            QueryFailed: It does not read.
         """
-        connection = self._live()
-        connection.execute("SET enable_external_access = false; SET lock_configuration = true")
         try:
-            found = connection.execute(sql)
-            return [column[0] for column in found.description or ()], found.fetchall()
+            return [one.type.name for one in duckdb.extract_statements(sql)]
         except duckdb.Error as error:
-            said = translate(error, self.path)
-            if isinstance(said, StoreDamaged | StoreLocked):
-                raise said from error
-            raise QueryFailed(
-                f"the query failed: {first_line(str(error))}",
-                hint="the README lists the views; the store is open to read only",
-            ) from error
+            raise QueryFailed(f"the query failed: {first_line(str(error))}") from error
+
+    @staticmethod
+    def behind_first_word(sql: str) -> str:
+        """Returns a statement without its first word, and without comments around that."""
+        data, comment = sql.encode(), duckdb.token_type.comment
+        places = [offset for offset, kind in duckdb.tokenize(sql) if kind != comment]
+        return data[places[1] :].decode() if len(places) > 1 else ""
 
     def stream(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[list[tuple[Any, ...]]]:
         """Yields the rows of a query in parts; for gigabytes of payloads three times as fast.
@@ -269,25 +290,22 @@ class Database:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """Runs a statement for its effect."""
-        self._begin()
-        self.query(sql, parameters)
+        with self.turn:
+            self._begin()
+            self.query(sql, parameters)
+            if not self._in_transaction:
+                self._note()
 
     def insert(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
         """Inserts ``rows`` into ``table``, columns in the table's order."""
         if len(rows) == 1 and self._in_transaction:
-            self._gathered.append((table, rows[0]))
-            if len(self._gathered) >= _GATHERED:
+            if self._gathered.add(table, rows[0]):
                 self._hand_over()
         elif rows:
             self._begin()
             self._hand_over()
-            self._append(table, rows)
-
-    def _append(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
-        with _translated(self.path):
-            appender = self._live().appender(table)
-            appender.append_rows(rows)
-            appender.flush()
+            with _translated(self.path):
+                append(self._live(), table, rows)
 
     def _begin(self) -> None:
         """Tells DuckDB of the transaction. Reading needs none: nobody else can write."""
@@ -298,38 +316,10 @@ class Database:
 
     def _hand_over(self) -> None:
         """Inserts the rows gathered so far, as a part of the transaction."""
-        if not self._gathered:
-            return
-        self._begin()
-        if self._is_one_each():
-            self._insert_gathered(self._live())
-            return
-        rows, self._gathered = self._gathered, []
-        tables: dict[str, list[Sequence[Any]]] = {}
-        for table, row in rows:
-            tables.setdefault(table, []).append(row)
-        for table, mine in tables.items():
-            self._append(table, mine)
-
-    def _is_one_each(self) -> bool:
-        """Whether no two of the gathered rows are of one table."""
-        return len({table for table, _ in self._gathered}) == len(self._gathered)
-
-    def _insert_gathered(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Inserts rows of different tables in one statement.
-
-        Most of the time of a small statement goes into planning and committing it: five tables in
-        five statements and a transaction around them take three times as long.
-        """
-        rows, self._gathered = self._gathered, []
-        key = tuple((table, len(row)) for table, row in rows)
-        with _translated(self.path):
-            if key not in self._prepared:
-                inserts = [f"INSERT INTO {t} VALUES ({', '.join('?' * n)})" for t, n in key]
-                parts = [f"i{at} AS ({sql} RETURNING 1)" for at, sql in enumerate(inserts[:-1])]
-                sql = (f"WITH {', '.join(parts)} " if parts else "") + inserts[-1]
-                (self._prepared[key],) = connection.extract_statements(sql)
-            connection.execute(self._prepared[key], [value for _, row in rows for value in row])
+        if self._gathered:
+            self._begin()
+            with _translated(self.path):
+                self._gathered.insert(self._live())
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -346,24 +336,19 @@ class Database:
     def _transaction(self) -> Iterator[None]:
         if self._in_transaction:
             raise RuntimeError("a transaction is already open; DuckDB has no savepoints")
-        if self._file != _identity(self.path):
-            raise StoreGone(
-                f"the file of the store '{self.path}' was removed or replaced while it was open; "
-                "what would be written now could not be found again",
-                path=self.path,
-                hint="open the store again; what was done before is in the file that was removed",
-            )
+        self.check_own()
         self._in_transaction = True
         try:
             yield
-            if self._has_begun or not self._is_one_each():
+            if self._has_begun or not self._gathered.is_one_each():
                 self._hand_over()
                 self.query("COMMIT")
             elif self._gathered:
-                self._insert_gathered(self._write_only())  # a transaction of its own
+                with _translated(self.path):  # a transaction of its own
+                    self._gathered.insert_at_once(self._write_only())
         except BaseException:
             self.failures += 1
-            self._gathered = []
+            self._gathered.clear()
             # After a failed COMMIT there is nothing left to roll back, and DuckDB says so; the
             # error that brought us here is the one to report.
             with contextlib.suppress(EditkitError):
@@ -372,6 +357,49 @@ class Database:
             raise
         finally:
             self._in_transaction = self._has_begun = False
+            self._note()
+
+    def _note(self) -> None:
+        """Notes what we left in the file."""
+        self._left = self._hold and self._hold.mark()
+
+    def check_own(self) -> None:
+        """Refuses to go on with a file that is not as this process left it.
+
+        Raises:
+            StoreGone: The file has lost its name: somebody removed or replaced it.
+            StoreChanged: Somebody else wrote to it, or to its log.
+        """
+        if self._hold is None:
+            return
+        if self._hold.identity != identity(self.path):
+            raise StoreGone(
+                f"the file of the store '{self.path}' was removed or replaced while it was open; "
+                "what would be written now could not be found again",
+                path=self.path,
+                hint="open the store again; what was done before is in the file that was removed",
+            )
+        if self._hold.mark() != self._left:
+            raise _changed(self.path)
+
+    def read_file(self, offset: int, length: int) -> bytes:
+        """Returns bytes of the file, without opening it: closing it would lose DuckDB's lock."""
+        return self._hold.read(offset, length) if self._hold is not None else b""
+
+    def copy_to(self, target: Path) -> None:
+        """Copies all that is committed, while nobody else has a turn.
+
+        Raises:
+            StoreGone, StoreChanged: See ``check_own``.
+            StoreUnwritable: There is no room.
+        """
+        with self.turn:
+            if self.read_only:
+                self.check_own()
+            else:
+                self.checkpoint()
+            if self._hold is not None:
+                self._hold.copy(target)
 
     def _write_only(self) -> duckdb.DuckDBPyConnection:
         """A second connection to the same database, whose statements are not optimized.
@@ -384,36 +412,61 @@ class Database:
         return self._writer
 
     def checkpoint(self) -> None:
-        """Folds the write-ahead log into the file, so that copying the one file copies all."""
-        self.execute("CHECKPOINT")
+        """Folds the write-ahead log into the file, so that copying the one file copies all.
+
+        Raises:
+            StoreGone, StoreChanged: See ``check_own``.
+        """
+        with self.turn:
+            self.check_own()
+            self.execute("CHECKPOINT")
 
     @contextlib.contextmanager
     def released(self) -> Iterator[None]:
         """Lets go of the file while its body runs; whoever asks or writes meanwhile waits."""
         with self.turn:
-            self.close()
+            hold, self._hold = self._hold, None
             try:
+                self.close()
+                if hold is not None:
+                    hold.share()
                 yield
             finally:
+                if hold is not None:
+                    hold.release()
                 fresh = Database.open(self.path, read_only=self.read_only, wait=_PATIENCE)
-                self._connection, self._file = fresh._connection, fresh._file
+                self._connection, self._hold = fresh._connection, fresh._hold
+                self._note()
 
     def close(self) -> None:
         """Closes the file; a second call does nothing.
 
         Raises:
+            StoreChanged: Somebody else wrote to the file. What they wrote is left as it is.
             StoreError: The final checkpoint failed; committed operations stay in the log beside
                 the file and are there at the next opening.
         """
         with self.turn:
             connection, self._connection = self._connection, None
             writer, self._writer = self._writer, None
-            self._prepared.clear()
-            if connection is not None:
+            hold, self._hold = self._hold, None
+            self._gathered.forget()
+            if connection is None:
+                return
+            has_changed = hold is not None and not self.read_only and hold.mark() != self._left
+            try:
                 with _translated(self.path):
+                    if has_changed:
+                        # DuckDB would write what it holds over what somebody else wrote.
+                        connection.execute("PRAGMA disable_checkpoint_on_shutdown")
                     if writer is not None:
                         writer.close()
                     connection.close()
+            finally:
+                if hold is not None:
+                    hold.release()
+            if has_changed:
+                raise _changed(self.path)
 
     def _live(self) -> duckdb.DuckDBPyConnection:
         if self._connection is None:
@@ -421,69 +474,14 @@ class Database:
         return self._connection
 
 
-def _check_magic(path: Path) -> None:
-    """Refuses a file that is not DuckDB's before DuckDB looks at it.
-
-    DuckDB would take a SQLite or Parquet file for one to open with an extension of its own.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(12)
-    except OSError as error:
-        raise StoreUnwritable(
-            f"the store '{path}' cannot be read: {error.strerror}", path=path
-        ) from error
-    if head[8:12] != b"DUCK":
-        raise not_duckdb(path)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Returns what tells the file at a path from another one that takes its name."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def set_aside_log(path: Path) -> None:
-    """Renames the write-ahead log of a store that is gone, before a new one takes its name.
-
-    DuckDB would take it for the new store's, which would then be damaged. It is kept, for whoever
-    finds the store it belongs to.
-    """
-    log = path.with_name(path.name + ".wal")
-    found = _identity(log)
-    # In this order: a living store's file is there before its log is.
-    if found is None or path.exists():
-        return
-    aside = log.with_name(log.name + ".left")
-    number = 1
-    while aside.exists():
-        number += 1
-        aside = log.with_name(f"{log.name}.left{number}")
-    if _identity(log) == found:
-        with contextlib.suppress(FileNotFoundError):  # another process was faster
-            os.rename(log, aside)
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Gives a finished new file its name, without ever replacing one that is there.
-
-    Raises:
-        StoreExists: Another process was faster.
-    """
-    try:
-        os.link(temporary, path)
-    except FileExistsError as error:
-        raise StoreExists(f"'{path}' exists already", path=path) from error
-    except OSError:
-        # A file system without hard links: the check and the rename are not one step there.
-        if path.exists():
-            raise StoreExists(f"'{path}' exists already", path=path) from None
-        os.rename(temporary, path)
-        return
-    os.unlink(temporary)
+def _changed(path: Path) -> StoreChanged:
+    return StoreChanged(
+        f"somebody else wrote to the store '{path}' while it was open here; nothing more is "
+        "written, so that nothing of theirs is lost",
+        path=path,
+        hint="close it everywhere, keep a copy of the file and of the .wal beside it, and run "
+        "`editkit verify`",
+    )
 
 
 @contextlib.contextmanager

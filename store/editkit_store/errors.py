@@ -8,6 +8,9 @@ EditkitError
 │   ├── StoreDamaged            checksums or structure do not hold
 │   ├── StoreLocked             another process holds it
 │   ├── StoreUnwritable         full disk, read-only file or folder
+│   ├── StoreGone               removed or replaced while it was open
+│   ├── StoreChanged            written to by somebody else while it was open
+│   ├── UnsafeTarget            asked to write a result over a store
 │   └── SchemaMismatch          written by a newer (or not yet migrated older) editkit
 ├── HistoryError                what was asked of the history
 │   ├── UnknownVersion          no such version or tag
@@ -23,6 +26,8 @@ EditkitError
 │   ├── BundleUnwritable        full disk, missing permission
 │   ├── BundleTooNew            made by a newer editkit
 │   └── BundleDamaged           altered, incomplete, or never a bundle
+├── QueryFailed                 a query that the store does not answer
+│   └── QueryStopped            one that took too long, or that nobody waited for
 ├── InvalidRequest              an edit request that cannot be carried out
 └── InvalidRecord               a stored record that does not parse
 
@@ -51,15 +56,20 @@ __all__ = [
     "NotAStore",
     "NotActive",
     "NothingToUndo",
+    "QueryFailed",
+    "QueryStopped",
     "SchemaMismatch",
+    "StoreChanged",
     "StoreDamaged",
     "StoreError",
     "StoreExists",
+    "StoreGone",
     "StoreLocked",
     "StoreNotFound",
     "StoreUnwritable",
     "UnknownEdit",
     "UnknownVersion",
+    "UnsafeTarget",
 ]
 
 
@@ -98,6 +108,18 @@ class StoreGone(StoreError):
     """The file of an open store was removed or replaced."""
 
     code = "store_gone"
+
+
+class StoreChanged(StoreError):
+    """The file of an open store was written to by somebody else."""
+
+    code = "store_changed"
+
+
+class UnsafeTarget(StoreError):
+    """A result was to be written over a store, or over a file that belongs to one."""
+
+    code = "unsafe_target"
 
 
 class StoreExists(StoreError):
@@ -315,6 +337,12 @@ class QueryFailed(EditkitError):
     """A query of somebody's own that the store does not answer."""
 
     code = "query_failed"
+
+
+class QueryStopped(QueryFailed):
+    """A query that was stopped before its end."""
+
+    code = "query_stopped"
 
 
 class InvalidRecord(EditkitError):

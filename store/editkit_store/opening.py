@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from editkit_store import schema
-from editkit_store.connection import Database, publish, set_aside_log
+from editkit_store.connection import Database
 from editkit_store.errors import StoreExists, StoreUnwritable
+from editkit_store.files import private_folder, sweep, sync
+from editkit_store.holding import identity, log_path
 from editkit_store.store import Store
 
 __all__ = ["open_store"]
@@ -59,8 +61,10 @@ def open_store(
             _create(where, clock)
     database = Database.open(where, read_only=not write, wait=wait)
     try:
-        if write and schema.require(database) < schema.SCHEMA_VERSION:
-            schema.migrate(database, now=clock)
+        if write:
+            sweep(where)
+            if schema.require(database) < schema.SCHEMA_VERSION:
+                schema.migrate(database, now=clock)
         schema.require(database)
     except BaseException:
         database.close()
@@ -70,8 +74,6 @@ def open_store(
 
 def _create(path: Path, clock: Callable[[], datetime]) -> None:
     """Makes a complete empty store beside ``path`` and gives it its name in one step."""
-    import tempfile
-
     parent = path.parent
     if parent.is_dir() and not os.access(parent, os.W_OK):
         raise StoreUnwritable(
@@ -79,10 +81,8 @@ def _create(path: Path, clock: Callable[[], datetime]) -> None:
             path=path,
             hint="name another place with --store",
         )
-    with tempfile.TemporaryDirectory(
-        prefix=f".{path.name}-", dir=parent if parent.is_dir() else None
-    ) as folder:
-        fresh = Path(folder) / "new.db"
+    with private_folder(path) as folder:
+        fresh = folder / "new.db"
         target = fresh if parent.is_dir() else path  # a missing folder fails with the path in it
         database = Database.create(target)
         try:
@@ -90,5 +90,48 @@ def _create(path: Path, clock: Callable[[], datetime]) -> None:
             database.checkpoint()
         finally:
             database.close()
-        set_aside_log(path)
-        publish(fresh, path)
+        sync(target)
+        _set_aside_log(path)
+        _publish(fresh, path)
+
+
+def _set_aside_log(path: Path) -> None:
+    """Renames the write-ahead log of a store that is gone, before a new one takes its name.
+
+    DuckDB would take it for the new store's, which would then be damaged. It is kept, for whoever
+    finds the store it belongs to.
+    """
+    log = log_path(path)
+    found = identity(log)
+    # In this order: a living store's file is there before its log is.
+    if found is None or path.exists():
+        return
+    aside = log.with_name(log.name + ".left")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = log.with_name(f"{log.name}.left{number}")
+    if identity(log) == found:
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            os.rename(log, aside)
+            sync(aside.parent)
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Gives a finished new file its name for good, without ever replacing one that is there.
+
+    Raises:
+        StoreExists: Another process was faster.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError as error:
+        raise StoreExists(f"'{path}' exists already", path=path) from error
+    except OSError:
+        # A file system without hard links: the check and the rename are not one step there.
+        if path.exists():
+            raise StoreExists(f"'{path}' exists already", path=path) from None
+        os.rename(temporary, path)
+    else:
+        os.unlink(temporary)
+    sync(path.parent)

@@ -13,9 +13,10 @@ from editkit_store.artifacts import Artifacts
 from editkit_store.connection import Database
 from editkit_store.describe import describe
 from editkit_store.digest import digest_json
-from editkit_store.errors import StoreUnwritable, UnknownEdit, UnknownVersion
+from editkit_store.errors import UnknownEdit, UnknownVersion
 from editkit_store.history import History, Operation, prompt_digest
-from editkit_store.inspection import plain, space
+from editkit_store.holding import log_path
+from editkit_store.inspection import space
 from editkit_store.records import EditRequest, LogEntry, Shown, Status, Table, Verified
 from editkit_store.snapshots import Snapshots
 from editkit_store.verify import verify
@@ -23,6 +24,7 @@ from editkit_store.versions import format_version
 
 if TYPE_CHECKING:
     from editkit_store.bundle_records import Exported
+    from editkit_store.sandbox import SqlQuery
 
 __all__ = ["Reading"]
 
@@ -226,45 +228,30 @@ class Reading:
         """Derives every digest anew and returns what does not hold; see ``verify``."""
         return verify(self._db, head=head)
 
-    def sql(self, query: str) -> Table:
-        """Answers a query in SQL; it cannot write, nor see other files.
+    def sql(
+        self, query: str | SqlQuery, *, seconds: float | None = None, cells: int | None = None
+    ) -> Table:
+        """Answers a query in SQL: one SELECT, on a copy, which takes the room of a second file.
 
-        Of a store that is open to write, a copy answers, which takes the room of a second file.
+        Args:
+            query: The SQL; or a ``sandbox.SqlQuery``, which can be stopped.
+            seconds: Stop it after so many.
+            cells: Refuse an answer of more values than so many.
 
         Raises:
-            QueryFailed: DuckDB refuses it, e.g. because it would write.
+            QueryFailed: It is not one SELECT, DuckDB refuses it, or its answer is too large.
+            QueryStopped: It was stopped.
             StoreUnwritable: No room for the copy.
         """
-        if self.is_writable:
-            return self._copied_sql(query)
-        columns, rows = self._db.ask(query)
-        return Table(columns=tuple(columns), rows=tuple(tuple(map(plain, row)) for row in rows))
+        from editkit_store.sandbox import SqlQuery
 
-    def _copied_sql(self, query: str) -> Table:
-        # What a query must not do can be locked for a whole DuckDB instance only, for good.
-        import shutil
-        import tempfile
-
-        with tempfile.TemporaryDirectory(
-            prefix=f".{self.path.name}-", dir=self.path.parent
-        ) as folder:
-            copy = Path(folder) / self.path.name  # the name counts: it is that of the catalog
-            with self._db.turn:
-                self._db.checkpoint()
-                try:
-                    shutil.copyfile(self.path, copy)
-                except OSError as error:
-                    raise StoreUnwritable(
-                        f"the store '{self.path}' cannot be copied: {error.strerror}",
-                        path=self.path,
-                    ) from error
-            with Database.open(copy, read_only=True) as database:
-                return Reading(database, clock=self._clock).sql(query)
+        asked = SqlQuery(query) if isinstance(query, str) else query
+        return asked.run(self._db, seconds=seconds, cells=cells)
 
     def status(self) -> Status:
         """Returns where the store stands."""
         last = self.history.last()
-        wal = self.path.with_name(self.path.name + ".wal")
+        wal = log_path(self.path)
         return Status(
             version=format_version(last.version),
             edits=last.active_count,

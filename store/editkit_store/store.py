@@ -86,10 +86,9 @@ class Store(Reading):
         Raises:
             As ``editkit_store.compact.compact``.
         """
-        from editkit_store.compact import compact
+        from editkit_store.compact import rewrite
 
-        with self._db.released():
-            return compact(self.path)
+        return rewrite(self._db)
 
     # Settings ---------------------------------------------------------------------------------
 

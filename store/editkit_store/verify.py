@@ -106,6 +106,7 @@ class _Check:
 
     def run(self) -> None:
         """Goes through all tables."""
+        self._owned()
         known = {step.version: step.name for step in MIGRATIONS}
         ran = self._db.query("SELECT version, name, applied_at FROM migrations")
         if {version: name for version, name, _ in ran} != known:
@@ -139,6 +140,14 @@ class _Check:
         self.checked = sum(count for (count,) in counts)
         newest = self._db.one("SELECT digest FROM operations ORDER BY seq DESC LIMIT 1")
         self.head = newest[0] if newest is not None else None
+        if not self.problems:
+            self._owned()  # again: somebody may have written meanwhile
+
+    def _owned(self) -> None:
+        try:
+            self._db.check_own()
+        except StoreError as error:
+            self.blame("file", str(self._db.path), str(error))
 
     def holds(self, head: str) -> bool:
         """Whether an operation has this digest."""

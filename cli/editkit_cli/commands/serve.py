@@ -89,18 +89,20 @@ def serve(
         )
     try:
         with open_kit(settings) as kit:
-            run(
+            given_up = run(
                 kit, sockets, limits=Limits(readers=readers, seconds=time_limit),
                 hosts=hosts, origins=origins,
                 ready=lambda served: _tell(out, served),
-                ended=lambda given_up: out.status(
-                    f"stopped; {given_up} changes that waited were given up" if given_up
-                    else "stopped; everything is written down"
-                ),
             )  # fmt: skip
     finally:
         for one in sockets:
             one.close()
+    # Not before the store is closed: that may fail.
+    out.status(
+        f"stopped; {given_up} changes that waited were given up"
+        if given_up
+        else "stopped; everything is written down"
+    )
 
 
 def check_installed(*packages: str) -> None:

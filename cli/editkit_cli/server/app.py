@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -44,8 +44,6 @@ def create_app(
     kit: Kit,
     locks: Locks,
     limits: Limits | None = None,
-    *,
-    ended: Callable[[int], None] | None = None,
 ) -> FastAPI:
     """Returns the application that serves a kit; the kit stays the caller's to close.
 
@@ -53,7 +51,6 @@ def create_app(
         kit: The running model; nobody else may write through it.
         locks: Who gets in.
         limits: How much is taken.
-        ended: Told at the end how many changes were given up.
     """
 
     @contextlib.asynccontextmanager
@@ -66,9 +63,7 @@ def create_app(
                 yield
         finally:
             runner.events.close()
-            given_up = await asyncio.to_thread(runner.close)
-            if ended is not None:
-                ended(given_up)
+            await asyncio.to_thread(runner.close)
 
     app = FastAPI(
         title="editkit",

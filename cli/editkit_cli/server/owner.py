@@ -28,7 +28,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from editkit_cli.server.files import is_private, write_private
+from editkit_store.files import is_private, write_private
 from editkit_store.records import Record
 
 __all__ = [

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,6 +88,8 @@ class Runner:
         self._beside = threading.BoundedSemaphore(limits.readers)
         self._closing = threading.Lock()
         self._given_up: int | None = None
+        self._stops: set[Callable[[], None]] | None = set()  # None once it closes
+        self._turn = threading.Lock()
         for name, about, value in (
             ("waiting_rows", "Continuations in line", lambda: self._readers.waiting),
             ("running_rows", "Continuations being generated", lambda: self._readers.running),
@@ -110,6 +112,10 @@ class Runner:
         Returns:
             How many changes were given up, see ``Writer.close``.
         """
+        with self._turn:
+            stops, self._stops = self._stops, None
+        for stop in stops or ():
+            stop()
         with self._closing:
             if self._given_up is None:
                 deadline = time.monotonic() + self.limits.grace
@@ -153,6 +159,30 @@ class Runner:
             yield
         finally:
             self._beside.release()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether no more is taken."""
+        return self._stops is None
+
+    @contextlib.contextmanager
+    def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
+        """Has what the body does stopped when the server closes: it might never end by itself.
+
+        Args:
+            stop: Stops it, from another thread.
+        """
+        with self._turn:
+            if self._stops is not None:
+                self._stops.add(stop)
+            else:
+                stop()
+        try:
+            yield
+        finally:
+            with self._turn:
+                if self._stops is not None:
+                    self._stops.discard(stop)
 
     def version(self, text: str | None) -> str:
         """Returns the own name of a version, `v12`; of ``None`` the current one's.

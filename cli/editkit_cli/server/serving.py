@@ -97,8 +97,7 @@ def serve(
     hosts: Collection[str] = (),
     origins: Collection[str] = (),
     ready: Callable[[Served], None],
-    ended: Callable[[int], None],
-) -> None:
+) -> int:
     """Serves a kit until SIGINT or SIGTERM, and closes it.
 
     Args:
@@ -108,10 +107,13 @@ def serve(
         hosts: Names that the server answers to, beside those of loopback and its own address.
         origins: Origins of other sites that may send requests.
         ready: Told once it answers.
-        ended: Told at the end how many changes were given up.
+
+    Returns:
+        How many changes were given up; everything else that was taken is on the disk.
 
     Raises:
         StoreUnwritable: The owner's file cannot be written.
+        StoreError: The store could not be closed as it should.
     """
     bound, port = sockets[0].getsockname()[:2]
     names = {*_LOCAL, *hosts, *([] if _is_every(bound) else [bound])}
@@ -124,7 +126,7 @@ def serve(
         origins=frozenset(origin.lower().rstrip("/") for origin in origins),
         body_bytes=limits.body_bytes,
     )
-    app = create_app(kit, locks, limits, ended=ended)
+    app = create_app(kit, locks, limits)
 
     def started() -> None:
         # Only now, for whoever finds the file expects an answer.
@@ -141,16 +143,18 @@ def serve(
         )
 
     server = Server(app, limits, started)
+    given_up = 0
     try:
         with _logging_to_stderr():
             server.run(sockets)
     finally:
         owner.remove()
         if (runner := getattr(app.state, "runner", None)) is not None:
-            runner.close()  # open only where a second Ctrl-C left it so
+            given_up = runner.close()  # still open only where a second Ctrl-C left it so
         kit.close()
     if server.failure is not None:
         raise server.failure
+    return given_up
 
 
 class Server(uvicorn.Server):

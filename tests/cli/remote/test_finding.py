@@ -21,9 +21,9 @@ from cli.remote.conftest import Pair, Place, forbidden
 
 from editkit_cli.remote import wire as wires
 from editkit_cli.remote.client import Remote
-from editkit_cli.server.files import write_private
 from editkit_cli.server.owner import Owner, new_owner, owner_path
 from editkit_store import open_store
+from editkit_store.files import write_private
 
 CAT = "The red cat is"
 

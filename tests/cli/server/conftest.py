@@ -93,7 +93,7 @@ def running(store: Path, model: Any, **how: Any) -> Iterator[Running]:
             serve(
                 kit, listen(host, 0), limits=limits,
                 ready=lambda served: (said.append(served), ready.set())[0],
-                ended=lambda _: None, **how,
+                **how,
             )  # fmt: skip
         except BaseException as error:
             failed.append(error)

@@ -14,16 +14,17 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from editkit.errors import ArtifactsMissing
-from editkit_cli.server.errors import ErrorBody, Refused, failure_of
-from editkit_cli.server.routes.common import Owners, Runs, errors, told
+from editkit_cli.server.errors import ErrorBody, Refused, closing, failure_of, too_late
+from editkit_cli.server.routes.common import Owners, Runs, errors, told, unless_gone
 from editkit_cli.server.routes.edits import ACCEPTED, WRITES, Asked, NewEdit, changed
 from editkit_cli.server.shapes import Body
 from editkit_cli.server.told import Logged, Running
 from editkit_cli.server.writer import Learning, Result
 from editkit_store.bundle_records import Exported, Imported, OnConflict
 from editkit_store.comparisons import CodebookPlot
-from editkit_store.errors import EditkitError
+from editkit_store.errors import EditkitError, QueryStopped
 from editkit_store.records import Compacted, Record, Shown, Table, ViewChanged
+from editkit_store.sandbox import SqlQuery
 
 __all__ = ["router"]
 
@@ -128,10 +129,26 @@ class Querying(Body):
     query: str
 
 
-@router.post("/sql", response_model=Table, responses=errors())
-async def sql(asked: Querying, runner: Runs, _: Owners) -> Response:
-    """Rows that a query of a copy of the store gives; it can write nothing."""
-    return told(await asyncio.to_thread(runner.kit.store.sql, asked.query))
+_CELLS = 1_000_000
+"""Values of an answer: more would be too much for the memory beside a model."""
+
+
+@router.post("/sql", response_model=Table, responses=errors(504))
+async def sql(asked: Querying, request: Request, runner: Runs, _: Owners) -> Response:
+    """Rows that one SELECT gives on a copy of the store; ended when nobody waits any more."""
+    query = SqlQuery(asked.query)
+    seconds = runner.limits.seconds
+
+    def answered() -> Response:
+        return told(runner.kit.store.sql(query, seconds=seconds, cells=_CELLS))
+
+    with runner.stopping(query.stop):
+        try:
+            return await unless_gone(request, asyncio.to_thread(answered))
+        except QueryStopped as stopped:
+            raise (closing() if runner.is_closing else too_late()) from stopped
+        finally:
+            query.stop()
 
 
 class Plotting(Body):
