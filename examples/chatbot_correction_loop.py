@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,10 @@ def connect() -> openai.OpenAI:
         if not owner.exists():
             sys.exit(f"no server holds a store here ('{owner}' is missing): run `editkit serve`")
         said = json.loads(owner.read_text())
-        url, token = f"http://{said['host']}:{said['port']}", said["token"]
+        url = f"http://{said['host']}:{said['port']}"
+        # The secret in that file is never sent: it proves who you are, and a session comes of it.
+        verb = [sys.executable, "-m", "editkit_cli", "token", "session", "--store", said["store"]]
+        token = subprocess.run(verb, check=True, capture_output=True, text=True).stdout.strip()
     return openai.OpenAI(base_url=f"{url}/v1", api_key=token)
 
 

@@ -141,7 +141,7 @@ def new_folder(path: Path) -> Iterator[Writer]:
         UnsafeTarget: It is a store, or would be taken for a part of one.
     """
     target = Path(os.path.realpath(path))
-    refuse_store(target)
+    refuse_store(path)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise _occupied(path)
     temporary = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")

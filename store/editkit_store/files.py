@@ -110,8 +110,8 @@ def locked(path: Path) -> Iterator[None]:
         os.close(number)
 
 
-def flock(lock: Path, *, shared: bool, wait: bool, mode: int = 0o600) -> int:
-    """Locks a file, made where there is none; returns the descriptor that holds the lock.
+def flock(lock: Path, *, shared: bool, wait: bool, make: bool = True, mode: int = 0o600) -> int:
+    """Locks a file; returns the descriptor that holds the lock.
 
     The lock belongs to that descriptor alone: nothing that the process does with other ones loses
     it. To take the file away while it is locked alone is safe.
@@ -120,6 +120,7 @@ def flock(lock: Path, *, shared: bool, wait: bool, mode: int = 0o600) -> int:
         lock: The file.
         shared: Others may hold it shared at the same time.
         wait: Wait for whoever holds it.
+        make: Make the file where there is none.
         mode: Permissions of a new file.
 
     Raises:
@@ -127,7 +128,7 @@ def flock(lock: Path, *, shared: bool, wait: bool, mode: int = 0o600) -> int:
         OSError: The file cannot be made or opened.
     """
     how = 0 if fcntl is None else _how(shared) | (0 if wait else fcntl.LOCK_NB)
-    flags = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = (os.O_CREAT if make else 0) | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
         try:
             number = os.open(lock, os.O_RDWR | flags, mode)

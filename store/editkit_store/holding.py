@@ -31,6 +31,7 @@ __all__ = [
     "held_paths",
     "identity",
     "is_held",
+    "is_locked",
     "lock_path",
     "lock_wait_seconds",
     "log_path",
@@ -229,6 +230,18 @@ def is_held(path: Path) -> bool:
     """Returns whether this process has the file at a path open as a store."""
     with _TURN:
         return identity(path) in _OPEN
+
+
+def is_locked(path: Path) -> bool:
+    """Returns whether somebody, in whichever process, holds a store to write to it."""
+    try:
+        number = flock(lock_path(path), shared=True, wait=False, make=False)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is no lock
+        return False
+    os.close(number)
+    return False
 
 
 def held_paths() -> list[Path]:

@@ -36,33 +36,24 @@ def refuse_store(path: Path) -> None:
         UnsafeTarget: It is a store, or a file beside one.
     """
     real = Path(os.path.realpath(path))
-    owner = next(
-        (
-            Path(str(real).removesuffix(suffix))
-            for suffix in _SUFFIXES
-            if real.name.endswith(suffix) and is_duckdb(Path(str(real).removesuffix(suffix)))
-        ),
-        None,
-    ) or _linked(real)
-    if owner is not None or is_duckdb(real):
-        what = f"belongs to the store '{owner}'" if owner is not None else "is a DuckDB file"
+    stems = [str(real).removesuffix(suffix) for suffix in _SUFFIXES if real.name.endswith(suffix)]
+    if is_duckdb(real) or any(is_duckdb(Path(stem)) for stem in stems) or _is_linked(real):
         raise UnsafeTarget(
-            f"'{path}' {what}: nothing is written over it", path=path, hint="name another file"
+            f"'{path}' is a DuckDB file, or belongs to one: nothing is written over it",
+            path=path,
+            hint="name another file",
         )
 
 
-def _linked(path: Path) -> Path | None:
-    """Returns the store that an open file of this process belongs to by another, hard name."""
-    try:
+def _is_linked(path: Path) -> bool:
+    """Whether a path is another, hard name of a file of a store that this process has open."""
+    with contextlib.suppress(OSError):
         found = os.stat(path)
-    except OSError:
-        return None
-    for store in held_paths():
-        for member in family(store):
+        for member in (one for store in held_paths() for one in family(store)):
             with contextlib.suppress(OSError):
                 if os.path.samestat(found, os.stat(member)):
-                    return store
-    return None
+                    return True
+    return False
 
 
 def is_duckdb(path: Path) -> bool:

@@ -103,7 +103,9 @@ def test_the_key_of_a_link_leaves_no_trace_and_works_once(
     ]  # fmt: skip
     urls = [request.url for request in asked]
     assert all(url.startswith(server.url) for url in urls), "nothing is fetched from elsewhere"
-    assert not any(secret in url for url in urls for secret in (key, server.owner.token))
+    assert not any(
+        secret in url for url in urls for secret in (key, server.owner.token, server.session)
+    )
     assert not any(request.headers.get("referer") for request in asked)
     page.go_back()
     assert key not in page.url
@@ -136,7 +138,7 @@ def test_a_wrong_token_is_told_and_a_revoked_one_ends_the_session(server: Any, v
         page.keyboard.press("Enter")
     assert refused.value.status == 401
     expect(page.locator("#doorsaid")).to_contain_text("not valid here")
-    page.get_by_label("Token", exact=True).fill(server.owner.token)
+    page.get_by_label("Token", exact=True).fill(server.session)
     page.keyboard.press("Enter")
     expect(page.locator("#house")).to_be_visible()
     expect(page.locator(".turn").first).to_contain_text("tea")
@@ -169,7 +171,7 @@ def test_what_a_token_is_refused_late_does_not_end_the_session_of_the_next(
     field.fill("ek-wrong")
     field.press("Enter")
     page.wait_for_function("() => window.release !== undefined")
-    field.fill(server.owner.token)
+    field.fill(server.session)
     field.press("Enter")
     expect(page.locator("#house")).to_be_visible()
     page.evaluate("window.release()")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from editkit_cli.group import command
 from editkit_cli.options import Settings, text
 from editkit_cli.server.tokens import ROLES, Role, TokenFile
 from editkit_cli.tables import Column
+
+if TYPE_CHECKING:
+    from editkit_cli.server.owner import Owner
 
 __all__ = ["token"]
 
@@ -75,16 +80,41 @@ def link(settings: Settings) -> None:
 
     It works once, within a quarter of an hour, and on this machine only.
     """
-    from editkit_cli.remote.linking import NoServer, new_link
+    from editkit_cli.remote.linking import new_link
+
+    made = new_link(_serving(settings))
+    out = settings.out
+    out.result(made, lambda: out.text(made.link))
+
+
+@command("session", example="editkit token session", shared=("store", "json", "quiet"))
+def session(settings: Settings) -> None:
+    """Make a token of the owner's for a program on this machine, such as curl.
+
+    It is good until the server ends, or until nobody has used it for twelve hours; not through a
+    proxy, and not from other machines. For those, see `editkit token create`.
+    """
+    from editkit_cli.remote.linking import new_session
+
+    made = new_session(_serving(settings))
+    out = settings.out
+    out.result(made, lambda: out.text(made.token))
+
+
+def _serving(settings: Settings) -> Owner:
+    """Returns the server that holds the store.
+
+    Raises:
+        NoServer: There is none.
+    """
+    from editkit_cli.remote.linking import NoServer
     from editkit_cli.server.owner import find_server
 
     there = find_server(settings.path)
     if there is None:
         raise NoServer(f"no server holds '{settings.store}'", hint="start one with `editkit serve`")
-    made = new_link(there)
-    out = settings.out
-    out.result(made, lambda: out.text(made.link))
+    return there
 
 
-for verb in (create, list_, revoke, link):
+for verb in (create, list_, revoke, link, session):
     token.add_command(verb)

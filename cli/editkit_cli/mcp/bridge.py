@@ -1,13 +1,15 @@
 """``editkit mcp`` beside a server: it holds the store, so its tools are passed on to the agent.
 
 Each call finds the server anew and is one request to its ``/mcp``: a server that was started again
-meanwhile, with another port and another owner's token, is found like the first.
+meanwhile, with another port and another owner's token, is found like the first. The library that
+sends it cannot sign it, so it goes with a session of the owner's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,15 @@ from editkit_cli.mcp.agents import serving
 from editkit_cli.mcp.endpoint import PATH
 from editkit_cli.mcp.failing import failed
 from editkit_cli.mcp.stdio import converse
+from editkit_cli.remote.linking import new_session
 from editkit_cli.server.errors import Refused
-from editkit_cli.server.owner import find_server
+from editkit_cli.server.owner import Owner, find_server
 from editkit_store.errors import EditkitError
 
 __all__ = ["relay"]
+
+_HOUR = 3600.0
+"""Seconds that a session is used for; the server would end one that nobody has used for long."""
 
 _TIMEOUT = httpx2.Timeout(30.0, read=None)
 """Seconds. The server has limits of its own, and says so when they are passed."""
@@ -39,12 +45,13 @@ def relay(store: Path, wire: tuple[int, int]) -> None:
         store: The store's file.
         wire: Descriptors of the input and of the output.
     """
+    kept = _Session(store)
 
     async def list_tools(
         context: ServerRequestContext[Any, Any], _: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
         try:
-            async with _client(store, context) as client:
+            async with kept.client(context) as client:
                 return await client.list_tools()
         except EditkitError as error:
             raise MCPError(types.INTERNAL_ERROR, f"{error.code}: {error}") from error
@@ -57,7 +64,7 @@ def relay(store: Path, wire: tuple[int, int]) -> None:
             params=types.CallToolRequestParams(name=params.name, arguments=params.arguments)
         )
         try:
-            async with _client(store, context) as client:
+            async with kept.client(context) as client:
                 # The session's own way, for `client.call_tool` would also ask for the tools'
                 # schemas each time; whoever is behind the wire checks results against them.
                 return await client.session.send_request(
@@ -71,29 +78,46 @@ def relay(store: Path, wire: tuple[int, int]) -> None:
     asyncio.run(converse(serving(list_tools, call_tool), wire))
 
 
-@contextlib.asynccontextmanager
-async def _client(store: Path, context: ServerRequestContext[Any, Any]) -> AsyncIterator[Client]:
-    """Yields a client of the server, in the name of whoever asks here.
+class _Session:
+    """A session with the server that holds a store, whichever it is by now."""
 
-    Raises:
-        Refused: There is no server any more.
-    """
-    owner = await asyncio.to_thread(find_server, store)
-    if owner is None:
-        raise Refused(
-            "the server that held the store has ended", status=503, code="server_gone",
-            hint="nothing can be asked or changed until people start it again",
-        )  # fmt: skip
-    said = context.session.client_params
-    async with httpx2.AsyncClient(
-        headers={"Authorization": f"Bearer {owner.token}"},
-        timeout=_TIMEOUT,
-        trust_env=False,  # the owner's token must not go through a proxy
-    ) as http:
-        wire = streamable_http_client(owner.url + PATH, http_client=http)
-        async with Client(
-            wire,
-            mode=LATEST_MODERN_VERSION,
-            client_info=None if said is None else said.client_info,
-        ) as client:
-            yield client
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._at: Owner | None = None
+        self._token = ""
+        self._until = 0.0
+
+    @contextlib.asynccontextmanager
+    async def client(self, context: ServerRequestContext[Any, Any]) -> AsyncIterator[Client]:
+        """Yields a client of the server, in the name of whoever asks here.
+
+        Raises:
+            Refused: There is no server any more.
+            ServerBusy: There is one, and it is too busy to say more.
+        """
+        owner, token = await asyncio.to_thread(self._found)
+        said = context.session.client_params
+        async with httpx2.AsyncClient(
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=_TIMEOUT,
+            trust_env=False,  # what goes through a proxy is not the owner's
+        ) as http:
+            wire = streamable_http_client(owner.url + PATH, http_client=http)
+            async with Client(
+                wire,
+                mode=LATEST_MODERN_VERSION,
+                client_info=None if said is None else said.client_info,
+            ) as client:
+                yield client
+
+    def _found(self) -> tuple[Owner, str]:
+        owner = find_server(self._store)
+        if owner is None:
+            raise Refused(
+                "the server that held the store has ended", status=503, code="server_gone",
+                hint="nothing can be asked or changed until people start it again",
+            )  # fmt: skip
+        if owner != self._at or time.monotonic() > self._until:
+            self._token = new_session(owner).token
+            self._at, self._until = owner, time.monotonic() + _HOUR
+        return owner, self._token

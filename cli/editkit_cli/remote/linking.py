@@ -1,21 +1,18 @@
-"""Asking a running server for a link that opens its page, signed in."""
+"""Asking a running server for what lets its owner in: a link to its page, or a session."""
 
 from __future__ import annotations
 
-import http.client
-import json
+from contextlib import closing
 
 from pydantic import Field
 
-from editkit_cli.remote.errors import ServerGone
+from editkit_cli.remote.wire import Wire
 from editkit_cli.server.owner import Owner
+from editkit_cli.server.told import Session
 from editkit_store.errors import EditkitError
 from editkit_store.records import Record
 
-__all__ = ["Linked", "NoServer", "new_link"]
-
-_TIMEOUT = 5.0
-"""Seconds for a server that was just found to answer."""
+__all__ = ["Linked", "NoServer", "new_link", "new_session"]
 
 
 class NoServer(EditkitError):
@@ -31,18 +28,20 @@ class Linked(Record):
 
 
 def new_link(owner: Owner) -> Linked:
-    """Returns a link that opens the page of a server that was found, signed in, once.
+    """Returns a link that opens the page of a server, signed in, once.
 
     Raises:
-        ServerGone: It does not answer as it should.
+        ServerGone: It does not answer.
     """
-    connection = http.client.HTTPConnection(owner.host, owner.port, timeout=_TIMEOUT)
-    try:
-        headers = {"Authorization": f"Bearer {owner.token}"}
-        connection.request("POST", "/v1/session/links", headers=headers)
-        said = json.loads(connection.getresponse().read(10_000))
-        return Linked(link=f"{owner.url}{said['path']}")
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-        raise ServerGone(owner.url, was_sent=False) from error
-    finally:
-        connection.close()
+    with closing(Wire(owner)) as wire:
+        return Linked(link=f"{owner.url}{wire.ask('/v1/session/links', {})['path']}")
+
+
+def new_session(owner: Owner) -> Session:
+    """Returns a token that is the owner's until it is not used for a while.
+
+    Raises:
+        ServerGone: The server does not answer.
+    """
+    with closing(Wire(owner)) as wire:
+        return Session.model_validate(wire.ask("/v1/owner/session", {}))

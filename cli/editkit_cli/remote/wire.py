@@ -1,7 +1,7 @@
-"""One connection to a server: proved before the owner's token goes over it, JSON both ways.
+"""One connection to a server: it proves who it is, then each request does, JSON both ways.
 
-The proof and the token share the connection. Were the token sent over another one, a stranger
-could take the port in between; a connection that breaks is proved anew.
+What is asked is nobody else's business, so the proof comes first and over the same connection: a
+stranger could take the port in between. A connection that breaks is proved anew.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from editkit_cli.remote.errors import RemoteError, ServerGone, error_of
-from editkit_cli.server.owner import TIMEOUT, Owner, is_proved
+from editkit_cli.server.owner import Owner, proved, sign
 
 __all__ = ["Wire"]
 
@@ -101,7 +101,8 @@ class Wire:
             if answer.status < 400:
                 return answer.status, said
             wait = float(answer.headers.get("Retry-After") or 1)
-            if answer.status != 429 or time.monotonic() + wait > end:  # 429: it was not taken
+            is_taken = said["error"].get("code") != "busy"
+            if is_taken or time.monotonic() + wait > end:
                 raise error_of(said["error"])
             time.sleep(wait)
 
@@ -135,11 +136,10 @@ class Wire:
         path: str,
         body: Mapping[str, Any] | None,
     ) -> http.client.HTTPResponse:
-        headers = {"Authorization": f"Bearer {self.owner.token}"}
-        data = None
-        if body is not None:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": sign(self.owner.token, connection, method, path, data)}
+        if data is not None:
             headers["Content-Type"] = "application/json"
-            data = json.dumps(body).encode()
         connection.request(method, path, data, headers)
         return connection.getresponse()
 
@@ -161,21 +161,15 @@ class Wire:
 
         Raises:
             ServerGone: Nobody is there, or somebody else.
+            ServerBusy: Somebody is, and is too busy to prove who it is.
         """
         known = self._connection
         is_old = time.monotonic() - self._used > _IDLE
         if known is not None and known.sock is not None and not (is_old or fresh):
             return known
         self.close()
-        made = http.client.HTTPConnection(self.owner.host, self.owner.port, timeout=TIMEOUT)
-        try:
-            made.connect()
-            made.auto_open = 0  # it must not connect again by itself: that would prove nothing
-            proved = is_proved(made, self.owner)
-        except OSError:
-            proved = False
-        if not proved or made.sock is None:
-            made.close()
+        made = proved(self.owner)
+        if made is None:
             raise ServerGone(self.owner.url, was_sent=False)
         made.sock.settimeout(None)  # the server has the time limits
         self._connection, self._used = made, time.monotonic()

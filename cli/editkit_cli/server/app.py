@@ -76,6 +76,7 @@ def create_app(
         separate_input_output_schemas=False,
     )
     app.state.owner_token = locks.owner
+    app.state.sessions = locks.sessions
     for part in (openai, asking, edits, history, replaying, owned, about):
         app.include_router(part.router)
     app.router.routes.append(ROUTE)

@@ -6,26 +6,30 @@ counts as of the same origin; its requests still carry that name in ``Host``.
 *Origins.* A page on another site can send requests here (CSRF); browsers say so in ``Origin`` and
 ``Sec-Fetch-Site``. There are no cookies either, and CORS headers for named origins only.
 
-*Strangers.* Every path needs a bearer token but those that are public. The owner's is only taken
-from loopback, and not through a proxy there: who is behind one may be anywhere. A proxy that adds
-no header of its own cannot be told from a program here, so its clients should not know the token.
+*Strangers.* Every path needs a bearer token but those that are public. The owner signs each request
+(see ``owner``), or has a session; both count from loopback only, and not through a proxy there: who
+is behind one may be anywhere. A signature is no good through any proxy. A session is refused where
+a header tells of one; a proxy that adds none cannot be told from a program here.
 
 *Bodies.* Larger than the limit, or not JSON.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from editkit_cli.server.errors import Refused, response_of
+from editkit_cli.server.owner import SCHEME, is_signed
 from editkit_cli.server.page import PATHS
+from editkit_cli.server.sessions import Sessions
 from editkit_cli.server.tokens import ROLES, Role, TokenFile
 from editkit_store.errors import EditkitError
 
@@ -48,7 +52,16 @@ _HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 
-_PROXIED = ("forwarded", "via", "x-forwarded-", "x-real-ip", "x-client-ip", "true-client-ip", "cf-")
+_CONTENT = "editkit.content"
+"""Where in a request's scope is the SHA-256 that the owner signed its body with."""
+
+_PROXIED = (
+    "akamai-", "cdn-", "cf-", "client-ip", "fastly-", "fly-", "forwarded", "front-end-", "incap-",
+    "proxy-", "remote-addr", "tailscale-", "true-client-ip", "via", "x-amz", "x-appengine-",
+    "x-arr-", "x-azure-", "x-client-", "x-cluster-", "x-envoy-", "x-forwarded", "x-host",
+    "x-nf-", "x-original-", "x-proxy", "x-real-", "x-remote-", "x-scheme", "x-ssl-",
+    "x-url-scheme", "x-varnish", "x-vercel-",
+)  # fmt: skip
 """How the headers begin that a proxy adds."""
 
 _BODIES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -78,6 +91,7 @@ class Locks:
     Attributes:
         owner: The owner's token.
         tokens: The others.
+        sessions: The owner's.
         hosts: Names that ``Host`` may have, lower case.
         origins: Origins that may send requests, beside the server's own.
         body_bytes: Largest body.
@@ -86,6 +100,7 @@ class Locks:
 
     owner: str
     tokens: TokenFile
+    sessions: Sessions = field(default_factory=Sessions)
     hosts: Collection[str] = ("127.0.0.1", "localhost", "::1")
     origins: Collection[str] = ()
     body_bytes: int = 1 << 20
@@ -125,7 +140,7 @@ class Guard:
         except EditkitError as error:
             await response_of(error)(scope, receive, sending)
             return
-        await self._app(scope, self._counted(receive), sending)
+        await self._app(scope, self._checked(scope, receive), sending)
 
     def _check_host(self, headers: dict[str, list[str]]) -> None:
         hosts = headers.get("host", [])
@@ -154,17 +169,37 @@ class Guard:
         given = headers.get("authorization", [])
         kind, _, secret = (given[0] if len(given) == 1 else "").partition(" ")
         secret = secret.strip()
+        hint = "make one with `editkit token create`"
+        if kind.lower() == SCHEME.lower() and self._is_owner(scope, headers, secret):
+            return _OWNER
         if kind.lower() == "bearer" and secret:
+            if _is_near(scope, headers) and self._locks.sessions.is_open(secret):
+                return _OWNER
             if hmac.compare_digest(secret.encode(), self._locks.owner.encode()):
-                if _is_near(scope, headers):
-                    return Caller(None, "admin")
+                hint = "the owner's is never sent: `editkit token session` makes one that may be"
             elif (token := self._found(secret)) is not None:
                 return token
         raise Refused(
             "this needs a token" if not given else "the token is not valid here", status=401,
-            code="invalid_api_key", hint="make one with `editkit token create`",
+            code="invalid_api_key", hint=hint,
             headers={"WWW-Authenticate": 'Bearer realm="editkit"'},
         )  # fmt: skip
+
+    def _is_owner(self, scope: Scope, headers: dict[str, list[str]], given: str) -> bool:
+        """Whether the owner signed a request, for the very connection that it came over."""
+        client, server = scope.get("client"), scope.get("server")
+        if not _is_near(scope, headers) or client is None or server is None or server[1] is None:
+            return False
+        target = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
+        if scope["query_string"]:
+            target += "?" + scope["query_string"].decode("latin-1")
+        content = is_signed(
+            self._locks.owner, given, scope["method"], target, tuple(client), tuple(server)
+        )
+        if content is None or (not _has_body(headers) and content != _NOTHING):
+            return False
+        scope[_CONTENT] = content
+        return True
 
     def _is_still(self, caller: Caller, scope: Scope, headers: dict[str, list[str]]) -> bool:
         """Whether a request that was let in would be now: tokens are revoked while it lasts."""
@@ -188,7 +223,7 @@ class Guard:
         length = int(lengths[0]) if lengths[0].isdecimal() else 0
         if length > self._locks.body_bytes:
             raise _too_large(self._locks.body_bytes)
-        has_body = length > 0 or "transfer-encoding" in headers
+        has_body = _has_body(headers)
         kind = headers.get("content-type", [""])[0].partition(";")[0].strip().lower()
         if scope["method"] in _BODIES and has_body and kind != "application/json":
             raise Refused(
@@ -196,20 +231,35 @@ class Guard:
                 code="not_json",
             )  # fmt: skip
 
-    def _counted(self, receive: Receive) -> Receive:
-        """Counts a body that did not say how long it is."""
-        seen = 0
+    def _checked(self, scope: Scope, receive: Receive) -> Receive:
+        """Counts a body that did not say how long it is; of the owner, compares what was signed.
+
+        FastAPI lets exceptions of the class that is raised through while it reads a body.
+        """
+        seen, content = 0, hashlib.sha256()
 
         async def receiving() -> Message:
             nonlocal seen
             message = await receive()
-            seen += len(message.get("body", b""))
+            if message["type"] != "http.request":
+                return message
+            body = message.get("body", b"")
+            seen += len(body)
             if seen > self._locks.body_bytes:
-                # FastAPI lets exceptions of this class through while it reads a body.
                 raise HTTPException(413, str(_too_large(self._locks.body_bytes)))
+            if _CONTENT in scope:
+                content.update(body)
+                if not message.get("more_body") and content.hexdigest() != scope[_CONTENT]:
+                    raise HTTPException(401, "the body is not the one that was signed")
             return message
 
         return receiving
+
+
+_OWNER = Caller(None, "admin")
+
+_NOTHING = hashlib.sha256().hexdigest()
+"""Of no body."""
 
 
 def _too_large(limit: int) -> Refused:
@@ -226,6 +276,10 @@ def _headers(scope: Scope) -> dict[str, list[str]]:
     return found
 
 
+def _has_body(headers: dict[str, list[str]]) -> bool:
+    return headers.get("content-length", ["0"])[0] != "0" or "transfer-encoding" in headers
+
+
 def _hostname(host: str) -> str:
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
@@ -239,7 +293,9 @@ def _is_visit(scope: Scope, mode: str) -> bool:
 
 def _is_near(scope: Scope, headers: Collection[str]) -> bool:
     """Whether a request comes from a program on this machine, and from nobody behind it."""
-    return _is_loopback(scope) and not any(name.startswith(_PROXIED) for name in headers)
+    return _is_loopback(scope) and not any(
+        name.replace("_", "-").startswith(_PROXIED) for name in headers
+    )
 
 
 def _is_loopback(scope: Scope) -> bool:

@@ -2,10 +2,10 @@
 
 *The link.* `editkit serve` shows one on the owner's terminal: ``http://127.0.0.1:8377/#key=...``.
 What follows ``#`` is never sent to a server, so it is in nobody's log of requests; the page takes
-it out of the address bar and exchanges it for the owner's token, which it keeps for its tab only.
-The owner's token itself is not in the link: terminals are recorded and pasted from, and browsers
-write addresses into their histories before a page can change them. A key is worth nothing once it
-was used, or a quarter of an hour later, and like the token it is taken from loopback only.
+it out of the address bar and exchanges it for a session, whose token it keeps for its tab only.
+That token itself is not in the link: terminals are recorded and pasted from, and browsers write
+addresses into their histories before a page can change them. A key is worth nothing once it was
+used, or a quarter of an hour later, and like a session it is taken from loopback only.
 
 *The files.* A few small ones, held in memory. They are the same for everybody and need no token;
 what they show needs one. There are no cookies, so no other site can make a browser act for anybody.

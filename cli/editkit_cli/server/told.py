@@ -1,4 +1,4 @@
-"""What the server tells the command line only: records of the owner's routes. No framework."""
+"""What the server tells its owner only: records of the owner's routes. No framework."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import Field
 
 from editkit_store.records import LogEntry, Record
 
-__all__ = ["Logged", "Running"]
+__all__ = ["Logged", "Running", "Session"]
 
 
 class Running(Record):
@@ -25,3 +25,9 @@ class Logged(Record):
     entries: tuple[LogEntry, ...]
     version: str = Field(description="The current one")
     first_tags: tuple[str, ...] = Field(description="Tags of v0, which no entry made")
+
+
+class Session(Record):
+    """Answer of `/v1/session` and `/v1/owner/session`: a token to go on with."""
+
+    token: str = Field(repr=False, description="The owner's, until it is not used for a while")

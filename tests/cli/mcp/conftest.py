@@ -76,7 +76,7 @@ def run(work: Awaitable[Any]) -> Any:
 @contextlib.asynccontextmanager
 async def over_http(server: Running, token: str | None = None, **how: Any) -> AsyncIterator[Agent]:
     """An agent at a server's `/mcp`; by default the owner's."""
-    headers = {"Authorization": f"Bearer {token or server.owner.token}"}
+    headers = {"Authorization": f"Bearer {token or server.session}"}
     async with httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http:
         wire = streamable_http_client(f"{server.url}/mcp", http_client=http)
         async with Client(wire, **{"client_info": ME, **how}) as client:

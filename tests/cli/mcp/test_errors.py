@@ -97,7 +97,7 @@ META = (
 
 def post(server: Running, body: str, **headers: str) -> httpx2.Response:
     given = {
-        "Authorization": f"Bearer {server.owner.token}", "Content-Type": "application/json",
+        "Authorization": f"Bearer {server.session}", "Content-Type": "application/json",
         "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2026-07-28",
         "Mcp-Method": "tools/call", "Mcp-Name": "generate",
     }  # fmt: skip

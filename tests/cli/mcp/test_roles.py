@@ -23,7 +23,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def ask(server: Running, method: str = "POST", **headers: str) -> httpx2.Response:
     given = {
-        "Authorization": f"Bearer {server.owner.token}", "Content-Type": "application/json",
+        "Authorization": f"Bearer {server.session}", "Content-Type": "application/json",
         "Accept": "application/json, text/event-stream",
     }  # fmt: skip
     body = '{"jsonrpc": "2.0", "id": 1, "method": "ping"}' if method == "POST" else None
@@ -121,7 +121,7 @@ def test_strangers_and_other_sites_do_not_get_in(
 
 def test_a_body_beyond_the_limit_is_refused(shared: Running) -> None:
     headers = {
-        "Authorization": f"Bearer {shared.owner.token}", "Content-Type": "application/json",
+        "Authorization": f"Bearer {shared.session}", "Content-Type": "application/json",
         "Accept": "application/json, text/event-stream",
     }  # fmt: skip
 

@@ -20,6 +20,7 @@ ALONE = {
     "token list": "reads that file",
     "token revoke": "writes that file",
     "token link": "asks the server itself",
+    "token session": "asks the server itself",
     "mcp": "joins the server itself",
 }
 

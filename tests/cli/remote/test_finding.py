@@ -21,6 +21,7 @@ from cli.remote.conftest import Pair, Place, forbidden
 
 from editkit_cli.remote import wire as wires
 from editkit_cli.remote.client import Remote
+from editkit_cli.server import owner as owners
 from editkit_cli.server.owner import Owner, new_owner, owner_path
 from editkit_store import open_store
 from editkit_store.files import write_private
@@ -334,5 +335,39 @@ def test_a_dead_port_is_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         port = taken.getsockname()[1]
     owner: Owner = new_owner(tmp_path / "h.db", host="127.0.0.1", port=port, tool="x")
     assert not wires.Wire(owner).is_there()
-    monkeypatch.setattr(wires, "is_proved", forbidden)
+    monkeypatch.setattr(owners, "_is_proved", forbidden)
     assert not wires.Wire(owner).is_there()
+
+
+class Crowded(http.server.BaseHTTPRequestHandler):
+    """A server that is there, and too busy to say more."""
+
+    asked = 0
+
+    def do_GET(self) -> None:
+        type(self).asked += 1
+        self.send_response(503)
+        self.send_header("Retry-After", "1")
+        self.end_headers()
+        self.wfile.write(b'{"error": {"message": "busy", "code": "busy"}}')
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+def test_who_is_too_busy_to_answer_is_not_taken_for_nobody(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "history.db"
+    open_store(store, write=True, create=True).close()
+    before = store.read_bytes()
+    monkeypatch.setattr(owners, "_PATIENCE", 0.5)
+    with http.server.HTTPServer(("127.0.0.1", 0), Crowded) as crowded:
+        threading.Thread(target=crowded.serve_forever, daemon=True).start()
+        new_owner(store, host="127.0.0.1", port=crowded.server_port, tool="editkit 0.1.0").write()
+        for line in (["log"], ["tag", "v0", "x"], ["sql", "SELECT 1"], ["token", "link"]):
+            ran = pair.alone.run(*line, "--store", str(store))
+            assert (ran.code, ran.stdout) == (1, ""), line
+            assert "too busy" in ran.stderr
+        assert Crowded.asked > 4, "each asks again for a while"
+        crowded.shutdown()
+    assert store.read_bytes() == before

@@ -12,6 +12,7 @@ import editkit
 
 ASKED = [
     ("GET", "", {}),
+    ("POST", "/session", {}),
     ("GET", "/log", {}),
     ("GET", "/show?name=v1", {}),
     ("GET", "/resolve?version=v1", {}),

@@ -71,7 +71,7 @@ def test_the_page_comes_from_here_alone_and_makes_no_markup_of_strings():
         assert max(map(len, lines)) <= 100, file.name
 
 
-def test_a_link_is_good_once_and_gives_the_owners_token(calm):
+def test_a_link_is_good_once_and_gives_a_session_of_the_owner(calm):
     with calm.client() as client:
         made = client.post("/v1/session/links")
     assert made.status_code == 200
@@ -80,9 +80,12 @@ def test_a_link_is_good_once_and_gives_the_owners_token(calm):
     assert calm.owner.token not in made.text
     first = httpx.post(f"{calm.url}/v1/session", json={"key": key})
     assert first.status_code == 200
-    assert first.json() == {"token": calm.owner.token}
+    token = first.json()["token"]
+    assert calm.owner.token not in first.text
+    with calm.client(token) as client:
+        assert client.get("/v1/whoami").json()["is_owner"]
     assert first.headers["cache-control"] == "no-store"
-    for one in (key, "", "x" * 200, calm.owner.token):
+    for one in (key, "", "x" * 200, calm.owner.token, token):
         again = httpx.post(f"{calm.url}/v1/session", json={"key": one})
         assert (again.status_code, again.json()["error"]["code"]) == (403, "key_refused")
         assert calm.owner.token not in again.text

@@ -18,6 +18,7 @@ import httpx
 import pytest
 from cli.server.conftest import held
 
+from editkit_cli.remote.linking import new_session
 from editkit_cli.server.errors import Refused
 from editkit_cli.server.limits import Limits
 from editkit_cli.server.owner import find_server, owner_path, read_owner
@@ -303,7 +304,9 @@ class Process:
         found = read_owner(store)
         assert found is not None, self.run.communicate()
         self.client = httpx.Client(
-            base_url=found.url, headers={"Authorization": f"Bearer {found.token}"}, timeout=60
+            base_url=found.url,
+            timeout=60,
+            headers={"Authorization": f"Bearer {new_session(found).token}"},
         )
 
     def end(self, wish: int) -> tuple[int, str]:

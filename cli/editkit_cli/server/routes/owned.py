@@ -17,8 +17,9 @@ from editkit.errors import ArtifactsMissing
 from editkit_cli.server.errors import ErrorBody, Refused, closing, failure_of, too_late
 from editkit_cli.server.routes.common import Owners, Runs, errors, told, unless_gone
 from editkit_cli.server.routes.edits import ACCEPTED, WRITES, Asked, NewEdit, changed
+from editkit_cli.server.routes.page import new_session
 from editkit_cli.server.shapes import Body
-from editkit_cli.server.told import Logged, Running
+from editkit_cli.server.told import Logged, Running, Session
 from editkit_cli.server.writer import Learning, Result
 from editkit_store.bundle_records import Exported, Imported, OnConflict
 from editkit_store.comparisons import CodebookPlot
@@ -66,6 +67,12 @@ def log(
 def show(runner: Runs, _: Owners, name: Annotated[str, Query()]) -> Response:
     """One version in full, by any name there is."""
     return told(runner.kit.show(name))
+
+
+@router.post("/session", response_model=Session, responses=errors())
+async def session(request: Request, _: Owners) -> Response:
+    """Begins a session, for a program of the owner's that cannot sign what it asks."""
+    return new_session(request)
 
 
 class Resolved(Record):

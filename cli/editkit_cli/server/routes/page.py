@@ -13,9 +13,10 @@ from editkit_cli.server.page import FILES, SECONDS, PageKeys
 from editkit_cli.server.routes.common import Reads, Runs, errors, told
 from editkit_cli.server.shapes import Body
 from editkit_cli.server.tokens import Role
+from editkit_cli.server.told import Session
 from editkit_store.records import Record
 
-__all__ = ["add_page"]
+__all__ = ["add_page", "new_session"]
 
 router = APIRouter(tags=["page"])
 
@@ -80,22 +81,21 @@ class SigningIn(Body):
     key: str = Field(max_length=200, description="What a link to the page has behind `#key=`")
 
 
-class Session(Record):
-    """A token to go on with."""
-
-    token: str = Field(repr=False, description="The owner's")
-
-
 @router.post("/v1/session", response_model=Session, responses=errors(413, 415))
 async def sign_in(asked: SigningIn, request: Request) -> Response:
-    """Exchanges the key of a link for the owner's token: once, and from this machine. No token."""
-    # Elsewhere the token would be refused, so there is no reason to hand it out.
+    """Exchanges the key of a link for a session of the owner, once, on this machine. No token."""
+    # Elsewhere a session would be refused, so there is no reason to begin one.
     if not request.scope[NEAR] or not request.app.state.page_keys.take(asked.key):
         raise Refused(
             "the link has been used, is too old, or is another server's", status=403,
             code="key_refused", hint="`editkit token link` makes a new one",
         )  # fmt: skip
-    session = Session(token=request.app.state.owner_token)
+    return new_session(request)
+
+
+def new_session(request: Request) -> Response:
+    """Begins a session of the owner, and tells its token."""
+    session = Session(token=request.app.state.sessions.begin())
     return told(session, headers={"Cache-Control": "no-store"})
 
 

@@ -1,0 +1,58 @@
+"""Sessions of the owner: tokens that live in the server's memory, for programs that cannot sign.
+
+The owner's own token is never sent (see ``owner``). A browser, or a client of somebody else's that
+knows bearer tokens only, gets a session in exchange for the key of a link or for a signed request.
+It is good on this machine, until the server ends or nobody has used it for a while.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+import time
+from collections import OrderedDict
+
+__all__ = ["Sessions"]
+
+_IDLE = 12 * 3600.0
+"""Seconds without a request after which a session ends."""
+
+_KEPT = 64
+"""Sessions at once; the one that was used the longest ago gives way."""
+
+
+class Sessions:
+    """The sessions of one server."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._used: OrderedDict[str, float] = OrderedDict()  # digest: when, on ``time.monotonic``
+
+    def begin(self) -> str:
+        """Returns the token of a new session."""
+        token = "ek-session-" + secrets.token_urlsafe(32)
+        with self._lock:
+            self._used[_digest(token)] = time.monotonic()
+            while len(self._used) > _KEPT:
+                self._used.popitem(last=False)
+        return token
+
+    def is_open(self, token: str) -> bool:
+        """Returns whether a token is that of a session; this counts as using it."""
+        # Looked up by its digest, so that the time a lookup takes tells nothing of the tokens.
+        digest, now = _digest(token), time.monotonic()
+        with self._lock:
+            used = self._used.get(digest)
+            if used is None:
+                return False
+            if now - used > _IDLE:
+                del self._used[digest]
+                return False
+            self._used[digest] = now
+            self._used.move_to_end(digest)
+            return True
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
