@@ -6,6 +6,7 @@ any other exception is a traceback and an exit code of 1. Loads no torch.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -18,11 +19,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 from conftest import append
 
-from editkit_store import digest_bytes, open_store
+from editkit_store import Store, digest_bytes, open_store
 from editkit_store.compact import compact
-from editkit_store.errors import EditkitError, StoreLocked
+from editkit_store.errors import EditkitError, QueryFailed, StoreLocked
 from editkit_store.records import Artifact
 
 WRITES = 400
@@ -229,6 +231,89 @@ def compacting(path: str, count: str) -> None:
             say(compacted=True)
 
 
+def _noisy(store: Store, marker: Path) -> None:
+    """Does one of the things that a process may do with a store that it holds."""
+    path = store.path
+
+    def again(**how: Any) -> None:
+        with contextlib.suppress(StoreLocked):
+            open_store(path, wait=0, **how).close()
+            say(met="a second opening in one process")
+
+    def refused(query: str) -> None:
+        with contextlib.suppress(QueryFailed):
+            store.sql(query)
+
+    def compacted() -> None:
+        marker.unlink()  # others may read meanwhile, and somebody with DuckDB alone be faster
+        with contextlib.suppress(StoreLocked):
+            store.compact()
+        _alone(marker)
+
+    random.choice(
+        [
+            lambda: store.sql("SELECT count(*) FROM operations"),
+            lambda: refused(f"COPY (SELECT 1) TO '{path}' (FORMAT csv, USE_TMP_FILE false)"),
+            lambda: again(write=True),
+            lambda: again(write=False),
+            lambda: store.verify(),
+            compacted,
+            lambda: store.export(path.with_name(f"bundle-{os.getpid()}-{time.monotonic_ns()}")),
+            lambda: os.waitpid(os.fork() or os._exit(0), 0),
+        ]
+    )()
+
+
+def contending(path: str, name: str, seed: str) -> None:
+    """Writes in bursts among others that do the same, until it is killed.
+
+    Whoever has the store to write leaves its process id beside it, and takes that of nobody but a
+    dead one away: two writers would meet there.
+    """
+    random.seed(f"{name} {seed}")
+    marker = Path(path).with_name("writer")
+    number = 0
+    while True:
+        time.sleep(random.uniform(0, 0.05))
+        try:
+            # By DuckDB alone, too, whose lock is the one that was lost.
+            if random.random() < 0.3:
+                with contextlib.suppress(duckdb.Error), duckdb.connect(path) as raw:
+                    _alone(marker)
+                    raw.execute("SELECT count(*) FROM operations").fetchall()
+                    marker.unlink()
+                continue
+            store = open_store(path, write=True, wait=0)
+        except StoreLocked:
+            continue
+        with store:
+            _alone(marker)
+            for _ in range(random.randrange(1, 4)):
+                edit = append(store, f"{name} {seed} {number}", "x" * random.randrange(3000))
+                number += 1
+                say(edit=edit.id, seq=store.history.count(), by=name)
+                if random.random() < 0.5:
+                    _noisy(store, marker)
+            marker.unlink()
+
+
+def _alone(marker: Path) -> None:
+    try:
+        other = int(marker.read_text() or 0)
+    except (FileNotFoundError, ValueError):
+        other = 0
+    if other and Path(f"/proc/{other}").exists() and "Z" not in _state(other):
+        say(met=f"process {other} was writing when {os.getpid()} got in")
+    marker.write_text(str(os.getpid()))
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
 TASKS: dict[str, Callable[..., None]] = {
     "full": until_full,
     "turn": in_turn,
@@ -236,6 +321,7 @@ TASKS: dict[str, Callable[..., None]] = {
     "permission": without_permission,
     "removed": removed,
     "compact": compacting,
+    "contend": contending,
 }
 
 if __name__ == "__main__":
