@@ -1,6 +1,6 @@
 """Runs the fault tests at length and writes what came of them to benchmarks/results/faults.txt.
 
-    python tests/faults/run.py [kill|writers|corruption|limits|fuzz ...]
+    python tests/faults/run.py [kill|writers|corruption|limits|server|fuzz ...]
 
 Without arguments all parts run, three quarters of an hour on two cores. The figures of a part take
 the place of those it had in the file. Leaves with 1 if a test failed.
@@ -21,7 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "faults.txt"
-PARTS = ("kill", "writers", "corruption", "limits", "fuzz")
+PARTS = ("kill", "writers", "corruption", "limits", "server", "fuzz")
 
 
 def run(part: str) -> tuple[bool, str]:
