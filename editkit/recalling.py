@@ -56,9 +56,12 @@ class HistoryMethods:
         at: str | None = None,
         before: int | None = None,
         containing: str | None = None,
+        discreet: bool = False,
     ) -> list[LogEntry]:
         """Returns the operations, newest first; see ``Store.log``."""
-        return self.store.log(limit=limit, at=at, before=before, containing=containing)
+        return self.store.log(
+            limit=limit, at=at, before=before, containing=containing, discreet=discreet
+        )
 
     def resolve(self, version: str) -> str:
         """Returns the own name of a version, e.g. `v12`.
@@ -72,9 +75,9 @@ class HistoryMethods:
         """Returns how many members of the current version came of exactly this request."""
         return self.store.count_requests(request)
 
-    def show(self, name: str) -> Shown:
+    def show(self, name: str, *, discreet: bool = False) -> Shown:
         """Returns a version (or the version that added an edit) in full; see ``Store.show``."""
-        return self.store.show(name)
+        return self.store.show(name, discreet=discreet)
 
     def status(self) -> Status:
         """Returns where the store stands."""

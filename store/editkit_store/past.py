@@ -28,9 +28,11 @@ _MEMBERS = """
 
 
 # What a reader of the log looks for; every `?` is the same text in lower case.
+# What is in braces leaves out whose author is but the operating system's user.
+_NAMED = "AND provenance->>'$.author' IS DISTINCT FROM provenance->>'$.user'"
 _CONTAINING = """
     kind = ? OR 'v' || version = ?
-    OR contains(lower(json_extract_string(provenance, '$.author')), ?)
+    OR contains(lower(json_extract_string(provenance, '$.author')), ?) {and_named}
     OR contains(lower(json_extract_string(provenance, '$.reason')), ?)
     OR edit_id IN (SELECT edit_id FROM edits
                    WHERE contains(lower(prompt), ?) OR contains(lower(target), ?))
@@ -118,6 +120,7 @@ class Past:
         at: int | None = None,
         before: int | None = None,
         containing: str | None = None,
+        discreet: bool = False,
     ) -> list[Operation]:
         """Returns operations, newest first.
 
@@ -127,6 +130,7 @@ class Past:
             before: Only those before this position in the log.
             containing: Only those about this text, in whatever case: in prompt, target, author,
                 reason or a tag of the version, or the kind or version itself.
+            discreet: Do not look for the operating system's user.
         """
         conditions = ["true"]
         parameters: list[object] = []
@@ -137,7 +141,8 @@ class Past:
             conditions.append("seq < ?")
             parameters.append(before)
         if containing:
-            conditions.append(f"({_CONTAINING})")
+            found = _CONTAINING.format(and_named=_NAMED if discreet else "")
+            conditions.append(f"({found})")
             parameters += [containing.lower()] * _CONTAINING.count("?")
         bound = "" if limit is None else f"LIMIT {int(limit)}"
         where = " AND ".join(conditions)

@@ -17,7 +17,15 @@ from editkit_store.errors import UnknownEdit, UnknownVersion
 from editkit_store.history import History, Operation, prompt_digest
 from editkit_store.holding import log_path
 from editkit_store.inspection import space
-from editkit_store.records import EditRequest, LogEntry, Shown, Status, Table, Verified
+from editkit_store.records import (
+    EditRequest,
+    LogEntry,
+    Provenance,
+    Shown,
+    Status,
+    Table,
+    Verified,
+)
 from editkit_store.snapshots import Snapshots
 from editkit_store.verify import verify
 from editkit_store.versions import format_version
@@ -110,6 +118,7 @@ class Reading:
         at: str | None = None,
         before: int | None = None,
         containing: str | None = None,
+        discreet: bool = False,
     ) -> list[LogEntry]:
         """Returns the operations, newest first.
 
@@ -118,6 +127,7 @@ class Reading:
             at: Read the log as it stood at this version.
             before: Only those before this position in the log: the next page.
             containing: Only those about this text, see ``History.operations``.
+            discreet: Leave out the operating system's user, who is the author where none is named.
 
         Raises:
             UnknownVersion: ``at`` names none.
@@ -129,11 +139,13 @@ class Reading:
                 at=None if at is None else version,
                 before=before,
                 containing=containing,
+                discreet=discreet,
             ),
             version,
+            discreet=discreet,
         )
 
-    def _entries(self, operations: list[Operation], at: int) -> list[LogEntry]:
+    def _entries(self, operations: list[Operation], at: int, *, discreet: bool) -> list[LogEntry]:
         edits = self.history.edits([o.edit_id for o in operations if o.edit_id], at=at)
         names: dict[int, list[str]] = {}
         for name, version in self.history.tags().items():
@@ -141,6 +153,7 @@ class Reading:
         entries = []
         for operation in operations:
             edit = edits.get(operation.edit_id or "")
+            provenance = _discreet(operation.provenance) if discreet else operation.provenance
             entries.append(
                 LogEntry(
                     seq=operation.seq,
@@ -152,8 +165,8 @@ class Reading:
                     target=edit.target if edit else None,
                     method=edit.method if edit else None,
                     status=edit.status if edit else None,
-                    author=operation.provenance.author,
-                    reason=operation.provenance.reason,
+                    author=provenance.author,
+                    reason=provenance.reason,
                     time=operation.time,
                     tags=tuple(names.get(operation.version, ())) if operation.changed else (),
                     detail=describe(operation),
@@ -162,8 +175,12 @@ class Reading:
             )
         return entries
 
-    def show(self, name: str) -> Shown:
+    def show(self, name: str, *, discreet: bool = False) -> Shown:
         """Returns one version in full; an edit id shows the version that added it.
+
+        Args:
+            name: Version expression, or an edit's id.
+            discreet: Leave out the operating system's user, the host and the command line.
 
         Raises:
             UnknownVersion: ``name`` names neither a version nor an edit.
@@ -180,14 +197,16 @@ class Reading:
                 raise unknown from None
             operation = self.history.origin(subject)
             number = operation.version
-        entry = self._entries([operation], self.history.current())[0] if operation else None
+        now = self.history.current()
+        entry = self._entries([operation], now, discreet=discreet)[0] if operation else None
+        provenance = operation.provenance if operation else None
         edits = self.history.edits([subject], at=self.history.current()) if subject else {}
         return Shown(
             version=format_version(number),
             tags=tuple(name for name, at in self.history.tags().items() if at == number),
             view=self.history.active_count(number),
             operation=entry,
-            provenance=operation.provenance if operation else None,
+            provenance=_discreet(provenance) if provenance and discreet else provenance,
             edit=edits.get(subject) if subject else None,
             artifacts=tuple(self.artifacts.of_edit(subject)) if subject else (),
             edits=tuple(self.history.active(number)),
@@ -285,3 +304,14 @@ class Reading:
                     f"edit, and one text in a hundred within {apart[1]} of some edit's"
                 )
         return tuple(found)
+
+
+def _discreet(provenance: Provenance) -> Provenance:
+    """Leaves out what tells of the machine where something was done, and of its user."""
+    is_named = provenance.author != provenance.user
+    return provenance.model_copy(
+        update={
+            "author": provenance.author if is_named else None,
+            "user": None, "host": None, "command": None,
+        }
+    )  # fmt: skip

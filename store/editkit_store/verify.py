@@ -147,7 +147,7 @@ class _Check:
         try:
             self._db.check_own()
         except StoreError as error:
-            self.blame("file", str(self._db.path), str(error))
+            self.blame("file", self._db.path.name, str(error))
 
     def holds(self, head: str) -> bool:
         """Whether an operation has this digest."""

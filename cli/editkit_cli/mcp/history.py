@@ -68,7 +68,9 @@ class Showing(Body):
 
 
 async def _show(call: Call, asked: Showing) -> Shown:
-    found = await asyncio.to_thread(call.runner.kit.show, asked.name)
+    found = await asyncio.to_thread(
+        lambda: call.runner.kit.show(asked.name, discreet=call.caller.is_discreet)
+    )
     return found if asked.edits else found.model_copy(update={"edits": ()})
 
 
@@ -81,7 +83,9 @@ class Logging(Body):
 
 async def _log(call: Call, asked: Logging) -> Logged:
     kit = call.runner.kit
-    found = await asyncio.to_thread(lambda: kit.log(limit=asked.limit, at=asked.at))
+    found = await asyncio.to_thread(
+        lambda: kit.log(limit=asked.limit, at=asked.at, discreet=call.caller.is_discreet)
+    )
     return Logged(version=kit.version, entries=tuple(found))
 
 
@@ -138,7 +142,7 @@ async def _status(call: Call, _: Nothing) -> Situation:
         model=runner.name,
         version=runner.kit.version,
         role=call.caller.role,
-        store=await asyncio.to_thread(runner.kit.status),
+        store=await asyncio.to_thread(lambda: runner.status(discreet=call.caller.is_discreet)),
         operations=tuple(map(Waiting.of, runner.writer.all()[:_LATELY])),
     )
 

@@ -208,10 +208,13 @@ def failure_of(error: EditkitError) -> tuple[int, Failure]:
     else:
         status = next((number for kind, number in _STATUS if isinstance(error, kind)), 400)
     param = getattr(error, "param", None) or getattr(error, "field", None)
+    message, hint = str(error), error.hint
+    if isinstance(error, StoreError):  # in which folder it lies is nobody's business
+        full, name = str(error.path), error.path.name
+        message = message.replace(full, name)
+        hint = hint and hint.replace(full, name)
     kind = _KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return status, Failure(
-        message=str(error), type=kind, param=param, code=error.code, hint=error.hint
-    )
+    return status, Failure(message=message, type=kind, param=param, code=error.code, hint=hint)
 
 
 def response_of(error: EditkitError) -> JSONResponse:

@@ -79,6 +79,11 @@ class Caller:
     name: str | None
     role: Role
 
+    @property
+    def is_discreet(self) -> bool:
+        """Whether the machine's user, host and command lines are none of the caller's business."""
+        return not self.may("admin")
+
     def may(self, role: Role) -> bool:
         """Whether the caller may do what this role may."""
         return ROLES.index(self.role) >= ROLES.index(role)

@@ -18,6 +18,7 @@ from editkit_cli.server.limits import Limits
 from editkit_cli.server.metrics import Metrics
 from editkit_cli.server.readers import Readers, Row
 from editkit_cli.server.writer import Change, Writer
+from editkit_store.records import Status
 from editkit_store.versions import format_version
 
 if TYPE_CHECKING:
@@ -193,6 +194,15 @@ class Runner:
         if text is None:
             return self.kit.version
         return format_version(self.kit.store.history.resolve(text))
+
+    def status(self, *, discreet: bool) -> Status:
+        """Returns where the store stands.
+
+        Args:
+            discreet: Leave out in which folder it lies.
+        """
+        found = self.kit.status()
+        return found.model_copy(update={"store": Path(found.store).name}) if discreet else found
 
     def model_version(self, model: str) -> str:
         """Returns the version that a model name stands for.

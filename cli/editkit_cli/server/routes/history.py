@@ -47,7 +47,7 @@ router = APIRouter(prefix="/v1", tags=["history"])
 @router.get("/versions", response_model=list[LogEntry], responses=errors(404))
 def log(
     runner: Runs,
-    _: Reads,
+    caller: Reads,
     limit: Annotated[int, Query(ge=1, le=10_000, description="At most so many")] = 100,
     at: Annotated[str | None, Query(max_length=200, description="As it stood at this one")] = None,
     before: Annotated[
@@ -63,17 +63,23 @@ def log(
     ] = None,
 ) -> Response:
     """The log, newest first."""
-    return told(runner.kit.log(limit=limit, at=at, before=before, containing=containing))
+    found = runner.kit.log(
+        limit=limit, at=at, before=before, containing=containing, discreet=caller.is_discreet
+    )
+    return told(found)
 
 
 @router.get("/versions/{name:path}", response_model=Shown, responses=errors(404))
 def show(
     name: Annotated[str, Path(description="Version, tag, or id of an edit", max_length=200)],
     runner: Runs,
-    _: Reads,
+    caller: Reads,
 ) -> Response:
-    """One version in full; of an edit's id the version that added it."""
-    return told(runner.kit.show(name))
+    """One version in full; of an edit's id the version that added it.
+
+    User, host and command line of the machine where it was made are told to an admin only.
+    """
+    return told(runner.kit.show(name, discreet=caller.is_discreet))
 
 
 class Naming(Asked):
@@ -184,9 +190,9 @@ async def redo(
 
 
 @router.get("/status", response_model=Status, responses=errors())
-def status(runner: Runs, _: Reads) -> Response:
-    """Where the store stands."""
-    return told(runner.kit.status())
+def status(runner: Runs, caller: Reads) -> Response:
+    """Where the store stands; in which folder, an admin only is told."""
+    return told(runner.status(discreet=caller.is_discreet))
 
 
 @router.get("/verify", response_model=Verified, responses=errors())
