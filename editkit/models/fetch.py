@@ -24,6 +24,8 @@ __all__ = ["obtain", "pull_model"]
 def pull_model(name: str, *, progress: Progress | None = None) -> ModelInfo:
     """Fetch and convert a model without loading it; at once when it is in the cache.
 
+    A cached copy that is not what was fetched is replaced.
+
     Args:
         name: Alias, hub id, folder or GGUF file.
         progress: Told about bytes and tensors.
@@ -37,7 +39,7 @@ def pull_model(name: str, *, progress: Progress | None = None) -> ModelInfo:
         UnsupportedModel: A GGUF file of an architecture that cannot be converted.
     """
     source = resolve(name)
-    folder = obtain(source, progress=progress)
+    folder = obtain(source, progress=progress, anew=True)
     if source.alias is not None:
         return model_info(source.alias)
     if source.hub_id is not None:
@@ -45,11 +47,20 @@ def pull_model(name: str, *, progress: Progress | None = None) -> ModelInfo:
     return ModelInfo(name=source.name, cached=source.kind == "gguf", path=str(folder))
 
 
-def obtain(source: Source, *, progress: Progress | None = None) -> Path:
+def obtain(source: Source, *, progress: Progress | None = None, anew: bool = False) -> Path:
     """The folder of a resolved model; fetched and converted where it is not on this disk yet.
 
-    A model in the cache is used as it is, wherever it came from, and no network is touched: the
-    same name then means the same weights (and the same fingerprint) at every start.
+    A model in the cache is used wherever it came from, and no network is touched: the same name
+    then means the same weights (and the same fingerprint) at every start.
+
+    Args:
+        source: What to get.
+        progress: Told about bytes and tensors.
+        anew: Whether a cached copy that somebody changed is fetched anew instead of refused.
+
+    Raises:
+        UnknownModel, ModelUnavailable, UnsupportedModel: As for `pull_model`, and `checksum` where
+            the cached copy is not what was fetched.
     """
     report = progress or SilentProgress()
     with _disk_errors(source.name):
@@ -60,13 +71,17 @@ def obtain(source: Source, *, progress: Progress | None = None) -> Path:
             assert source.path is not None  # as above
             from .gguf import convert_cached
 
-            return convert_cached(source.path, progress=report)
+            return convert_cached(source.path, progress=report, anew=anew)
         folder_name = cache.slug(source.name)
-        if folder := cache.cached_folder(folder_name):
+
+        def cached() -> Path | None:
+            return cache.checked(folder_name, name=source.name, progress=report, replaced=anew)
+
+        if folder := cached():
             return folder
         with cache.locked(folder_name, report):
             # Another process may have finished it while this one waited.
-            return cache.cached_folder(folder_name) or _fetch(source, folder_name, report)
+            return cached() or _fetch(source, folder_name, report)
 
 
 def _fetch(source: Source, folder_name: str, progress: Progress) -> Path:
@@ -74,7 +89,13 @@ def _fetch(source: Source, folder_name: str, progress: Progress) -> Path:
     assert hub_id is not None  # aliases and hub models both have one
     with cache.staging(folder_name) as staging:
         try:
-            revision = fetch_snapshot(hub_id, staging, name=source.name, progress=progress)
+            revision = fetch_snapshot(
+                hub_id,
+                staging,
+                name=source.name,
+                progress=progress,
+                revision=alias.revision if alias else None,
+            )
         except HubRefusal as refusal:
             if alias is None or not alias.wheels:
                 raise _unavailable(source.name, hub_id, alias, refusal) from refusal
@@ -83,7 +104,7 @@ def _fetch(source: Source, folder_name: str, progress: Progress) -> Path:
             receipt = cache.Receipt(
                 name=source.name, source="hub", hub_id=hub_id, revision=revision
             )
-        return cache.publish(staging, folder_name, receipt)
+        return cache.publish(staging, folder_name, receipt, progress=progress)
 
 
 def _fetch_wheels(

@@ -8,7 +8,6 @@ rounding to a narrower type afterwards would make the model neither the file's n
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,56 +23,50 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-__all__ = ["convert", "convert_cached", "file_sha256"]
+__all__ = ["convert", "convert_cached"]
 
-_CHUNK = 1 << 22
 _MAGIC = b"GGUF"
 
 
-def convert_cached(gguf: Path, *, progress: Progress) -> Path:
+def convert_cached(gguf: Path, *, progress: Progress, anew: bool = False) -> Path:
     """The converted folder of a user's own GGUF file, made at the first use.
 
     The folder is named after the file's SHA-256, so a moved file is not converted again and a
     changed one is.
 
+    Args:
+        gguf: The file.
+        progress: Told about bytes and tensors.
+        anew: Whether a converted folder that somebody changed is made again.
+
     Raises:
-        ModelUnavailable: `damaged` for a file that cannot be read as GGUF.
+        ModelUnavailable: `damaged` for a file that cannot be read as GGUF, `checksum` for a
+            converted folder that somebody changed.
         UnsupportedModel: transformers cannot convert this architecture.
     """
     _check_magic(gguf)
-    digest = file_sha256(gguf, progress=progress)
+    digest = cache.file_sha256(gguf, progress=progress)
     folder_name = f"gguf-{digest[:24]}"
-    if folder := cache.cached_folder(folder_name):
+
+    def converted() -> Path | None:
+        return cache.checked(folder_name, name=str(gguf), progress=progress, replaced=anew)
+
+    if folder := converted():
         return folder
     with cache.locked(folder_name, progress):
-        if folder := cache.cached_folder(folder_name):
+        if folder := converted():
             return folder
         with cache.staging(folder_name) as staging:
             convert(gguf, staging, name=gguf.name, progress=progress)
             receipt = cache.Receipt(
                 name=gguf.name, source="gguf", sha256=digest, made_by=converter_versions()
             )
-            return cache.publish(staging, folder_name, receipt)
+            return cache.publish(staging, folder_name, receipt, progress=progress)
 
 
 def converter_versions() -> dict[str, str]:
     """Versions of what turns GGUF into safetensors, for the receipt."""
     return {package: version(package) for package in ("editkit", "gguf", "torch", "transformers")}
-
-
-def file_sha256(path: Path, *, progress: Progress) -> str:
-    """SHA-256 of a file in hexadecimal; taken once per path, size and modification time."""
-    key = cache.file_key([path], "sha256")
-    if known := cache.recall(key):
-        return known
-    digest = hashlib.sha256()
-    with task(progress, f"Reading {path.name}", total=path.stat().st_size, unit="bytes"):
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-                progress.advance(len(chunk))
-    cache.remember(key, digest.hexdigest())
-    return digest.hexdigest()
 
 
 def convert(gguf: Path, into: Path, *, name: str, progress: Progress) -> None:

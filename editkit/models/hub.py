@@ -59,7 +59,9 @@ def is_hub_id(name: str) -> bool:
     return re.fullmatch(r"\w[\w.\-]*/\w[\w.\-]*", name) is not None and ".." not in name
 
 
-def fetch_snapshot(hub_id: str, into: Path, *, name: str, progress: Progress) -> str:
+def fetch_snapshot(
+    hub_id: str, into: Path, *, name: str, progress: Progress, revision: str | None = None
+) -> str:
     """Put a repository's config, tokenizer and weights into a folder; safetensors if there are any.
 
     A complete copy in the hub's own cache folder is used without asking the hub, so models that
@@ -71,6 +73,7 @@ def fetch_snapshot(hub_id: str, into: Path, *, name: str, progress: Progress) ->
         into: Existing empty folder.
         name: What the user calls the model, for the progress.
         progress: Told about bytes.
+        revision: The commit to take; by default the newest.
 
     Returns:
         The commit that the files belong to.
@@ -79,7 +82,7 @@ def fetch_snapshot(hub_id: str, into: Path, *, name: str, progress: Progress) ->
         HubRefusal: For every way in which that cannot be done.
         OSError: The disk is full or cannot be written.
     """
-    snapshot = _local_snapshot(hub_id) or _download(hub_id, name, progress)
+    snapshot = _local_snapshot(hub_id, revision) or _download(hub_id, revision, name, progress)
     for source in sorted(snapshot.iterdir()):
         if source.is_file() and _wanted(source.name, _weights(_names(snapshot))):
             _link(source.resolve(), into / source.name)
@@ -101,7 +104,7 @@ def _wanted(name: str, weights: str | None) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
-def _local_snapshot(hub_id: str) -> Path | None:
+def _local_snapshot(hub_id: str, revision: str | None) -> Path | None:
     """A complete copy in the hub's cache folder, or ``None``."""
     from huggingface_hub import snapshot_download
 
@@ -109,7 +112,10 @@ def _local_snapshot(hub_id: str) -> Path | None:
         try:
             folder = Path(
                 snapshot_download(
-                    hub_id, local_files_only=True, allow_patterns=["config.json", weights]
+                    hub_id,
+                    revision=revision,
+                    local_files_only=True,
+                    allow_patterns=["config.json", weights],
                 )
             )
         except (OSError, ValueError):
@@ -127,14 +133,16 @@ def _shards_present(folder: Path, names: list[str], weights: str) -> bool:
     return bool(shards) and all(m is None or len(shards) >= int(m[1]) for m in counted)
 
 
-def _download(hub_id: str, name: str, progress: Progress) -> Path:
+def _download(hub_id: str, revision: str | None, name: str, progress: Progress) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download
 
     from .quiet import quiet_hub
 
     try:
         # Asked first, with a short limit: the download itself would retry for much longer.
-        info: Any = HfApi().model_info(hub_id, timeout=PROBE_SECONDS, files_metadata=True)
+        info: Any = HfApi().model_info(
+            hub_id, revision=revision, timeout=PROBE_SECONDS, files_metadata=True
+        )
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         weights = _weights(sizes)
         if weights is None or "config.json" not in sizes:
@@ -152,7 +160,7 @@ def _download(hub_id: str, name: str, progress: Progress) -> Path:
                 measure=lambda: _folder_bytes(blobs) - before,
             ),
         ):
-            return Path(snapshot_download(hub_id, allow_patterns=chosen))
+            return Path(snapshot_download(hub_id, revision=revision, allow_patterns=chosen))
     except HubRefusal:
         raise
     except Exception as error:

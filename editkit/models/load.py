@@ -197,6 +197,7 @@ def _stored_dtype(folder: Path, config: Any) -> torch.dtype | None:
 
 def _again(source: Source, folder: Path) -> str:
     if source.kind in {"alias", "hub"}:
+        # It is what was fetched, so a plain pull would leave it there.
         return f"delete the folder {str(folder)!r} and run `editkit models pull {source.name}`"
     return f"check the files in {str(folder)!r}"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from editkit.errors import ModelUnavailable, UnknownModel
-from editkit.models import cache, fetch, gguf, pull_model
+from editkit.models import ALIASES, cache, fetch, gguf, pull_model
 from editkit.models.hub import HubRefusal, _why_unusable
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -70,7 +70,8 @@ class FakeHub:
             name = path.rpartition("/")[2]
             if self.gated_files:
                 return self.send(request, 401, {"X-Error-Code": "GatedRepo"})
-            headers = {"ETag": f'"etag-{name}"', "X-Repo-Commit": COMMIT}
+            commit = path.partition("/resolve/")[2].partition("/")[0]
+            headers = {"ETag": f'"etag-{name}"', "X-Repo-Commit": commit}
             return self.send(request, 200, headers, self.files[name])
         hub_id = path.removeprefix("/api/models/").partition("/tree/")[0].partition("/revision/")[0]
         if hub_id in self.refusals:
@@ -212,6 +213,17 @@ def test_a_model_is_fetched_once_and_then_needs_no_network(hub, pull):
     assert (receipt["source"], receipt["revision"]) == ("hub", COMMIT)
 
     assert pull("owner/model", script=NO_NETWORK, HF_ENDPOINT=hub.url) == first
+
+
+def test_an_alias_is_fetched_at_the_commit_that_the_table_names(hub, pull):
+    hub.files = {"config.json": b"{}", "model.safetensors": b"weights"}
+    revision = ALIASES["gpt2-xl"].revision
+    folder = Path(pull("gpt2-xl", HF_ENDPOINT=hub.url)["path"])
+    assert json.loads((folder / cache.RECEIPT).read_text())["revision"] == revision
+    assert f"/api/models/openai-community/gpt2-xl/revision/{revision}" in hub.asked
+    resolved = [path for path in hub.asked if "/resolve/" in path]
+    assert resolved
+    assert all(f"/resolve/{revision}/" in path for path in resolved)
 
 
 def test_pytorch_weights_are_taken_where_there_are_no_safetensors(hub, pull):

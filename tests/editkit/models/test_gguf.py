@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import hashlib
-
 import pytest
 import torch
 
 from editkit.errors import ModelUnavailable
 from editkit.models import gguf, load_model, pull_model
-from editkit.models.gguf import convert_cached, file_sha256, write_model
+from editkit.models.gguf import convert_cached, write_model
 from editkit.models.progress import SilentProgress
 
 
@@ -28,15 +26,6 @@ def test_a_gguf_file_cut_short_is_damaged_and_leaves_nothing(tmp_path, home):
     assert [path.name for path in (home / "models").iterdir()] == [".locks"]
 
 
-def test_the_digest_of_a_file_is_taken_once(tmp_path, progress):
-    file = tmp_path / "file"
-    file.write_bytes(b"x" * 1000)
-    expected = hashlib.sha256(b"x" * 1000).hexdigest()
-    assert file_sha256(file, progress=progress) == expected
-    assert file_sha256(file, progress=progress) == expected
-    assert progress.stages == [["Reading file", 1000, "bytes", 1000]]
-
-
 def test_the_same_gguf_file_in_another_place_is_not_converted_again(tmp_path, monkeypatch):
     converted = []
 
@@ -53,6 +42,24 @@ def test_the_same_gguf_file_in_another_place_is_not_converted_again(tmp_path, mo
     assert converted == [one]
     two.write_bytes(b"GGUF changed")
     assert convert_cached(two, progress=SilentProgress()) != folder
+
+
+def test_a_converted_folder_that_somebody_changed_is_refused_and_converted_again_by_a_pull(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        gguf, "convert", lambda file, into, **_: (into / "config.json").write_text("{}")
+    )
+    file = tmp_path / "mine.gguf"
+    file.write_bytes(b"GGUF...")
+    folder = convert_cached(file, progress=SilentProgress())
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(ModelUnavailable, match=r"'config\.json' has another SHA-256") as caught:
+        convert_cached(file, progress=SilentProgress())
+    assert caught.value.reason == "checksum"
+    assert f"editkit models pull {file}" in (caught.value.hint or "")
+    assert pull_model(str(file)).path == str(folder)
+    assert (folder / "config.json").read_text() == "{}"
 
 
 @pytest.mark.parametrize("tied", [True, False])
