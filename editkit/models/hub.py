@@ -11,11 +11,12 @@ import fnmatch
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from .progress import Progress, watched
+from .weights import PICKLED, only_pickled
 
 __all__ = ["HubRefusal", "fetch_snapshot", "is_hub_id"]
 
@@ -34,9 +35,8 @@ _SMALL_FILES = (
 )
 # Repositories may hold the same weights in several formats, e.g. `consolidated.safetensors`.
 _SAFETENSORS = "model*.safetensors"
-_PICKLED = "pytorch_model*.bin"
 
-Reason = Literal["offline", "gated", "missing", "unusable"]
+Reason = Literal["offline", "gated", "missing", "pickle", "unusable"]
 
 
 class HubRefusal(Exception):
@@ -44,7 +44,8 @@ class HubRefusal(Exception):
 
     Attributes:
         reason: `offline` (no answer), `gated` (answered, access denied), `missing` (no such
-            repository, or a private one) or `unusable` (holds no weights that can be loaded).
+            repository, or a private one), `pickle` (holds pickled weights, which nobody asked for)
+            or `unusable` (holds no weights that can be loaded).
         detail: What happened, in words.
     """
 
@@ -60,7 +61,13 @@ def is_hub_id(name: str) -> bool:
 
 
 def fetch_snapshot(
-    hub_id: str, into: Path, *, name: str, progress: Progress, revision: str | None = None
+    hub_id: str,
+    into: Path,
+    *,
+    name: str,
+    progress: Progress,
+    revision: str | None = None,
+    allow_pickle: bool = False,
 ) -> str:
     """Put a repository's config, tokenizer and weights into a folder; safetensors if there are any.
 
@@ -74,6 +81,7 @@ def fetch_snapshot(
         name: What the user calls the model, for the progress.
         progress: Told about bytes.
         revision: The commit to take; by default the newest.
+        allow_pickle: Whether pickled weights will do where there are no safetensors.
 
     Returns:
         The commit that the files belong to.
@@ -82,9 +90,19 @@ def fetch_snapshot(
         HubRefusal: For every way in which that cannot be done.
         OSError: The disk is full or cannot be written.
     """
-    snapshot = _local_snapshot(hub_id, revision) or _download(hub_id, revision, name, progress)
+    formats = (_SAFETENSORS, PICKLED) if allow_pickle else (_SAFETENSORS,)
+    snapshot = _local_snapshot(hub_id, revision, formats)
+    if snapshot is None:
+        try:
+            snapshot = _download(hub_id, revision, formats, name, progress)
+        except HubRefusal as refusal:
+            if refusal.reason == "offline" and _local_snapshot(hub_id, revision, (PICKLED,)):
+                detail = f"the copy of {hub_id!r} on this disk has its weights pickled only"
+                raise HubRefusal("pickle", f"{detail}, and {refusal.detail}") from refusal
+            raise
+    weights = _weights(_names(snapshot), formats)
     for source in sorted(snapshot.iterdir()):
-        if source.is_file() and _wanted(source.name, _weights(_names(snapshot))):
+        if source.is_file() and _wanted(source.name, weights):
             _link(source.resolve(), into / source.name)
     return snapshot.name
 
@@ -93,10 +111,10 @@ def _names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.is_file()]
 
 
-def _weights(names: Iterable[str]) -> str | None:
-    """The pattern of the weights to take among these files."""
+def _weights(names: Iterable[str], formats: Sequence[str]) -> str | None:
+    """The pattern of the weights to take among these files, the first that fits."""
     found = list(names)
-    return next((p for p in (_SAFETENSORS, _PICKLED) if fnmatch.filter(found, p)), None)
+    return next((pattern for pattern in formats if fnmatch.filter(found, pattern)), None)
 
 
 def _wanted(name: str, weights: str | None) -> bool:
@@ -104,11 +122,11 @@ def _wanted(name: str, weights: str | None) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
-def _local_snapshot(hub_id: str, revision: str | None) -> Path | None:
+def _local_snapshot(hub_id: str, revision: str | None, formats: Sequence[str]) -> Path | None:
     """A complete copy in the hub's cache folder, or ``None``."""
     from huggingface_hub import snapshot_download
 
-    for weights in (_SAFETENSORS, _PICKLED):
+    for weights in formats:
         try:
             folder = Path(
                 snapshot_download(
@@ -133,7 +151,9 @@ def _shards_present(folder: Path, names: list[str], weights: str) -> bool:
     return bool(shards) and all(m is None or len(shards) >= int(m[1]) for m in counted)
 
 
-def _download(hub_id: str, revision: str | None, name: str, progress: Progress) -> Path:
+def _download(
+    hub_id: str, revision: str | None, formats: Sequence[str], name: str, progress: Progress
+) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download
 
     from .quiet import quiet_hub
@@ -144,9 +164,9 @@ def _download(hub_id: str, revision: str | None, name: str, progress: Progress) 
             hub_id, revision=revision, timeout=PROBE_SECONDS, files_metadata=True
         )
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-        weights = _weights(sizes)
+        weights = _weights(sizes, formats)
         if weights is None or "config.json" not in sizes:
-            raise HubRefusal("unusable", _why_unusable(hub_id, sizes))
+            raise _unusable(hub_id, sizes)
         chosen = [file for file in sizes if "/" not in file and _wanted(file, weights)]
         blobs = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "blobs"
         before = _folder_bytes(blobs)
@@ -198,15 +218,20 @@ def _is_transport_error(error: Exception) -> bool:
     )
 
 
-def _why_unusable(hub_id: str, names: Iterable[str]) -> str:
-    found = list(names)
+def _unusable(hub_id: str, names: Iterable[str]) -> HubRefusal:
+    """Why none of a repository's files are downloaded."""
+    found = [name for name in names if "/" not in name]
+    if "config.json" in found and fnmatch.filter(found, PICKLED):
+        return HubRefusal("pickle", f"{hub_id!r} has its weights pickled only, not as safetensors")
     if fnmatch.filter(found, "*.gguf"):
-        return (
-            f"{hub_id!r} holds GGUF files only; download one of them and pass its path as the model"
-        )
-    if "adapter_config.json" in found:
-        return f"{hub_id!r} holds an adapter, not a whole model"
-    return f"{hub_id!r} holds no config.json with safetensors or PyTorch weights"
+        what = "GGUF files only; download one of them and pass its path as the model"
+    elif "adapter_config.json" in found:
+        what = "an adapter, not a whole model"
+    elif "config.json" in found and (file := only_pickled(found)):
+        what = f"no safetensors, only {file!r}, which cannot be loaded"
+    else:
+        what = "no config.json with safetensors or PyTorch weights"
+    return HubRefusal("unusable", f"{hub_id!r} holds {what}")
 
 
 def _folder_bytes(folder: Path) -> int:

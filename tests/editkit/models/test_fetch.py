@@ -10,7 +10,7 @@ import pytest
 
 from editkit.errors import ModelUnavailable, UnknownModel
 from editkit.models import ALIASES, cache, fetch, gguf, pull_model
-from editkit.models.hub import HubRefusal, _why_unusable
+from editkit.models.hub import HubRefusal, _unusable
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NOBODY = "http://127.0.0.1:9"  # the discard port: a connection is refused at once
@@ -180,10 +180,13 @@ def test_without_a_network_the_error_names_the_model_and_the_way_out(environment
         (["adapter_config.json", "adapter_model.safetensors"], "an adapter"),
         (["README.md"], "no config.json"),
         (["config.json", "consolidated.safetensors"], "no config.json with safetensors"),
+        (["config.json", "tf_model.h5", "model.msgpack"], "only 'tf_model.h5'"),
     ],
 )
 def test_a_repository_without_loadable_weights_says_what_it_holds(files, words):
-    assert words in _why_unusable("owner/model", files)
+    refusal = _unusable("owner/model", files)
+    assert refusal.reason == "unusable"
+    assert words in refusal.detail
 
 
 def test_a_repository_without_loadable_weights_is_refused_before_any_download(hub, pull):
@@ -226,10 +229,41 @@ def test_an_alias_is_fetched_at_the_commit_that_the_table_names(hub, pull):
     assert all(f"/resolve/{revision}/" in path for path in resolved)
 
 
-def test_pytorch_weights_are_taken_where_there_are_no_safetensors(hub, pull):
+def test_a_repository_with_pickles_alone_is_refused_before_any_download(hub, pull, home):
     hub.files = {"config.json": b"{}", "pytorch_model.bin": b"weights"}
-    folder = Path(pull("owner/model", HF_ENDPOINT=hub.url)["path"])
-    assert (folder / "pytorch_model.bin").read_bytes() == b"weights"
+    kind, reason, message, hint = pull("owner/model", HF_ENDPOINT=hub.url)
+    assert (kind, reason) == ("ModelUnavailable", "pickle")
+    assert "has its weights pickled only" in message
+    assert "--allow-pickle" in hint
+    assert "EDITKIT_ALLOW_PICKLE=1" in hint
+    assert not [path for path in hub.asked if "/resolve/" in path]
+    assert [path.name for path in (home / "models").iterdir()] == [".locks"]
+
+
+def test_pickled_weights_are_taken_when_asked_for_and_refused_again_when_not(hub, pull):
+    hub.files = {"config.json": b"{}", "pytorch_model.bin": b"weights"}
+    asked = pull("owner/model", HF_ENDPOINT=hub.url, EDITKIT_ALLOW_PICKLE="1")
+    assert (Path(asked["path"]) / "pytorch_model.bin").read_bytes() == b"weights"
+    for allowed in ("", "0"):
+        cached = pull("owner/model", HF_ENDPOINT=hub.url, EDITKIT_ALLOW_PICKLE=allowed)
+        assert cached[1] == "pickle"
+        assert "'pytorch_model.bin'" in cached[2]
+    assert pull("owner/model", script=NO_NETWORK, EDITKIT_ALLOW_PICKLE="1") == asked
+
+
+def test_pickles_that_other_tools_left_in_the_hubs_cache_are_refused_offline(pull, tmp_path):
+    repository = tmp_path / "hf-home" / "hub" / "models--owner--model"
+    snapshot = repository / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "pytorch_model.bin").write_text("weights")
+    _, reason, message, _ = pull("owner/model", HF_HUB_OFFLINE="1")
+    assert reason == "pickle"
+    assert "on this disk" in message
+    asked = pull("owner/model", script=NO_NETWORK, EDITKIT_ALLOW_PICKLE="1")
+    assert (Path(asked["path"]) / "pytorch_model.bin").exists()
 
 
 def test_what_other_tools_left_in_the_hubs_cache_is_used_offline(pull, tmp_path):
