@@ -267,8 +267,12 @@ def publish(
         digests = {path.name: sha256_of(path) for path in files}
     sizes = {path.name: path.stat().st_size for path in files}
     whole = receipt.model_copy(update={"files": sizes, "digests": digests})
+    # In this order, so that no power cut leaves a receipt of files that are not on the disk.
+    for path in files:
+        _sync(path)
     write_atomically(folder / RECEIPT, whole.model_dump_json(indent=2) + "\n")
     folder.chmod(0o755)  # mkdtemp makes it private; a shared cache folder must be readable
+    _sync(folder)
     final = models_dir() / folder_name
     if final.exists():
         # A damaged copy. A folder with files cannot be replaced in one step, so it goes aside.
@@ -278,6 +282,7 @@ def publish(
         shutil.rmtree(aside, ignore_errors=True)
     else:
         folder.replace(final)
+    _sync(final.parent)
     for name, digest in digests.items():
         if sizes[name] >= _LARGE:
             remember(_digest_key(final / name), digest)
@@ -285,19 +290,36 @@ def publish(
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a small file so that a reader sees the old or the new content, never a part."""
+    """Write a small file so that a reader sees the old or the new content, never a part.
+
+    That holds after a power cut as well; which of them it is then is left to the file system.
+    """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=_partial(path.name))
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         # mkstemp makes the file private, which would hide a shared cache from other users.
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _sync(path: Path) -> None:
+    """Make a file or a folder durable; Windows knows no such thing for folders."""
+    if os.name == "nt" and path.is_dir():
+        return
+    # Windows syncs only what is open for writing.
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _partial(name: str) -> str:

@@ -130,6 +130,49 @@ def test_a_failed_atomic_write_leaves_the_old_text(tmp_path):
     assert list(tmp_path.glob(".file*")) == []
 
 
+@pytest.fixture
+def steps(monkeypatch):
+    """What is synced and renamed, in this order, by the names of files."""
+    seen = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(handle):
+        seen.append(("sync", Path(os.readlink(f"/proc/self/fd/{handle}")).name))
+        fsync(handle)
+
+    def renamed(source, target, **how):
+        seen.append(("rename", Path(target).name))
+        replace(source, target, **how)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    return seen
+
+
+linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="names of open files")
+
+
+@linux
+def test_a_model_is_on_the_disk_before_its_receipt_and_its_receipt_before_its_name(steps):
+    put("tiny")
+    [staged] = {name for _, name in steps if name.startswith(".tiny.building-")}
+    named = [(step, name) for step, name in steps if not name.startswith(f".{cache.RECEIPT}.")]
+    assert named == [
+        ("sync", "config.json"), ("rename", cache.RECEIPT), ("sync", staged), ("rename", "tiny"),
+        ("sync", "models"),
+    ]  # fmt: skip
+    assert steps[1][0] == "sync"  # the receipt's bytes, before it has its name
+    steps.clear()
+    put("tiny", "[]")
+    assert steps[-2:] == [("rename", "tiny"), ("sync", "models")]
+
+
+@linux
+def test_a_remembered_digest_is_on_the_disk_before_it_has_its_name(steps):
+    cache.remember("key", "sha256:00")
+    assert [step for step, _ in steps] == ["sync", "rename"]
+
+
 def test_a_file_key_follows_path_size_time_and_facts(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_text("a")
