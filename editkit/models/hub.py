@@ -56,8 +56,13 @@ class HubRefusal(Exception):
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether the name has the shape of a hub repository: ``owner/name``."""
-    return re.fullmatch(r"\w[\w.\-]*/\w[\w.\-]*", name) is not None and ".." not in name
+    """Whether the name has the shape of a hub repository: ``owner/name``.
+
+    The hub allows neither ``..`` nor ``--`` in one; the latter stands for the slash in our cache,
+    where two repositories would otherwise share a folder.
+    """
+    shaped = re.fullmatch(r"\w[\w.\-]*/\w[\w.\-]*", name) is not None
+    return shaped and ".." not in name and "--" not in name
 
 
 def fetch_snapshot(
@@ -101,10 +106,27 @@ def fetch_snapshot(
                 raise HubRefusal("pickle", f"{detail}, and {refusal.detail}") from refusal
             raise
     weights = _weights(_names(snapshot), formats)
-    for source in sorted(snapshot.iterdir()):
-        if source.is_file() and _wanted(source.name, weights):
-            _link(source.resolve(), into / source.name)
+    files = [file for file in snapshot.iterdir() if file.is_file() and _wanted(file.name, weights)]
+    # All are looked at before the first is taken: the folder may be filled from elsewhere then.
+    places = [_inside(file, snapshot, hub_id) for file in files]
+    for file, place in zip(files, places, strict=True):
+        _link(place, into / file.name)
     return snapshot.name
+
+
+def _inside(file: Path, snapshot: Path, hub_id: str) -> Path:
+    """Where the bytes of a snapshot's file are: in the hub's cache, and in no other place."""
+    from huggingface_hub import constants
+
+    place = file.resolve()
+    repository = snapshot.resolve().parents[1]
+    if not any(
+        place.is_relative_to(p) for p in (repository, Path(constants.HF_HUB_CACHE).resolve())
+    ):
+        raise HubRefusal(
+            "unusable", f"{file.name!r} in the hub's copy of {hub_id!r} is a link out of it"
+        )
+    return place
 
 
 def _names(folder: Path) -> list[str]:
@@ -163,6 +185,9 @@ def _download(
         info: Any = HfApi().model_info(
             hub_id, revision=revision, timeout=PROBE_SECONDS, files_metadata=True
         )
+        if re.fullmatch("[0-9a-f]{40}", info.sha or "") is None:
+            # huggingface_hub would name folders after it.
+            raise HubRefusal("unusable", f"the hub names no commit of {hub_id!r}, but {info.sha!r}")
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         weights = _weights(sizes, formats)
         if weights is None or "config.json" not in sizes:

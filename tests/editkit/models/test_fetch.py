@@ -47,6 +47,7 @@ class FakeHub:
         self.refusals: dict[str, tuple[int, str]] = {}
         self.files: dict[str, bytes] = {}
         self.gated_files = False
+        self.sha = COMMIT
         self.asked: list[str] = []
         hub = self
 
@@ -84,7 +85,7 @@ class FakeHub:
             ]
             return self.send(request, 200, {}, json.dumps(tree).encode())
         siblings = [{"rfilename": name, "size": len(c)} for name, c in self.files.items()]
-        info = {"id": hub_id, "sha": COMMIT, "siblings": siblings}
+        info = {"id": hub_id, "sha": self.sha, "siblings": siblings}
         return self.send(request, 200, {}, json.dumps(info).encode())
 
     def send(
@@ -249,6 +250,49 @@ def test_pickled_weights_are_taken_when_asked_for_and_refused_again_when_not(hub
         assert cached[1] == "pickle"
         assert "'pytorch_model.bin'" in cached[2]
     assert pull("owner/model", script=NO_NETWORK, EDITKIT_ALLOW_PICKLE="1") == asked
+
+
+@pytest.mark.parametrize("sha", ["../../../../../escaped", "main"])
+def test_a_hub_whose_commit_is_none_is_refused_and_writes_nowhere(sha, hub, pull, tmp_path):
+    hub.files = {"config.json": b"{}", "model.safetensors": b"weights"}
+    hub.sha = sha
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    kind, reason, message, _ = pull("owner/model", HF_ENDPOINT=hub.url)
+    assert (kind, reason) == ("ModelUnavailable", "damaged")
+    assert repr(sha) in message
+    assert not list(tmp_path.rglob("*escaped*"))
+    written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert not [path for path in written if path.suffix in {".json", ".safetensors"}]
+
+
+def test_names_in_a_listing_lead_nowhere(hub, pull, tmp_path):
+    hub.files = {"config.json": b"{}", "model.safetensors": b"weights"}
+    for name in ("../escaped.json", f"{tmp_path}/escaped.json", "a/../../../escaped.json"):
+        hub.files[name] = b"escaped"
+    folder = Path(pull("owner/model", HF_ENDPOINT=hub.url)["path"])
+    names = sorted(path.name for path in folder.rglob("*"))
+    assert names == ["config.json", cache.RECEIPT, "model.safetensors"]
+    assert not list(tmp_path.rglob("escaped.json"))
+
+
+def test_links_in_the_hubs_cache_that_lead_out_of_it_are_not_followed(pull, tmp_path):
+    repository = tmp_path / "hf-home" / "hub" / "models--owner--model"
+    snapshot = repository / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    (repository / "blobs").mkdir()
+    (repository / "blobs" / "abc").write_text("weights")
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/abc")
+    (tmp_path / "private.json").write_text("mine")
+    (snapshot / "vocab.json").symlink_to(tmp_path / "private.json")
+    kind, reason, message, _ = pull("owner/model", HF_HUB_OFFLINE="1")
+    assert (kind, reason) == ("ModelUnavailable", "damaged")
+    assert "'vocab.json'" in message
+    (snapshot / "vocab.json").unlink()
+    folder = Path(pull("owner/model", script=NO_NETWORK)["path"])
+    assert (folder / "model.safetensors").read_text() == "weights"
 
 
 def test_pickles_that_other_tools_left_in_the_hubs_cache_are_refused_offline(pull, tmp_path):
