@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from ggufs import header, setting
 
 from editkit.errors import ModelUnavailable
 from editkit.models import gguf, load_model, pull_model
@@ -23,7 +24,7 @@ def test_a_gguf_file_cut_short_is_damaged_and_leaves_nothing(tmp_path, home):
     with pytest.raises(ModelUnavailable, match=r"model\.gguf cannot be converted") as caught:
         pull_model(str(file))
     assert caught.value.reason == "damaged"
-    assert [path.name for path in (home / "models").iterdir()] == [".locks"]
+    assert not home.exists()
 
 
 def test_the_same_gguf_file_in_another_place_is_not_converted_again(tmp_path, monkeypatch):
@@ -36,11 +37,11 @@ def test_the_same_gguf_file_in_another_place_is_not_converted_again(tmp_path, mo
     monkeypatch.setattr(gguf, "convert", convert)
     one, two = tmp_path / "one.gguf", tmp_path / "two.gguf"
     for path in (one, two):
-        path.write_bytes(b"GGUF...")
+        path.write_bytes(header())
     folder = convert_cached(one, progress=SilentProgress())
     assert convert_cached(two, progress=SilentProgress()) == folder
     assert converted == [one]
-    two.write_bytes(b"GGUF changed")
+    two.write_bytes(header(setting("changed", 7, b"\1")))
     assert convert_cached(two, progress=SilentProgress()) != folder
 
 
@@ -51,7 +52,7 @@ def test_a_converted_folder_that_somebody_changed_is_refused_and_converted_again
         gguf, "convert", lambda file, into, **_: (into / "config.json").write_text("{}")
     )
     file = tmp_path / "mine.gguf"
-    file.write_bytes(b"GGUF...")
+    file.write_bytes(header())
     folder = convert_cached(file, progress=SilentProgress())
     (folder / "config.json").write_text("[]")
     with pytest.raises(ModelUnavailable, match=r"'config\.json' has another SHA-256") as caught:
