@@ -4,15 +4,18 @@
 
     EDITKIT_HOME (or the user's cache folder)/
         models/NAME/        config.json, *.safetensors, tokenizer files, editkit.json (the receipt)
+                            and editkit.sha256
         models/.locks/      one lock file per model, so that two processes never build the same one
         models/.NAME.*/     a model under construction; renamed to NAME when it is whole
         digests/            small text files: digests of files, keyed by path, size and time
         information/        what models know of their tokens; see editkit.scope.information
 
 A folder appears under its final name only when it is complete and on the disk. The receipt lists
-size and SHA-256 of every file: `checked` gives the folder of a model only where it holds these
-files and no others, since transformers reads what it finds (code, adaptors, other tokenizers).
-Removing the whole folder is always safe: everything in it can be had again.
+every file with its size, and a file beside it every digest, as ``sha256sum -c`` takes them: an
+editkit that knows no digests reads the receipt all the same. `checked` gives the folder of a model
+only where it holds these files and no others, since transformers reads what it finds (code,
+adaptors, other tokenizers). Removing the whole folder is always safe: everything in it can be had
+again.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -57,6 +60,7 @@ __all__ = [
 ]
 
 RECEIPT = "editkit.json"
+DIGESTS = "editkit.sha256"
 _LARGEST_RECEIPT = 1 << 20
 _LARGE = 64 << 20
 """Bytes from which on a file is digested only when it may have changed since."""
@@ -80,10 +84,6 @@ class Receipt(Record):
         default_factory=dict, description="Versions of the packages that converted the weights"
     )
     files: dict[str, int] = Field(default_factory=dict, description="Name and bytes of each file")
-    digests: dict[str, str] = Field(
-        default_factory=dict,
-        description="Name and SHA-256 of each file; none in receipts of before they were taken",
-    )
 
 
 def cache_root() -> Path:
@@ -130,7 +130,7 @@ def checked(
     """The cached model's folder, every file in it as it was fetched; ``None`` where there is none.
 
     Small files are digested each time; large ones when path, size or a time of theirs is new. A
-    copy of before receipts had digests is taken as it lies there, and gets them now.
+    copy of before digests were kept is taken as it lies there, and gets them now.
 
     Args:
         folder_name: Name in the cache.
@@ -186,26 +186,39 @@ def _misfit(folder: Path, receipt: Receipt) -> str | None:
             return f"{name!r} is no plain file"
         if found[name].st_size != size:
             return f"{name!r} has {found[name].st_size} bytes, not {size}"
-    for name in sorted(found.keys() - receipt.files.keys() - {RECEIPT}):
-        if not name.startswith(_partial(RECEIPT)):
+    # A copy that got its digests may be seen, or have been left, before its receipt tells so.
+    ours = (RECEIPT, DIGESTS, _partial(RECEIPT), _partial(DIGESTS))
+    for name in sorted(found.keys() - receipt.files.keys()):
+        if name not in ours and not name.startswith(ours[2:]):
             return f"{name!r} did not come with it"
     return None
 
 
 def _changed(folder: Path, receipt: Receipt, progress: Progress) -> str | None:
     """Which file of a folder has other bytes than its receipt says, in words."""
+    names = receipt.files.keys() - {DIGESTS}
     try:
-        found = {name: file_sha256(folder / name, progress=progress) for name in receipt.files}
+        found = {name: file_sha256(folder / name, progress=progress) for name in sorted(names)}
+        if DIGESTS in receipt.files:
+            text = (folder / DIGESTS).read_text(encoding="utf-8", errors="replace")
+            known = {line[66:]: line[:64] for line in text.splitlines()}
+            different = [name for name in found if found[name] != known.get(name)]
+            return f"{different[0]!r} has another SHA-256" if different else None
     except OSError as error:
         return str(error)
-    if not receipt.digests:
-        completed = receipt.model_copy(update={"digests": found})
-        # A cache that others own cannot be written; its copy is then used as it always was.
-        with contextlib.suppress(OSError):
-            write_atomically(folder / RECEIPT, completed.model_dump_json(indent=2) + "\n")
-        return None
-    different = [name for name in found if found[name] != receipt.digests.get(name)]
-    return f"{different[0]!r} has another SHA-256" if different else None
+    # A cache that others own cannot be written; its copy is then used as it always was.
+    with contextlib.suppress(OSError):
+        _complete(folder, receipt, found)
+    return None
+
+
+def _complete(folder: Path, receipt: Receipt, digests: Mapping[str, str]) -> None:
+    """Write down the digests of a folder's files, and then that they are there."""
+    text = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+    write_atomically(folder / DIGESTS, text)
+    files = {name: (folder / name).stat().st_size for name in (*digests, DIGESTS)}
+    whole = receipt.model_copy(update={"files": files})
+    write_atomically(folder / RECEIPT, whole.model_dump_json(indent=2) + "\n")
 
 
 @contextlib.contextmanager
@@ -256,7 +269,7 @@ def publish(
     Args:
         folder: What `staging` gave, holding the model's files and nothing else.
         folder_name: Name in the cache.
-        receipt: Where it came from; sizes and digests of the files are filled in here.
+        receipt: Where it came from; what the files are is filled in here.
         progress: Told about digesting the files.
 
     Returns:
@@ -265,12 +278,10 @@ def publish(
     files = sorted(folder.iterdir())
     with task(progress or SilentProgress(), f"Checking {receipt.name}"):
         digests = {path.name: sha256_of(path) for path in files}
-    sizes = {path.name: path.stat().st_size for path in files}
-    whole = receipt.model_copy(update={"files": sizes, "digests": digests})
     # In this order, so that no power cut leaves a receipt of files that are not on the disk.
     for path in files:
         _sync(path)
-    write_atomically(folder / RECEIPT, whole.model_dump_json(indent=2) + "\n")
+    _complete(folder, receipt, digests)
     folder.chmod(0o755)  # mkdtemp makes it private; a shared cache folder must be readable
     _sync(folder)
     final = models_dir() / folder_name
@@ -284,7 +295,7 @@ def publish(
         folder.replace(final)
     _sync(final.parent)
     for name, digest in digests.items():
-        if sizes[name] >= _LARGE:
+        if (final / name).stat().st_size >= _LARGE:
             remember(_digest_key(final / name), digest)
     return final
 

