@@ -24,6 +24,8 @@ PICKLED = "pytorch_model*.bin"
 # In which of them a pickle hides, or a format that transformers no longer reads, plays no part.
 _NO_SAFETENSORS = (PICKLED, "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack")
 _INDEX = ".index.json"
+_LAYERS = ("num_hidden_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
+_MOST_LAYERS = 1000
 
 
 def is_allowed(asked: bool | None) -> bool:
@@ -82,8 +84,19 @@ def loading_options(config: Any, *, name: str, allow_pickle: bool) -> dict[str, 
     """What ``from_pretrained`` is to be told besides, by a configuration that was loaded.
 
     Raises:
-        ModelUnavailable: `pickle` where the configuration names a file that is none of safetensors.
+        ModelUnavailable: `pickle` where the configuration names a file that is none of safetensors,
+            `damaged` where it has more layers than any model: they are built one by one, before
+            anybody sees that there are no weights for them.
     """
+    layers = [getattr(config, key, None) for key in _LAYERS]
+    most = max((count for count in layers if isinstance(count, int)), default=0)
+    if most > _MOST_LAYERS:
+        raise ModelUnavailable(
+            f"the configuration of {name} says that it has {most} layers",
+            name=name,
+            reason="damaged",
+            hint="check its config.json",
+        )
     named = getattr(config, "transformers_weights", None)
     if named is not None and not allow_pickle:
         shown = f"names {str(named)!r} in its configuration"

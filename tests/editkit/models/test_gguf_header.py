@@ -112,6 +112,7 @@ def test_a_tiny_model_converts_and_runs(tmp_path):
     file = write_tiny(tmp_path / "tiny.gguf")
     loaded = load_model(file, device="cpu")
     assert loaded.tokenizer("abc").input_ids == [30]
+    assert str(tmp_path) not in (loaded.path / "config.json").read_text()
     kept = (loaded.path / cache.DIGESTS).read_text()
     assert all(name in kept for name in ("config.json", "tokenizer.json", "model.safetensors"))
 

@@ -160,6 +160,13 @@ def test_a_pickled_adapter_beside_a_whole_model_is_refused(model_folder):
     refused(model_folder, "'adapter_model.bin'")
 
 
+def test_a_configuration_of_a_billion_layers_is_refused_before_one_is_built(model_folder):
+    change_config(model_folder, num_hidden_layers=10**9)
+    with pytest.raises(ModelUnavailable, match="says that it has 1000000000 layers") as caught:
+        load_model(model_folder)
+    assert caught.value.reason == "damaged"
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": 1}', "[" * 100_000])
 def test_an_index_that_does_not_parse_is_left_to_the_loader(text, model_folder):
     (model_folder / "model.safetensors.index.json").write_text(text)
