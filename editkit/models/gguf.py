@@ -125,7 +125,7 @@ def write_model(model: PreTrainedModel, into: Path) -> None:
     save_file(_saved_tensors(model), weights, metadata={"format": "pt"})
     weights.chmod(0o644)  # safetensors makes it private; a shared cache folder must be readable
     config = model.config.to_dict()
-    for key in ("quantization_config", "_name_or_path"):
+    for key in ("quantization_config", "_model_name_or_path", "_name_or_path"):
         config.pop(key, None)
     config["architectures"] = [type(model).__name__]
     _write_json(into / "config.json", config)
