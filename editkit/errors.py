@@ -69,8 +69,9 @@ class ModelUnavailable(ModelError):
 
     Attributes:
         name: What was asked for.
-        reason: `offline`, `gated`, `checksum`, `packages`, `damaged`, `trust_remote_code`, `cache`
-            (folder unwritable or disk full) or `memory` (out of device memory).
+        reason: `offline`, `gated`, `checksum`, `packages`, `damaged`, `trust_remote_code`, `pickle`
+            (weights that can run code), `cache` (folder unwritable or disk full) or `memory` (out
+            of device memory).
     """
 
     code = "model_unavailable"

@@ -68,6 +68,7 @@ class Kit(AskingMethods, HistoryMethods, PlanningMethods, BundleMethods):
         remembered: str | None,
         skip_missing: bool,
         keeps_store: bool,
+        allow_pickle: bool | None,
         provenance: Provenance,
     ) -> None:
         self.store = store
@@ -88,7 +89,8 @@ class Kit(AskingMethods, HistoryMethods, PlanningMethods, BundleMethods):
         kind = kind_of_key(loaded, self._encoder, config)
         keys: PromptKeys | None = None if kind == "state" else pooled()
         if kind == "sentence":
-            keys = SentenceKeys(pooled(), SentenceEncoder(config.sentence_encoder))
+            encoder = SentenceEncoder(config.sentence_encoder, allow_pickle=allow_pickle)
+            keys = SentenceKeys(pooled(), encoder)
         self._views = Views(
             store,
             loaded.fingerprint,

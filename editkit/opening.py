@@ -37,6 +37,7 @@ def open(  # noqa: A001  (the name that design and users want: editkit.open, lik
     dtype: Any = None,
     device: Any = None,
     trust_remote_code: bool = False,
+    allow_pickle: bool | None = None,
     provenance: Provenance | None = None,
     progress: Progress | None = None,
 ) -> Kit:
@@ -58,6 +59,8 @@ def open(  # noqa: A001  (the name that design and users want: editkit.open, lik
         dtype: Precision of a model loaded by name; see ``load_model``.
         device: Where to put a model loaded by name.
         trust_remote_code: Run Python code that came with a model loaded by name.
+        allow_pickle: Read pickled weights of a model loaded by name, or of the sentence encoder,
+            where there are no safetensors; see ``load_model``.
         provenance: Written down with every operation.
         progress: Told about fetching and loading.
 
@@ -76,6 +79,7 @@ def open(  # noqa: A001  (the name that design and users want: editkit.open, lik
             dtype=dtype,
             device=device,
             trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
             progress=progress,
         )
         config = _placed(_config(preset, grace), _asked_for(grace), opened, loaded.fingerprint)
@@ -96,6 +100,7 @@ def open(  # noqa: A001  (the name that design and users want: editkit.open, lik
             remembered=_remembered_name(spec),
             skip_missing=missing == "skip",
             keeps_store=given is not None,
+            allow_pickle=allow_pickle,
             provenance=_provenance(provenance),
         )
     except BaseException:

@@ -53,6 +53,7 @@ class Settings:
         argv: The command line, for the history.
         store: Path of the DuckDB file.
         model: Model name, or ``None`` for what the store remembers.
+        allow_pickle: Whether pickled weights may be read, if the command line says so.
         as_json: Print JSON instead of text.
         as_lines: Print one JSON object a line.
         quiet: Print no status and no progress.
@@ -62,6 +63,7 @@ class Settings:
     argv: tuple[str, ...] = ()
     store: str = DEFAULT_STORE
     model: str | None = None
+    allow_pickle: bool | None = None
     as_json: bool = False
     as_lines: bool = False
     quiet: bool = False
@@ -138,6 +140,13 @@ SHARED: dict[str, Callable[[bool], Decorator]] = {
         show_envvar=True,
         help="Alias, hub id, folder or GGUF file  [default: the store's, else smollm2-135m]",
     ),
+    "pickle": _shared(
+        "--allow-pickle",
+        is_flag=True,
+        envvar="EDITKIT_ALLOW_PICKLE",
+        show_envvar=True,
+        help="Read pickled weights where a model has no safetensors; a pickle can run code",
+    ),
     "json": _shared(
         "--json", "as_json", is_flag=True, help="Print the result as one JSON document"
     ),
@@ -152,7 +161,7 @@ SHARED: dict[str, Callable[[bool], Decorator]] = {
     ),
 }
 
-EVERYWHERE = ("store", "model", "json", "quiet")
+EVERYWHERE = ("store", "model", "pickle", "json", "quiet")
 """Shared options that every command takes; a script may pass them to all of its commands."""
 
 
@@ -160,8 +169,12 @@ def shared_options(*names: str) -> Decorator:
     """Returns a decorator: these shared options, and the ``Settings`` as first argument.
 
     Those of ``EVERYWHERE`` that a command has no use for are taken too, but not shown in its help.
+    Which weights may be read goes with the choice of a model.
     """
     pass_settings: Any = click.make_pass_decorator(Settings, ensure=True)
+    if "model" in names:
+        at = names.index("model") + 1
+        names = (*names[:at], "pickle", *names[at:])
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         wrapped: Callable[..., Any] = pass_settings(function)

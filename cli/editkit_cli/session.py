@@ -200,6 +200,7 @@ def open_kit(
         preset=preset,
         missing=missing,
         read_only=read_only,
+        allow_pickle=settings.allow_pickle,
         progress=settings.out.progress(),
         provenance=provenance or settings.provenance(),
     ) as kit:

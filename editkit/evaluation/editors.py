@@ -226,11 +226,16 @@ class Elder(Recorded):
     method = "elder"
 
     def __init__(
-        self, name: str, model: ModelSpec, folder: Path, *, preset: PresetName = "default"
+        self,
+        name: str,
+        model: ModelSpec,
+        folder: Path,
+        *,
+        preset: PresetName = "default",
+        **options: Any,
     ) -> None:
-        super().__init__(
-            name, model, folder, elder=ElderConfig.of(preset), train=TrainConfig.of(preset)
-        )
+        shape = {"elder": ElderConfig.of(preset), "train": TrainConfig.of(preset)}
+        super().__init__(name, model, folder, **shape, **options)
         self._preset = preset
         self.keep_failed = preset == "paper"
         self.together = TrainConfig.of(preset).batch_size * 4
@@ -259,8 +264,9 @@ class Grace(Recorded):
         *,
         preset: Any = "default",
         changes: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(name, model, folder, preset=preset, grace=dict(changes or {}))
+        super().__init__(name, model, folder, preset=preset, grace=dict(changes or {}), **options)
         self._config = GraceConfig.of(preset, **(changes or {}))
         if "scope" in (changes or {}) and not self.kit.has_scopes:
             self.kit.close()

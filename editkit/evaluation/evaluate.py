@@ -50,6 +50,7 @@ def evaluate(
     general: str | None = None,
     require: Mapping[str, float] | None = None,
     seed: int = 0,
+    allow_pickle: bool | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Returns how well methods edit a model: a stream of edits, judged again and again.
@@ -72,6 +73,7 @@ def evaluate(
         require: Bars: a score of ``SCORES`` and the least value that the first method must reach
             at the end.
         seed: Of the random sample.
+        allow_pickle: As for ``editkit.open``.
         progress: Told how far it is.
 
     Raises:
@@ -90,9 +92,9 @@ def evaluate(
         raise UnsupportedMethod("no method to evaluate was named")
     names = tuple(dict.fromkeys(methods))
     spec = model or DEFAULT_MODEL
-    makers = {name: maker(name, spec) for name in names}
+    makers = {name: maker(name, spec, allow_pickle=allow_pickle) for name in names}
     told = progress or SilentProgress()
-    loaded = load_model(spec, progress=told)
+    loaded = load_model(spec, allow_pickle=allow_pickle, progress=told)
     family = layout_of(loaded.model).family
     kind: EditKind = "label" if family == "classifier" else "fact"
     cases: list[Case] = []

@@ -20,6 +20,7 @@ import difflib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from editkit.errors import UnsupportedMethod
 from editkit.evaluation.editors import Editor, Elder, Grace
@@ -30,7 +31,7 @@ from editkit.models.load import ModelSpec
 
 __all__ = ["maker"]
 
-Maker = Callable[[str, ModelSpec, Path], Editor]
+Maker = Callable[..., Editor]
 
 _MAKERS: dict[str, Maker] = {
     "grace": Grace,
@@ -48,12 +49,13 @@ _MAKERS: dict[str, Maker] = {
 assert set(_MAKERS) == set(METHODS)
 
 
-def maker(name: str, model: ModelSpec) -> Callable[[Path], Editor]:
+def maker(name: str, model: ModelSpec, **options: Any) -> Callable[[Path], Editor]:
     """Returns what makes a method in a folder of its own.
 
     Args:
         name: Name of the method.
         model: As for ``editkit.open``.
+        options: For ``editkit.open``, besides those that make the method.
 
     Raises:
         UnsupportedMethod: There is none of that name.
@@ -66,4 +68,4 @@ def maker(name: str, model: ModelSpec) -> Callable[[Path], Editor]:
             + f"methods: {', '.join(METHODS)}",
         )
     make = _MAKERS[name]
-    return lambda folder: make(name, model, folder)
+    return lambda folder: make(name, model, folder, **options)

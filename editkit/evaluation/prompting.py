@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +34,8 @@ class PromptMemory(Editor):
 
     together = 64
 
-    def __init__(self, name: str, model: ModelSpec, folder: Path) -> None:
-        super().__init__(name, model, folder)
+    def __init__(self, name: str, model: ModelSpec, folder: Path, **options: Any) -> None:
+        super().__init__(name, model, folder, **options)
         if self.kit.encoder.family != "decoder":
             self.kit.close()
             raise UnsupportedModel(

@@ -36,8 +36,8 @@ class _Tuned(Editor):
     rate: float
     steps = _STEPS
 
-    def __init__(self, name: str, model: ModelSpec, folder: Path) -> None:
-        super().__init__(name, model, folder)
+    def __init__(self, name: str, model: ModelSpec, folder: Path, **options: Any) -> None:
+        super().__init__(name, model, folder, **options)
         # A kit learns on a model that it leaves untouched; here the weights are what is learned.
         self._flags = {p: p.requires_grad for p in self.kit.model.parameters()}
         self._weights = dict(self._chosen())

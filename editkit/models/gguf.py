@@ -8,7 +8,6 @@ rounding to a narrower type afterwards would make the model neither the file's n
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,62 +17,58 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelUnavailable, UnsupportedModel
 from . import cache
+from .gguf_header import read_header
 from .progress import Progress, task
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-__all__ = ["convert", "convert_cached", "file_sha256"]
+__all__ = ["convert", "convert_cached"]
 
-_CHUNK = 1 << 22
-_MAGIC = b"GGUF"
+_SPARE = 1 << 30
+"""Bytes by which a model may be larger than its file tells."""
 
 
-def convert_cached(gguf: Path, *, progress: Progress) -> Path:
+def convert_cached(gguf: Path, *, progress: Progress, anew: bool = False) -> Path:
     """The converted folder of a user's own GGUF file, made at the first use.
 
     The folder is named after the file's SHA-256, so a moved file is not converted again and a
     changed one is.
 
+    Args:
+        gguf: The file.
+        progress: Told about bytes and tensors.
+        anew: Whether a converted folder that somebody changed is made again.
+
     Raises:
-        ModelUnavailable: `damaged` for a file that cannot be read as GGUF.
+        ModelUnavailable: `damaged` for a file that cannot be read as GGUF, `checksum` for a
+            converted folder that somebody changed.
         UnsupportedModel: transformers cannot convert this architecture.
     """
-    _check_magic(gguf)
-    digest = file_sha256(gguf, progress=progress)
+    read_header(gguf, name=gguf.name)
+    digest = cache.file_sha256(gguf, progress=progress)
     folder_name = f"gguf-{digest[:24]}"
-    if folder := cache.cached_folder(folder_name):
+
+    def converted() -> Path | None:
+        return cache.checked(folder_name, name=str(gguf), progress=progress, replaced=anew)
+
+    if folder := converted():
         return folder
     with cache.locked(folder_name, progress):
-        if folder := cache.cached_folder(folder_name):
+        if folder := converted():
             return folder
         with cache.staging(folder_name) as staging:
             convert(gguf, staging, name=gguf.name, progress=progress)
             receipt = cache.Receipt(
                 name=gguf.name, source="gguf", sha256=digest, made_by=converter_versions()
             )
-            return cache.publish(staging, folder_name, receipt)
+            return cache.publish(staging, folder_name, receipt, progress=progress)
 
 
 def converter_versions() -> dict[str, str]:
     """Versions of what turns GGUF into safetensors, for the receipt."""
     return {package: version(package) for package in ("editkit", "gguf", "torch", "transformers")}
-
-
-def file_sha256(path: Path, *, progress: Progress) -> str:
-    """SHA-256 of a file in hexadecimal; taken once per path, size and modification time."""
-    key = cache.file_key([path], "sha256")
-    if known := cache.recall(key):
-        return known
-    digest = hashlib.sha256()
-    with task(progress, f"Reading {path.name}", total=path.stat().st_size, unit="bytes"):
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-                progress.advance(len(chunk))
-    cache.remember(key, digest.hexdigest())
-    return digest.hexdigest()
 
 
 def convert(gguf: Path, into: Path, *, name: str, progress: Progress) -> None:
@@ -90,21 +85,30 @@ def convert(gguf: Path, into: Path, *, name: str, progress: Progress) -> None:
         UnsupportedModel: transformers cannot convert this architecture.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     from .quiet import quiet_transformers
 
-    _check_magic(gguf)
+    elements = read_header(gguf, name=name).elements
+    local: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
+    loader: Any = AutoModelForCausalLM
     with quiet_transformers():
         try:
             with _reported_tensors(name, progress):
-                model = AutoModelForCausalLM.from_pretrained(
-                    gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
+                config = AutoConfig.from_pretrained(gguf.parent, **local)
+                _check_size(config, elements, name)
+                model, problems = loader.from_pretrained(
+                    gguf.parent,
+                    config=config,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                    **local,
                 )
+                _check_whole(problems["missing_keys"], name)
             with task(progress, f"Converting the tokenizer of {name}"):
-                tokenizer: Any = AutoTokenizer.from_pretrained(
-                    gguf.parent, gguf_file=gguf.name, local_files_only=True
-                )
+                tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, **local)
+        except ModelUnavailable:
+            raise
         except Exception as error:
             # The GGUF reader and the tokenizer builder raise whatever the bad bytes lead to.
             raise _conversion_failed(name, error) from error
@@ -121,7 +125,7 @@ def write_model(model: PreTrainedModel, into: Path) -> None:
     save_file(_saved_tensors(model), weights, metadata={"format": "pt"})
     weights.chmod(0o644)  # safetensors makes it private; a shared cache folder must be readable
     config = model.config.to_dict()
-    for key in ("quantization_config", "_model_name_or_path"):
+    for key in ("quantization_config", "_model_name_or_path", "_name_or_path"):
         config.pop(key, None)
     config["architectures"] = [type(model).__name__]
     _write_json(into / "config.json", config)
@@ -179,23 +183,35 @@ def _reported_tensors(name: str, progress: Progress) -> Iterator[None]:
             vars(reader)["tqdm"] = original
 
 
-def _check_magic(gguf: Path) -> None:
-    """Refuse what is no GGUF file before anything large is imported."""
-    try:
-        with gguf.open("rb") as file:
-            magic = file.read(len(_MAGIC))
-    except OSError as error:
+def _check_size(config: Any, elements: int, name: str) -> None:
+    """Refuse a model that is larger than the file's tensors, before any of it is allocated."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    loader: Any = AutoModelForCausalLM
+    with torch.device("meta"):
+        model = loader.from_config(config)
+    size = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    # Twice the tensors in float32 leaves room for what no file holds: masks, tables, biases.
+    if size > 8 * elements + _SPARE:
         raise ModelUnavailable(
-            f"the file {str(gguf)!r} cannot be read: {error.strerror}",
-            name=str(gguf),
+            f"the GGUF file of {name} describes a model of {size} bytes, for which it has "
+            f"{elements} numbers",
+            name=name,
             reason="damaged",
-        ) from error
-    if magic != _MAGIC:
+            hint="fetch the file again, or from somewhere else",
+        )
+
+
+def _check_whole(missing: Iterable[str], name: str) -> None:
+    """Refuse a file that lacks weights; transformers would fill them with random numbers."""
+    lacking = sorted(missing)
+    if lacking:
         raise ModelUnavailable(
-            f"the file {str(gguf)!r} is not a GGUF file: it does not begin with `GGUF`",
-            name=str(gguf),
+            f"the GGUF file of {name} lacks {len(lacking)} weights, e.g. {lacking[0]!r}",
+            name=name,
             reason="damaged",
-            hint="pass a GGUF file, or a folder with config.json and safetensors",
+            hint="fetch the file again, or from somewhere else",
         )
 
 

@@ -11,11 +11,12 @@ import fnmatch
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from .progress import Progress, watched
+from .weights import PICKLED, only_pickled
 
 __all__ = ["HubRefusal", "fetch_snapshot", "is_hub_id"]
 
@@ -34,9 +35,8 @@ _SMALL_FILES = (
 )
 # Repositories may hold the same weights in several formats, e.g. `consolidated.safetensors`.
 _SAFETENSORS = "model*.safetensors"
-_PICKLED = "pytorch_model*.bin"
 
-Reason = Literal["offline", "gated", "missing", "unusable"]
+Reason = Literal["offline", "gated", "missing", "pickle", "unusable"]
 
 
 class HubRefusal(Exception):
@@ -44,7 +44,8 @@ class HubRefusal(Exception):
 
     Attributes:
         reason: `offline` (no answer), `gated` (answered, access denied), `missing` (no such
-            repository, or a private one) or `unusable` (holds no weights that can be loaded).
+            repository, or a private one), `pickle` (holds pickled weights, which nobody asked for)
+            or `unusable` (holds no weights that can be loaded).
         detail: What happened, in words.
     """
 
@@ -55,11 +56,24 @@ class HubRefusal(Exception):
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether the name has the shape of a hub repository: ``owner/name``."""
-    return re.fullmatch(r"\w[\w.\-]*/\w[\w.\-]*", name) is not None and ".." not in name
+    """Whether the name has the shape of a hub repository: ``owner/name``.
+
+    The hub allows neither ``..`` nor ``--`` in one; the latter stands for the slash in our cache,
+    where two repositories would otherwise share a folder.
+    """
+    shaped = re.fullmatch(r"\w[\w.\-]*/\w[\w.\-]*", name) is not None
+    return shaped and ".." not in name and "--" not in name
 
 
-def fetch_snapshot(hub_id: str, into: Path, *, name: str, progress: Progress) -> str:
+def fetch_snapshot(
+    hub_id: str,
+    into: Path,
+    *,
+    name: str,
+    progress: Progress,
+    revision: str | None = None,
+    allow_pickle: bool = False,
+) -> str:
     """Put a repository's config, tokenizer and weights into a folder; safetensors if there are any.
 
     A complete copy in the hub's own cache folder is used without asking the hub, so models that
@@ -71,6 +85,8 @@ def fetch_snapshot(hub_id: str, into: Path, *, name: str, progress: Progress) ->
         into: Existing empty folder.
         name: What the user calls the model, for the progress.
         progress: Told about bytes.
+        revision: The commit to take; by default the newest.
+        allow_pickle: Whether pickled weights will do where there are no safetensors.
 
     Returns:
         The commit that the files belong to.
@@ -79,21 +95,48 @@ def fetch_snapshot(hub_id: str, into: Path, *, name: str, progress: Progress) ->
         HubRefusal: For every way in which that cannot be done.
         OSError: The disk is full or cannot be written.
     """
-    snapshot = _local_snapshot(hub_id) or _download(hub_id, name, progress)
-    for source in sorted(snapshot.iterdir()):
-        if source.is_file() and _wanted(source.name, _weights(_names(snapshot))):
-            _link(source.resolve(), into / source.name)
+    formats = (_SAFETENSORS, PICKLED) if allow_pickle else (_SAFETENSORS,)
+    snapshot = _local_snapshot(hub_id, revision, formats)
+    if snapshot is None:
+        try:
+            snapshot = _download(hub_id, revision, formats, name, progress)
+        except HubRefusal as refusal:
+            if refusal.reason == "offline" and _local_snapshot(hub_id, revision, (PICKLED,)):
+                detail = f"the copy of {hub_id!r} on this disk has its weights pickled only"
+                raise HubRefusal("pickle", f"{detail}, and {refusal.detail}") from refusal
+            raise
+    weights = _weights(_names(snapshot), formats)
+    files = [file for file in snapshot.iterdir() if file.is_file() and _wanted(file.name, weights)]
+    # All are looked at before the first is taken: the folder may be filled from elsewhere then.
+    places = [_inside(file, snapshot, hub_id) for file in files]
+    for file, place in zip(files, places, strict=True):
+        _link(place, into / file.name)
     return snapshot.name
+
+
+def _inside(file: Path, snapshot: Path, hub_id: str) -> Path:
+    """Where the bytes of a snapshot's file are: in the hub's cache, and in no other place."""
+    from huggingface_hub import constants
+
+    place = file.resolve()
+    repository = snapshot.resolve().parents[1]
+    if not any(
+        place.is_relative_to(p) for p in (repository, Path(constants.HF_HUB_CACHE).resolve())
+    ):
+        raise HubRefusal(
+            "unusable", f"{file.name!r} in the hub's copy of {hub_id!r} is a link out of it"
+        )
+    return place
 
 
 def _names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.is_file()]
 
 
-def _weights(names: Iterable[str]) -> str | None:
-    """The pattern of the weights to take among these files."""
+def _weights(names: Iterable[str], formats: Sequence[str]) -> str | None:
+    """The pattern of the weights to take among these files, the first that fits."""
     found = list(names)
-    return next((p for p in (_SAFETENSORS, _PICKLED) if fnmatch.filter(found, p)), None)
+    return next((pattern for pattern in formats if fnmatch.filter(found, pattern)), None)
 
 
 def _wanted(name: str, weights: str | None) -> bool:
@@ -101,15 +144,18 @@ def _wanted(name: str, weights: str | None) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
-def _local_snapshot(hub_id: str) -> Path | None:
+def _local_snapshot(hub_id: str, revision: str | None, formats: Sequence[str]) -> Path | None:
     """A complete copy in the hub's cache folder, or ``None``."""
     from huggingface_hub import snapshot_download
 
-    for weights in (_SAFETENSORS, _PICKLED):
+    for weights in formats:
         try:
             folder = Path(
                 snapshot_download(
-                    hub_id, local_files_only=True, allow_patterns=["config.json", weights]
+                    hub_id,
+                    revision=revision,
+                    local_files_only=True,
+                    allow_patterns=["config.json", weights],
                 )
             )
         except (OSError, ValueError):
@@ -127,18 +173,25 @@ def _shards_present(folder: Path, names: list[str], weights: str) -> bool:
     return bool(shards) and all(m is None or len(shards) >= int(m[1]) for m in counted)
 
 
-def _download(hub_id: str, name: str, progress: Progress) -> Path:
+def _download(
+    hub_id: str, revision: str | None, formats: Sequence[str], name: str, progress: Progress
+) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download
 
     from .quiet import quiet_hub
 
     try:
         # Asked first, with a short limit: the download itself would retry for much longer.
-        info: Any = HfApi().model_info(hub_id, timeout=PROBE_SECONDS, files_metadata=True)
+        info: Any = HfApi().model_info(
+            hub_id, revision=revision, timeout=PROBE_SECONDS, files_metadata=True
+        )
+        if re.fullmatch("[0-9a-f]{40}", info.sha or "") is None:
+            # huggingface_hub would name folders after it.
+            raise HubRefusal("unusable", f"the hub names no commit of {hub_id!r}, but {info.sha!r}")
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-        weights = _weights(sizes)
+        weights = _weights(sizes, formats)
         if weights is None or "config.json" not in sizes:
-            raise HubRefusal("unusable", _why_unusable(hub_id, sizes))
+            raise _unusable(hub_id, sizes)
         chosen = [file for file in sizes if "/" not in file and _wanted(file, weights)]
         blobs = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "blobs"
         before = _folder_bytes(blobs)
@@ -152,7 +205,7 @@ def _download(hub_id: str, name: str, progress: Progress) -> Path:
                 measure=lambda: _folder_bytes(blobs) - before,
             ),
         ):
-            return Path(snapshot_download(hub_id, allow_patterns=chosen))
+            return Path(snapshot_download(hub_id, revision=revision, allow_patterns=chosen))
     except HubRefusal:
         raise
     except Exception as error:
@@ -190,15 +243,20 @@ def _is_transport_error(error: Exception) -> bool:
     )
 
 
-def _why_unusable(hub_id: str, names: Iterable[str]) -> str:
-    found = list(names)
+def _unusable(hub_id: str, names: Iterable[str]) -> HubRefusal:
+    """Why none of a repository's files are downloaded."""
+    found = [name for name in names if "/" not in name]
+    if "config.json" in found and fnmatch.filter(found, PICKLED):
+        return HubRefusal("pickle", f"{hub_id!r} has its weights pickled only, not as safetensors")
     if fnmatch.filter(found, "*.gguf"):
-        return (
-            f"{hub_id!r} holds GGUF files only; download one of them and pass its path as the model"
-        )
-    if "adapter_config.json" in found:
-        return f"{hub_id!r} holds an adapter, not a whole model"
-    return f"{hub_id!r} holds no config.json with safetensors or PyTorch weights"
+        what = "GGUF files only; download one of them and pass its path as the model"
+    elif "adapter_config.json" in found:
+        what = "an adapter, not a whole model"
+    elif "config.json" in found and (file := only_pickled(found)):
+        what = f"no safetensors, only {file!r}, which cannot be loaded"
+    else:
+        what = "no config.json with safetensors or PyTorch weights"
+    return HubRefusal("unusable", f"{hub_id!r} holds {what}")
 
 
 def _folder_bytes(folder: Path) -> int:

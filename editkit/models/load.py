@@ -18,6 +18,7 @@ from .identity import fingerprint, fingerprint_of_files
 from .progress import Progress, SilentProgress, task
 from .quiet import quiet_transformers
 from .source import Source, resolve
+from .weights import is_allowed, loading_options
 
 __all__ = ["ENCODERS", "LoadedModel", "ModelSpec", "load_model"]
 
@@ -56,6 +57,7 @@ def load_model(
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     trust_remote_code: bool = False,
+    allow_pickle: bool | None = None,
     progress: Progress | None = None,
 ) -> LoadedModel:
     """A model by name, fetched first where needed, in eval mode; or a given pair, untouched.
@@ -69,6 +71,8 @@ def load_model(
             the dtype, so the same checkpoint in another one counts as another model.
         device: Where to put it; by default the first CUDA device, else the CPU.
         trust_remote_code: Run Python code that came with the model.
+        allow_pickle: Read pickled weights where there are no safetensors; a pickle can run code,
+            too. By default what ``EDITKIT_ALLOW_PICKLE`` says, else not.
         progress: Told about fetching and loading.
 
     Raises:
@@ -89,9 +93,11 @@ def load_model(
     wanted = _dtype(dtype)
     source = resolve(str(spec))
     report = progress or SilentProgress()
-    folder = obtain(source, progress=report)
+    folder = obtain(source, progress=report, allow_pickle=allow_pickle)
     with task(report, f"Loading {source.name}"), _load_errors(source, folder), quiet_transformers():
-        model, tokenizer = _load(folder, source, place, wanted, trust_remote_code)
+        model, tokenizer = _load(
+            folder, source, place, wanted, trust_remote_code, is_allowed(allow_pickle)
+        )
     with task(report, f"Identifying {source.name}"):
         identity = fingerprint_of_files(model, folder)
     return LoadedModel(model, tokenizer, source.name, identity, folder)
@@ -134,18 +140,29 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 
 def _load(
-    folder: Path, source: Source, device: torch.device, dtype: torch.dtype | None, trust: bool
+    folder: Path,
+    source: Source,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    trust: bool,
+    allow_pickle: bool,
 ) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoTokenizer
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust}
     config = AutoConfig.from_pretrained(folder, **local)
+    formats = loading_options(config, name=source.name, allow_pickle=allow_pickle)
     if dtype is None and device.type == "cpu":
         # Decided before loading: casting afterwards would keep buffers rounded to half precision.
         stored = _stored_dtype(folder, config)
         dtype = torch.float32 if stored is None or stored in _HALF else stored
     model, problems = _auto_class(config).from_pretrained(
-        folder, config=config, dtype=dtype or "auto", output_loading_info=True, **local
+        folder,
+        config=config,
+        dtype=dtype or "auto",
+        output_loading_info=True,
+        **formats,
+        **local,
     )
     missing = sorted(problems["missing_keys"])
     if missing:
@@ -197,6 +214,7 @@ def _stored_dtype(folder: Path, config: Any) -> torch.dtype | None:
 
 def _again(source: Source, folder: Path) -> str:
     if source.kind in {"alias", "hub"}:
+        # It is what was fetched, so a plain pull would leave it there.
         return f"delete the folder {str(folder)!r} and run `editkit models pull {source.name}`"
     return f"check the files in {str(folder)!r}"
 

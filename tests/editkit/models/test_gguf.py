@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import hashlib
-
 import pytest
 import torch
+from ggufs import header, setting
 
 from editkit.errors import ModelUnavailable
 from editkit.models import gguf, load_model, pull_model
-from editkit.models.gguf import convert_cached, file_sha256, write_model
+from editkit.models.gguf import convert_cached, write_model
 from editkit.models.progress import SilentProgress
 
 
@@ -25,16 +24,7 @@ def test_a_gguf_file_cut_short_is_damaged_and_leaves_nothing(tmp_path, home):
     with pytest.raises(ModelUnavailable, match=r"model\.gguf cannot be converted") as caught:
         pull_model(str(file))
     assert caught.value.reason == "damaged"
-    assert [path.name for path in (home / "models").iterdir()] == [".locks"]
-
-
-def test_the_digest_of_a_file_is_taken_once(tmp_path, progress):
-    file = tmp_path / "file"
-    file.write_bytes(b"x" * 1000)
-    expected = hashlib.sha256(b"x" * 1000).hexdigest()
-    assert file_sha256(file, progress=progress) == expected
-    assert file_sha256(file, progress=progress) == expected
-    assert progress.stages == [["Reading file", 1000, "bytes", 1000]]
+    assert not home.exists()
 
 
 def test_the_same_gguf_file_in_another_place_is_not_converted_again(tmp_path, monkeypatch):
@@ -47,12 +37,30 @@ def test_the_same_gguf_file_in_another_place_is_not_converted_again(tmp_path, mo
     monkeypatch.setattr(gguf, "convert", convert)
     one, two = tmp_path / "one.gguf", tmp_path / "two.gguf"
     for path in (one, two):
-        path.write_bytes(b"GGUF...")
+        path.write_bytes(header())
     folder = convert_cached(one, progress=SilentProgress())
     assert convert_cached(two, progress=SilentProgress()) == folder
     assert converted == [one]
-    two.write_bytes(b"GGUF changed")
+    two.write_bytes(header(setting("changed", 7, b"\1")))
     assert convert_cached(two, progress=SilentProgress()) != folder
+
+
+def test_a_converted_folder_that_somebody_changed_is_refused_and_converted_again_by_a_pull(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        gguf, "convert", lambda file, into, **_: (into / "config.json").write_text("{}")
+    )
+    file = tmp_path / "mine.gguf"
+    file.write_bytes(header())
+    folder = convert_cached(file, progress=SilentProgress())
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(ModelUnavailable, match=r"'config\.json' has another SHA-256") as caught:
+        convert_cached(file, progress=SilentProgress())
+    assert caught.value.reason == "checksum"
+    assert f"editkit models pull {file}" in (caught.value.hint or "")
+    assert pull_model(str(file)).path == str(folder)
+    assert (folder / "config.json").read_text() == "{}"
 
 
 @pytest.mark.parametrize("tied", [True, False])

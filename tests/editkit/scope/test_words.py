@@ -90,6 +90,14 @@ def test_a_tokenizer_without_a_template_has_plain_prompts_only() -> None:
     assert [word.text for word in Words(bare).split(ids)] == ["Who", "Ada", "Where"]
 
 
+@pytest.mark.parametrize("template", ["{{ ().__class__ }}", "{% if %}", "{{ nothing.at.all }}"])
+def test_so_has_one_whose_template_cannot_be_used(template: str) -> None:
+    broken = tiny_tokenizer()
+    broken.chat_template = template
+    ids = chat("Who?", "Ada", "Where?")
+    assert [word.text for word in Words(broken).split(ids)] == ["Who", "Ada", "Where"]
+
+
 @given(st.lists(st.integers(0, 799), max_size=40))
 def test_any_ids_are_split(ids: list[int]) -> None:
     words = Words(TOKENIZER).split(ids, turns="all")
