@@ -11,13 +11,15 @@ from loopback, and not through a proxy there: who is behind one may be anywhere.
 no header of its own cannot be told from a program here, so its clients should not know the token.
 
 *Bodies.* Larger than the limit, or not JSON.
+
+*Crowds.* More requests under way than there are places, see ``connections``.
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -29,7 +31,18 @@ from editkit_cli.server.page import PATHS
 from editkit_cli.server.tokens import ROLES, Role, TokenFile
 from editkit_store.errors import EditkitError
 
-__all__ = ["CALLER", "NEAR", "STILL_IN", "Caller", "Guard", "Locks", "StillIn"]
+__all__ = [
+    "CALLER",
+    "ENTER",
+    "HEADERS",
+    "NEAR",
+    "STILL_IN",
+    "Caller",
+    "Enter",
+    "Guard",
+    "Locks",
+    "StillIn",
+]
 
 CALLER = "editkit.caller"
 """Where in a request's scope its caller is."""
@@ -42,16 +55,23 @@ STILL_IN = "editkit.still_in"
 
 StillIn = Callable[[], bool]
 
-_HEADERS = (
+ENTER = "editkit.enter"
+"""Where in a request's scope is what finds a place for it, an ``Enter``, if places are counted."""
+
+HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+"""Of every answer."""
 
 _PROXIED = ("forwarded", "via", "x-forwarded-", "x-real-ip", "x-client-ip", "true-client-ip", "cf-")
 """How the headers begin that a proxy adds."""
 
 _BODIES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+_STRANGERS_BYTES = 4096
+"""Largest body where no token is needed; so many strangers do not fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +89,9 @@ class Caller:
     def may(self, role: Role) -> bool:
         """Whether the caller may do what this role may."""
         return ROLES.index(self.role) >= ROLES.index(role)
+
+
+Enter = Callable[[Caller], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -110,7 +133,7 @@ class Guard:
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_HEADERS]
+                message["headers"] = [*message["headers"], *HEADERS]
             await send(message)
 
         try:
@@ -121,11 +144,16 @@ class Guard:
             if scope["path"] not in self._locks.public:
                 scope[CALLER] = caller = self._caller(scope, headers)
                 scope[STILL_IN] = lambda: self._is_still(caller, scope, headers)
-            self._check_body(scope, headers)
+            most = min(self._locks.body_bytes, _STRANGERS_BYTES)
+            if CALLER in scope:
+                most = self._locks.body_bytes
+            self._check_body(scope, headers, most)
+            if CALLER in scope and ENTER in scope:
+                await scope[ENTER](scope[CALLER])
         except EditkitError as error:
             await response_of(error)(scope, receive, sending)
             return
-        await self._app(scope, self._counted(receive), sending)
+        await self._app(scope, self._counted(receive, most), sending)
 
     def _check_host(self, headers: dict[str, list[str]]) -> None:
         hosts = headers.get("host", [])
@@ -183,11 +211,11 @@ class Guard:
             ) from error  # fmt: skip
         return None if token is None else Caller(token.name, token.role)
 
-    def _check_body(self, scope: Scope, headers: dict[str, list[str]]) -> None:
+    def _check_body(self, scope: Scope, headers: dict[str, list[str]], most: int) -> None:
         lengths = headers.get("content-length", ["0"])
         length = int(lengths[0]) if lengths[0].isdecimal() else 0
-        if length > self._locks.body_bytes:
-            raise _too_large(self._locks.body_bytes)
+        if length > most:
+            raise _too_large(most)
         has_body = length > 0 or "transfer-encoding" in headers
         kind = headers.get("content-type", [""])[0].partition(";")[0].strip().lower()
         if scope["method"] in _BODIES and has_body and kind != "application/json":
@@ -196,7 +224,7 @@ class Guard:
                 code="not_json",
             )  # fmt: skip
 
-    def _counted(self, receive: Receive) -> Receive:
+    def _counted(self, receive: Receive, most: int) -> Receive:
         """Counts a body that did not say how long it is."""
         seen = 0
 
@@ -204,9 +232,9 @@ class Guard:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self._locks.body_bytes:
+            if seen > most:
                 # FastAPI lets exceptions of this class through while it reads a body.
-                raise HTTPException(413, str(_too_large(self._locks.body_bytes)))
+                raise HTTPException(413, str(_too_large(most)))
             return message
 
         return receiving
