@@ -37,3 +37,7 @@ class Limits(Record):
         default=30.0, gt=0, description="Seconds in which nothing of an answer is taken"
     )
     listeners: int = Field(default=64, gt=0, description="Clients that follow the events at once")
+    sessions: int = Field(default=256, gt=0, description="Sessions of agents at once")
+    session_seconds: float = Field(
+        default=300.0, gt=0, description="Seconds that a session of an agent may be idle"
+    )
