@@ -12,6 +12,7 @@ texts      what a model reads of a result
 failing    errors that a model can act on
 agents     the protocol's server: all of these tools over a runner
 endpoint   ``/mcp``: the same over HTTP, within ``editkit serve``
+sessions   of agents at ``/mcp``: a share for each caller
 wire       standard input and output as a wire that nothing else writes to
 stdio      ``editkit mcp``: the same over standard input and output
 bridge     ``editkit mcp`` beside a server that holds the store: its tools, passed on

@@ -75,7 +75,7 @@ async def _generate(call: Call, asked: Generating) -> Generation:
         version = runner.version(asked.version)
         return Question(prompts=(tuple(ids),), version=version, limit=asked.max_new_tokens)
 
-    running = runner.ask(await asyncio.to_thread(question))
+    running = runner.ask(await asyncio.to_thread(question), call.caller.name)
     try:
         (answer,) = await running.finished()
     finally:

@@ -126,7 +126,7 @@ async def carried_out(
                 loop.call_soon_threadsafe(steps.put_nowait, step)
 
         act = _heard(act, hear)
-    change = Change(kind, act, provenance, total)
+    change = Change(kind, act, provenance, total, call.caller.name)
     runner.writer.put(change)
     if not wait:
         return {"state": "pending", "pending": Waiting.of(change.pending)}

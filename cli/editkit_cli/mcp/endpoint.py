@@ -14,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from editkit_cli.mcp.agents import create_server
+from editkit_cli.mcp.sessions import Sessions
 from editkit_cli.server.guard import CALLER, Caller
 from editkit_cli.server.runner import Runner
 
@@ -23,9 +24,6 @@ PATH = "/mcp"
 
 AGENTS = ("Mcp-Session-Id", "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name")
 """Headers that agents send."""
-
-_SESSIONS = 256
-"""Sessions at once, of clients that keep some; those of today's protocol do without."""
 
 
 @contextlib.asynccontextmanager
@@ -41,10 +39,11 @@ async def agents(runner: Runner) -> AsyncIterator[ASGIApp]:
     manager = StreamableHTTPSessionManager(
         create_server(runner),
         max_request_body_size=runner.limits.body_bytes,
-        max_sessions=_SESSIONS,
+        session_idle_timeout=runner.limits.session_seconds,
+        max_sessions=None,  # they are bounded where it is known whose they are
     )
     async with manager.run():
-        yield manager.handle_request
+        yield Sessions(manager.handle_request, runner.limits)
 
 
 class _Endpoint:

@@ -139,10 +139,7 @@ class Following(Body):
 
 
 async def _operation(call: Call, asked: Following) -> Pending:
-    found = call.runner.writer.find(asked.id)
-    if found is None:
-        raise Refused(f"there is no operation '{asked.id}'", status=404, code="unknown_operation")
-    return found
+    return call.runner.writer.find(asked.id)
 
 
 async def _read(call: Call, planned: Callable[[Kit], _Planned]) -> _Planned:

@@ -94,6 +94,7 @@ class Asked:
         readers: Readers,
         decoder: Decoder,
         seconds: float,
+        caller: str | None,
         is_streamed: bool,
     ) -> None:
         self.question = question
@@ -120,6 +121,7 @@ class Asked:
                     answer=answer,
                     deadline=time.monotonic() + seconds,
                     ended=functools.partial(self._ended, index),
+                    caller=caller,
                     sampling=question.sampling(index % question.copies),
                 )
             )

@@ -46,6 +46,8 @@ __all__ = [
     "response_of",
     "too_busy",
     "too_late",
+    "too_many",
+    "too_slow",
 ]
 
 LOG = logging.getLogger("editkit.server")
@@ -165,6 +167,27 @@ def too_busy(what: str, seconds: float) -> Refused:
     )  # fmt: skip
 
 
+def too_many(which: str) -> Refused:
+    """Returns the refusal of a request for which there is no place, and of its connection.
+
+    Args:
+        which: Of what kind there are too many, if not of all.
+    """
+    return Refused(
+        f"the server is busy: too many requests{which} are under way", status=503, code="busy",
+        hint="try again in 2 s; nothing was done",
+        headers={"Retry-After": "2", "Connection": "close", "x-should-retry": "true"},
+    )  # fmt: skip
+
+
+def too_slow() -> Refused:
+    """Returns the refusal of a request that did not come to its end."""
+    return Refused(
+        "the request took too long to arrive", status=408, code="too_slow",
+        hint="nothing was done; send it in one go",
+    )  # fmt: skip
+
+
 def closing() -> Refused:
     """Returns the refusal of a server that is shutting down."""
     return Refused(
@@ -223,7 +246,7 @@ def response_of(error: EditkitError) -> JSONResponse:
     headers = dict(getattr(error, "headers", {}))
     if status >= 500:
         # What failed here fails again; clients of OpenAI would try it twice more by themselves.
-        headers["x-should-retry"] = "false"
+        headers.setdefault("x-should-retry", "false")
     return JSONResponse(
         ErrorBody(error=failure).model_dump(mode="json"), status_code=status, headers=headers
     )

@@ -12,6 +12,8 @@ is behind one may be anywhere. A signature is no good through any proxy. A sessi
 a header tells of one; a proxy that adds none cannot be told from a program here.
 
 *Bodies.* Larger than the limit, or not JSON.
+
+*Crowds.* More requests under way than there are places, see ``connections``.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -33,7 +35,18 @@ from editkit_cli.server.sessions import Sessions
 from editkit_cli.server.tokens import ROLES, Role, TokenFile
 from editkit_store.errors import EditkitError
 
-__all__ = ["CALLER", "NEAR", "STILL_IN", "Caller", "Guard", "Locks", "StillIn"]
+__all__ = [
+    "CALLER",
+    "ENTER",
+    "HEADERS",
+    "NEAR",
+    "STILL_IN",
+    "Caller",
+    "Enter",
+    "Guard",
+    "Locks",
+    "StillIn",
+]
 
 CALLER = "editkit.caller"
 """Where in a request's scope its caller is."""
@@ -46,11 +59,15 @@ STILL_IN = "editkit.still_in"
 
 StillIn = Callable[[], bool]
 
-_HEADERS = (
+ENTER = "editkit.enter"
+"""Where in a request's scope is what finds a place for it, an ``Enter``, if places are counted."""
+
+HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+"""Of every answer."""
 
 _CONTENT = "editkit.content"
 """Where in a request's scope is the SHA-256 that the owner signed its body with."""
@@ -65,6 +82,9 @@ _PROXIED = (
 """How the headers begin that a proxy adds."""
 
 _BODIES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+_STRANGERS_BYTES = 4096
+"""Largest body where no token is needed; so many strangers do not fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +107,9 @@ class Caller:
     def may(self, role: Role) -> bool:
         """Whether the caller may do what this role may."""
         return ROLES.index(self.role) >= ROLES.index(role)
+
+
+Enter = Callable[[Caller], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -130,7 +153,7 @@ class Guard:
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_HEADERS]
+                message["headers"] = [*message["headers"], *HEADERS]
             await send(message)
 
         try:
@@ -141,11 +164,16 @@ class Guard:
             if scope["path"] not in self._locks.public:
                 scope[CALLER] = caller = self._caller(scope, headers)
                 scope[STILL_IN] = lambda: self._is_still(caller, scope, headers)
-            self._check_body(scope, headers)
+            most = min(self._locks.body_bytes, _STRANGERS_BYTES)
+            if CALLER in scope:
+                most = self._locks.body_bytes
+            self._check_body(scope, headers, most)
+            if CALLER in scope and ENTER in scope:
+                await scope[ENTER](scope[CALLER])
         except EditkitError as error:
             await response_of(error)(scope, receive, sending)
             return
-        await self._app(scope, self._checked(scope, receive), sending)
+        await self._app(scope, self._checked(scope, receive, most), sending)
 
     def _check_host(self, headers: dict[str, list[str]]) -> None:
         hosts = headers.get("host", [])
@@ -223,11 +251,11 @@ class Guard:
             ) from error  # fmt: skip
         return None if token is None else Caller(token.name, token.role)
 
-    def _check_body(self, scope: Scope, headers: dict[str, list[str]]) -> None:
+    def _check_body(self, scope: Scope, headers: dict[str, list[str]], most: int) -> None:
         lengths = headers.get("content-length", ["0"])
         length = int(lengths[0]) if lengths[0].isdecimal() else 0
-        if length > self._locks.body_bytes:
-            raise _too_large(self._locks.body_bytes)
+        if length > most:
+            raise _too_large(most)
         has_body = _has_body(headers)
         kind = headers.get("content-type", [""])[0].partition(";")[0].strip().lower()
         if scope["method"] in _BODIES and has_body and kind != "application/json":
@@ -236,7 +264,7 @@ class Guard:
                 code="not_json",
             )  # fmt: skip
 
-    def _checked(self, scope: Scope, receive: Receive) -> Receive:
+    def _checked(self, scope: Scope, receive: Receive, most: int) -> Receive:
         """Counts a body that did not say how long it is; of the owner, compares what was signed.
 
         FastAPI lets exceptions of the class that is raised through while it reads a body.
@@ -250,8 +278,8 @@ class Guard:
                 return message
             body = message.get("body", b"")
             seen += len(body)
-            if seen > self._locks.body_bytes:
-                raise HTTPException(413, str(_too_large(self._locks.body_bytes)))
+            if seen > most:
+                raise HTTPException(413, str(_too_large(most)))
             if _CONTENT in scope:
                 content.update(body)
                 if not message.get("more_body") and content.hexdigest() != scope[_CONTENT]:

@@ -25,4 +25,19 @@ class Limits(Record):
         default=30.0, ge=0, description="Seconds to finish what is under way, at the end"
     )
     readers: int = Field(default=2, gt=0, description="Threads that generate")
+    connections: int = Field(default=512, gt=0, description="Requests under way at once")
+    head_seconds: float = Field(
+        default=10.0, gt=0,
+        description="Seconds for the head of a request, from the connection or the last answer on",
+    )  # fmt: skip
+    body_seconds: float = Field(
+        default=30.0, gt=0, description="Seconds for its body; 1 MiB in 30 s is 35 kB/s"
+    )
+    stall_seconds: float = Field(
+        default=30.0, gt=0, description="Seconds in which nothing of an answer is taken"
+    )
     listeners: int = Field(default=64, gt=0, description="Clients that follow the events at once")
+    sessions: int = Field(default=256, gt=0, description="Sessions of agents at once")
+    session_seconds: float = Field(
+        default=300.0, gt=0, description="Seconds that a session of an agent may be idle"
+    )

@@ -25,6 +25,7 @@ from editkit_cli.server.errors import (
     too_late,
 )
 from editkit_cli.server.limits import Limits
+from editkit_cli.server.shares import share
 from editkit_store.errors import EditkitError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Row:
         answer: What has come so far.
         deadline: On ``time.monotonic``.
         ended: Called once, in another thread, with what went wrong if something did.
+        caller: Whose it is: the name of a token, ``None`` for the owner.
         sampling: How it is sampled; ``None`` is greedy.
         is_abandoned: Nobody waits for it any more.
     """
@@ -57,6 +59,7 @@ class Row:
     answer: Answer
     deadline: float
     ended: Callable[[EditkitError | None], None]
+    caller: str | None = None
     sampling: Sampling | None = None
     is_abandoned: bool = False
     _is_told: bool = field(default=False, repr=False)
@@ -126,7 +129,11 @@ class Readers:
             if not self._is_open:
                 raise closing()
             self._line = deque(row for row in self._line if not row.is_abandoned)
-            if len(self._line) + len(rows) > self._limits.waiting_rows:
+            most = self._limits.waiting_rows
+            own = sum(row.caller == rows[0].caller for row in self._line)
+            # A request that is larger than a share has its turn where the line has none of the same
+            # token.
+            if len(self._line) + len(rows) > most or (own and own + len(rows) > share(most)):
                 batches = len(self._line) / (16 * len(self._threads))
                 raise too_busy("continuations", self._seconds * (1 + batches))
             self._line.extend(rows)

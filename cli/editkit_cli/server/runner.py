@@ -87,6 +87,7 @@ class Runner:
         self._readers = Readers(kit, limits, self._count_row)
         self._decoder = Decoder(kit.tokenizer)
         self._beside = threading.BoundedSemaphore(limits.readers)
+        self._patient = threading.BoundedSemaphore(2 * limits.readers)
         self._closing = threading.Lock()
         self._given_up: int | None = None
         self._stops: set[Callable[[], None]] | None = set()  # None once it closes
@@ -132,8 +133,13 @@ class Runner:
         self.writer.cut()
         self._readers.cut()
 
-    def ask(self, question: Question, *, is_streamed: bool = False) -> Asked:
+    def ask(self, question: Question, caller: str | None, *, is_streamed: bool = False) -> Asked:
         """Begins to answer a question.
+
+        Args:
+            question: The question.
+            caller: Who asks: the name of a token, ``None`` for the owner.
+            is_streamed: What comes is told as it comes.
 
         Raises:
             Refused: Too many wait already.
@@ -144,6 +150,7 @@ class Runner:
             readers=self._readers,
             decoder=self._decoder,
             seconds=self.limits.seconds,
+            caller=caller,
             is_streamed=is_streamed,
         )
 
@@ -154,12 +161,9 @@ class Runner:
         Raises:
             Refused: Too many do already.
         """
-        if not self._beside.acquire(timeout=_PATIENCE):
-            raise too_busy("comparisons", _PATIENCE)
-        try:
+        # Whoever waits keeps a thread, of which there are few for all requests.
+        with _taken(self._patient, 0), _taken(self._beside, _PATIENCE):
             yield
-        finally:
-            self._beside.release()
 
     @property
     def is_closing(self) -> bool:
@@ -236,6 +240,16 @@ class Runner:
             seconds = getattr(result, "seconds", 0.0)
             if seconds:
                 self.metrics.learning_seconds.observe(seconds)
+
+
+@contextlib.contextmanager
+def _taken(places: threading.Semaphore, patience: float) -> Iterator[None]:
+    if not places.acquire(timeout=patience):
+        raise too_busy("comparisons", _PATIENCE)
+    try:
+        yield
+    finally:
+        places.release()
 
 
 def served_name(name: str) -> str:

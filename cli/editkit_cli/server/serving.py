@@ -21,6 +21,7 @@ from pydantic import Field
 from editkit.kit import Kit
 from editkit_cli import __version__
 from editkit_cli.server.app import create_app
+from editkit_cli.server.connections import Door, Settings
 from editkit_cli.server.guard import Locks
 from editkit_cli.server.limits import Limits
 from editkit_cli.server.owner import new_owner
@@ -34,8 +35,8 @@ __all__ = ["AddressTaken", "Served", "is_local", "listen", "serve"]
 _SLACK = 5
 """Seconds, beyond those for work, for connections to take their answers."""
 
-_CONNECTIONS = 512
-"""Connections at once; beyond them everybody is told to come back later."""
+_KNOCKING = 256
+"""Connections that the system keeps until the server has time for them."""
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -165,15 +166,16 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, limits: Limits, started: Callable[[], None]) -> None:
+        self._door = Door(limits)
         super().__init__(
-            uvicorn.Config(
+            Settings(
                 app,
+                self._door,
                 log_config=None,
                 access_log=False,  # paths and queries are nobody's business
                 proxy_headers=False,  # a header must not make somebody else local
                 server_header=False,
                 lifespan="on",
-                limit_concurrency=_CONNECTIONS,
                 timeout_graceful_shutdown=round(limits.grace) + _SLACK,
             )
         )
@@ -184,7 +186,11 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts, and says so."""
         await super().startup(sockets)
+        for one in sockets or ():
+            one.listen(_KNOCKING)  # more than are taken in one go, which uvicorn has set here too
         if not self.should_exit:
+            metrics = self._application.state.runner.metrics
+            metrics.gauge("connections", "Connections that are open", lambda: len(self._door))
             try:
                 self._started()
             except EditkitError as error:
@@ -194,6 +200,7 @@ class Server(uvicorn.Server):
         """Ends the streams that have no end of their own, and lets the rest finish."""
         runner = self._application.state.runner
         runner.events.close()
+        self._door.close()
         # Beside the connections, which wait for what it finishes or gives up.
         closing = asyncio.ensure_future(asyncio.to_thread(runner.close))
         await super().shutdown(sockets)
@@ -222,7 +229,7 @@ class Server(uvicorn.Server):
 
 def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=256)
+    return socket.create_server((host, port), family=family, backlog=_KNOCKING)
 
 
 def _near(bound: str) -> str:

@@ -13,13 +13,22 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from editkit_cli.server.errors import LOG, Failure, closing, failure_of, internal_error, too_busy
+from editkit_cli.server.errors import (
+    LOG,
+    Failure,
+    Refused,
+    closing,
+    failure_of,
+    internal_error,
+    too_busy,
+)
 from editkit_cli.server.events import Events
 from editkit_cli.server.limits import Limits
+from editkit_cli.server.shares import giving_way, share
 from editkit_store.bundle_records import Imported
 from editkit_store.errors import EditkitError
 from editkit_store.records import (
@@ -36,10 +45,13 @@ from editkit_store.records import (
 if TYPE_CHECKING:
     from editkit import Kit
 
-__all__ = ["Act", "Change", "Learning", "Pending", "PendingKind", "Result", "Writer"]
+__all__ = ["Act", "Change", "Learning", "Pending", "PendingKind", "Result", "Writer", "unknown"]
 
 _KEPT = 1000
-"""Finished changes that are remembered."""
+"""Changes that are remembered, finished ones among them."""
+
+_KEPT_BYTES = 8 << 20
+"""Bytes of what is told of finished ones, as JSON; the newest is kept however large it is."""
 
 PendingKind = Literal[
     "add", "revert", "rollback", "undo", "redo", "tag", "replay", "import", "compact"
@@ -71,12 +83,22 @@ Act = Callable[["Kit", "Learning"], Result]
 class Change:
     """A change in line.
 
+    Args:
+        kind: What it is.
+        act: Does it.
+        provenance: What the log says of it.
+        total: Edits that it learns.
+        caller: Whose it is: the name of a token, ``None`` for the owner.
+
     Attributes:
         pending: Where it stands.
         future: What comes of it.
     """
 
-    def __init__(self, kind: PendingKind, act: Act, provenance: Provenance, total: int) -> None:
+    def __init__(
+        self, kind: PendingKind, act: Act, provenance: Provenance, total: int, caller: str | None
+    ) -> None:
+        self.caller = caller
         self.act = act
         self.provenance = provenance
         self.future: Future[Result] = Future()
@@ -90,6 +112,14 @@ class Change:
         """Moves on, by one assignment."""
         self.pending = self.pending.model_copy(update=fields)
         return self.pending
+
+
+class _Ended(NamedTuple):
+    """A change that has ended: what is told of it, and not all that was asked."""
+
+    pending: Pending
+    caller: str | None
+    size: int
 
 
 class Learning:
@@ -154,8 +184,7 @@ class Writer:
         self._events = events
         self._counted = counted
         self._line: deque[Change] = deque()
-        # Those that have ended are kept as what is told of them: not with all that was asked.
-        self._known: OrderedDict[str, Change | Pending] = OrderedDict()
+        self._known: OrderedDict[str, Change | _Ended] = OrderedDict()
         self._changed = threading.Condition()
         self._is_open = True
         self._is_cut = False
@@ -180,25 +209,31 @@ class Writer:
         with self._changed:
             if not self._is_open:
                 raise closing()
-            if len(self._line) >= self._limits.waiting_writes:
+            most = self._limits.waiting_writes
+            own = sum(one.caller == change.caller for one in self._line)
+            if len(self._line) >= most or own >= share(most):
                 raise too_busy("changes", self._seconds * len(self._line) / 2)
             self._line.append(change)
             self._known[change.pending.id] = change
-            self._forget()
             self._tell(change.pending)  # here, so that nobody hears of its beginning before
             self._changed.notify()
 
-    def find(self, name: str) -> Pending | None:
-        """Returns where a change stands that is waiting, running or lately finished."""
+    def find(self, name: str) -> Pending:
+        """Returns where a change stands that is waiting, running or lately finished.
+
+        Raises:
+            Refused: It is not known, or not any more.
+        """
         with self._changed:
             found = self._known.get(name)
-        return found.pending if isinstance(found, Change) else found
+        if found is None:
+            raise unknown(name)
+        return found.pending
 
     def all(self) -> list[Pending]:
         """Returns the changes that are known, newest first."""
         with self._changed:
-            known = list(reversed(self._known.values()))
-        return [one.pending if isinstance(one, Change) else one for one in known]
+            return [one.pending for one in reversed(self._known.values())]
 
     def close(self, grace: float) -> int:
         """Takes no more; finishes what waits, or after ``grace`` seconds gives up what is left.
@@ -228,11 +263,20 @@ class Writer:
         """Gives up what waits, now, if the writer is closing."""
         self._is_cut = True
 
-    def _forget(self) -> None:
-        over = len(self._known) - _KEPT
-        ended = [name for name, one in self._known.items() if isinstance(one, Pending)]
-        for name in ended[: max(0, over)]:
-            del self._known[name]
+    def _forget(self, newest: _Ended) -> None:
+        """Forgets what has ended, where it is too much: of whoever has the most, the oldest."""
+        ended = [one for one in self._known.values() if isinstance(one, _Ended)]
+        while len(ended) > 1:
+            is_large = sum(one.size for one in ended) > _KEPT_BYTES
+            if not is_large and len(self._known) <= _KEPT:
+                return
+            out = giving_way(
+                ended, lambda one: one.caller, may=lambda one: one is not newest,
+                weigh=(lambda one: one.size) if is_large else (lambda _: 1),
+            )  # fmt: skip
+            assert out is not None
+            ended.remove(out)
+            del self._known[out.pending.id]
 
     def _work(self) -> None:
         while True:
@@ -268,18 +312,21 @@ class Writer:
             LOG.error("a change failed", exc_info=error)
             self._fail(change, internal_error())
         else:
-            self._end(change.become(state="done", done=change.pending.total, result=result))
+            self._end(change, state="done", done=change.pending.total, result=result)
             change.future.set_result(result)
         if before is not None:
             self._tell_versions(before)
 
     def _fail(self, change: Change, error: EditkitError) -> None:
-        self._end(change.become(state="failed", error=failure_of(error)[1]))
+        self._end(change, state="failed", error=failure_of(error)[1])
         change.future.set_exception(error)
 
-    def _end(self, pending: Pending) -> None:
+    def _end(self, change: Change, **fields: Any) -> None:
+        pending = change.become(**fields)
+        ended = _Ended(pending, change.caller, len(pending.model_dump_json()))
         with self._changed:
-            self._known[pending.id] = pending
+            self._known[pending.id] = ended
+            self._forget(ended)
         self._tell(pending)
 
     def _tell(self, pending: Pending) -> None:
@@ -289,7 +336,20 @@ class Writer:
         """Tells of what was appended to the log since it had so many entries."""
         try:
             new = self._kit.store.history.count() - before
-            for entry in reversed(self._kit.log(limit=new) if new > 0 else []):
-                self._events.tell("version", entry.model_dump(mode="json"))
+            if new > 0:
+                full, discreet = (self._kit.log(limit=new, discreet=one) for one in (False, True))
+                for entry, other in reversed([*zip(full, discreet, strict=True)]):
+                    self._events.tell(
+                        "version", entry.model_dump(mode="json"), other.model_dump(mode="json")
+                    )
         except EditkitError as error:  # the change itself has been told already
             LOG.error("the log could not be read", exc_info=error)
+
+
+def unknown(name: str) -> Refused:
+    """Returns what is told of an operation that is not known, or not any more."""
+    return Refused(
+        f"there is no operation '{name}', or not any more", status=404, code="unknown_operation",
+        hint="it is forgotten when the server starts anew, and when much was done since it ended; "
+        "the log tells what was done",
+    )  # fmt: skip

@@ -19,10 +19,10 @@ export async function start() {
   let wait = FIRST_WAIT;
   let last = null;
   while (!mine.signal.aborted) {
+    const began = performance.now();
     try {
       for await (const event of heard(mine.signal, last)) {
         if (event === "connected") {
-          wait = FIRST_WAIT;
           tell("connection", "connected");
         } else if (event.data) {
           last = event.id;
@@ -33,6 +33,8 @@ export async function start() {
       if (error.status === 401 || error.status === 403) return; // signed out, or never let in
     }
     if (mine.signal.aborted) return;
+    // Where too many pages listen the newest takes an older one's place: not at once in turn.
+    if (performance.now() - began > LONGEST_WAIT) wait = FIRST_WAIT;
     tell("connection", "reconnecting");
     await pause(wait * (0.75 + Math.random() / 2)); // not all pages at the same moment
     wait = Math.min(2 * wait, LONGEST_WAIT);

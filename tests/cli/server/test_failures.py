@@ -18,7 +18,6 @@ from editkit_cli.server.answer import Answer
 from editkit_cli.server.app import create_app
 from editkit_cli.server.decoding import Decoder
 from editkit_cli.server.errors import Refused
-from editkit_cli.server.events import Events
 from editkit_cli.server.guard import Locks
 from editkit_cli.server.limits import Limits
 from editkit_cli.server.readers import Readers, Row
@@ -182,19 +181,6 @@ def test_changes_that_have_ended_are_remembered_without_what_was_asked(server, m
         assert [one() for one in asked] == [None, None]
         states = [one["state"] for one in client.get("/v1/operations").json()]
         assert states == ["failed", "done"]
-
-
-def test_two_listeners_do_not_share_the_last_place(calm):
-    async def listen() -> None:
-        events = Events(asyncio.get_running_loop(), 1)
-        first = events.listen()
-        with pytest.raises(Refused) as refused:
-            events.listen()  # before anybody has heard anything
-        assert refused.value.status == 429
-        first.leave()
-        events.listen().leave()
-
-    asyncio.run(listen())
 
 
 def test_a_client_that_leaves_before_its_stream_begins_frees_its_place(kit, monkeypatch):

@@ -73,19 +73,20 @@ def metrics(runner: Runs, _: Reads) -> Response:
 async def events(
     request: Request,
     runner: Runs,
-    _: Reads,
+    caller: Reads,
     last_event_id: Annotated[
         str | None, Header(description="Go on behind this one", max_length=20)
     ] = None,
 ) -> Response:
     """What happens from now on: operations, progress of learning, new versions.
 
-    Ends when the token is revoked.
+    Ends when the token is revoked, when the client does not keep up, and when others of the same
+    token have come since and take its place; `Last-Event-ID` goes on where it ended.
     """
     after = int(last_event_id) if last_event_id and last_event_id.isascii() and (
         last_event_id.isdecimal()
     ) else None  # fmt: skip
-    listener = runner.events.listen(after)
+    listener = runner.events.listen(caller.name, after)
     still_in: StillIn = request.scope[STILL_IN]
 
     async def lines() -> AsyncIterator[str]:
@@ -95,8 +96,8 @@ async def events(
             if not still_in():
                 return
             if event is not None:
-                data = event.model_dump_json(include={"data"})
-                yield f"id: {event.id}\nevent: {event.event}\ndata: {data[8:-1]}\n\n"
+                data = event.discreet if caller.is_discreet else event.data
+                yield f"id: {event.id}\nevent: {event.event}\ndata: {data.decode()}\n\n"
             silence = silence + _CHECK if event is None else 0.0
             if silence >= _PAUSE:
                 yield ": still here\n\n"

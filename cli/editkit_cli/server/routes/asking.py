@@ -55,7 +55,7 @@ class Generating(Body):
 @router.post(
     "/generate", response_model=list[Generation], responses=errors(404, 409, 413, 415, 429, 504)
 )
-async def generate(asked: Generating, request: Request, runner: Runs, _: Reads) -> Response:
+async def generate(asked: Generating, request: Request, runner: Runs, caller: Reads) -> Response:
     """What the corrected model says, greedily: one generation a prompt."""
     if asked.system is not None and not asked.chat:
         raise Refused("'system' needs 'chat'", param="system")
@@ -77,7 +77,7 @@ async def generate(asked: Generating, request: Request, runner: Runs, _: Reads) 
         version = runner.version(asked.version)
         return Question(prompts=tuple(prompts), version=version, limit=asked.max_new_tokens)
 
-    running = runner.ask(await asyncio.to_thread(question))
+    running = runner.ask(await asyncio.to_thread(question), caller.name)
     try:
         answers = await unless_gone(request, running.finished())
     finally:

@@ -71,7 +71,7 @@ _ABOUT = {
     415: "The body is not JSON",
     429: "Too much waits already; see Retry-After",
     500: "The server failed",
-    503: "The server is shutting down, its memory is short, or its store is not there",
+    503: "The server is busy or shutting down, its memory is short, or its store is not there",
     504: "It took longer than the time limit",
     507: "The store cannot grow",
 }

@@ -14,7 +14,15 @@ from editkit_cli.server.guard import Caller
 from editkit_cli.server.routes.common import Edits, Reads, Responses, Runs, errors, told
 from editkit_cli.server.runner import Runner
 from editkit_cli.server.shapes import Body
-from editkit_cli.server.writer import Act, Change, Learning, Pending, PendingKind, Result
+from editkit_cli.server.writer import (
+    Act,
+    Change,
+    Learning,
+    Pending,
+    PendingKind,
+    Result,
+    unknown,
+)
 from editkit_store.records import (
     Added,
     Edit,
@@ -274,7 +282,7 @@ def operations(
     if before is not None:
         places = [place for place, one in enumerate(known) if one.id == before]
         if not places:
-            raise _unknown(before)
+            raise unknown(before)
         start = places[0] + 1
     return told(known[start : start + limit], headers={"X-Total-Count": str(len(known))})
 
@@ -284,17 +292,7 @@ def operation(
     operation_id: Annotated[str, Path(max_length=64)], runner: Runs, _: Reads
 ) -> Response:
     """A change that waits, runs, or has lately ended."""
-    found = runner.writer.find(operation_id)
-    if found is None:
-        raise _unknown(operation_id)
-    return told(found)
-
-
-def _unknown(operation_id: str) -> Refused:
-    return Refused(
-        f"there is no operation '{operation_id}'", status=404, code="unknown_operation",
-        hint="the server was restarted since, or it was long ago; the log tells what was done",
-    )  # fmt: skip
+    return told(runner.writer.find(operation_id))
 
 
 async def changed(
@@ -350,7 +348,7 @@ async def _carry_out(
             "command": command if command and caller.name is None else said,
         }
     )
-    change = Change(kind, act, given or provenance, total)
+    change = Change(kind, act, given or provenance, total, caller.name)
     runner.writer.put(change)
     if is_async:
         return change.pending

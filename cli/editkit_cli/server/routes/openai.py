@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 
 from editkit_cli.server.asked import Asked, Part, Question
 from editkit_cli.server.errors import ErrorBody, Refused, failure_of
+from editkit_cli.server.guard import Caller
 from editkit_cli.server.routes.common import (
     SSE,
     Reads,
@@ -84,7 +85,7 @@ def _model(runner: Runner, name: str, version: str) -> Model:
     response_model=ChatCompletion,
     responses={**errors(404, 409, 413, 415, 429, 504), **_STREAM},
 )
-async def chat(asked: Chat, request: Request, runner: Runs, _: Reads) -> Response:
+async def chat(asked: Chat, request: Request, runner: Runs, caller: Reads) -> Response:
     """The assistant's next turn."""
     if asked.max_tokens and asked.max_completion_tokens:
         raise Refused(
@@ -103,8 +104,8 @@ async def chat(asked: Chat, request: Request, runner: Runs, _: Reads) -> Respons
     about = _about(runner, question, "chatcmpl")
     if asked.stream:
         shape = ChatShape(about, first=[ChatDelta(role="assistant", content="")])
-        return await _streamed(request, runner, question, shape, asked.tells_usage)
-    done = await _finished(request, runner, question)
+        return await _streamed(request, runner, question, caller, shape, asked.tells_usage)
+    done = await _finished(request, runner, question, caller)
     choices = tuple(
         ChatChoice(
             index=index,
@@ -123,7 +124,9 @@ async def chat(asked: Chat, request: Request, runner: Runs, _: Reads) -> Respons
     response_model=Completion,
     responses={**errors(404, 409, 413, 415, 429, 504), **_STREAM},
 )
-async def complete(asked: CompletionRequest, request: Request, runner: Runs, _: Reads) -> Response:
+async def complete(
+    asked: CompletionRequest, request: Request, runner: Runs, caller: Reads
+) -> Response:
     """Continuations of plain prompts. Whitespace around them is removed."""
     prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
     check_size(runner, prompts, param="prompt")
@@ -137,8 +140,8 @@ async def complete(asked: CompletionRequest, request: Request, runner: Runs, _: 
     about = _about(runner, question, "cmpl")
     if asked.stream:
         shape = CompletionShape(about)
-        return await _streamed(request, runner, question, shape, asked.tells_usage)
-    done = await _finished(request, runner, question)
+        return await _streamed(request, runner, question, caller, shape, asked.tells_usage)
+    done = await _finished(request, runner, question, caller)
     choices = tuple(
         Choice(index=index, text=one.text, finish_reason=one.ending, fired=one.fired)
         for index, one in enumerate(done.answers)
@@ -201,8 +204,8 @@ def _usage(asked: Asked) -> Usage:
     )
 
 
-async def _finished(request: Request, runner: Runner, question: Question) -> Asked:
-    asked = runner.ask(question)
+async def _finished(request: Request, runner: Runner, question: Question, caller: Caller) -> Asked:
+    asked = runner.ask(question, caller.name)
     try:
         await unless_gone(request, asked.finished())
     finally:
@@ -275,10 +278,11 @@ async def _streamed(
     request: Request,
     runner: Runner,
     question: Question,
+    caller: Caller,
     shape: ChatShape | CompletionShape,
     tells_usage: bool,
 ) -> Response:
-    asked = runner.ask(question, is_streamed=True)
+    asked = runner.ask(question, caller.name, is_streamed=True)
     parts = asked.parts()
     try:
         # What goes wrong before the first word still gets a status of its own.
