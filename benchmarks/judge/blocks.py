@@ -3,10 +3,10 @@
     python benchmarks/judge/blocks.py check FILE ...    says what is wrong, and counts
     python benchmarks/judge/blocks.py build OUT FILE ...   writes all of them as JSON lines
 
-The text format is in WRITING.md. A built block has the fields of ``real_use.jsonl`` (``id``, ``domain``,
-``prompt``, ``target``, ``same``, ``other``), and beside them ``language``, ``subject``, and the kinds of
-its lines, in their order, as ``same_kinds`` and ``other_kinds``. A conversation is a list of turns, user
-first, the asking turn last.
+The text format is in WRITING.md. A built block has the fields of ``real_use.jsonl`` (``id``,
+``domain``, ``prompt``, ``target``, ``same``, ``other``), and beside them ``language``, ``subject``,
+and the kinds of its lines, in their order, as ``same_kinds`` and ``other_kinds``. A conversation is
+a list of turns, user first, the asking turn last.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def problems(block: dict[str, Any]) -> Iterator[str]:
         for text, kind in zip(texts, kinds, strict=True):
             key = plain(text if isinstance(text, str) else " || ".join(text))
             known = asked.setdefault(key, sign)
-            # Small letters are the prompt again, to whoever does not see capitals: that is their use.
+            # Small letters are the prompt again, to whoever does not see capitals.
             if known != sign and not (sign == "+" and kind == "lower"):
                 yield f"'{key[:60]}' stands twice, as {known} and as {sign}"
 
