@@ -56,11 +56,11 @@ class HistoryMethods:
         at: str | None = None,
         before: int | None = None,
         containing: str | None = None,
-        discreet: bool = False,
+        redacted: bool = False,
     ) -> list[LogEntry]:
         """Returns the operations, newest first; see ``Store.log``."""
         return self.store.log(
-            limit=limit, at=at, before=before, containing=containing, discreet=discreet
+            limit=limit, at=at, before=before, containing=containing, redacted=redacted
         )
 
     def resolve(self, version: str) -> str:
@@ -75,9 +75,9 @@ class HistoryMethods:
         """Returns how many members of the current version came of exactly this request."""
         return self.store.count_requests(request)
 
-    def show(self, name: str, *, discreet: bool = False) -> Shown:
+    def show(self, name: str, *, redacted: bool = False) -> Shown:
         """Returns a version (or the version that added an edit) in full; see ``Store.show``."""
-        return self.store.show(name, discreet=discreet)
+        return self.store.show(name, redacted=redacted)
 
     def status(self) -> Status:
         """Returns where the store stands."""

@@ -120,7 +120,7 @@ class Past:
         at: int | None = None,
         before: int | None = None,
         containing: str | None = None,
-        discreet: bool = False,
+        redacted: bool = False,
     ) -> list[Operation]:
         """Returns operations, newest first.
 
@@ -130,7 +130,7 @@ class Past:
             before: Only those before this position in the log.
             containing: Only those about this text, in whatever case: in prompt, target, author,
                 reason or a tag of the version, or the kind or version itself.
-            discreet: Do not look for the operating system's user.
+            redacted: Do not look for the operating system's user.
         """
         conditions = ["true"]
         parameters: list[object] = []
@@ -141,7 +141,7 @@ class Past:
             conditions.append("seq < ?")
             parameters.append(before)
         if containing:
-            found = _CONTAINING.format(and_named=_NAMED if discreet else "")
+            found = _CONTAINING.format(and_named=_NAMED if redacted else "")
             conditions.append(f"({found})")
             parameters += [containing.lower()] * _CONTAINING.count("?")
         bound = "" if limit is None else f"LIMIT {int(limit)}"

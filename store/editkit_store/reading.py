@@ -118,7 +118,7 @@ class Reading:
         at: str | None = None,
         before: int | None = None,
         containing: str | None = None,
-        discreet: bool = False,
+        redacted: bool = False,
     ) -> list[LogEntry]:
         """Returns the operations, newest first.
 
@@ -127,7 +127,7 @@ class Reading:
             at: Read the log as it stood at this version.
             before: Only those before this position in the log: the next page.
             containing: Only those about this text, see ``History.operations``.
-            discreet: Leave out the operating system's user, who is the author where none is named.
+            redacted: Leave out the operating system's user, who is the author where none is named.
 
         Raises:
             UnknownVersion: ``at`` names none.
@@ -139,13 +139,13 @@ class Reading:
                 at=None if at is None else version,
                 before=before,
                 containing=containing,
-                discreet=discreet,
+                redacted=redacted,
             ),
             version,
-            discreet=discreet,
+            redacted=redacted,
         )
 
-    def _entries(self, operations: list[Operation], at: int, *, discreet: bool) -> list[LogEntry]:
+    def _entries(self, operations: list[Operation], at: int, *, redacted: bool) -> list[LogEntry]:
         edits = self.history.edits([o.edit_id for o in operations if o.edit_id], at=at)
         names: dict[int, list[str]] = {}
         for name, version in self.history.tags().items():
@@ -153,7 +153,7 @@ class Reading:
         entries = []
         for operation in operations:
             edit = edits.get(operation.edit_id or "")
-            provenance = _discreet(operation.provenance) if discreet else operation.provenance
+            provenance = _redacted(operation.provenance) if redacted else operation.provenance
             entries.append(
                 LogEntry(
                     seq=operation.seq,
@@ -175,12 +175,12 @@ class Reading:
             )
         return entries
 
-    def show(self, name: str, *, discreet: bool = False) -> Shown:
+    def show(self, name: str, *, redacted: bool = False) -> Shown:
         """Returns one version in full; an edit id shows the version that added it.
 
         Args:
             name: Version expression, or an edit's id.
-            discreet: Leave out the operating system's user, the host and the command line.
+            redacted: Leave out the operating system's user, the host and the command line.
 
         Raises:
             UnknownVersion: ``name`` names neither a version nor an edit.
@@ -198,7 +198,7 @@ class Reading:
             operation = self.history.origin(subject)
             number = operation.version
         now = self.history.current()
-        entry = self._entries([operation], now, discreet=discreet)[0] if operation else None
+        entry = self._entries([operation], now, redacted=redacted)[0] if operation else None
         provenance = operation.provenance if operation else None
         edits = self.history.edits([subject], at=self.history.current()) if subject else {}
         return Shown(
@@ -206,7 +206,7 @@ class Reading:
             tags=tuple(name for name, at in self.history.tags().items() if at == number),
             view=self.history.active_count(number),
             operation=entry,
-            provenance=_discreet(provenance) if provenance and discreet else provenance,
+            provenance=_redacted(provenance) if provenance and redacted else provenance,
             edit=edits.get(subject) if subject else None,
             artifacts=tuple(self.artifacts.of_edit(subject)) if subject else (),
             edits=tuple(self.history.active(number)),
@@ -306,7 +306,7 @@ class Reading:
         return tuple(found)
 
 
-def _discreet(provenance: Provenance) -> Provenance:
+def _redacted(provenance: Provenance) -> Provenance:
     """Leaves out what tells of the machine where something was done, and of its user."""
     is_named = provenance.author != provenance.user
     return provenance.model_copy(

@@ -69,7 +69,7 @@ class Showing(Body):
 
 async def _show(call: Call, asked: Showing) -> Shown:
     found = await asyncio.to_thread(
-        lambda: call.runner.kit.show(asked.name, discreet=call.caller.is_discreet)
+        lambda: call.runner.kit.show(asked.name, redacted=call.caller.needs_redaction)
     )
     return found if asked.edits else found.model_copy(update={"edits": ()})
 
@@ -84,7 +84,7 @@ class Logging(Body):
 async def _log(call: Call, asked: Logging) -> Logged:
     kit = call.runner.kit
     found = await asyncio.to_thread(
-        lambda: kit.log(limit=asked.limit, at=asked.at, discreet=call.caller.is_discreet)
+        lambda: kit.log(limit=asked.limit, at=asked.at, redacted=call.caller.needs_redaction)
     )
     return Logged(version=kit.version, entries=tuple(found))
 
@@ -142,7 +142,7 @@ async def _status(call: Call, _: Nothing) -> Situation:
         model=runner.name,
         version=runner.kit.version,
         role=call.caller.role,
-        store=await asyncio.to_thread(lambda: runner.status(discreet=call.caller.is_discreet)),
+        store=await asyncio.to_thread(lambda: runner.status(redacted=call.caller.needs_redaction)),
         operations=tuple(map(Waiting.of, runner.writer.all()[:_LATELY])),
     )
 

@@ -42,13 +42,13 @@ class Event:
         id: Counts from 1 since the server began.
         event: What kind of thing.
         data: What it was, as JSON.
-        discreet: Likewise, for whom the machine's user is none of their business.
+        redacted: Likewise, for whom the machine's user is none of their business.
     """
 
     id: int
     event: EventKind
     data: bytes
-    discreet: bytes
+    redacted: bytes
 
 
 class Events:
@@ -80,17 +80,17 @@ class Events:
         return len(self._listeners)
 
     def tell(
-        self, kind: EventKind, data: Mapping[str, Any], discreet: Mapping[str, Any] | None = None
+        self, kind: EventKind, data: Mapping[str, Any], redacted: Mapping[str, Any] | None = None
     ) -> None:
         """Tells everybody, from any thread.
 
         Args:
             kind: What kind of thing.
             data: What it was.
-            discreet: What it was, for those who may not know all of it.
+            redacted: What it was, for those who may not know all of it.
         """
         said = to_json(data, inf_nan_mode="null")
-        kept = said if discreet is None else to_json(discreet, inf_nan_mode="null")
+        kept = said if redacted is None else to_json(redacted, inf_nan_mode="null")
         with self._lock:
             self._count += 1
             self._kept.append(Event(self._count, kind, said, kept))

@@ -100,7 +100,7 @@ class Caller:
     role: Role
 
     @property
-    def is_discreet(self) -> bool:
+    def needs_redaction(self) -> bool:
         """Whether the machine's user, host and command lines are none of the caller's business."""
         return not self.may("admin")
 

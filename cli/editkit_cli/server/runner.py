@@ -199,14 +199,14 @@ class Runner:
             return self.kit.version
         return format_version(self.kit.store.history.resolve(text))
 
-    def status(self, *, discreet: bool) -> Status:
+    def status(self, *, redacted: bool) -> Status:
         """Returns where the store stands.
 
         Args:
-            discreet: Leave out in which folder it lies.
+            redacted: Leave out in which folder it lies.
         """
         found = self.kit.status()
-        return found.model_copy(update={"store": Path(found.store).name}) if discreet else found
+        return found.model_copy(update={"store": Path(found.store).name}) if redacted else found
 
     def model_version(self, model: str) -> str:
         """Returns the version that a model name stands for.

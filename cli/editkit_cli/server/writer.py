@@ -337,8 +337,8 @@ class Writer:
         try:
             new = self._kit.store.history.count() - before
             if new > 0:
-                full, discreet = (self._kit.log(limit=new, discreet=one) for one in (False, True))
-                for entry, other in reversed([*zip(full, discreet, strict=True)]):
+                full, redacted = (self._kit.log(limit=new, redacted=one) for one in (False, True))
+                for entry, other in reversed([*zip(full, redacted, strict=True)]):
                     self._events.tell(
                         "version", entry.model_dump(mode="json"), other.model_dump(mode="json")
                     )

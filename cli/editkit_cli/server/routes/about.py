@@ -96,7 +96,7 @@ async def events(
             if not still_in():
                 return
             if event is not None:
-                data = event.discreet if caller.is_discreet else event.data
+                data = event.redacted if caller.needs_redaction else event.data
                 yield f"id: {event.id}\nevent: {event.event}\ndata: {data.decode()}\n\n"
             silence = silence + _CHECK if event is None else 0.0
             if silence >= _PAUSE:

@@ -64,7 +64,7 @@ def log(
 ) -> Response:
     """The log, newest first."""
     found = runner.kit.log(
-        limit=limit, at=at, before=before, containing=containing, discreet=caller.is_discreet
+        limit=limit, at=at, before=before, containing=containing, redacted=caller.needs_redaction
     )
     return told(found)
 
@@ -79,7 +79,7 @@ def show(
 
     User, host and command line of the machine where it was made are told to an admin only.
     """
-    return told(runner.kit.show(name, discreet=caller.is_discreet))
+    return told(runner.kit.show(name, redacted=caller.needs_redaction))
 
 
 class Naming(Asked):
@@ -192,7 +192,7 @@ async def redo(
 @router.get("/status", response_model=Status, responses=errors())
 def status(runner: Runs, caller: Reads) -> Response:
     """Where the store stands; in which folder, an admin only is told."""
-    return told(runner.status(discreet=caller.is_discreet))
+    return told(runner.status(redacted=caller.needs_redaction))
 
 
 @router.get("/verify", response_model=Verified, responses=errors())

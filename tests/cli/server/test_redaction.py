@@ -58,7 +58,7 @@ def test_a_search_does_not_find_the_user_either(told: Any) -> None:
 
 
 @pytest.mark.parametrize(("role", "author"), [("edit", None), ("admin", SECRET[0])])
-def test_what_is_told_live_is_discreet_too(told: Any, role: Any, author: str | None) -> None:
+def test_what_is_told_live_needs_redaction_too(told: Any, role: Any, author: str | None) -> None:
     with told.client(told.token(role)) as client, client.stream("GET", "/v1/events") as stream:
         lines = stream.iter_lines()
         assert next(lines) == ": editkit"
