@@ -79,8 +79,8 @@ def stored(kit: Kit) -> None:
     }
     codes = sum(len(one.data) for one in newest.tensors.values() if one.dtype == "U8")
     single, half = (size * sum(numbers.values()) + codes for size in (4, 2))
-    from editkit_store.deltas import packed
-    from editkit_store.snapshots import ITEMS
+    from editkit_store.artifacts.deltas import packed
+    from editkit_store.artifacts.snapshots import ITEMS
 
     whole = sum(len(packed(one.data, b"", ITEMS[one.dtype])) for one in newest.tensors.values())
     mean = (tensors + manifests) / versions

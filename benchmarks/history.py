@@ -42,7 +42,7 @@ import editkit
 from editkit.compare import diff
 from editkit.models.identity import fingerprint
 from editkit_store import NewEdit, digest_bytes, open_store
-from editkit_store.compact import compact
+from editkit_store.database.compact import compact
 from editkit_store.records import Artifact, EditRequest
 
 WIDTH = 576

@@ -33,11 +33,11 @@ from editkit.scope import PooledKeys
 from editkit.taught import Batch, Relearned, Taught
 from editkit.teaching import SLACK, Met, Outcome, finite
 from editkit_store import Store
+from editkit_store.artifacts.snapshots import Snapshot, digest_of
 from editkit_store.digest import digest_bytes
 from editkit_store.errors import EditkitError
 from editkit_store.history import prompt_digest
 from editkit_store.records import Artifact, Edit, EditReach
-from editkit_store.snapshots import Snapshot, digest_of
 
 if TYPE_CHECKING:  # PEFT takes seconds to load, and most histories do without
     from editkit.config import TrainConfig

@@ -17,7 +17,7 @@ from editkit.methods.elder.saved import Queries, queries_of, state_of
 from editkit.methods.elder.state import ElderState, ElderView
 from editkit.methods.elder.tensors import edits_of
 from editkit_store import Store
-from editkit_store.snapshots import Placed, Snapshot, digest_of
+from editkit_store.artifacts.snapshots import Placed, Snapshot, digest_of
 
 __all__ = ["Adaptors", "view_of"]
 

@@ -20,9 +20,9 @@ from editkit.prompts import Encoder
 from editkit.sites import Site
 from editkit.views import Views
 from editkit_store import Store
-from editkit_store.comparisons import Diff
 from editkit_store.errors import InvalidRequest, StoreError
 from editkit_store.records import EditRequest, Explanation, Generation, Message, Score
+from editkit_store.records.comparisons import Diff
 
 __all__ = ["Asker", "ChatLike", "VersionLike"]
 

@@ -12,9 +12,9 @@ from editkit.generation import Generated, Generator
 from editkit.methods.view import GraceView
 from editkit.models.progress import Progress, SilentProgress
 from editkit.prompts import Encoder
-from editkit_store.comparisons import BehaviorChange, Diff, QuestionKind, Unasked
 from editkit_store.errors import EditkitError, InvalidRequest
 from editkit_store.records import Edit, Message
+from editkit_store.records.comparisons import BehaviorChange, Diff, QuestionKind, Unasked
 
 __all__ = ["with_answers"]
 

@@ -13,7 +13,7 @@ from editkit.errors import ArtifactsMissing
 from editkit.hooks import Attachment
 from editkit.views import Views
 from editkit_store import Store
-from editkit_store.bundle_records import Exported, Imported, OnConflict
+from editkit_store.bundle.records import Exported, Imported, OnConflict
 from editkit_store.records import Provenance
 
 __all__ = ["BundleMethods"]
@@ -59,7 +59,7 @@ class BundleMethods:
             dry_run: Only say what would happen.
 
         Raises:
-            BundleNotFound, BundleTooNew, BundleDamaged, ImportConflict: See ``Store.bring``.
+            BundleNotFound, BundleTooNew, BundleDamaged, ImportConflict: As the store does.
             InvalidRecord: An artifact in it cannot be read.
             ArtifactsMissing: This model has not learned all of its edits, and the kit was opened to
                 miss none (``missing="error"``).
@@ -67,7 +67,7 @@ class BundleMethods:
         """
         with self._writing:
             try:
-                result = self.store.bring(
+                result = self.store.import_bundle(
                     path,
                     on_conflict=on_conflict,
                     dry_run=dry_run,

@@ -15,8 +15,8 @@ import numpy as np
 from editkit.methods.elder.compared import changes
 from editkit_store import Store
 from editkit_store.artifacts import Row
-from editkit_store.comparisons import CodebookDiff, CodebookRow, Diff, RadiusChange
-from editkit_store.versions import format_version
+from editkit_store.history.versions import format_version
+from editkit_store.records.comparisons import CodebookDiff, CodebookRow, Diff, RadiusChange
 
 __all__ = ["codebook_diff", "diff"]
 

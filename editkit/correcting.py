@@ -23,8 +23,8 @@ from editkit.views import Views
 from editkit_store import NewEdit, Store
 from editkit_store.errors import StoreUnwritable
 from editkit_store.history import Operation, prompt_digest
+from editkit_store.history.versions import format_version
 from editkit_store.records import Added, Contradiction, Edit, EditRequest, Provenance
-from editkit_store.versions import format_version
 
 __all__ = ["Corrector", "OnConflict", "OnFailure", "Warned"]
 

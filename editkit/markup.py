@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from editkit_store.database.outputs import write_output
 from editkit_store.errors import StoreUnwritable
-from editkit_store.outputs import write_output
 
 __all__ = ["STYLE", "cell", "document", "row", "save", "short", "table", "text"]
 

@@ -14,9 +14,8 @@ from editkit.teaching import SLACK, Teachers
 from editkit_store import Store
 from editkit_store.errors import NotActive
 from editkit_store.history import prompt_digest
-from editkit_store.plans import AddPlan, ViewPlan
-from editkit_store.records import EditRequest
-from editkit_store.versions import format_version
+from editkit_store.history.versions import format_version
+from editkit_store.records import AddPlan, EditRequest, ViewPlan
 
 __all__ = ["PlanningMethods"]
 

@@ -16,10 +16,10 @@ from editkit.artifacts import load_memories
 from editkit.errors import PackageMissing
 from editkit.methods.memory import Memory
 from editkit_store import Store
-from editkit_store.comparisons import CodebookPlot
+from editkit_store.database.outputs import refuse_store
 from editkit_store.errors import InvalidRequest, StoreUnwritable
-from editkit_store.outputs import refuse_store
-from editkit_store.versions import format_version
+from editkit_store.history.versions import format_version
+from editkit_store.records.comparisons import CodebookPlot
 
 __all__ = ["plot_codebook"]
 

@@ -16,7 +16,7 @@ from editkit.models.progress import Progress, SilentProgress
 from editkit.teaching import Teachers
 from editkit.views import Views
 from editkit_store import Store
-from editkit_store.comparisons import Diff
+from editkit_store.history.versions import format_version
 from editkit_store.records import (
     EditRequest,
     LogEntry,
@@ -29,7 +29,7 @@ from editkit_store.records import (
     Tagged,
     ViewChanged,
 )
-from editkit_store.versions import format_version
+from editkit_store.records.comparisons import Diff
 
 __all__ = ["HistoryMethods"]
 

@@ -21,6 +21,7 @@ from editkit.teaching import Outcome, Teachers
 from editkit.views import Views
 from editkit_store import Store
 from editkit_store.errors import EditkitError
+from editkit_store.history.versions import format_version
 from editkit_store.records import (
     Artifact,
     Edit,
@@ -31,7 +32,6 @@ from editkit_store.records import (
     ReplayFailure,
     ReplayPlan,
 )
-from editkit_store.versions import format_version
 
 __all__ = ["plan", "run"]
 

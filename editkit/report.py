@@ -9,8 +9,8 @@ import os
 from collections.abc import Sequence
 
 from editkit.markup import cell, document, row, save, short, table, text
-from editkit_store.comparisons import BehaviorChange, CodebookDiff, CodesDiff, Diff
 from editkit_store.records import Edit
+from editkit_store.records.comparisons import BehaviorChange, CodebookDiff, CodesDiff, Diff
 
 __all__ = ["page", "write_page"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from editkit.methods.elder.saved import Queries
 from editkit.prompts import Encoded
-from editkit_store.snapshots import Snapshot
+from editkit_store.artifacts.snapshots import Snapshot
 
 if TYPE_CHECKING:  # PEFT takes seconds to load, and most histories do without
     from editkit.methods.elder.learning import Learned

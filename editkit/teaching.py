@@ -15,8 +15,8 @@ from editkit.errors import UnsupportedMethod
 from editkit.generation import Generated
 from editkit.methods.view import GraceView
 from editkit.prompts import Encoded, Encoder
+from editkit_store.artifacts.snapshots import Snapshot
 from editkit_store.records import Artifact, Edit, EditReach, EditRequest, MethodName
-from editkit_store.snapshots import Snapshot
 
 __all__ = ["SLACK", "Met", "Outcome", "Teacher", "Teachers", "finite"]
 

@@ -22,7 +22,7 @@ from editkit.methods.payload import Place
 from editkit.methods.view import GraceView
 from editkit.sites import Site
 from editkit_store import Store
-from editkit_store.versions import format_version
+from editkit_store.history.versions import format_version
 
 __all__ = ["Views"]
 

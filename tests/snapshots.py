@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from editkit_store import Store, digest_bytes
+from editkit_store.artifacts.snapshots import Snapshot, Tensor
 from editkit_store.records import Artifact, EditRequest
-from editkit_store.snapshots import Snapshot, Tensor
 
 MODEL = "sha256:model"
 

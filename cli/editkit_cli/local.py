@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from editkit_cli.server.told import Logged
-from editkit_store.bundle_records import Exported, Imported, OnConflict
-from editkit_store.comparisons import CodebookPlot, Diff
+from editkit_store.bundle.records import Exported, Imported, OnConflict
 from editkit_store.records import (
     Compacted,
     Initialized,
@@ -24,6 +23,7 @@ from editkit_store.records import (
     Verified,
     ViewChanged,
 )
+from editkit_store.records.comparisons import CodebookPlot, Diff
 
 if TYPE_CHECKING:
     from editkit.models.progress import Progress
@@ -172,10 +172,10 @@ class Local:
         with self._reading() as store:
             return store.export(path, to=to, since=since, only=only, tool=tool)
 
-    def bring(
+    def import_bundle(
         self, path: str, *, on_conflict: OnConflict = "keep", dry_run: bool = False
     ) -> Imported:
-        """Brings the edits of a bundle; see ``Store.bring``."""
+        """Brings the edits of a bundle; see ``Store.import_bundle``."""
         with self._receiving(path, dry_run=dry_run) as store:
 
             def compare(learned: Mapping[str, Sequence[str]]) -> Any:
@@ -183,7 +183,7 @@ class Local:
 
                 return find_conflicts(store, learned)
 
-            return store.bring(
+            return store.import_bundle(
                 path, on_conflict=on_conflict, dry_run=dry_run, provenance=self._provenance,
                 compare=compare,
             )  # fmt: skip
@@ -213,5 +213,5 @@ class Local:
         if dry_run:
             return empty
         with empty:
-            empty.bring(folder, dry_run=True)
+            empty.import_bundle(folder, dry_run=True)
         return _opened(self._path, write=True, create=True)

@@ -33,7 +33,7 @@ COMMANDS = {
     "compact": "editkit_cli.commands.maintain:compact",
     "sql": "editkit_cli.commands.maintain:sql",
     "export": "editkit_cli.commands.bundle:export",
-    "import": "editkit_cli.commands.bundle:bring",
+    "import": "editkit_cli.commands.bundle:import_",
     "codebook": "editkit_cli.commands.codebook:codebook",
     "serve": "editkit_cli.commands.serve:serve",
     "mcp": "editkit_cli.commands.mcp:mcp",

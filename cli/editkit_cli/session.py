@@ -102,7 +102,7 @@ def _check_tool(settings: Settings, owner: Owner) -> None:
 def _is_ours(place: str) -> bool:
     from pathlib import Path
 
-    from editkit_store.files import is_private
+    from editkit_store.database.files import is_private
 
     return not os.path.lexists(place) or is_private(Path(place))
 

@@ -10,8 +10,8 @@ from editkit.evaluation.page import write_page
 from editkit.evaluation.pictures import draw
 from editkit.evaluation.records import CaseResult, Report
 from editkit.evaluation.tables import cases_csv, points_csv
+from editkit_store.database.outputs import replace_output
 from editkit_store.errors import StoreUnwritable
-from editkit_store.outputs import replace_output
 
 __all__ = ["write"]
 

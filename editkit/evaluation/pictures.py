@@ -21,8 +21,8 @@ from editkit.evaluation.curves import curves
 from editkit.evaluation.distances import GROUPS, distances, tradeoff
 from editkit.evaluation.looks import label, looks
 from editkit.evaluation.records import Report
+from editkit_store.database.outputs import refuse_store
 from editkit_store.errors import StoreUnwritable
-from editkit_store.outputs import refuse_store
 
 __all__ = ["draw", "svg"]
 

@@ -24,8 +24,8 @@ from editkit.evaluation.editors import Editor
 from editkit.evaluation.judging import Base, Judge
 from editkit.evaluation.records import CaseResult, Point
 from editkit.models.progress import Progress
+from editkit_store.database.outputs import replace_output
 from editkit_store.errors import InvalidRequest
-from editkit_store.outputs import replace_output
 from editkit_store.records import Record
 
 __all__ = ["Plan", "Stream", "checkpoints"]

@@ -17,12 +17,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from editkit_store.artifacts import Artifacts
+    from editkit_store.artifacts.artifacts import Artifacts
+    from editkit_store.database.schema import SCHEMA_VERSION
     from editkit_store.digest import canonical_json, digest_bytes, digest_json
     from editkit_store.errors import EditkitError
-    from editkit_store.history import History, Operation
+    from editkit_store.history.log import History, Operation
     from editkit_store.opening import open_store
-    from editkit_store.schema import SCHEMA_VERSION
     from editkit_store.store import NewEdit, Store
 
 __all__ = [
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "SCHEMA_VERSION": "schema",
+    "SCHEMA_VERSION": "database.schema",
     "Artifacts": "artifacts",
     "EditkitError": "errors",
     "History": "history",

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from editkit_store import schema
-from editkit_store.connection import Database
+from editkit_store.database import schema
+from editkit_store.database.connection import Database
+from editkit_store.database.files import private_folder, sweep, sync
+from editkit_store.database.holding import identity, log_path
 from editkit_store.errors import StoreExists, StoreUnwritable
-from editkit_store.files import private_folder, sweep, sync
-from editkit_store.holding import identity, log_path
 from editkit_store.store import Store
 
 __all__ = ["open_store"]

@@ -13,10 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from editkit_store.describe import describe
+from editkit_store.artifacts.snapshots import Snapshot
+from editkit_store.database.errors import Duplicate
 from editkit_store.digest import short_id
-from editkit_store.history import Operation, prompt_digest
-from editkit_store.reading import Reading
+from editkit_store.history.describe import describe
+from editkit_store.history.log import Operation, prompt_digest
+from editkit_store.history.versions import format_version
+from editkit_store.reader import StoreReader
 from editkit_store.records import (
     Artifact,
     Compacted,
@@ -27,13 +30,10 @@ from editkit_store.records import (
     Tagged,
     ViewChanged,
 )
-from editkit_store.snapshots import Snapshot
-from editkit_store.translation import Duplicate
 from editkit_store.user import user_name
-from editkit_store.versions import format_version
 
 if TYPE_CHECKING:
-    from editkit_store.bundle_records import Compare, Imported, OnConflict
+    from editkit_store.bundle.records import Compare, Imported, OnConflict
 
 __all__ = ["NewEdit", "Store"]
 
@@ -62,7 +62,7 @@ class NewEdit:
         return "active" if self.activate else "failed"
 
 
-class Store(Reading):
+class Store(StoreReader):
     """An open history. Use as a context manager; ``open_store`` makes one."""
 
     def __enter__(self) -> Store:
@@ -84,9 +84,9 @@ class Store(Reading):
         """Makes the file of this open store smaller; whoever reads it meanwhile waits.
 
         Raises:
-            As ``editkit_store.compact.compact``.
+            As ``editkit_store.database.compact.compact``.
         """
-        from editkit_store.compact import rewrite
+        from editkit_store.database.compact import rewrite
 
         return rewrite(self._db)
 
@@ -250,7 +250,7 @@ class Store(Reading):
             if digest is not None:
                 start = self.history.current() if version is None else version
                 how["snapshots"] = {model.fingerprint: (start, digest)}
-            self.history.learned({"model": model.model, "records": records}, **how)
+            self.history.record_batch({"model": model.model, "records": records}, **how)
 
     def revert(
         self,
@@ -323,7 +323,7 @@ class Store(Reading):
             self.history.tag(number, name, **self._how(provenance))
         return Tagged(tag=name, version=format_version(number))
 
-    def bring(
+    def import_bundle(
         self,
         path: str | os.PathLike[str],
         *,
@@ -349,9 +349,9 @@ class Store(Reading):
             BundleNotFound, BundleTooNew, BundleDamaged: The bundle cannot be read as it is.
             ImportConflict: Asked for with ``error``; or an edit has the id of another one here.
         """
-        from editkit_store import bundle
+        from editkit_store.bundle import imports
 
-        return bundle.bring(
+        return imports.import_bundle(
             self._db,
             self.history,
             Path(path),

@@ -174,8 +174,8 @@ def test_a_killed_export_leaves_no_bundle_under_the_name(process, edits):
     import sys
 
     code = (
-        "import os; from editkit_store import bundle_folder\n"
-        "bundle_folder._sync = lambda folder: os.kill(os.getpid(), 9)\n"
+        "import os; from editkit_store.bundle import folder\n"
+        "folder._sync = lambda folder: os.kill(os.getpid(), 9)\n"
         "from editkit_cli.main import main; main(['export', 'out'])"
     )
     done = subprocess.run([sys.executable, "-c", code], env=os.environ, timeout=60, check=False)

@@ -72,7 +72,7 @@ def test_an_imported_history_answers_as_the_one_it_comes_from(
     kit: Kit, bundle: Path, tmp_path: Path
 ) -> None:
     with open_store(tmp_path / "new.db", write=True, create=True) as new:
-        new.bring(bundle)
+        new.import_bundle(bundle)
         assert new.verify().problems == ()
     with opened(tmp_path / "new.db") as new:
         assert new.version == "v1"

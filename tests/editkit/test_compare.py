@@ -20,9 +20,9 @@ from editkit.methods.codebook import Entry
 from editkit.methods.memory import Memory
 from editkit.methods.payload import GracePayload
 from editkit_store import digest_bytes, open_store
-from editkit_store.comparisons import BehaviorChange, Diff
 from editkit_store.errors import InvalidRequest, StoreError, UnknownVersion
 from editkit_store.records import Artifact, EditRequest
+from editkit_store.records.comparisons import BehaviorChange, Diff
 
 PROMPT = "The capital of Australia is"
 

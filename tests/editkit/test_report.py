@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from editkit.report import page, write_page
-from editkit_store.comparisons import (
+from editkit_store.errors import StoreUnwritable
+from editkit_store.records import Edit, Message
+from editkit_store.records.comparisons import (
     AdaptorChange,
     BehaviorChange,
     CodebookDiff,
@@ -19,8 +21,6 @@ from editkit_store.comparisons import (
     RadiusChange,
     Unasked,
 )
-from editkit_store.errors import StoreUnwritable
-from editkit_store.records import Edit, Message
 
 EVIL = "<script>alert(1)</script> & \"quoted\" 'single' \x1b[31m"
 HARMLESS = (

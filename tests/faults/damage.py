@@ -184,7 +184,7 @@ class OfBundle:
         shutil.copytree(original, self._bundle)
         self._store = self._fresh()
         with self._fresh() as whole:
-            whole.bring(self._bundle)
+            whole.import_bundle(self._bundle)
             self._expected = _brought(whole)
 
     def _fresh(self) -> Store:
@@ -195,7 +195,7 @@ class OfBundle:
         path = self._bundle / asked["file"]
         flip(path, asked["at"], asked["mask"])
         try:
-            self._store.bring(self._bundle)
+            self._store.import_bundle(self._bundle)
         except EditkitError as error:
             if self._store.history.count() or _brought(self._store)[0]:
                 raise Finding("wrong", f"refused ({error}), but not all of it") from error

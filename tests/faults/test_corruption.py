@@ -20,7 +20,7 @@ import pytest
 from faults.conftest import Prepared
 from faults.harness import LONG, SEED, Figures, child, leave_a_log, size
 
-from editkit_store.compact import compact
+from editkit_store.database.compact import compact
 
 pytestmark = pytest.mark.slow
 

@@ -19,8 +19,8 @@ from editkit.requests import read_requests
 from editkit_store import Store, digest_bytes, open_store
 from editkit_store.digest import canonical_json, digest_json
 from editkit_store.errors import EditkitError
+from editkit_store.history.versions import parse_version
 from editkit_store.records import Artifact, EditRequest
-from editkit_store.versions import parse_version
 
 DEEP = 100_000
 """Levels of nesting; Python's JSON gives up long before."""
@@ -294,7 +294,9 @@ def test_any_bundle_is_imported_whole_or_refused(
     (folder / "manifest.json").write_bytes(written(manifest))
     with open_store(":memory:", write=True, create=True) as store:
         try:
-            store.bring(folder, on_conflict=data.draw(st.sampled_from(["keep", "supersede"])))
+            store.import_bundle(
+                folder, on_conflict=data.draw(st.sampled_from(["keep", "supersede"]))
+            )
         except EditkitError:
             assert store.history.count() == 0
             assert store._db.query("SELECT count(*) FROM payloads") == [(0,)]
@@ -306,7 +308,7 @@ def test_any_bundle_is_imported_whole_or_refused(
         shutil.rmtree(tmp_path / "again", ignore_errors=True)
         done = store.export(tmp_path / "again")
         with open_store(":memory:", write=True, create=True) as other:
-            assert len(other.bring(tmp_path / "again").edits) == done.edits
+            assert len(other.import_bundle(tmp_path / "again").edits) == done.edits
     figures.add("altered bundles", "imported, and whole")
 
 
@@ -341,7 +343,7 @@ def test_any_bytes_in_a_bundle_are_refused_or_without_effect(
         (folder / "manifest.json").write_bytes(written(manifest))
     with open_store(":memory:", write=True, create=True) as store:
         try:
-            store.bring(folder)
+            store.import_bundle(folder)
         except EditkitError:
             assert store.history.count() == 0
             figures.add("bundles with other bytes", "refused")
@@ -362,4 +364,4 @@ def test_a_bundle_nested_too_deeply_is_refused(name: str, exported: Path, tmp_pa
         manifest["files"][name] = {"bytes": len(content), "sha256": digest}
         (folder / "manifest.json").write_bytes(written(manifest))
     with open_store(":memory:", write=True, create=True) as store, pytest.raises(EditkitError):
-        store.bring(folder)
+        store.import_bundle(folder)

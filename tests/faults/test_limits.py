@@ -72,7 +72,7 @@ def check_full(out: str, err: str, code: int, path: Path) -> dict[str, Any]:
     assert found <= {path.name, path.name + ".wal"}
     for bundle in path.parent.glob("bundle*"):
         with open_store(":memory:", write=True, create=True) as store:
-            assert store.bring(bundle, dry_run=True).edits
+            assert store.import_bundle(bundle, dry_run=True).edits
     return error
 
 
@@ -262,7 +262,7 @@ def test_a_clock_that_goes_back_changes_times_and_nothing_else(tmp_path: Path) -
         assert store.history.tags() == {"newest": current}
         store.export(tmp_path / "bundle")
     with open_store(tmp_path / "other.db", write=True, create=True) as store:
-        store.bring(tmp_path / "bundle")
+        store.import_bundle(tmp_path / "bundle")
         brought = {e.prompt: e.target for e in store.history.active(store.history.current())}
     assert brought == active
     check_whole(tmp_path / "other.db")

@@ -23,7 +23,7 @@ import duckdb
 from conftest import append
 
 from editkit_store import Store, digest_bytes, open_store
-from editkit_store.compact import compact
+from editkit_store.database.compact import compact
 from editkit_store.errors import EditkitError, QueryFailed, StoreLocked
 from editkit_store.records import Artifact
 

@@ -115,7 +115,7 @@ def test_a_newer_schema_is_refused_and_not_touched(path: Path) -> None:
 def test_an_older_schema_is_migrated_by_writers_only(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from editkit_store import schema
+    from editkit_store.database import schema
 
     more = schema.Migration(SCHEMA_VERSION + 1, "a column", ("ALTER TABLE tags ADD COLUMN x INT",))
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, more))
@@ -134,7 +134,7 @@ def test_an_older_schema_is_migrated_by_writers_only(
 def test_a_failing_migration_leaves_the_store_as_it_was(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from editkit_store import schema
+    from editkit_store.database import schema
 
     bad = schema.Migration(SCHEMA_VERSION + 1, "bad", ("CREATE TABLE extra (i INT)", "NO SQL"))
     with monkeypatch.context() as patch:

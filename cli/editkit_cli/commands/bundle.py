@@ -9,9 +9,9 @@ from editkit_cli.options import Settings, provenance_options
 from editkit_cli.output import Output
 from editkit_cli.session import open_history
 from editkit_cli.tables import Column, short_digest
-from editkit_store.bundle_records import Clash, Exported, Imported, OnConflict
+from editkit_store.bundle.records import Clash, Exported, Imported, OnConflict
 
-__all__ = ["bring", "export"]
+__all__ = ["export", "import_"]
 
 SHOWN = 20
 """Edits that are printed."""
@@ -68,7 +68,7 @@ def _draw_exported(out: Output, done: Exported) -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Say what would happen, and write nothing")
 @provenance_options
-def bring(
+def import_(
     settings: Settings,
     folder: str,
     on_conflict: OnConflict,
@@ -83,7 +83,7 @@ def bring(
     """
     how = settings.provenance(author=author, reason=reason)
     with open_history(settings, provenance=how) as history:
-        done = history.bring(folder, on_conflict=on_conflict, dry_run=dry_run)
+        done = history.import_bundle(folder, on_conflict=on_conflict, dry_run=dry_run)
         remembered = history.fingerprint()
     out = settings.out
     _tell(out, done, remembered)

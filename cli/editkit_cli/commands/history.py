@@ -13,9 +13,9 @@ from editkit_cli.options import Settings, provenance_options, text
 from editkit_cli.output import Output
 from editkit_cli.session import check_store, open_history, open_model
 from editkit_cli.tables import Column, short_digest
-from editkit_store.comparisons import BehaviorChange, CodesDiff, Diff
 from editkit_store.errors import InvalidRequest
 from editkit_store.records import Edit, LogEntry, Provenance, Shown, ViewChanged
+from editkit_store.records.comparisons import BehaviorChange, CodesDiff, Diff
 
 __all__ = [
     "diff",

@@ -13,8 +13,7 @@ from editkit_cli.mcp.changes import AddOutcome, Changing, carried_out
 from editkit_cli.mcp.tool import Call, Reason, Tool
 from editkit_cli.server.routes.edits import How, adding
 from editkit_cli.server.writer import Learning, Result
-from editkit_store.plans import AddPlan
-from editkit_store.records import EditKind, EditRequest, MethodName, ScopeName
+from editkit_store.records import AddPlan, EditKind, EditRequest, MethodName, ScopeName
 
 __all__ = ["TOOLS"]
 

@@ -12,8 +12,15 @@ from pydantic import Field
 from editkit_cli.mcp.tool import Call
 from editkit_cli.server.shapes import Body
 from editkit_cli.server.writer import Act, Change, Learning, Pending, PendingKind, Result
-from editkit_store.plans import AddPlan, ViewPlan
-from editkit_store.records import Added, Record, Replayed, ReplayPlan, ViewChanged
+from editkit_store.records import (
+    Added,
+    AddPlan,
+    Record,
+    Replayed,
+    ReplayPlan,
+    ViewChanged,
+    ViewPlan,
+)
 
 __all__ = [
     "AddOutcome",

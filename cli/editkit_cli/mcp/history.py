@@ -17,8 +17,8 @@ from editkit_cli.mcp.found import Listed, Logged, Situation
 from editkit_cli.mcp.tool import Call, Tool, Version
 from editkit_cli.server.routes.common import check_size
 from editkit_cli.server.shapes import Body
-from editkit_store.comparisons import Diff
 from editkit_store.records import Edit, Shown, Verified
+from editkit_store.records.comparisons import Diff
 
 __all__ = ["TOOLS"]
 

@@ -15,8 +15,8 @@ from editkit_cli.mcp.tool import Call, Reason, Tool, Version
 from editkit_cli.server.errors import Refused
 from editkit_cli.server.shapes import Body
 from editkit_cli.server.writer import Learning, Pending, Result
+from editkit_store.history.versions import format_version
 from editkit_store.records import MethodName, ReplayPlan
-from editkit_store.versions import format_version
 
 __all__ = ["TOOLS"]
 

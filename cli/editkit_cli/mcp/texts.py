@@ -9,10 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from editkit_cli.server.writer import Pending
-from editkit_store.comparisons import Diff
-from editkit_store.plans import AddPlan, ViewPlan
 from editkit_store.records import (
     Added,
+    AddPlan,
     Candidate,
     Contradiction,
     Edit,
@@ -24,7 +23,9 @@ from editkit_store.records import (
     Shown,
     Verified,
     ViewChanged,
+    ViewPlan,
 )
+from editkit_store.records.comparisons import Diff
 
 if TYPE_CHECKING:
     from editkit_cli.mcp.changes import AddOutcome, ReplayOutcome, ViewOutcome, Waiting

@@ -17,8 +17,7 @@ from editkit_cli.remote.changes import carried_out, signed
 from editkit_cli.remote.errors import ServerDiffers, error_of
 from editkit_cli.remote.wire import Wire
 from editkit_cli.server.told import Logged, Running
-from editkit_store.bundle_records import Exported, Imported, OnConflict
-from editkit_store.comparisons import CodebookPlot, Diff
+from editkit_store.bundle.records import Exported, Imported, OnConflict
 from editkit_store.errors import EditkitError
 from editkit_store.records import (
     Added,
@@ -40,6 +39,7 @@ from editkit_store.records import (
     Verified,
     ViewChanged,
 )
+from editkit_store.records.comparisons import CodebookPlot, Diff
 
 if TYPE_CHECKING:
     from editkit.models.progress import Progress
@@ -335,10 +335,10 @@ class Remote:
             done = Exported.model_validate(self.wire.ask("/v1/owner/export", body))
         return done.model_copy(update={"bundle": path})
 
-    def bring(
+    def import_bundle(
         self, path: str, *, on_conflict: OnConflict = "keep", dry_run: bool = False
     ) -> Imported:
-        """Brings the edits of a bundle; see ``Store.bring``."""
+        """Brings the edits of a bundle; see ``Store.import_bundle``."""
         with _named(path) as full:
             body = {"path": full, "on_conflict": on_conflict, "dry_run": dry_run,
                     "provenance": self._signed()}  # fmt: skip

@@ -34,9 +34,9 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from editkit_store.database.files import is_private, write_private
+from editkit_store.database.holding import is_locked
 from editkit_store.errors import EditkitError
-from editkit_store.files import is_private, write_private
-from editkit_store.holding import is_locked
 from editkit_store.records import Record
 
 __all__ = [

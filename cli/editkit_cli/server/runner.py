@@ -18,8 +18,8 @@ from editkit_cli.server.limits import Limits
 from editkit_cli.server.metrics import Metrics
 from editkit_cli.server.readers import Readers, Row
 from editkit_cli.server.writer import Change, Writer
+from editkit_store.history.versions import format_version
 from editkit_store.records import Status
-from editkit_store.versions import format_version
 
 if TYPE_CHECKING:
     from editkit import Kit

@@ -20,8 +20,8 @@ from typing import Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from editkit_store.database.files import is_private, locked, write_private
 from editkit_store.errors import EditkitError, InvalidRequest
-from editkit_store.files import is_private, locked, write_private
 from editkit_store.records import Record
 
 __all__ = ["ROLES", "Made", "Role", "Token", "TokenFile", "UnknownToken", "tokens_path"]

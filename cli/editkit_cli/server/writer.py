@@ -29,7 +29,7 @@ from editkit_cli.server.errors import (
 from editkit_cli.server.events import Events
 from editkit_cli.server.limits import Limits
 from editkit_cli.server.shares import giving_way, share
-from editkit_store.bundle_records import Imported
+from editkit_store.bundle.records import Imported
 from editkit_store.errors import EditkitError
 from editkit_store.records import (
     Added,

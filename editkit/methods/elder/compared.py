@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from editkit.methods.elder.tensors import array, ids_of, weights
-from editkit_store.comparisons import AdaptorChange, CodesDiff, ExpertChange
-from editkit_store.snapshots import Snapshot, Snapshots
+from editkit_store.artifacts.snapshots import Snapshot, Snapshots
+from editkit_store.records.comparisons import AdaptorChange, CodesDiff, ExpertChange
 
 __all__ = ["changes"]
 

@@ -28,8 +28,8 @@ from safetensors.numpy import load, save
 from editkit.methods.elder import routing
 from editkit.methods.elder.state import ElderState
 from editkit.methods.elder.tensors import FORMAT, array, ids_of, tensor, weights
+from editkit_store.artifacts.snapshots import Snapshot, Tensor
 from editkit_store.errors import InvalidRecord
-from editkit_store.snapshots import Snapshot, Tensor
 
 __all__ = ["Queries", "payload_of", "queries_of", "snapshot_of", "state_of"]
 

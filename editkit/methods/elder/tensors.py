@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from editkit_store.snapshots import Snapshot, Tensor
+from editkit_store.artifacts.snapshots import Snapshot, Tensor
 
 __all__ = ["FORMAT", "array", "edits_of", "ids_of", "tensor", "weights"]
 

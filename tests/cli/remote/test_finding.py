@@ -24,7 +24,7 @@ from editkit_cli.remote.client import Remote
 from editkit_cli.server import owner as owners
 from editkit_cli.server.owner import Owner, new_owner, owner_path
 from editkit_store import open_store
-from editkit_store.files import write_private
+from editkit_store.database.files import write_private
 
 CAT = "The red cat is"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from editkit_cli.server.tokens import TokenFile, tokens_path
-from editkit_store.files import locked, write_private
+from editkit_store.database.files import locked, write_private
 
 STORE = Path("history.db")
 

@@ -7,9 +7,9 @@ import threading
 from typing import Any
 
 from editkit_cli.server.limits import Limits
-from editkit_store.comparisons import Diff
 from editkit_store.errors import UnknownEdit
 from editkit_store.records import Explanation, Status, Verified, ViewChanged
+from editkit_store.records.comparisons import Diff
 
 CAT = "The red cat is"
 

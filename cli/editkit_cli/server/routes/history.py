@@ -29,7 +29,6 @@ from editkit_cli.server.routes.edits import (
     changed,
 )
 from editkit_cli.server.runner import Deadline
-from editkit_store.comparisons import Diff
 from editkit_store.records import (
     LogEntry,
     Shown,
@@ -38,6 +37,7 @@ from editkit_store.records import (
     Verified,
     ViewChanged,
 )
+from editkit_store.records.comparisons import Diff
 
 __all__ = ["router"]
 

@@ -42,8 +42,8 @@ from editkit_cli.server.shapes import (
     Usage,
 )
 from editkit_store.errors import EditkitError
+from editkit_store.history.versions import format_version
 from editkit_store.records import Message, Record
-from editkit_store.versions import format_version
 
 __all__ = ["router"]
 

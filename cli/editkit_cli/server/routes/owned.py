@@ -21,11 +21,11 @@ from editkit_cli.server.routes.page import new_session
 from editkit_cli.server.shapes import Body
 from editkit_cli.server.told import Logged, Running, Session
 from editkit_cli.server.writer import Learning, Result
-from editkit_store.bundle_records import Exported, Imported, OnConflict
-from editkit_store.comparisons import CodebookPlot
+from editkit_store.bundle.records import Exported, Imported, OnConflict
+from editkit_store.database.sandbox import SqlQuery
 from editkit_store.errors import EditkitError, QueryStopped
 from editkit_store.records import Compacted, Record, Shown, Table, ViewChanged
-from editkit_store.sandbox import SqlQuery
+from editkit_store.records.comparisons import CodebookPlot
 
 __all__ = ["router"]
 

@@ -15,8 +15,8 @@ from editkit.methods.elder import learning, routing
 from editkit.methods.elder.saved import payload_of, queries_of, snapshot_of, state_of
 from editkit.methods.elder.state import ElderState, ElderView
 from editkit.methods.elder.trial import Trial, rows_of
+from editkit_store.artifacts.snapshots import Snapshot, Tensor
 from editkit_store.errors import InvalidRecord
-from editkit_store.snapshots import Snapshot, Tensor
 
 # PEFT's own, of a name that transformers changed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

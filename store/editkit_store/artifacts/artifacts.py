@@ -1,0 +1,417 @@
+"""Artifacts: what edits became on particular models, and the bytes of their tensors.
+
+Payloads are safetensors bytes, opaque here, named by their digest and stored once however many
+artifacts refer to them. They are checked against their name whenever they are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from editkit_store.database.connection import Database
+from editkit_store.digest import (
+    canonical_json,
+    canonical_number,
+    canonical_text,
+    digest_bytes,
+    digest_text,
+)
+from editkit_store.errors import StoreDamaged
+from editkit_store.records import Artifact
+
+__all__ = ["ROW", "Artifacts", "Drafted", "Learned", "Row", "record_digest", "stored_row"]
+
+_COLUMNS = (
+    "edit_id, fingerprint, model, method, verified, usable, digest, metrics, conflicts, radius"
+)
+
+ROW = f"{_COLUMNS}, learned_at"
+"""Columns that the digest of an artifact's record covers, in this order."""
+
+_AT = ROW.split(", ").index("conflicts")
+
+
+def record_digest(row: Sequence[Any]) -> str:
+    """Returns the digest of an artifact's record.
+
+    The same bytes as the digest of a list, put together here: a verification does little else.
+
+    Args:
+        row: The columns of ``ROW``, as they are stored.
+
+    Raises:
+        ValueError: The radius is NaN or infinite.
+    """
+    (edit_id, model, name, method, verified, usable, digest, metrics, conflicts, radius, time) = row
+    text = canonical_text
+    return digest_text(
+        f"[{text(edit_id)},{text(model)},{text(name)},{text(method)},"
+        f"{'true' if verified else 'false'},{'true' if usable else 'false'},{text(digest)},"
+        f"{text(metrics)},{text(conflicts)},{canonical_number(radius)},"
+        f'"{time.isoformat()}"]'
+    )
+
+
+def stored_row(artifact: Artifact, learned_at: datetime) -> list[object]:
+    """Returns an artifact as the columns of ``ROW``."""
+    return [
+        artifact.edit_id,
+        artifact.fingerprint,
+        artifact.model,
+        artifact.method,
+        artifact.verified,
+        artifact.usable,
+        artifact.digest,
+        canonical_json(artifact.metrics),
+        None if artifact.conflicts is None else canonical_json(artifact.conflicts),
+        artifact.radius,
+        learned_at.replace(tzinfo=None),
+    ]
+
+
+class Learned(NamedTuple):
+    """What one edit became on one model.
+
+    Attributes:
+        age: Its place among those read, by the edits' order in the history; 0 is the oldest.
+        edit_id: The edit.
+        conflicts: Distances to earlier edits by their ids, None where they are not known.
+        payload: The artifact's bytes.
+    """
+
+    age: int
+    edit_id: str
+    conflicts: dict[str, float] | None
+    payload: bytes
+
+
+class Drafted(NamedTuple):
+    """An artifact about to be stored.
+
+    Attributes:
+        payload: Row of its payload, None where that is stored already.
+        row: Its own, in the table's order.
+        digest: Of its record.
+    """
+
+    payload: Sequence[object] | None
+    row: list[object]
+    digest: str
+
+
+class Row(NamedTuple):
+    """A row of a GRACE codebook without its tensors.
+
+    Attributes:
+        radius: Initial L2 radius, float32.
+        conflicts: Distances to earlier edits with another target, by their ids.
+    """
+
+    radius: float
+    conflicts: dict[str, float]
+
+
+class Artifacts:
+    """Reads and writes artifacts and payloads. Writing happens inside the caller's transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def put(self, artifact: Artifact, payload: bytes | None, *, time: datetime) -> str:
+        """Stores what an edit became on one model, replacing an earlier attempt on it.
+
+        Args:
+            artifact: The record.
+            payload: Its tensors as safetensors bytes.
+            time: When it was learned, UTC.
+
+        Returns:
+            The digest of its record, for the operation that stores it to name.
+
+        Raises:
+            ValueError: ``payload`` does not have the digest that the artifact names.
+        """
+        drafted = self.draft(artifact, payload, time=time)
+        if drafted.payload is not None:
+            self._db.insert("payloads", [drafted.payload])
+        *columns, learned_at, conflicts, digest, radius = drafted.row
+        self._db.execute(
+            f"INSERT OR REPLACE INTO artifacts ({ROW}, record_digest) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [*columns, conflicts, radius, learned_at, digest],
+        )
+        return drafted.digest
+
+    def draft(
+        self, artifact: Artifact, payload: bytes | None, *, time: datetime, is_new: bool = False
+    ) -> Drafted:
+        """Returns what ``insert`` will write; it reads, and writes nothing.
+
+        Args:
+            artifact: The record.
+            payload: Its tensors as safetensors bytes.
+            time: When it was learned, UTC.
+            is_new: Take the payload for one that is not stored, without looking.
+
+        Raises:
+            ValueError: ``payload`` does not have the digest that the artifact names.
+        """
+        row = None
+        if payload is not None:
+            if digest_bytes(payload) != artifact.digest:
+                raise ValueError("the payload does not have the artifact's digest")
+            known = "SELECT 1 FROM payloads WHERE digest = ?"
+            # Looking first is faster than ON CONFLICT DO NOTHING.
+            if is_new or self._db.one(known, [artifact.digest]) is None:
+                row = [artifact.digest, payload]
+        return Drafted(row, *_placed(stored_row(artifact, time)))
+
+    def insert(self, drafted: Drafted) -> None:
+        """Writes what a model that had not tried an edit before has made of it."""
+        if drafted.payload is not None:
+            self._db.insert("payloads", [drafted.payload])
+        self._db.insert("artifacts", [drafted.row])
+
+    def put_new(self, learned: Sequence[tuple[Artifact, bytes | None, datetime]]) -> list[str]:
+        """Stores what edits became on models that had not tried them; many at once, and faster.
+
+        Args:
+            learned: Each with its tensors as safetensors bytes, and when it was learned, UTC.
+
+        Returns:
+            The digests of their records.
+
+        Raises:
+            ValueError: A payload does not have the digest that its artifact names.
+        """
+        payloads: dict[str, bytes] = {}
+        for artifact, payload, _ in learned:
+            if payload is not None:
+                if artifact.digest is None or digest_bytes(payload) != artifact.digest:
+                    raise ValueError("the payload does not have the artifact's digest")
+                payloads[artifact.digest] = payload
+        for (digest,) in self._db.query(
+            "SELECT digest FROM payloads WHERE digest IN (SELECT unnest(?))", [list(payloads)]
+        ):
+            del payloads[digest]
+        self._db.insert("payloads", [list(item) for item in payloads.items()])
+        digests, rows = [], []
+        for artifact, _, time in learned:
+            row, digest = _placed(stored_row(artifact, time))
+            rows.append(row)
+            digests.append(digest)
+        self._db.insert("artifacts", rows)
+        return digests
+
+    def set_conflicts(
+        self, fingerprint: str, found: Mapping[str, Mapping[str, float]]
+    ) -> dict[str, str]:
+        """Writes down the conflicts of artifacts for which nobody had looked.
+
+        Args:
+            fingerprint: The model.
+            found: Distances to other edits, by edit.
+
+        Returns:
+            The digests of their records, by edit.
+        """
+        rows = self._db.query(
+            f"SELECT {ROW} FROM artifacts WHERE fingerprint = ? AND edit_id IN (SELECT unnest(?)) "
+            "AND conflicts IS NULL",
+            [fingerprint, list(found)],
+        )
+        texts = {row[0]: canonical_json(dict(found[row[0]])) for row in rows}
+        digests = {
+            row[0]: record_digest([*row[:_AT], texts[row[0]], *row[_AT + 1 :]]) for row in rows
+        }
+        self._db.execute(
+            "UPDATE artifacts SET conflicts = new.conflicts, record_digest = new.digest FROM "
+            "(SELECT unnest(?) AS edit_id, unnest(?) AS conflicts, unnest(?) AS digest) AS new "
+            "WHERE artifacts.edit_id = new.edit_id AND fingerprint = ?",
+            [list(texts), list(texts.values()), list(digests.values()), fingerprint],
+        )
+        return digests
+
+    def of_edit(self, edit_id: str) -> list[Artifact]:
+        """Returns what one edit became, one artifact a model."""
+        return self._select("WHERE edit_id = ? ORDER BY learned_at", [edit_id])
+
+    def on_model(self, edit_ids: Sequence[str], fingerprint: str) -> dict[str, Artifact]:
+        """Returns the artifacts of the given edits on one model, by edit id."""
+        found = self._select(
+            "WHERE fingerprint = ? AND edit_id IN (SELECT unnest(?))", [fingerprint, list(edit_ids)]
+        )
+        return {artifact.edit_id: artifact for artifact in found}
+
+    def attempted(self, fingerprint: str) -> set[str]:
+        """Returns the edits that a model has tried to learn, with or without success."""
+        rows = self._db.query("SELECT edit_id FROM artifacts WHERE fingerprint = ?", [fingerprint])
+        return {str(row[0]) for row in rows}
+
+    def usable(self, fingerprint: str, *, method: str) -> Iterator[list[Learned]]:
+        """Yields everything that a model has learned, in parts, in the order of the file.
+
+        Sorting kilobytes a row takes longer than reading them; a caller who lets each part's bytes
+        go before the next one comes reads a history larger than its memory.
+
+        Raises:
+            StoreDamaged: A payload is missing, or its bytes do not have its digest.
+        """
+        chosen = "a.fingerprint = ? AND a.usable AND a.method = ?"
+        rows = self._db.query(
+            "SELECT a.digest, a.edit_id, a.conflicts FROM artifacts a JOIN edits e USING (edit_id) "
+            f"WHERE {chosen} ORDER BY e.ordinal",
+            [fingerprint, method],
+        )
+        owners: dict[str, list[tuple[int, str, str | None]]] = {}
+        for age, (digest, edit_id, conflicts) in enumerate(rows):
+            owners.setdefault(digest, []).append((age, edit_id, conflicts))
+        streamed = self._db.stream(
+            "SELECT p.digest, p.bytes FROM payloads p SEMI JOIN "
+            f"(SELECT a.digest FROM artifacts a WHERE {chosen}) USING (digest)",
+            [fingerprint, method],
+        )
+        for part in streamed:
+            yield [
+                Learned(age, edit_id, _conflicts(conflicts), self._checked(digest, data))
+                for digest, data in part
+                for age, edit_id, conflicts in owners.pop(digest)
+            ]
+        for digest in owners:
+            self._checked(digest, None)
+
+    def usable_count(self, fingerprint: str, *, method: str) -> int:
+        """Returns the number of edits that a model has learned."""
+        row = self._db.one(
+            "SELECT count(*) FROM artifacts WHERE fingerprint = ? AND usable AND method = ?",
+            [fingerprint, method],
+        )
+        return int(row[0]) if row else 0
+
+    def codebook(self, fingerprint: str, ids: Collection[str]) -> dict[str, Row]:
+        """Returns the GRACE rows of edits, and those that conflict with them, oldest edit first.
+
+        Args:
+            fingerprint: The model.
+            ids: Edits; those that it has not learned are left out.
+        """
+        rows = self._db.query(
+            "SELECT a.edit_id, a.radius, a.conflicts FROM artifacts a JOIN edits e USING (edit_id) "
+            "WHERE a.fingerprint = $model AND a.usable AND a.method = 'grace' AND ("
+            "  a.edit_id IN (SELECT unnest($ids)) OR "
+            "  (a.conflicts != '{}' AND list_has_any(json_keys(a.conflicts), $ids))"
+            ") ORDER BY e.ordinal",
+            {"model": fingerprint, "ids": list(ids)},
+        )
+        return {edit_id: Row(radius, _conflicts(text) or {}) for edit_id, radius, text in rows}
+
+    def needs_keys(self, fingerprint: str) -> bool:
+        """Returns whether radii cannot be derived from ``codebook`` alone for this model.
+
+        So it is where an edit was learned under rule ``paper``, or before its conflicts and radius
+        were written down.
+        """
+        row = self._db.one(
+            "SELECT 1 FROM artifacts WHERE fingerprint = ? AND usable AND method = 'grace' AND "
+            '(conflicts IS NULL OR radius IS NULL OR contains(metrics, \'"rule":"paper"\')) '
+            "LIMIT 1",
+            [fingerprint],
+        )
+        return row is not None
+
+    def learned_among(self, fingerprint: str, ids: Collection[str]) -> list[str]:
+        """Returns which of some edits a model has learned."""
+        rows = self._db.query(
+            "SELECT edit_id FROM artifacts WHERE fingerprint = ? AND usable "
+            "AND edit_id IN (SELECT unnest(?))",
+            [fingerprint, list(ids)],
+        )
+        return [str(row[0]) for row in rows]
+
+    def untried(self, fingerprint: str) -> list[str]:
+        """Returns the edits that a model has not tried to learn, oldest first."""
+        rows = self._db.query(
+            "SELECT edit_id FROM edits ANTI JOIN (SELECT edit_id FROM artifacts "
+            "WHERE fingerprint = ?) USING (edit_id) ORDER BY ordinal",
+            [fingerprint],
+        )
+        return [str(row[0]) for row in rows]
+
+    def newest(self, fingerprint: str, *, method: str) -> tuple[str, bytes] | None:
+        """Returns edit and payload of the newest edit that a model has learned."""
+        row = self._db.one(
+            "SELECT a.edit_id, a.digest FROM artifacts a JOIN edits e USING (edit_id) "
+            "WHERE a.fingerprint = ? AND a.usable AND a.method = ? ORDER BY e.ordinal DESC LIMIT 1",
+            [fingerprint, method],
+        )
+        if row is None:
+            return None
+        edit_id, digest = str(row[0]), str(row[1])
+        return edit_id, self.payloads([digest])[digest]
+
+    def payloads(self, digests: Sequence[str]) -> dict[str, bytes]:
+        """Returns payloads by digest.
+
+        Raises:
+            StoreDamaged: One is missing, or its bytes do not have its digest.
+        """
+        rows = self._db.query(
+            "SELECT digest, bytes FROM payloads WHERE digest IN (SELECT unnest(?))", [list(digests)]
+        )
+        found = {str(digest): bytes(data) for digest, data in rows}
+        return {digest: self._checked(digest, found.get(digest)) for digest in digests}
+
+    def _checked(self, digest: str, data: bytes | None) -> bytes:
+        if data is not None and digest_bytes(data) == digest:
+            return data
+        raise StoreDamaged(
+            f"payload '{digest}' {'is missing' if data is None else 'does not match its digest'}",
+            path=self._db.path,
+            hint="restore the file from a copy",
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Returns the number of usable artifacts per model fingerprint."""
+        rows = self._db.query(
+            "SELECT fingerprint, count(*) FROM artifacts WHERE usable GROUP BY 1 ORDER BY 1"
+        )
+        return {str(fingerprint): int(count) for fingerprint, count in rows}
+
+    def model_names(self) -> dict[str, str]:
+        """Returns the name under which each fingerprint was last loaded."""
+        rows = self._db.query(
+            "SELECT fingerprint, arg_max(model, learned_at) FROM artifacts GROUP BY 1"
+        )
+        return {str(fingerprint): str(name) for fingerprint, name in rows}
+
+    def _select(self, tail: str, parameters: Sequence[object]) -> list[Artifact]:
+        rows = self._db.query(f"SELECT {_COLUMNS} FROM artifacts {tail}", parameters)
+        names = [name.strip() for name in _COLUMNS.split(",")]
+        return [
+            Artifact.model_validate(
+                {
+                    **dict(zip(names, row, strict=True)),
+                    "metrics": json.loads(row[7]),
+                    "conflicts": None if row[8] is None else json.loads(row[8]),
+                }
+            )
+            for row in rows
+        ]
+
+
+def _conflicts(stored: str | None) -> dict[str, float] | None:
+    if stored is None or stored == "{}":  # nearly all of them
+        return None if stored is None else {}
+    found: dict[str, float] = json.loads(stored)
+    return found
+
+
+def _placed(row: Sequence[object]) -> tuple[list[object], str]:
+    """Returns the columns of ``ROW`` in the table's order, and the digest of the record."""
+    *columns, conflicts, radius, learned_at = row
+    digest = record_digest(row)
+    # The table has the columns that came with later schemas at its end.
+    return [*columns, learned_at, conflicts, digest, radius], digest

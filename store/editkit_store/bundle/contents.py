@@ -1,0 +1,224 @@
+"""What a bundle holds, after every part of it was held against every other.
+
+Its log is a chain from the first operation to the head, which names every edit by the digest of its
+request, and an artifact by the digest of its record, which names the tensors. So all that comes out
+of here is what the history with that head holds; only artifacts that were stored after the version
+of the bundle (or by an editkit before schema 3) are vouched for by the manifest alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from editkit_store.artifacts.artifacts import record_digest, stored_row
+from editkit_store.artifacts.snapshots import Snapshot
+from editkit_store.bundle.folder import (
+    ARTIFACTS,
+    EDITS,
+    MANIFEST,
+    OPERATIONS,
+    SNAPSHOTS,
+    Reader,
+    is_tensor_file,
+    tensor_file,
+)
+from editkit_store.bundle.records import BundledArtifact, BundledEdit, BundledOperation, Origin
+from editkit_store.bundle.snapshots import read_snapshots
+from editkit_store.digest import digest_json
+from editkit_store.records import Edit
+
+__all__ = ["Contents", "read_contents"]
+
+
+class Contents(NamedTuple):
+    """A bundle that was read and checked.
+
+    Attributes:
+        reader: Reads its tensors.
+        edits: Its edits, oldest first, with the status that they have where they come from.
+        requests: Digest of each edit's request.
+        artifacts: What the edits became on models.
+        snapshots: What the adaptors of models were, by fingerprint.
+    """
+
+    reader: Reader
+    edits: list[Edit]
+    requests: dict[str, str]
+    artifacts: list[BundledArtifact]
+    snapshots: dict[str, Snapshot]
+
+
+def read_contents(path: Path) -> Contents:
+    """Reads a bundle and checks all of it.
+
+    Raises:
+        BundleNotFound: There is none.
+        BundleTooNew: A newer editkit made it.
+        BundleDamaged: It is not what an export wrote.
+    """
+    reader = Reader(path)
+    reader.check_names()
+    log = _Log(reader)
+    edits, requests = _edits(reader, log)
+    artifacts = _artifacts(reader, log, requests)
+    snapshots = read_snapshots(reader, log.adaptors())
+    _tensors(reader, artifacts, snapshots.files)
+    found = {
+        "edits": len(edits),
+        "artifacts": len(artifacts),
+        "operations": len(log.operations),
+        "tensors": sum(map(is_tensor_file, reader.manifest.files)),
+    }
+    for name, count in reader.manifest.counts.model_dump().items():
+        if found[name] != count:
+            raise reader.damaged(MANIFEST, f"counts {count} {name}; there are {found[name]}")
+    return Contents(reader, edits, requests, artifacts, snapshots.found)
+
+
+class _Log:
+    """The log of a bundle, its chain followed from the beginning.
+
+    Attributes:
+        operations: Which there are, by their place in the log.
+        provenances: Who did each of them.
+        times: When an edit was added, by its id.
+        requests: Digest that the log gives to the request of each edit.
+        records: Digest that the log gives to the record of an edit on a model, last of all.
+        placed: What it says adaptors of models became: version, operation and digest.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self.operations: dict[int, Origin] = {}
+        self.provenances: dict[int, Any] = {}
+        self.times: dict[str, str] = {}
+        self.requests: dict[str, str] = {}
+        self.records: dict[tuple[str, str], str] = {}
+        self.placed: dict[str, list[tuple[int, int, str | None]]] = {}
+        parent, version = None, 0
+        for seq, (found, plain) in enumerate(reader.records(OPERATIONS, BundledOperation), 1):
+            if (found.seq, found.parent_digest) != (seq, parent):
+                raise reader.damaged(OPERATIONS, f"breaks off before operation {seq}")
+            if digest_json({k: v for k, v in plain.items() if k != "digest"}) != found.digest:
+                raise reader.damaged(OPERATIONS, f"has an operation {seq} that was altered")
+            version += found.changed
+            if found.version != version:
+                raise reader.damaged(OPERATIONS, f"skips a version at operation {seq}")
+            parent = found.digest
+            self.operations[seq] = Origin(seq=seq, version=version, digest=parent)
+            self.provenances[seq] = plain["provenance"]
+            self._take(found)
+        if parent != reader.manifest.head:
+            raise reader.damaged(OPERATIONS, "does not end with the head that the manifest gives")
+        if version != reader.manifest.version:
+            raise reader.damaged(MANIFEST, f"is of another version than the log's, v{version}")
+
+    def _take(self, operation: BundledOperation) -> None:
+        """Notes what an operation says about edits and artifacts."""
+        said, edit_id, model = operation.detail, operation.edit_id, operation.fingerprint
+        if operation.kind == "add" and edit_id is not None:
+            self.requests[edit_id] = str(said.get("request"))
+            self.times[edit_id] = operation.time.isoformat()
+            if model is not None and "record" in said:
+                self.records[edit_id, model] = str(said["record"])
+        self.requests |= {one: str(digest) for one, digest in _mapping(said, "requests").items()}
+        for one, place in _mapping(said, "snapshots").items():
+            if isinstance(place, list) and len(place) == 2 and isinstance(place[0], int):
+                digest = None if place[1] is None else str(place[1])
+                self.placed.setdefault(one, []).append((place[0], operation.seq, digest))
+        for one, digest in _mapping(said, "records").items():
+            if isinstance(digest, dict):  # of several models, from an import
+                self.records |= {(one, place): str(record) for place, record in digest.items()}
+            elif model is not None:
+                self.records[one, model] = str(digest)
+
+    def adaptors(self) -> dict[str, str | None]:
+        """Returns what the adaptors of models are at the end of the log."""
+        return {model: max(rows, key=itemgetter(0, 1))[2] for model, rows in self.placed.items()}
+
+
+def _mapping(said: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = said.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _edits(reader: Reader, log: _Log) -> tuple[list[Edit], dict[str, str]]:
+    edits: list[Edit] = []
+    requests: dict[str, str] = {}
+    for line, plain in reader.records(EDITS, BundledEdit):
+        name = f"edit {line.id}"
+        if line.id in requests:
+            raise reader.damaged(EDITS, f"has {name} twice")
+        if line.operation != log.operations.get(line.operation.seq):
+            raise reader.damaged(EDITS, f"has {name} from an operation that the log does not have")
+        said = log.provenances[line.operation.seq], log.times.get(line.id, plain["time"])
+        if said != (plain["provenance"], plain["time"]):
+            raise reader.damaged(EDITS, f"has {name} with another provenance or time than its log")
+        edit = Edit(
+            **{
+                **line.request.__dict__,
+                "id": line.id,
+                "time": _utc(reader, EDITS, line.time, plain["time"]),
+            },
+            status=line.status,
+        )
+        # As it was sent, and as it would be stored here.
+        stored = edit.model_dump(mode="json", exclude={"id", "time", "status"})
+        digests = {digest_json(plain["request"]), digest_json(stored), log.requests.get(line.id)}
+        if len(digests) > 1:
+            raise reader.damaged(EDITS, f"has {name} with another request than the log's")
+        edits.append(edit)
+        requests[line.id] = digest_json(stored)
+    return edits, requests
+
+
+def _artifacts(reader: Reader, log: _Log, edits: Mapping[str, str]) -> list[BundledArtifact]:
+    found: dict[tuple[str, str], BundledArtifact] = {}
+    is_whole = reader.manifest.version == reader.manifest.current
+    for line, plain in reader.records(ARTIFACTS, BundledArtifact):
+        key = line.edit_id, line.fingerprint
+        name = f"the artifact of edit {line.edit_id} on {line.fingerprint}"
+        learned_at = _utc(reader, ARTIFACTS, line.learned_at, plain["learned_at"])
+        if line.edit_id not in edits or key in found:
+            raise reader.damaged(ARTIFACTS, f"has {name} twice, or without its edit")
+        if line.usable and line.digest is None:
+            raise reader.damaged(ARTIFACTS, f"has {name} without tensors")
+        # After the version of an older bundle, an attempt may have been made again.
+        record = log.records.get(key)
+        if is_whole and record not in (None, record_digest(stored_row(line, learned_at))):
+            raise reader.damaged(ARTIFACTS, f"has {name} with another record than the log's")
+        found[key] = line
+    for key in log.records if is_whole else ():
+        if key[0] in edits and key not in found:
+            raise reader.damaged(ARTIFACTS, f"lacks the artifact of edit {key[0]} on {key[1]}")
+    return list(found.values())
+
+
+def _tensors(reader: Reader, artifacts: list[BundledArtifact], more: set[str]) -> None:
+    """Compares the tensors that are there with those that are needed, and reads them all.
+
+    Args:
+        reader: Reads them.
+        artifacts: What needs tensors.
+        more: Those of snapshots, which were read.
+    """
+    needed = {tensor_file(one.digest) for one in artifacts if one.digest is not None}
+    listed = reader.manifest.files.keys() - {EDITS, ARTIFACTS, OPERATIONS, SNAPSHOTS, *more}
+    for name in sorted(needed - listed):
+        raise reader.damaged(name, "is missing")
+    for name in sorted(listed - needed):
+        raise reader.damaged(name, "belongs to no artifact")
+    for name in sorted(listed):
+        if tensor_file(reader.manifest.files[name].sha256) != name:
+            raise reader.damaged(name, "is not named by its SHA-256")
+        reader.read(name)
+
+
+def _utc(reader: Reader, name: str, time: datetime, text: str) -> datetime:
+    """Returns a time with its zone, after refusing one that is not written as ours are."""
+    if time.tzinfo is not None or time.isoformat() != text:
+        raise reader.damaged(name, "has a time that is not UTC in the form of an export")
+    return time.replace(tzinfo=UTC)

@@ -1,0 +1,328 @@
+"""Importing bundles: edits and what they became, as a folder of JSON and safetensors files.
+
+An import checks all of a bundle before it writes anything, and is one operation, which can be taken
+back like any other. It brings edits with the ids and times that they have. It never overwrites: an
+edit that is here already stays as it is, and unless the caller asks otherwise, so does an active
+edit of ours that corrects the same prompt.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from editkit_store.artifacts.artifacts import Artifacts
+from editkit_store.artifacts.snapshots import Snapshot, Snapshots
+from editkit_store.bundle.contents import Contents, read_contents
+from editkit_store.bundle.folder import (
+    tensor_file,
+)
+from editkit_store.bundle.records import (
+    BundledArtifact,
+    Clash,
+    Compare,
+    Imported,
+    OnConflict,
+)
+from editkit_store.database.connection import Database
+from editkit_store.errors import ImportConflict
+from editkit_store.history.log import History, prompt_digest
+from editkit_store.history.versions import format_version
+from editkit_store.records import Edit
+
+__all__ = ["import_bundle"]
+
+_PART = 200  # artifacts whose tensors are held in memory at a time
+
+
+class _Plan(NamedTuple):
+    """What an import will do.
+
+    Attributes:
+        edits: Edits to bring, oldest first.
+        joining: Ids of those that join the view, superseded ones among them.
+        artifacts: Artifacts to bring.
+        snapshots: What the adaptors of models become, by fingerprint.
+        result: What to tell the caller.
+    """
+
+    edits: list[Edit]
+    joining: list[str]
+    artifacts: list[BundledArtifact]
+    snapshots: dict[str, Snapshot]
+    result: Imported
+
+
+def import_bundle(
+    database: Database,
+    history: History,
+    path: Path,
+    *,
+    on_conflict: OnConflict,
+    dry_run: bool,
+    how: Mapping[str, Any],
+    compare: Compare | None,
+    before_commit: Callable[[], None] | None,
+) -> Imported:
+    """Brings the edits of a bundle; see ``Store.import_bundle``."""
+    if on_conflict not in ("keep", "supersede", "error"):
+        raise ValueError(f"on_conflict is 'keep', 'supersede' or 'error', not '{on_conflict}'")
+    contents = read_contents(path)
+    plan = _planned(_Here(database, history), contents, on_conflict)
+    result = plan.result.model_copy(update={"dry_run": dry_run})
+    if dry_run or not (plan.edits or plan.artifacts):
+        return result
+    with database.transaction():
+
+        def detail() -> dict[str, Any]:
+            return {
+                "records": _put(Artifacts(database), contents, plan.artifacts, compare),
+                "bundle": {
+                    "head": result.head,
+                    "manifest": result.manifest,
+                    "version": contents.reader.manifest.version,
+                },
+                "active": len(result.active),
+                "artifacts": len(plan.artifacts),
+                "kept": {one.edit_id: one.ours for one in result.kept},
+            }
+
+        snapshots = Snapshots(database)
+        placed = {model: snapshots.put(one) for model, one in plan.snapshots.items()}
+        operation = history.import_edits(plan.edits, plan.joining, detail, adaptors=placed, **how)
+        made = {"version": format_version(operation.version), "view": operation.active_count}
+        done = result.model_copy(update=made)
+        if before_commit is not None:
+            before_commit()
+    return done
+
+
+def _put(
+    artifacts: Artifacts,
+    contents: Contents,
+    wanted: Sequence[BundledArtifact],
+    compare: Compare | None,
+) -> dict[str, dict[str, str]]:
+    """Stores artifacts; returns the digests of their records, by edit and model."""
+    records: dict[str, dict[str, str]] = {}
+    for at in range(0, len(wanted), _PART):
+        part = wanted[at : at + _PART]
+        files = [None if one.digest is None else tensor_file(one.digest) for one in part]
+        payloads = [None if name is None else contents.reader.read(name) for name in files]
+        times = [one.learned_at for one in part]
+        digests = artifacts.put_new(list(zip(part, payloads, times, strict=True)))
+        for one, digest in zip(part, digests, strict=True):
+            records.setdefault(one.edit_id, {})[one.fingerprint] = digest
+    learned: dict[str, list[str]] = {}
+    for one in wanted:
+        if one.usable:
+            learned.setdefault(one.fingerprint, []).append(one.edit_id)
+    found = compare(learned) if compare is not None else {}
+    for fingerprint, conflicts in found.items():
+        for edit_id, digest in artifacts.set_conflicts(fingerprint, conflicts).items():
+            records[edit_id][fingerprint] = digest
+    return records
+
+
+class _Here:
+    """What the store that imports knows about the edits of a bundle."""
+
+    def __init__(self, database: Database, history: History) -> None:
+        self._db = database
+        self.history = history
+
+    def requests(self, edit_ids: Sequence[str]) -> dict[str, str]:
+        """Returns those that are here, and the digests of their requests."""
+        return dict(
+            self._db.query(
+                "SELECT edit_id, request_digest FROM edits WHERE edit_id IN (SELECT unnest(?))",
+                [list(edit_ids)],
+            )
+        )
+
+    def with_keys(self, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Returns id and target of the edits that came with idempotency keys, by these."""
+        rows = self._db.query(
+            "SELECT e.idempotency_key, e.edit_id, e.target FROM edits e "
+            "JOIN operations o ON o.seq = e.seq "
+            "WHERE o.changed AND e.idempotency_key IN (SELECT unnest(?)) ORDER BY e.ordinal",
+            [list(keys)],
+        )
+        return {key: (edit_id, target) for key, edit_id, target in rows}
+
+    def active(self, prompts: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Returns id and target of the active edits of prompts, by the prompts' digests."""
+        active = self.history.active_ids(self.history.current())
+        rows = self._db.query(
+            "SELECT prompt_digest, edit_id, target FROM edits "
+            "WHERE prompt_digest IN (SELECT unnest(?)) AND edit_id IN (SELECT unnest(?))",
+            [list(prompts), active],
+        )
+        return {prompt: (edit_id, target) for prompt, edit_id, target in rows}
+
+    def learned(self, edit_ids: Sequence[str]) -> set[tuple[str, str]]:
+        """Returns which edits were tried on which models."""
+        rows = self._db.query(
+            "SELECT edit_id, fingerprint FROM artifacts WHERE edit_id IN (SELECT unnest(?))",
+            [list(edit_ids)],
+        )
+        return {(str(edit_id), str(model)) for edit_id, model in rows}
+
+    def mixed(self) -> set[str]:
+        """Returns the models that have adaptors here, at any version: all have one shape."""
+        rows = self._db.query(
+            "SELECT DISTINCT fingerprint FROM snapshot_versions WHERE digest IS NOT NULL"
+        )
+        return {str(row[0]) for row in rows}
+
+    def place(self, fingerprint: str) -> tuple[bool, Any]:
+        """Returns whether a model has learned anything here, and where it learned the newest."""
+        newest = Artifacts(self._db).newest(fingerprint, method="grace")
+        return newest is not None, None if newest is None else _place(newest[1])
+
+
+def _planned(here: _Here, contents: Contents, on_conflict: OnConflict) -> _Plan:
+    known = _known(here, contents)
+    fresh = [edit for edit in contents.edits if edit.id not in known]
+    same_key = _same_key(here, fresh)
+    left_out = {clash.edit_id for clash in same_key}
+    edits = [edit for edit in fresh if edit.id not in left_out]
+    joining, active, clashes = _joining(here, contents, edits, on_conflict)
+    if clashes and on_conflict == "error":
+        ids = tuple(clash.edit_id for clash in clashes)
+        raise ImportConflict(
+            f"{len(ids)} edits of the bundle correct what an active edit here corrects: "
+            + ", ".join(f"{clash.edit_id} (ours: {clash.ours})" for clash in clashes),
+            edit_ids=ids,
+            hint="--on-conflict keep leaves ours active, --on-conflict supersede theirs",
+        )
+    artifacts, elsewhere = _wanted(here, contents, {*known, *(edit.id for edit in edits)})
+    # Two models' worth of weights do not add up: those of the bundle come where there are none.
+    mixed = here.mixed()
+    snapshots = {model: one for model, one in contents.snapshots.items() if model not in mixed}
+    learned: dict[str, int] = {}
+    for one in artifacts:
+        if one.usable and one.edit_id in active:
+            learned[one.fingerprint] = learned.get(one.fingerprint, 0) + 1
+    last = here.history.last()
+    is_kept = on_conflict == "keep"
+    replaced = 0 if is_kept else len(clashes)
+    result = Imported(
+        bundle=str(contents.reader.path),
+        head=contents.reader.manifest.head,
+        manifest=contents.reader.digest,
+        version=format_version(last.version + (1 if edits else 0)),
+        view=last.active_count + len(active) - replaced,
+        edits=tuple(edit.id for edit in edits),
+        active=tuple(edit.id for edit in edits if edit.id in active),
+        known=tuple(edit.id for edit in contents.edits if edit.id in known),
+        kept=tuple(clashes) if is_kept else (),
+        superseded=() if is_kept else tuple(clashes),
+        same_key=tuple(same_key),
+        artifacts=len(artifacts),
+        models=tuple(sorted({one.fingerprint for one in artifacts})),
+        elsewhere=elsewhere,
+        snapshots=tuple(snapshots),
+        unplaced=tuple(model for model in contents.snapshots if model in mixed),
+        learned=learned,
+    )
+    return _Plan(edits, joining, artifacts, snapshots, result)
+
+
+def _known(here: _Here, contents: Contents) -> set[str]:
+    """Returns the edits that are here already.
+
+    Raises:
+        ImportConflict: One has the id of another edit.
+    """
+    known = here.requests([edit.id for edit in contents.edits])
+    other = tuple(one for one, digest in known.items() if contents.requests[one] != digest)
+    if other:
+        raise ImportConflict(
+            f"edit '{other[0]}' of the bundle has the id of another edit here",
+            edit_ids=other,
+            hint="one of the two was altered; `editkit verify` checks the one here",
+        )
+    return set(known)
+
+
+def _same_key(here: _Here, edits: Sequence[Edit]) -> list[Clash]:
+    keys = [edit.idempotency_key for edit in edits if edit.idempotency_key is not None]
+    ours = here.with_keys(keys)
+    return [
+        _clash(edit, ours[edit.idempotency_key])
+        for edit in edits
+        if edit.idempotency_key is not None and edit.idempotency_key in ours
+    ]
+
+
+def _joining(
+    here: _Here, contents: Contents, edits: Sequence[Edit], on_conflict: OnConflict
+) -> tuple[list[str], set[str], list[Clash]]:
+    """Returns the edits that join the view, those active then, and those at odds with ours.
+
+    The newest edit of a prompt decides for the older ones beneath it: where it stays out, or is
+    here already, an older one must not become active in its place.
+    """
+    brought = {edit.id for edit in edits}
+    prompts: dict[str, list[Edit]] = {}
+    for edit in contents.edits:
+        prompts.setdefault(prompt_digest(edit), []).append(edit)
+    decided = {digest: group for digest, group in prompts.items() if group[-1].id in brought}
+    ours = here.active(list(decided))
+    joining: list[str] = []
+    active: set[str] = set()
+    clashes: list[Clash] = []
+    for digest, group in decided.items():
+        if digest in ours:
+            clashes.append(_clash(group[-1], ours[digest]))
+            if on_conflict != "supersede":
+                continue
+        joining += [edit.id for edit in group if edit.id in brought]
+        active.add(group[-1].id)
+    return joining, active, clashes
+
+
+def _clash(edit: Edit, ours: tuple[str, str]) -> Clash:
+    return Clash(
+        edit_id=edit.id, prompt=edit.prompt, target=edit.target, ours=ours[0], our_target=ours[1]
+    )
+
+
+def _wanted(
+    here: _Here, contents: Contents, edit_ids: set[str]
+) -> tuple[list[BundledArtifact], int]:
+    """Returns the artifacts to bring, and how many are left out for the place they belong to.
+
+    All that a model learned has to be at one module: with another one among them, the history
+    could not be opened. And which rows meet those of ours nobody knows yet: null has it found out.
+    """
+    learned = here.learned(sorted(edit_ids))
+    places: dict[str, tuple[bool, Any]] = {}
+    wanted: list[BundledArtifact] = []
+    elsewhere = 0
+    for one in contents.artifacts:
+        if one.edit_id not in edit_ids or (one.edit_id, one.fingerprint) in learned:
+            continue
+        if one.fingerprint not in places:
+            places[one.fingerprint] = here.place(one.fingerprint)
+        has_ours, ours = places[one.fingerprint]
+        if has_ours and one.digest is not None and one.method == "grace":
+            if _place(contents.reader.read(tensor_file(one.digest))) != ours:
+                elsewhere += 1
+                continue
+            one = one.model_copy(update={"conflicts": None})
+        wanted.append(one)
+    return wanted, elsewhere
+
+
+def _place(payload: bytes) -> tuple[Any, ...] | None:
+    """Returns what a GRACE payload's edits share, the module first; None for other bytes."""
+    try:
+        header = json.loads(payload[8 : 8 + int.from_bytes(payload[:8], "little")])
+        about = json.loads(header["__metadata__"]["editkit"])
+        return about["site"], about["position"], about.get("format")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None

@@ -1,0 +1,49 @@
+"""Operations in words, for logs."""
+
+from __future__ import annotations
+
+from editkit_store.history.log import Operation
+from editkit_store.history.versions import format_version
+
+__all__ = ["describe"]
+
+
+def describe(operation: Operation) -> str:
+    """Returns in a few words what an operation did."""
+    detail = operation.detail
+    target = "" if operation.target_version is None else format_version(operation.target_version)
+    match operation.kind:
+        case "rollback":
+            return f"back to {target}"
+        case "undo":
+            return f"took back {format_version(detail['undoes'])} ({detail['undone']})"
+        case "redo":
+            return f"did {format_version(detail['redoes'])} ({detail['redone']}) again"
+        case "tag":
+            return f"{target} is '{detail['tag']}'"
+        case "replay" if "records" in detail:
+            return f"learned {len(detail['records'])} on {detail['model']}"
+        case "replay":
+            counts = ", ".join(
+                f"{detail.get(key, 0)} {key}" for key in ("restored", "learned", "failed")
+            )
+            return f"up to {target}: {counts}"
+        case "import" if detail["requests"]:
+            brought = len(detail["requests"])
+            return f"brought {brought} edit{'' if brought == 1 else 's'} from a bundle, " + (
+                f"{detail.get('active', 0)} active"
+            )
+        case "import":
+            return f"brought {detail.get('artifacts', 0)} artifacts from a bundle"
+        case "revert" if detail.get("deferred"):
+            return f"took back {operation.edit_id}; its code is deferred, the experts stay"
+        case "revert" if detail.get("relearned"):
+            return f"took back {operation.edit_id}, learned {len(detail['relearned'])} again"
+        case "revert":
+            return f"took back {operation.edit_id}"
+        case "add" if not operation.changed:
+            return "did not verify; not active"
+        case "add" if detail.get("supersedes"):
+            return "supersedes " + ", ".join(detail["supersedes"])
+        case _:
+            return ""

@@ -1,0 +1,392 @@
+"""The history: an append-only log of operations, and the view of active edits at every version.
+
+``v0`` is the untouched model. Each operation that changes the set of edits makes the next version;
+versions form a line, and a rollback makes a *new* version whose view equals an older one. What a
+version changed is stored as membership rows (this edit came, that one went), so any past view is
+one query away and nothing is ever rewritten.
+
+A *member* is an edit that was added and not taken back. A member is *active* unless a newer member
+corrects the same prompt (it is then *superseded*), so taking back the newer one brings the older
+one back without any bookkeeping.
+
+Undo and redo are operations too. Each version remembers which version the next undo takes back
+(``undo_version``) and which undo the next redo takes back (``redo_version``); with U, R these two,
+p the version before and x the version to undo:
+
+    add, revert, rollback, import  v = p + 1: U(v) = v,        R(v) = none
+    undo of x = U(p)               v = p + 1: U(v) = U(x - 1), R(v) = v    (view of x - 1)
+    redo of n = R(p), n undid x    v = p + 1: U(v) = x,        R(v) = R(n - 1)   (view of x)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from editkit_store.artifacts.snapshots import Snapshots
+from editkit_store.digest import canonical_json, digest_bytes, digest_json
+from editkit_store.errors import (
+    NotActive,
+    NothingToUndo,
+)
+from editkit_store.history.queries import RESTORING, Operation, Past, prompt_digest
+from editkit_store.history.versions import check_tag
+from editkit_store.records import Edit, OperationKind, Provenance
+
+__all__ = ["History", "Operation", "prompt_digest"]
+
+
+class History(Past):
+    """Reads and appends operations. Appending happens inside the caller's transaction."""
+
+    def add(
+        self,
+        edit: Edit,
+        *,
+        activate: bool,
+        extra: Mapping[str, Any],
+        peers: Sequence[str] | None = None,
+        snapshot: str | None = None,
+        **how: Any,
+    ) -> Operation:
+        """Appends an edit; with ``activate`` it joins the view, else it is a failed attempt.
+
+        Args:
+            edit: The edit.
+            activate: See above.
+            extra: What else the operation says about itself.
+            peers: The edits of its prompt, newest first, where they are known.
+            snapshot: What the adaptors of the model at hand become with it.
+            **how: Time, provenance and model.
+        """
+        last = self.last()
+        if peers is None:
+            peers = self.peers([prompt_digest(edit)])[prompt_digest(edit)]
+        older = self._members_among(peers, last.version)
+        if peers and self._sharing is not None:
+            self._sharing[1].update(peers, [edit.id])
+        detail = {
+            "request": self._insert([edit], last.seq + 1)[edit.id],
+            "supersedes": older[:1] if activate else [],
+            **extra,
+        }
+        return self._append(
+            "add",
+            last,
+            edit_id=edit.id,
+            membership=[(edit.id, True)] if activate else None,
+            active_count=last.active_count + (1 if activate and not older else 0),
+            detail=detail,
+            time=edit.time,
+            snapshots={how["fingerprint"]: (last.version + 1, snapshot)} if snapshot else None,
+            **how,
+        )
+
+    def import_edits(
+        self,
+        edits: Sequence[Edit],
+        active: Collection[str],
+        extra: Callable[[], Mapping[str, Any]],
+        *,
+        adaptors: Mapping[str, str] | None = None,
+        **how: Any,
+    ) -> Operation:
+        """Appends an import: edits that another history made, in their order.
+
+        Args:
+            edits: They keep their ids and times.
+            active: Ids of those that join the view.
+            extra: Returns what else the operation says about itself; called when the edits are in
+                place, so that artifacts can come beside them.
+            adaptors: Digests of the snapshots that the adaptors of models become.
+            **how: Time, provenance and model.
+        """
+        last = self.last()
+        self._sharing = None
+        requests = self._insert(edits, last.seq + 1)
+        brought = [[edit.id, _naive(edit.time).isoformat()] for edit in edits]
+        said = extra()
+        rows = [(edit_id, True) for edit_id in sorted(active)]
+        self._db.insert("membership", [[last.version + 1, *row] for row in rows])
+        count = len(self.active_ids(last.version + 1))
+        return self._append(
+            "import",
+            last,
+            # Artifacts alone leave the view as it is.
+            membership=rows if edits else None,
+            active_count=count,
+            detail={"requests": requests, "brought": brought, **said},
+            is_member_stored=True,
+            snapshots={
+                model: (last.version + bool(edits), digest)
+                for model, digest in (adaptors or {}).items()
+            },
+            **how,
+        )
+
+    def _insert(self, edits: Sequence[Edit], seq: int) -> dict[str, str]:
+        """Inserts the edits that an operation brings; returns the digests of their requests."""
+        if self._placed is None or self._placed[0] != self._db.failures:
+            row = self._db.one("SELECT max(ordinal) FROM edits")
+            self._placed = self._db.failures, int(row[0] or 0) if row else 0
+        last = self._placed[1]
+        digests, rows = {}, []
+        for ordinal, edit in enumerate(edits, last + 1):
+            request = edit.model_dump(mode="json", exclude={"id", "time", "status"})
+            text = canonical_json(request)
+            digest = digest_bytes(text.encode("utf-8", errors="surrogatepass"))
+            digests[edit.id] = digest
+            rows.append(
+                [
+                    edit.id, seq, text, digest, prompt_digest(edit), edit.prompt, edit.target,
+                    edit.kind, edit.method, _naive(edit.time), ordinal, edit.idempotency_key,
+                ]
+            )  # fmt: skip
+        self._placed = self._placed[0], last + len(rows)
+        self._db.insert("edits", rows)
+        return digests
+
+    def with_key(self, key: str) -> str | None:
+        """Returns the newest edit that came with an idempotency key, failed attempts left out."""
+        row = self._db.one(
+            "SELECT e.edit_id FROM edits e JOIN operations o ON o.seq = e.seq "
+            "WHERE e.idempotency_key = ? AND o.changed ORDER BY e.ordinal DESC LIMIT 1",
+            [key],
+        )
+        return None if row is None else str(row[0])
+
+    def revert(
+        self, edit_id: str, *, detail: Mapping[str, Any] | None = None, **how: Any
+    ) -> Operation:
+        """Appends an operation that takes one edit out, as if it had never been.
+
+        Args:
+            edit_id: The edit.
+            detail: What else the operation says about itself.
+            **how: Time, provenance, model, and what adaptors become.
+
+        Raises:
+            NotActive: It is not part of the current view.
+        """
+        last = self.last()
+        edit = self.edits([edit_id], at=last.version)[edit_id]
+        if edit.status not in ("active", "superseded"):
+            what = (
+                "failed and never was active"
+                if edit.status == "failed"
+                else "is taken back already"
+            )
+            raise NotActive(f"edit '{edit_id}' {what}", edit_id=edit_id)
+        peers = self.same_prompt(prompt_digest(edit), last.version)
+        return self._append(
+            "revert",
+            last,
+            edit_id=edit_id,
+            membership=[(edit_id, False)],
+            # With an older correction of the same prompt beneath it, that one is active again.
+            active_count=last.active_count - (1 if len(peers) == 1 else 0),
+            detail={"restores": peers[1:2] if peers[:1] == [edit_id] else [], **(detail or {})},
+            **how,
+        )
+
+    def rollback(self, version: int, **how: Any) -> Operation:
+        """Appends an operation whose view equals that of ``version``."""
+        return self._restore("rollback", version, {}, **how)
+
+    def undo(self, **how: Any) -> Operation:
+        """Appends an operation that takes the last one back; repeated, it goes further back.
+
+        Raises:
+            NothingToUndo: Everything is undone.
+        """
+        undone = self.to_undo()
+        return self._restore(
+            "undo", undone - 1, {"undoes": undone, "undone": self.maker(undone).kind}, **how
+        )
+
+    def redo(self, **how: Any) -> Operation:
+        """Appends an operation that takes the last undo back.
+
+        Raises:
+            NothingToUndo: The last change was not an undo.
+        """
+        undone = self.to_redo()
+        return self._restore(
+            "redo", undone, {"redoes": undone, "redone": self.maker(undone).kind}, **how
+        )
+
+    def to_undo(self) -> int:
+        """Returns the version that the next undo takes back: the view becomes that before it.
+
+        Raises:
+            NothingToUndo: Everything is undone.
+        """
+        undone = self.last().undo_version
+        if undone is None:
+            raise NothingToUndo("there is nothing to undo", hint="`editkit log` shows the history")
+        return undone
+
+    def to_redo(self) -> int:
+        """Returns the version whose view the next redo brings back.
+
+        Raises:
+            NothingToUndo: The last change was not an undo.
+        """
+        redone = self.last().redo_version
+        if redone is None:
+            raise NothingToUndo("there is nothing to redo", hint="redo follows an undo")
+        return int(self.maker(redone).detail["undoes"])
+
+    def tag(self, version: int, name: str, **how: Any) -> Operation:
+        """Appends an operation that names ``version``; a name in use moves there.
+
+        Raises:
+            InvalidTag: ``name`` cannot be a tag.
+        """
+        check_tag(name)
+        operation = self._append(
+            "tag", self.last(), target_version=version, detail={"tag": name}, **how
+        )
+        self._db.insert("tags", [[operation.seq, name, version]])
+        return operation
+
+    def record_batch(self, detail: Mapping[str, Any], **how: Any) -> Operation:
+        """Appends the record of artifacts that a replay stored; the view stays."""
+        return self._append("replay", self.last(), detail=detail, **how)
+
+    def replay(self, version: int, detail: Mapping[str, Any], **how: Any) -> Operation:
+        """Appends the record of a replay up to ``version``; the view stays."""
+        return self._append("replay", self.last(), target_version=version, detail=detail, **how)
+
+    def _restore(
+        self, kind: OperationKind, version: int, detail: Mapping[str, Any], **how: Any
+    ) -> Operation:
+        last = self.last()
+        turned = sorted(self._turned(last.version, version).items())
+        moved = self.moves(last.version, version)  # known by now; asking for a number is not
+        count = (
+            self.active_count(version)
+            if moved is None
+            else last.active_count + len(moved[0]) - len(moved[1])
+        )
+        return self._append(
+            kind,
+            last,
+            target_version=version,
+            membership=turned,
+            active_count=count,
+            detail=detail,
+            snapshots=self._restored(version, last.version),
+            **how,
+        )
+
+    def _restored(self, version: int, current: int) -> dict[str, tuple[int, str | None]]:
+        """Returns what the adaptors of models become when ``version`` is restored."""
+        snapshots = Snapshots(self._db)
+        now = snapshots.at(current)
+        if not now:
+            return {}
+        return {
+            fingerprint: (current + 1, digest)
+            for fingerprint, digest in snapshots.at(version).items()
+            if now[fingerprint] != digest
+        }
+
+    def _append(
+        self,
+        kind: OperationKind,
+        last: Operation,
+        *,
+        provenance: Provenance,
+        time: datetime,
+        fingerprint: str | None,
+        detail: Mapping[str, Any],
+        edit_id: str | None = None,
+        target_version: int | None = None,
+        membership: Iterable[tuple[str, bool]] | None = None,
+        active_count: int | None = None,
+        is_member_stored: bool = False,
+        snapshots: Mapping[str, tuple[int, str | None]] | None = None,
+    ) -> Operation:
+        """Appends an operation; ``snapshots`` says what adaptors become, and from which version on.
+
+        They are named in the operation's detail, by the model's fingerprint.
+        """
+        changed = membership is not None
+        if snapshots:
+            said = {fingerprint: list(one) for fingerprint, one in sorted(snapshots.items())}
+            detail = {**detail, "snapshots": said}
+        version = last.version + 1 if changed else last.version
+        undo, redo = (
+            self._chain(kind, last, version)
+            if changed
+            else (
+                last.undo_version,
+                last.redo_version,
+            )
+        )
+        rows = [[version, member_id, member] for member_id, member in membership or ()]
+        body: dict[str, Any] = {
+            "seq": last.seq + 1,
+            "kind": kind,
+            "version": version,
+            "changed": changed,
+            "edit_id": edit_id,
+            "target_version": target_version,
+            "undo_version": undo,
+            "redo_version": redo,
+            "active_count": last.active_count if active_count is None else active_count,
+            "time": _naive(time).isoformat(),
+            "fingerprint": fingerprint,
+            "provenance": provenance.model_dump(mode="json"),
+            "detail": dict(detail),
+            "parent_digest": last.digest or None,
+        }
+        digest = digest_json({**body, "membership": rows})
+        self._db.insert(
+            "operations",
+            [
+                [
+                    *(body[name] for name in (
+                        "seq", "kind", "version", "changed", "edit_id", "target_version",
+                        "undo_version", "redo_version", "active_count",
+                    )),
+                    _naive(time), fingerprint, canonical_json(body["provenance"]),
+                    canonical_json(body["detail"]), body["parent_digest"], digest,
+                ]
+            ],
+        )  # fmt: skip
+        if not is_member_stored:
+            self._db.insert("membership", rows)
+        if snapshots:
+            placed = Snapshots(self._db)
+            for model, (start, one) in snapshots.items():
+                placed.place(model, one, version=start, seq=body["seq"])
+        operation = Operation(
+            seq=body["seq"], kind=kind, version=version, changed=changed, edit_id=edit_id,
+            target_version=target_version, undo_version=undo, redo_version=redo,
+            active_count=body["active_count"], time=time, fingerprint=fingerprint,
+            provenance=provenance, detail=body["detail"], parent_digest=body["parent_digest"],
+            digest=digest,
+        )  # fmt: skip
+        self._known = self._db.failures, operation
+        if kind in RESTORING and target_version is not None and self._restores is not None:
+            self._restores[1][version] = target_version
+        return operation
+
+    def _chain(
+        self, kind: OperationKind, last: Operation, version: int
+    ) -> tuple[int | None, int | None]:
+        """The undo and redo pointers of a new version; the module's head has the algebra."""
+        if kind == "undo" and last.undo_version is not None:
+            return self.maker(last.undo_version - 1).undo_version, version
+        if kind == "redo" and last.redo_version is not None:
+            undone = int(self.maker(last.redo_version).detail["undoes"])
+            return undone, self.maker(last.redo_version - 1).redo_version
+        return version, None
+
+
+def _naive(time: datetime) -> datetime:
+    """DuckDB's TIMESTAMP holds no zone; ours are UTC."""
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time

@@ -1,0 +1,315 @@
+"""What a store tells: its settings, its log, its versions, and whether it is sound."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from editkit_store.artifacts.artifacts import Artifacts
+from editkit_store.artifacts.snapshots import Snapshots
+from editkit_store.database import schema
+from editkit_store.database.connection import Database
+from editkit_store.database.holding import log_path
+from editkit_store.database.size import space
+from editkit_store.digest import digest_json
+from editkit_store.errors import UnknownEdit, UnknownVersion
+from editkit_store.history.describe import describe
+from editkit_store.history.log import History, Operation, prompt_digest
+from editkit_store.history.versions import format_version
+from editkit_store.records import (
+    EditRequest,
+    LogEntry,
+    Provenance,
+    Shown,
+    Status,
+    Table,
+    Verified,
+)
+from editkit_store.verify.check import verify
+
+if TYPE_CHECKING:
+    from editkit_store.bundle.records import Exported
+    from editkit_store.database.sandbox import SqlQuery
+
+__all__ = ["StoreReader"]
+
+
+class StoreReader:
+    """The reading methods of ``Store``.
+
+    Attributes:
+        history: Operations and versions.
+        artifacts: What edits became on models.
+        snapshots: What the adaptors of models were.
+    """
+
+    def __init__(self, database: Database, *, clock: Callable[[], datetime]) -> None:
+        self._db = database
+        self._clock = clock
+        # Settings, as long as no transaction failed: every operation asks for some.
+        self._known: tuple[int, dict[str, str]] | None = None
+        self.history = History(database)
+        self.artifacts = Artifacts(database)
+        self.snapshots = Snapshots(database)
+
+    @property
+    def path(self) -> Path:
+        """The DuckDB file."""
+        return self._db.path
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the store was opened to write."""
+        return not self._db.read_only
+
+    def setting(self, name: str) -> str | None:
+        """Returns what the store remembers under ``name``."""
+        if self._known is None or self._known[0] != self._db.failures:
+            rows = self._db.query("SELECT name, value FROM settings")
+            self._known = self._db.failures, {str(key): str(value) for key, value in rows}
+        return self._known[1].get(name)
+
+    def version(self) -> str:
+        """Returns the name of the current version."""
+        return format_version(self.history.current())
+
+    def count_requests(self, request: EditRequest) -> int:
+        """Returns how many members of the current version came of exactly this request."""
+        digest = digest_json(request.model_dump(mode="json"))
+        return self.history.members_with_request(digest, self.history.current())
+
+    def is_mixed(self, edit_id: str) -> bool:
+        """Returns whether a model learned an edit by ELDER, into weights that others share."""
+        return any(one.method == "elder" and one.usable for one in self.artifacts.of_edit(edit_id))
+
+    def takes_learning(self, edit: str) -> bool:
+        """Returns whether taking an edit back asks for learning: where its weights are shared.
+
+        Args:
+            edit: Its id, or the beginning of it.
+
+        Raises:
+            UnknownEdit, AmbiguousId: It names none or several.
+        """
+        edit_id = self.history.resolve_edit(edit)
+        return self.is_mixed(edit_id) or self.brings_back_mixed(edit_id)
+
+    def brings_back_mixed(self, edit: str) -> bool:
+        """Returns whether an older edit of ELDER would be active in the place of this one.
+
+        Args:
+            edit: Its id, or the beginning of it.
+
+        Raises:
+            UnknownEdit, AmbiguousId: It names none or several.
+        """
+        edit_id, current = self.history.resolve_edit(edit), self.history.current()
+        known = self.history.edits([edit_id], at=current)[edit_id]
+        peers = self.history.same_prompt(prompt_digest(known), current)
+        return peers[:1] == [edit_id] and any(map(self.is_mixed, peers[1:2]))
+
+    def log(
+        self,
+        *,
+        limit: int | None = None,
+        at: str | None = None,
+        before: int | None = None,
+        containing: str | None = None,
+        redacted: bool = False,
+    ) -> list[LogEntry]:
+        """Returns the operations, newest first.
+
+        Args:
+            limit: At most so many.
+            at: Read the log as it stood at this version.
+            before: Only those before this position in the log: the next page.
+            containing: Only those about this text, see ``History.operations``.
+            redacted: Leave out the operating system's user, who is the author where none is named.
+
+        Raises:
+            UnknownVersion: ``at`` names none.
+        """
+        version = self.history.current() if at is None else self.history.resolve(at)
+        return self._entries(
+            self.history.operations(
+                limit=limit,
+                at=None if at is None else version,
+                before=before,
+                containing=containing,
+                redacted=redacted,
+            ),
+            version,
+            redacted=redacted,
+        )
+
+    def _entries(self, operations: list[Operation], at: int, *, redacted: bool) -> list[LogEntry]:
+        edits = self.history.edits([o.edit_id for o in operations if o.edit_id], at=at)
+        names: dict[int, list[str]] = {}
+        for name, version in self.history.tags().items():
+            names.setdefault(version, []).append(name)
+        entries = []
+        for operation in operations:
+            edit = edits.get(operation.edit_id or "")
+            provenance = _redacted(operation.provenance) if redacted else operation.provenance
+            entries.append(
+                LogEntry(
+                    seq=operation.seq,
+                    version=format_version(operation.version),
+                    operation=operation.kind,
+                    changed=operation.changed,
+                    edit_id=operation.edit_id,
+                    prompt=edit.prompt if edit else None,
+                    target=edit.target if edit else None,
+                    method=edit.method if edit else None,
+                    status=edit.status if edit else None,
+                    author=provenance.author,
+                    reason=provenance.reason,
+                    time=operation.time,
+                    tags=tuple(names.get(operation.version, ())) if operation.changed else (),
+                    detail=describe(operation),
+                    digest=operation.digest,
+                )
+            )
+        return entries
+
+    def show(self, name: str, *, redacted: bool = False) -> Shown:
+        """Returns one version in full; an edit id shows the version that added it.
+
+        Args:
+            name: Version expression, or an edit's id.
+            redacted: Leave out the operating system's user, the host and the command line.
+
+        Raises:
+            UnknownVersion: ``name`` names neither a version nor an edit.
+            AmbiguousId: It begins several edit ids.
+        """
+        try:
+            number = self.history.resolve(name)
+            operation = self.history.maker(number) if number else None
+            subject = operation.edit_id if operation else None
+        except UnknownVersion as unknown:
+            try:
+                subject = self.history.resolve_edit(name)
+            except UnknownEdit:
+                raise unknown from None
+            operation = self.history.origin(subject)
+            number = operation.version
+        now = self.history.current()
+        entry = self._entries([operation], now, redacted=redacted)[0] if operation else None
+        provenance = operation.provenance if operation else None
+        edits = self.history.edits([subject], at=self.history.current()) if subject else {}
+        return Shown(
+            version=format_version(number),
+            tags=tuple(name for name, at in self.history.tags().items() if at == number),
+            view=self.history.active_count(number),
+            operation=entry,
+            provenance=_redacted(provenance) if provenance and redacted else provenance,
+            edit=edits.get(subject) if subject else None,
+            artifacts=tuple(self.artifacts.of_edit(subject)) if subject else (),
+            edits=tuple(self.history.active(number)),
+        )
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        to: str = "@",
+        since: str | None = None,
+        only: str | None = None,
+        tool: str = "editkit",
+    ) -> Exported:
+        """Writes edits and what they became into a new folder, a bundle.
+
+        Args:
+            path: The folder.
+            to: Version whose edits are exported, superseded ones among them.
+            since: Leave out what is active at this version, and superseded edits.
+            only: Leave out what is not active at this version, and superseded edits.
+            tool: Tool and version, for the manifest.
+
+        Raises:
+            UnknownVersion: An expression names no version.
+            BundleExists, BundleUnwritable: Something is there, or it cannot be written.
+            StoreDamaged: A digest does not hold; nothing was written.
+        """
+        from editkit_store.bundle import exports
+        from editkit_store.bundle.records import Selection
+
+        selection = Selection(to=to, from_=since, only=only)
+        return exports.export(self._db, self.history, Path(path), selection=selection, tool=tool)
+
+    def verify(self, *, head: str | None = None) -> Verified:
+        """Derives every digest anew and returns what does not hold; see ``verify``."""
+        return verify(self._db, head=head)
+
+    def sql(
+        self, query: str | SqlQuery, *, seconds: float | None = None, cells: int | None = None
+    ) -> Table:
+        """Answers a query in SQL: one SELECT, on a copy, which takes the room of a second file.
+
+        Args:
+            query: The SQL; or a ``sandbox.SqlQuery``, which can be stopped.
+            seconds: Stop it after so many.
+            cells: Refuse an answer of more values than so many.
+
+        Raises:
+            QueryFailed: It is not one SELECT, DuckDB refuses it, or its answer is too large.
+            QueryStopped: It was stopped.
+            StoreUnwritable: No room for the copy.
+        """
+        from editkit_store.database.sandbox import SqlQuery
+
+        asked = SqlQuery(query) if isinstance(query, str) else query
+        return asked.run(self._db, seconds=seconds, cells=cells)
+
+    def status(self) -> Status:
+        """Returns where the store stands."""
+        last = self.history.last()
+        wal = log_path(self.path)
+        return Status(
+            version=format_version(last.version),
+            edits=last.active_count,
+            model=self.setting("model"),
+            fingerprint=self.setting("fingerprint"),
+            store_bytes=sum(file.stat().st_size for file in (self.path, wal) if file.exists()),
+            space={
+                **space(self._db),
+                "write_ahead_log": wal.stat().st_size if wal.exists() else 0,
+            },
+            store=str(self.path),
+            operations=self.history.count(),
+            schema_version=schema.found_version(self._db),
+            tags={name: format_version(at) for name, at in self.history.tags().items()},
+            warnings=self._warnings(last.version),
+            models=self.artifacts.counts(),
+        )
+
+    def _warnings(self, version: int) -> tuple[str, ...]:
+        found = []
+        names = self.artifacts.model_names()
+        for fingerprint, digest in self.snapshots.at(version).items():
+            if digest is None:
+                continue
+            about = self.snapshots.get(digest, only=()).settings
+            apart = about.get("separation")
+            if apart is not None and apart[0] >= apart[1]:
+                found.append(
+                    f"ELDER's codes on {names.get(fingerprint, fingerprint)} no longer tell edits "
+                    f"from other text: wordings lie up to {apart[0]} bits from the code of their "
+                    f"edit, and one text in a hundred within {apart[1]} of some edit's"
+                )
+        return tuple(found)
+
+
+def _redacted(provenance: Provenance) -> Provenance:
+    """Leaves out what tells of the machine where something was done, and of its user."""
+    is_named = provenance.author != provenance.user
+    return provenance.model_copy(
+        update={
+            "author": provenance.author if is_named else None,
+            "user": None, "host": None, "command": None,
+        }
+    )  # fmt: skip

@@ -1,0 +1,65 @@
+"""What a running model answers, and why."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from editkit_store.records.base import Record
+
+__all__ = ["Candidate", "Explanation", "Generation", "Score"]
+
+
+class Generation(Record):
+    """One generated continuation. ``str(generation)`` is its text."""
+
+    text: str = Field(description="The continuation only, special tokens removed")
+    version: str
+    fired: tuple[str, ...] = Field(default=(), description="Ids of the edits that applied")
+    prompt: str = ""
+    tokens: int = Field(default=0, description="Generated tokens, end-of-text included")
+    finish_reason: Literal["stop", "length"] = "stop"
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Score(Record):
+    """How likely a text is as the model's answer to a prompt: teacher-forced, nothing generated."""
+
+    prompt: str
+    target: str
+    log_likelihood: float = Field(description="Of the target's tokens, nats")
+    tokens: int = Field(description="Tokens of the target, the ending left out")
+    right: int = Field(description="How many of them the model would choose, given those before")
+    version: str
+    fired: tuple[str, ...] = Field(default=(), description="Ids of the edits that applied")
+
+
+class Candidate(Record):
+    """An edit near the prompt, and whether the prompt lies in its scope."""
+
+    edit_id: str
+    prompt: str
+    target: str
+    distance: float = Field(
+        description="L2 distance from the prompt to the edit's key; of ELDER to the nearest of its "
+        "wordings, or bits between codes where it knows no radius"
+    )
+    radius: float = Field(description="Radius of the edit's scope, likewise")
+    in_scope: bool
+    bits: int | None = Field(
+        default=None, description="Hamming distance between the prompt's code and the edit's; ELDER"
+    )
+
+
+class Explanation(Record):
+    """Which edit fires for a prompt, and how near the others are."""
+
+    prompt: str
+    version: str
+    fired: str | None = Field(default=None, description="Edit that applies, or null")
+    site: str = Field(description="Module whose input is compared with the keys")
+    summary: str = Field(description="The decision in words")
+    candidates: tuple[Candidate, ...] = Field(default=(), description="Nearest first")
