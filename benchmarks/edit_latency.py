@@ -33,12 +33,12 @@ import torch
 
 import editkit
 from editkit.config import GraceConfig
-from editkit.methods import grace
+from editkit.engines.transformers.site import default_site, find_site
+from editkit.engines.transformers.tokens import Encoded, Encoder
 from editkit.methods.batches import lay_out
+from editkit.methods.grace import learning as grace
 from editkit.models import load_model
-from editkit.prompts import Encoded, Encoder
 from editkit.requests import read_requests
-from editkit.sites import default_site, find_site
 
 STEPS = 50
 

@@ -33,20 +33,20 @@ import transformers
 from quality import pages, rows
 
 from editkit.config import TrainConfig
+from editkit.engines.transformers.attachment import Attachment
+from editkit.engines.transformers.generator import Generated, Generator
+from editkit.engines.transformers.site import default_site
+from editkit.engines.transformers.tokens import Encoder
 from editkit.evaluation.records import Share
-from editkit.generation import Generated, Generator
-from editkit.hooks import Attachment
 from editkit.methods.elder.config import ElderConfig
 from editkit.methods.elder.learner import ElderLearner
 from editkit.methods.elder.state import ElderView
-from editkit.methods.memory import Memory
-from editkit.methods.view import GraceView
+from editkit.methods.grace.memory import Memory
+from editkit.methods.grace.view import GraceView
 from editkit.models.load import load_model
-from editkit.prompts import Encoder
 from editkit.requests import build_request
-from editkit.scope import PooledKeys
 from editkit.scope.information import of_model
-from editkit.sites import default_site
+from editkit.scope.pooled import PooledKeys
 
 SLACK, PROBED = 6, 16
 

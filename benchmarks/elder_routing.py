@@ -38,10 +38,10 @@ from elder_quality import Stream
 from quality import pages, rows
 
 from editkit.config import TrainConfig
+from editkit.engines.transformers.tokens import Encoded
 from editkit.methods.elder import routers, routing
 from editkit.methods.elder.config import ElderConfig
 from editkit.methods.elder.state import ElderState, ElderView
-from editkit.prompts import Encoded
 
 THRESHOLDS = (1, 4, 9, 12)
 

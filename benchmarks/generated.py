@@ -14,8 +14,8 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from editkit.methods.codebook import Entry
-from editkit.methods.payload import GracePayload
+from editkit.methods.grace.codebook import Entry
+from editkit.methods.grace.payload import GracePayload
 from editkit_store import open_store
 from editkit_store.artifacts import ROW, record_digest
 from editkit_store.digest import canonical_json, digest_bytes, digest_json

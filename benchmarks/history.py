@@ -39,7 +39,7 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import editkit
-from editkit.compare import diff
+from editkit.history.diff import diff
 from editkit.models.identity import fingerprint
 from editkit_store import NewEdit, digest_bytes, open_store
 from editkit_store.database.compact import compact

@@ -36,18 +36,18 @@ import numpy as np
 import torch
 
 from editkit.config import GraceConfig
-from editkit.hooks import Attachment
-from editkit.keys import pooled_keys
-from editkit.methods import grace
-from editkit.methods.codebook import Entry
-from editkit.methods.memory import Memory
-from editkit.methods.payload import GracePayload
-from editkit.methods.view import GraceView
+from editkit.engines.transformers.attachment import Attachment
+from editkit.engines.transformers.site import Site, default_site
+from editkit.engines.transformers.tokens import Encoder
+from editkit.methods.grace import learning as grace
+from editkit.methods.grace.codebook import Entry
+from editkit.methods.grace.memory import Memory
+from editkit.methods.grace.payload import GracePayload
+from editkit.methods.grace.view import GraceView
 from editkit.models import load_model
-from editkit.prompts import Encoder
 from editkit.requests import read_requests
-from editkit.scope import PooledKeys
-from editkit.sites import Site, default_site
+from editkit.scope.keys import pooled_keys
+from editkit.scope.pooled import PooledKeys
 
 DECODED = 32
 PROMPTS = 8

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from generated import FINGERPRINT, fill
 
-from editkit.artifacts import load_memories
-from editkit.methods.view import GraceView
+from editkit.methods.grace.restore import load_memories
+from editkit.methods.grace.view import GraceView
 from editkit_store import open_store
 
 WIDTHS = (1536, 576)

@@ -5,7 +5,7 @@
 Lookups are of one query at a time. Half of the queries lie inside a ball, half are new keys of the
 same kind. Brute force is ``torch.cdist`` and the decision taken on its result, same threads, same
 run; the ratio is of its median to the mean of ours over near and far queries. *Agreement* is the
-share of decisions equal to a full scan with ``editkit.retrieval.distances``. Three kinds of keys,
+share of decisions equal to a full scan with ``editkit.scope.index.distances``. Three kinds of keys,
 made up with a seed:
 
     hidden     like hidden states: a common mean of length 100, 300 relations, facts around them
@@ -32,7 +32,7 @@ import faiss
 import numpy as np
 import torch
 
-from editkit.retrieval import KeyTable, distances
+from editkit.scope.index import KeyTable, distances
 
 COUNTS = (1_000, 10_000, 100_000, 1_000_000)
 WIDTHS = (576, 4096)

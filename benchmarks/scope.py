@@ -11,7 +11,7 @@ edit with their target; *wrong*, those that fire another; and the share that fir
   general    the sentences of `editkit.scope.general`
 
 *radius* is a radius alone, at the balanced scope; the others look twice, as running models do
-(`editkit.methods.confirming`). Of keys of sentences the encoder is `all-minilm-l6-v2`.
+(`editkit.scope.confirm`). Of keys of sentences the encoder is `all-minilm-l6-v2`.
 
 `zsre` and `counterfact` are for measuring, those of training and tuning were tuned on. Of *product*
 sets every prompt, rephrasing and probe names one product: 300 questions of zsRE with "In AcmeDB, "
@@ -33,15 +33,17 @@ import torch
 import transformers
 
 from editkit.config import GraceConfig
-from editkit.methods.codebook import Entry
-from editkit.methods.memory import Memory
-from editkit.methods.payload import GracePayload
-from editkit.methods.view import GraceView
+from editkit.methods.grace.codebook import Entry
+from editkit.methods.grace.memory import Memory
+from editkit.methods.grace.payload import GracePayload
+from editkit.methods.grace.view import GraceView
 from editkit.models.load import load_model
 from editkit.models.sentences import SentenceEncoder
-from editkit.scope import PooledKeys, PromptKeys, SentenceKeys
 from editkit.scope.general import TEXT
 from editkit.scope.information import of_model
+from editkit.scope.keys import PromptKeys
+from editkit.scope.pooled import PooledKeys
+from editkit.scope.sentences import SentenceKeys
 
 
 def others(edits: list[dict[str, Any]]) -> list[str]:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from editkit.config import GraceConfig
-from editkit.methods import grace
+from editkit.engines.transformers.site import default_site, find_site
+from editkit.engines.transformers.tokens import Encoder
+from editkit.methods.grace import learning as grace
 from editkit.models import load_model
-from editkit.prompts import Encoder
 from editkit.requests import read_requests
-from editkit.sites import default_site, find_site
 
 BATCH = 16
 RATES = (0.5, 1.0, 2.0)

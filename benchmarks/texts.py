@@ -34,8 +34,8 @@ from labels import encoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from editkit.config import GraceConfig
-from editkit.scope import TextKeys
 from editkit.scope.information import of_model
+from editkit.scope.texts import TextKeys
 
 TEXTS = """
 My card was charged twice for the same order, please refund one of them.

@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from editkit.methods.elder.register import register_with_peft
+from editkit.methods.elder.peft.register import register_with_peft
 from editkit_store.errors import EditkitError
 from editkit_store.records import EditRequest
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from editkit.config import GraceConfig
     from editkit.evaluation.evaluate import evaluate
     from editkit.kit import Kit
+    from editkit.kit.open import open
     from editkit.methods.elder.config import ElderConfig
-    from editkit.opening import open
 
 __version__ = "0.1.0"
 
@@ -47,7 +47,7 @@ _HOMES = {
     "GraceConfig": "config",
     "Kit": "kit",
     "evaluate": "evaluation.evaluate",
-    "open": "opening",
+    "open": "kit.open",
 }
 
 

@@ -69,8 +69,8 @@ class GraceConfig(BaseModel):
     )
     rule: Rule | None = Field(
         default=None,
-        description="How radii give way to each other; see editkit.methods.codebook. By default "
-        "`disjoint` for keys that are states, else `nearest`",
+        description="How radii give way to each other; see editkit.methods.grace.codebook. By "
+        "default `disjoint` for keys that are states, else `nearest`",
     )
     initial_value: Literal["output", "random"] = Field(
         default="output",

@@ -11,7 +11,7 @@ from peft import get_peft_model
 from reference import literal_elder
 
 import editkit
-from editkit.methods.elder.tuner import ElderLinear
+from editkit.methods.elder.peft.tuner import ElderLinear
 
 PROMPT = [40, 41, 42, 43]
 SECOND = [50, 51, 52]

@@ -10,19 +10,19 @@ import numpy as np
 import torch
 from tiny import tiny_tokenizer
 
-from editkit import hooks
 from editkit.config import TrainConfig
-from editkit.families import layout_of
-from editkit.generation import Generator
+from editkit.engines.transformers.attachment import Attachment
+from editkit.engines.transformers.generator import Generator
+from editkit.engines.transformers.layout import layout_of
+from editkit.engines.transformers.tokens import Encoder
 from editkit.methods.elder.config import ElderConfig
 from editkit.methods.elder.learner import ElderLearner
 from editkit.methods.elder.learning import Learned, Lesson
 from editkit.methods.elder.state import ElderState, ElderView
-from editkit.methods.memory import Memory
-from editkit.methods.view import GraceView
-from editkit.prompts import Encoder
-from editkit.scope import PooledKeys
+from editkit.methods.grace.memory import Memory
+from editkit.methods.grace.view import GraceView
 from editkit.scope.information import of_model
+from editkit.scope.pooled import PooledKeys
 from editkit_store.records import EditRequest
 
 FACTS = [
@@ -57,7 +57,7 @@ class Pupil:
             paused=lambda: self.attachment.paused(),
         )
         self.state = self.learner.blank()
-        self.attachment = hooks.Attachment(model, layout, self.view(), adapted=self.learner.adapted)
+        self.attachment = Attachment(model, layout, self.view(), adapted=self.learner.adapted)
         self.generator = Generator(model, self.encoder, self.attachment)
 
     def view(self) -> GraceView:

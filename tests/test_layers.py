@@ -65,7 +65,7 @@ def test_only_hooks_registers_hooks() -> None:
         if any(word in file.read_text() for word in (".register_forward", "__dict__["))
     ]
     assert users
-    assert all(user.startswith("hooks/") for user in users)
+    assert all(user.startswith("engines/transformers/") for user in users)
 
 
 def modules(code: str) -> set[str]:
@@ -84,7 +84,7 @@ def test_importing_a_package_loads_no_framework(package: str) -> None:
 
 
 def test_comparing_versions_loads_no_torch() -> None:
-    assert modules("import editkit.compare") & {"torch", "transformers"} == set()
+    assert modules("import editkit.history.diff") & {"torch", "transformers"} == set()
 
 
 @pytest.mark.parametrize("name", ["editkit_store", "editkit", "editkit_cli", "editkit.models"])

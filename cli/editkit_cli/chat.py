@@ -24,7 +24,7 @@ from editkit_store.errors import EditkitError, InvalidRequest
 
 if TYPE_CHECKING:
     from editkit import Kit
-    from editkit.correcting import Warned
+    from editkit.editing.editor import Warned
     from editkit_store.records import (
         Added,
         Contradiction,

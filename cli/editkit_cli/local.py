@@ -110,7 +110,7 @@ class Local:
             # Names are checked first: they need no numpy, the comparison of artifacts does.
             for name in (before, after):
                 store.history.resolve(name)
-            from editkit import compare
+            from editkit.history import diff as compare
 
             return compare.diff(store, before, after)
 
@@ -179,7 +179,7 @@ class Local:
         with self._receiving(path, dry_run=dry_run) as store:
 
             def compare(learned: Mapping[str, Sequence[str]]) -> Any:
-                from editkit.artifacts import find_conflicts  # loads numpy
+                from editkit.methods.grace.restore import find_conflicts  # loads numpy
 
                 return find_conflicts(store, learned)
 
@@ -190,7 +190,7 @@ class Local:
 
     def plot(self, path: Path, *, version: str) -> CodebookPlot:
         """Draws the codebook to a file; see ``plot_codebook``."""
-        from editkit.plotting import plot_codebook
+        from editkit.methods.grace.plot import plot_codebook
 
         with self._reading() as store:
             return plot_codebook(store, path, version=version)

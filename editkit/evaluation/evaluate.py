@@ -13,6 +13,7 @@ from statistics import median
 import torch
 import transformers
 
+from editkit.engines.transformers.layout import layout_of
 from editkit.errors import UnsupportedMethod
 from editkit.evaluation.cases import Case, read_cases
 from editkit.evaluation.judging import general_pairs
@@ -21,7 +22,6 @@ from editkit.evaluation.names import SCORES
 from editkit.evaluation.output import write
 from editkit.evaluation.records import CaseResult, DataFile, Point, Reach, Report, Tradeoff
 from editkit.evaluation.streaming import Plan, Stream, checkpoints
-from editkit.families import layout_of
 from editkit.models.aliases import DEFAULT_MODEL
 from editkit.models.load import ModelSpec, load_model
 from editkit.models.progress import Progress, SilentProgress

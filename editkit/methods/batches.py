@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from editkit import hooks
 from editkit.config import Position, Replacement
-from editkit.families import Layout
-from editkit.prompts import Encoded
+from editkit.engines.transformers import training
+from editkit.engines.transformers.layout import Layout
+from editkit.engines.transformers.tokens import Encoded
 
 __all__ = ["Batch", "lay_out", "supported"]
 
@@ -58,7 +58,7 @@ class Batch:
             What ``logits`` returns; and input and output of each module, as they will pass through
             it when ``logits`` is called.
         """
-        with hooks.capture(*modules) as found:
+        with training.capture(*modules) as found:
             return self.logits(), found
 
     def logits(self) -> torch.Tensor:
@@ -137,7 +137,7 @@ class _Decoder(Batch):
     def begin(self, *modules: nn.Module) -> tuple[torch.Tensor, list[tuple[torch.Tensor, Any]]]:
         if not self.is_cached or self.front == 0:
             return super().begin(*modules)
-        with hooks.capture(*modules) as found:
+        with training.capture(*modules) as found:
             output = self._run(torch.cat([self.prefix, self.suffix], dim=1), slice(None))
         back = self.suffix.shape[1]
         self.cache = output.past_key_values

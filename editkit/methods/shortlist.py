@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from editkit import hooks
+from editkit.engines.transformers import training
 
 __all__ = ["LARGE", "Shortlist", "output_layer"]
 
@@ -39,8 +39,8 @@ class Shortlist:
         self.take(torch.cat([leading, target.flatten().to(leading)]))
 
     def narrowed(self) -> AbstractContextManager[list[tuple[torch.Tensor, torch.Tensor]]]:
-        """Makes the model compute the logits of these tokens only; see ``hooks.narrow_head``."""
-        return hooks.narrow_head(self._head, self._weight, self._bias)
+        """Makes the model compute the logits of these tokens only; see ``training.narrow_head``."""
+        return training.narrow_head(self._head, self._weight, self._bias)
 
     def leads(
         self, hidden: torch.Tensor, target: torch.Tensor, valid: torch.Tensor

@@ -22,7 +22,7 @@ HOSTILE = (
 def written_diff(folder: Path) -> Path:
     from conftest import append
 
-    from editkit.compare import diff
+    from editkit.history.diff import diff
 
     with open_store(folder / "history.db", write=True, create=True) as store:
         append(store, HOSTILE, HOSTILE, author=HOSTILE, reason=HOSTILE, rephrases=(HOSTILE,))

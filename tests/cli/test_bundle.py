@@ -16,8 +16,8 @@ FINGERPRINT = "sha256:" + "ab" * 32
 def payload(number: int) -> bytes:
     import numpy as np
 
-    from editkit.methods.codebook import Entry
-    from editkit.methods.payload import GracePayload
+    from editkit.methods.grace.codebook import Entry
+    from editkit.methods.grace.payload import GracePayload
 
     entry = Entry("", np.full(4, number, np.float32), (number,), 0.5)
     return GracePayload(entry, np.zeros(3, np.float32), "here").to_bytes()
@@ -192,7 +192,7 @@ def test_a_killed_import_leaves_the_history_as_it_was(process, edits):
     process("export", "out")
     learn("new.db", [("mine", "x")])
     code = (
-        "import os; from editkit import artifacts\n"
+        "import os; from editkit.methods.grace import restore\n"
         "artifacts.find_conflicts = lambda *_: os.kill(os.getpid(), 9)\n"
         "from editkit_cli.main import main; main(['import', 'out', '--store', 'new.db'])"
     )

@@ -27,7 +27,7 @@ from editkit_cli.main import COMMANDS, main
 from editkit_store import open_store
 
 # What a command would import before it begins to work.
-for module in ("editkit.opening", "faiss", *(place.split(":")[0] for place in COMMANDS.values())):
+for module in ("editkit.kit.open", "faiss", *(place.split(":")[0] for place in COMMANDS.values())):
     with contextlib.suppress(ImportError):
         importlib.import_module(module)
 

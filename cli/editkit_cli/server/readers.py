@@ -30,8 +30,8 @@ from editkit_store.errors import EditkitError
 
 if TYPE_CHECKING:
     from editkit import Kit
-    from editkit.sampling import Sampling
-    from editkit.watching import Step
+    from editkit.engines.transformers.sampling import Sampling
+    from editkit.engines.transformers.stepping import Step
 
 __all__ = ["Readers", "Row"]
 
@@ -241,7 +241,7 @@ class Readers:
         if any(row.sampling is not None for row in rows):
             from transformers import LogitsProcessorList
 
-            from editkit.sampling import Sampler
+            from editkit.engines.transformers.sampling import Sampler
 
             options["logits_processor"] = LogitsProcessorList(
                 [Sampler([row.sampling for row in rows])]

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from peft import PeftConfig
 
-from editkit.applied import Span
 from editkit.config import PresetName
-from editkit.methods.elder.register import elder_type, register
+from editkit.engines.base import Span
+from editkit.methods.elder.peft.register import elder_type, register
 from editkit.methods.elder.state import Experts, Weighting
 
 __all__ = ["ElderConfig"]

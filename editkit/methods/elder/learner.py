@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from editkit.applied import Keys
 from editkit.config import TrainConfig
+from editkit.engines.base import Keys
+from editkit.engines.transformers.layout import Layout, text_config
+from editkit.engines.transformers.site import shape_of
+from editkit.engines.transformers.tokens import Encoded, Encoder
 from editkit.errors import UnsupportedModel
-from editkit.families import Layout, text_config
 from editkit.methods.elder.config import ElderConfig
 from editkit.methods.elder.learning import Course, Learned, Lesson, initial
 from editkit.methods.elder.notes import Notebook
-from editkit.methods.elder.places import adapted_paths
+from editkit.methods.elder.peft.places import adapted_paths
 from editkit.methods.elder.shape import adapted
 from editkit.methods.elder.state import ElderState
-from editkit.prompts import Encoded, Encoder
 from editkit.scope.general import TEXT
-from editkit.sites import shape_of
 
 __all__ = ["ElderLearner"]
 

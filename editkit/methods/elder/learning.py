@@ -33,11 +33,11 @@ import torch
 from torch import nn
 
 from editkit.config import TrainConfig
+from editkit.engines.transformers.tokens import Encoded
 from editkit.methods.elder import routers, routing
 from editkit.methods.elder.notes import Notebook
 from editkit.methods.elder.state import ElderState, ElderView
 from editkit.methods.elder.trial import Experts, Lesson, Row, Trial, rows_of
-from editkit.prompts import Encoded
 
 __all__ = ["Course", "Learned", "Lesson", "initial"]
 

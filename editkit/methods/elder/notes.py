@@ -19,13 +19,13 @@ import torch
 from torch import nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from editkit import hooks
-from editkit.applied import Span
 from editkit.config import Replacement
-from editkit.families import Layout
+from editkit.engines.base import Span
+from editkit.engines.transformers import training
+from editkit.engines.transformers.layout import Layout
+from editkit.engines.transformers.tokens import Encoded
 from editkit.methods.batches import Batch, lay_out
 from editkit.methods.shortlist import LARGE, Shortlist, output_layer
-from editkit.prompts import Encoded
 
 __all__ = ["Note", "Notebook", "Problem"]
 
@@ -155,15 +155,15 @@ class Notebook:
         Args:
             problem: The batch.
             modules: The adapted layers.
-            change: What becomes of their outputs; see ``hooks.adjust``.
+            change: What becomes of their outputs; see ``training.adjust``.
             in_full: Of the whole vocabulary.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._paused())
             if self._first:
                 blocks = self._layout.blocks
-                stack.enter_context(hooks.resume_above(blocks, self._first, problem.resumed))
-            stack.enter_context(hooks.adjust(modules, change))
+                stack.enter_context(training.resume_above(blocks, self._first, problem.resumed))
+            stack.enter_context(training.adjust(modules, change))
             if problem.shortlist is not None and not in_full:
                 stack.enter_context(problem.shortlist.narrowed())
             return problem.batch.logits()

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from editkit.applied import Keys
 from editkit.config import PresetName
+from editkit.engines.base import Keys
+from editkit.engines.transformers.attachment import Adapted
+from editkit.engines.transformers.layout import Layout
 from editkit.errors import UnknownSite, UnsupportedMethod
-from editkit.families import Layout
-from editkit.hooks import Adapted
 
 if TYPE_CHECKING:
     from editkit.methods.elder.config import ElderConfig

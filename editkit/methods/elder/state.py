@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from editkit.applied import Span
+from editkit.engines.base import Span
 from editkit.methods.elder import routing
 from editkit.methods.elder.mixture import selected
 

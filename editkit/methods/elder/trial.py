@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from editkit.config import TrainConfig
+from editkit.engines.transformers.tokens import Encoded
 from editkit.methods.elder import routing
 from editkit.methods.elder.mixture import mixed, selected
 from editkit.methods.elder.notes import Notebook, Problem
 from editkit.methods.elder.state import ElderState
 from editkit.methods.losses import losses
-from editkit.prompts import Encoded
 
 __all__ = ["Experts", "Lesson", "Row", "Trial", "rows_of"]
 

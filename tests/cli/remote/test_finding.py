@@ -148,7 +148,7 @@ def test_a_replay_onto_another_model_goes_through_the_server(pair: Pair, other_m
 def test_progress_on_a_terminal_follows_the_operation(
     pair: Pair, other_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from editkit import replay
+    from editkit.editing import replay
     from editkit_store.records import Provenance
 
     steps: list[Any] = []

@@ -95,10 +95,10 @@ def test_a_status_is_the_same_but_for_the_server(calm_pair: Pair) -> None:
 def test_a_command_that_went_through_the_server_opened_neither_store_nor_model(
     calm_pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import editkit.opening
+    import editkit.kit.open
     from editkit_cli import local
 
-    monkeypatch.setattr(editkit.opening, "open", forbidden)
+    monkeypatch.setattr(editkit.kit.open, "open", forbidden)
     monkeypatch.setattr(editkit, "open", forbidden, raising=False)
     monkeypatch.setattr(local, "_opened", forbidden)
     for line in (["log"], ["generate", CAT], ["explain", CAT], ["status"], ["diff"]):

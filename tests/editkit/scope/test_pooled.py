@@ -16,8 +16,8 @@ from tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
 import editkit
 from editkit.errors import ArtifactsMissing
 from editkit.kit import Kit
-from editkit.scope import PooledKeys
 from editkit.scope.information import Information, of_model
+from editkit.scope.pooled import PooledKeys
 
 TOKENIZER = tiny_tokenizer()
 MODEL = tiny_llama()
@@ -174,7 +174,7 @@ def test_the_model_is_not_run_before_the_first_edit(
 ) -> None:
     runs = []
     monkeypatch.setattr(
-        "editkit.keys.of_model",
+        "editkit.scope.keys.of_model",
         lambda *args, **kwargs: runs.append(args) or of_model(*args, **kwargs),
     )
     pair = tiny_gpt2(), tiny_tokenizer()

@@ -18,10 +18,11 @@ from transformers import PreTrainedTokenizerFast
 import editkit
 from editkit.config import GraceConfig
 from editkit.errors import ArtifactsMissing, UnsupportedModel
-from editkit.methods.payload import GracePayload
-from editkit.scope import PooledKeys, TextKeys
+from editkit.methods.grace.payload import GracePayload
 from editkit.scope.general import TEXT
 from editkit.scope.information import Information, has_words, of_model, ranked
+from editkit.scope.pooled import PooledKeys
+from editkit.scope.texts import TextKeys
 from editkit.scope.words import Words
 from editkit_store.records import ScopeName
 

@@ -168,7 +168,7 @@ class Plotting(Body):
 @router.post("/codebook", response_model=CodebookPlot, responses=errors(404))
 async def codebook(asked: Plotting, runner: Runs, _: Owners) -> Response:
     """A picture of the codebook, written to a file."""
-    from editkit.plotting import plot_codebook
+    from editkit.methods.grace.plot import plot_codebook
 
     path = _full(asked.path)
     drawn = await asyncio.to_thread(plot_codebook, runner.kit.store, path, version=asked.version)

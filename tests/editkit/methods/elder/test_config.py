@@ -15,7 +15,7 @@ from tiny import tiny_gpt2, tiny_llama
 
 import editkit
 from editkit.errors import UnknownSite
-from editkit.methods.elder.tuner import ElderLinear
+from editkit.methods.elder.peft.tuner import ElderLinear
 
 # PEFT's own, of a name that transformers changed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

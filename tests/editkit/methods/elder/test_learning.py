@@ -15,7 +15,7 @@ from reference import literal_elder
 from tiny import tiny_bert, tiny_gpt2, tiny_llama, tiny_tokenizer
 from torch.nn import functional
 
-from editkit import hooks
+from editkit.engines.transformers import training
 from editkit.errors import UnsupportedModel
 from editkit.methods.elder import routing
 from editkit.methods.elder.config import ElderConfig
@@ -103,7 +103,7 @@ def test_a_step_of_the_paper_has_the_gradients_of_the_equations(make: Any) -> No
 
         one = row.wording
         ids = torch.tensor([[*one.prompt, *one.target]])
-        with hooks.adjust(course.modules, change), pupil.attachment.paused():
+        with training.adjust(course.modules, change), pupil.attachment.paused():
             logits = pupil.model(ids).logits[0, len(one.prompt) - 1 : -1]
         total = total + functional.cross_entropy(logits, torch.tensor(one.target)) / len(rows)
     total.backward()

@@ -23,7 +23,7 @@ from peft import get_peft_model
 from reference import literal_elder
 from transformers import DynamicCache
 
-from editkit.methods.elder.tuner import ElderModel
+from editkit.methods.elder.peft.tuner import ElderModel
 
 # PEFT's own, of a name that transformers changed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

@@ -31,7 +31,7 @@ from tiny import tiny_llama, tiny_tokenizer
 
 from editkit.errors import ModelUnavailable
 from editkit.methods.elder import routing
-from editkit.methods.elder.tuner import ElderLinear
+from editkit.methods.elder.peft.tuner import ElderLinear
 
 # PEFT's own, of a name that transformers changed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

@@ -1,0 +1,368 @@
+"""Correcting the running model: from requests to verified, recorded, active edits."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from editkit.editing.conflicts import Contradictions, OnConflict, refusal
+from editkit.engines.transformers.attachment import Attachment
+from editkit.engines.transformers.generator import Generator
+from editkit.engines.transformers.tokens import Encoded
+from editkit.errors import KeyReused
+from editkit.history.views import Views
+from editkit.methods.base import SLACK, Lesson, Outcome, Teacher, Teachers
+from editkit.methods.grace.view import GraceView
+from editkit.models.progress import Progress, SilentProgress
+from editkit.requests import build_request
+from editkit_store import NewEdit, Store
+from editkit_store.errors import StoreUnwritable
+from editkit_store.history import Operation, prompt_digest
+from editkit_store.history.versions import format_version
+from editkit_store.records import Added, Contradiction, Edit, EditRequest, Provenance
+
+__all__ = ["Corrector", "OnConflict", "OnFailure", "Warned"]
+
+OnFailure = Literal["record", "keep"]
+"""``record``: log the failed attempt, leave the model as it was. ``keep``: make it active."""
+
+
+Warned = Callable[[EditRequest, tuple[Contradiction, ...]], None]
+"""Told about a request that contradicts active edits, before it is learned."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """An edit that was learned and is not committed yet."""
+
+    edit: Edit
+    lesson: Lesson
+    before: str | None = None
+    conflicts: tuple[Contradiction, ...] = ()
+
+
+class Corrector:
+    """Learns requests, verifies them, writes them down, and moves the running model on.
+
+    Args:
+        store: The history.
+        teachers: The model's.
+        generator: The model's.
+        views: The model's views of the history.
+        attachment: What the running model follows.
+        settings: What the store does not remember yet and should.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        teachers: Teachers,
+        generator: Generator,
+        views: Views,
+        attachment: Attachment,
+        settings: Callable[[], Mapping[str, str]],
+    ) -> None:
+        self._store = store
+        self._teachers = teachers
+        self._generator = generator
+        self._views = views
+        self._attachment = attachment
+        self._settings = settings
+        self._contradictions = Contradictions(store, attachment, teachers)
+
+    def add_many(
+        self,
+        requests: Iterable[EditRequest | Mapping[str, Any]],
+        *,
+        on_failure: OnFailure,
+        on_conflict: OnConflict,
+        provenance: Provenance,
+        progress: Progress | None,
+        told: Callable[[Added], None] | None = None,
+        warned: Warned | None = None,
+        before: bool = False,
+    ) -> list[Added]:
+        """Adds edits, learned in batches, committed one by one; see ``Kit.add_many``."""
+        if on_conflict not in ("supersede", "error", "keep"):
+            raise ValueError(f"on_conflict is 'supersede', 'error' or 'keep', not '{on_conflict}'")
+        if on_failure not in ("record", "keep"):
+            raise ValueError(f"on_failure is 'record' or 'keep', not '{on_failure}'")
+        if not self._store.is_writable:
+            raise StoreUnwritable(
+                f"the store '{self._store.path}' was opened to read", path=self._store.path,
+                hint="open it without read_only",
+            )  # fmt: skip
+        # Everything is checked before anything is learned: a bad request costs no good one.
+        kind = self._teachers.encoder.default_kind
+        checked = [build_request(request, kind=kind) for request in requests]
+        encoded = [self._teachers.encode(request) for request in checked]
+        pending = list(zip(checked, encoded, strict=True))
+        if on_conflict == "error":
+            for request, tokens in pending:
+                self._respect(request, tokens, on_conflict)
+        bar = progress or SilentProgress()
+        results: list[Added] = []
+        bar.start("Learning edits", len(pending), "edits")
+        try:
+            for part in self._parts(pending, one_by_one=on_conflict != "supersede"):
+                there = self._there(*part[0], on_conflict)
+                if there is not None:
+                    results.append(there)
+                    bar.advance(1)
+                    if told is not None:
+                        told(there)
+                    continue
+                teacher = self._teachers.of(part[0][0].method)
+                batch = self._learned(part, teacher, warned)
+                if before:
+                    batch = self._asked(batch)
+                while batch:
+                    done = self._verified(batch, teacher, on_failure == "keep", provenance, told)
+                    results += done
+                    batch = batch[len(done) :]
+                    bar.advance(len(done))
+        finally:
+            bar.done()
+        return results
+
+    def contradicted(self, request: EditRequest, encoded: Encoded) -> tuple[Contradiction, ...]:
+        """Returns the active edits that a request contradicts, as things stand."""
+        return self._respect(request, encoded, "keep")
+
+    def _parts(
+        self, pending: Sequence[tuple[EditRequest, Encoded]], *, one_by_one: bool
+    ) -> Iterator[Sequence[tuple[EditRequest, Encoded]]]:
+        """Yields the requests to learn together: of one method, and as many as it likes.
+
+        Those that may be known already come alone; so do those that replace what is learned in
+        common with others, for then each version has adaptors that know all of its edits.
+        """
+        part: list[tuple[EditRequest, Encoded]] = []
+        seen: set[str] = set()
+        prompts: set[str] = set()
+        for one in pending:
+            request, key = one[0], one[0].idempotency_key
+            alone = key is not None and (
+                key in seen or self._store.history.with_key(key) is not None
+            )
+            if request.method == "elder":
+                digest = prompt_digest(request)
+                current = self._store.history.current()
+                alone |= digest in prompts or bool(self._store.history.same_prompt(digest, current))
+                prompts.add(digest)
+            size = 1 if one_by_one else self._teachers.of(request.method).batch
+            is_full = bool(part) and (len(part) >= size or part[0][0].method != request.method)
+            if part and (alone or is_full):
+                yield part
+                part = []
+            part.append(one)
+            seen.update([key] if key is not None else [])
+            if alone:
+                yield part
+                part = []
+        if part:
+            yield part
+
+    def _there(
+        self, request: EditRequest, encoded: Encoded, on_conflict: OnConflict
+    ) -> Added | None:
+        """Returns the result of a request for which nothing is to be learned."""
+        if request.idempotency_key is not None:
+            edit_id = self._store.history.with_key(request.idempotency_key)
+            if edit_id is not None:
+                return self._known(request, edit_id)
+        if on_conflict != "supersede":
+            found = self._respect(request, encoded, on_conflict)
+            if found:
+                return self._found(found[0].edit_id, outcome="kept", conflicts=found)
+        return None
+
+    def _respect(
+        self, request: EditRequest, encoded: Encoded, on_conflict: OnConflict
+    ) -> tuple[Contradiction, ...]:
+        """Returns what a request contradicts; refuses it where that is asked for."""
+        found = self._contradictions.of(
+            request, self._teachers.of(request.method).key(encoded.prompt)
+        )
+        if found and on_conflict == "error":
+            raise refusal(request, found)
+        return found
+
+    def _known(self, request: EditRequest, edit_id: str) -> Added:
+        result = self._found(edit_id, outcome="known")
+        if request != EditRequest.model_validate(
+            {name: getattr(result.edit, name) for name in EditRequest.model_fields}
+        ):
+            raise KeyReused(
+                f"the idempotency key '{request.idempotency_key}' belongs to edit '{edit_id}', "
+                "which came of another request",
+                edit_id=edit_id,
+                hint="a new request needs a new key",
+            )
+        return result
+
+    def _found(
+        self,
+        edit_id: str,
+        *,
+        outcome: Literal["known", "kept"],
+        conflicts: tuple[Contradiction, ...] = (),
+    ) -> Added:
+        """Returns an edit of the history as a result."""
+        current = self._store.history.current()
+        artifact = self._store.artifacts.on_model([edit_id], self._teachers.fingerprint).get(
+            edit_id
+        )
+        metrics = artifact.metrics if artifact else {}
+        return Added(
+            version=format_version(current),
+            verified=artifact is not None and artifact.verified,
+            seconds=0.0,
+            edit=self._store.history.edits([edit_id], at=current)[edit_id],
+            answer=str(metrics.get("answer", "")),
+            conflicts=conflicts,
+            outcome=outcome,
+        )
+
+    def _learned(
+        self,
+        batch: Sequence[tuple[EditRequest, Encoded]],
+        teacher: Teacher,
+        warned: Warned | None,
+    ) -> list[_Candidate]:
+        conflicts: dict[int, tuple[Contradiction, ...]] = {}
+
+        def met(index: int, key: torch.Tensor) -> None:
+            request = batch[index][0]
+            conflicts[index] = self._contradictions.of(request, key)
+            if conflicts[index] and warned is not None:
+                warned(request, conflicts[index])
+
+        edits = [(self._store.prepare(request), encoded) for request, encoded in batch]
+        lessons = teacher.learn(edits, version=self._store.history.current(), met=met)
+        return [
+            _Candidate(edit, lesson, conflicts=conflicts.get(index, ()))
+            for index, ((edit, _), lesson) in enumerate(zip(edits, lessons, strict=True))
+        ]
+
+    def _asked(self, batch: Sequence[_Candidate]) -> list[_Candidate]:
+        """Notes what the model says without the edits of a batch."""
+        asked = [one.lesson.encoded for one in batch]
+        limit = max(len(one.target) for one in asked) + SLACK
+        said = self._generator.run([one.prompt for one in asked], max_new_tokens=limit)
+        return [
+            dataclasses.replace(one, before=answer.text)
+            for one, answer in zip(batch, said, strict=True)
+        ]
+
+    def _verified(
+        self,
+        batch: Sequence[_Candidate],
+        teacher: Teacher,
+        keep: bool,
+        provenance: Provenance,
+        told: Callable[[Added], None] | None,
+    ) -> list[Added]:
+        """Asks for all edits of a batch at once, and commits them up to the first that fails.
+
+        Each is asked on the view that its own version would have: all before it and itself. Those
+        after a failed one were asked on views that held it, so they are asked again. Those before
+        it are committed together, each as an operation of its own.
+        """
+        started = time.monotonic()
+        views = self._chain(batch, teacher)
+        said = teacher.tried([one.lesson for one in batch], *views)
+        share = (time.monotonic() - started) / len(batch)
+        settled: list[Outcome] = []
+        done: list[tuple[Operation, Edit]] = []
+        try:
+            try:
+                for one, view, answer in zip(batch, views, said, strict=True):
+                    outcome = teacher.settle(
+                        one.edit, one.lesson, view, answer, keep=keep, more=share
+                    )
+                    settled.append(outcome)
+                    # Settling may also have taken another row than the later views hold.
+                    if not outcome.artifact.usable or outcome.view is not view:
+                        break
+            finally:  # what holds is kept, should the rest be interrupted
+                done = self._commit(batch, settled, provenance)
+                self._follow(settled, done)
+        finally:
+            for left in batch[len(done) :]:
+                teacher.forget(left.edit.id)
+        results = []
+        for one, outcome, (operation, edit) in zip(batch, settled, done, strict=False):
+            results.append(_added(one, teacher, outcome, operation, edit))
+            if told is not None:
+                told(results[-1])
+        return results
+
+    def _chain(self, batch: Sequence[_Candidate], teacher: Teacher) -> list[GraceView]:
+        """Returns the view after each edit of a batch, if all of them verify."""
+        history = self._store.history
+        current = history.current()
+        view = self._attachment.view
+        assert isinstance(view, GraceView)
+        prompts: dict[str, str] = {}
+        views = []
+        for number, one in enumerate(batch, 1):
+            digest = prompt_digest(one.edit)
+            older = [*history.same_prompt(digest, current)]
+            if digest in prompts:
+                older.append(prompts[digest])
+            prompts[digest] = one.edit.id
+            version = format_version(current + number)
+            view = teacher.joined(view, one.edit, one.lesson, older, version)
+            views.append(view)
+        return views
+
+    def _commit(
+        self,
+        batch: Sequence[_Candidate],
+        settled: Sequence[Outcome],
+        provenance: Provenance,
+    ) -> list[tuple[Operation, Edit]]:
+        """Writes down what became of the first edits of a batch, all or none of them."""
+        new = [
+            NewEdit(
+                one.edit,
+                outcome.artifact,
+                outcome.payload,
+                outcome.artifact.usable,
+                outcome.snapshot,
+            )
+            for one, outcome in zip(batch, settled, strict=False)
+        ]
+        return self._store.add_many(new, provenance=provenance, settings=self._settings())
+
+    def _follow(self, settled: Sequence[Outcome], done: Sequence[tuple[Operation, Edit]]) -> None:
+        """Moves the running model on: the truth is written, and now it follows, by assignments."""
+        for outcome, (operation, _) in zip(settled, done, strict=True):
+            if operation.changed:
+                self._views.keep(operation.version, outcome.view)
+                self._attachment.view = outcome.view
+
+
+def _added(
+    one: _Candidate, teacher: Teacher, outcome: Outcome, operation: Operation, edit: Edit
+) -> Added:
+    is_active = operation.changed
+    return Added(
+        version=format_version(operation.version),
+        verified=outcome.artifact.verified,
+        seconds=outcome.seconds,
+        edit=edit,
+        before=one.before,
+        answer=outcome.answer,
+        steps=outcome.steps,
+        supersedes=tuple(operation.detail["supersedes"]),
+        conflicts=one.conflicts,
+        lost=outcome.lost if is_active else (),
+        reach=teacher.reach(edit, one.lesson, outcome.view) if is_active else None,
+    )

@@ -1,0 +1,263 @@
+"""Replay: bringing a history to a model, by restoring what it learned before or learning it now.
+
+Edits that the model has learned are restored without training. The others are learned in batches,
+each of one method; each batch is one transaction, so an interrupted replay loses at most the batch
+at hand and goes on from there when it is run again. A plan says beforehand what a replay would do.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from editkit.engines.transformers.tokens import Encoded
+from editkit.history.views import Views
+from editkit.methods.base import Outcome, Teachers
+from editkit.methods.grace.view import GraceView
+from editkit.models.progress import Progress, SilentProgress
+from editkit_store import Store
+from editkit_store.errors import EditkitError
+from editkit_store.history.versions import format_version
+from editkit_store.records import (
+    Artifact,
+    Edit,
+    MethodName,
+    PlannedEdit,
+    Provenance,
+    Replayed,
+    ReplayFailure,
+    ReplayPlan,
+)
+
+__all__ = ["plan", "run"]
+
+_SAMPLED = 1000
+"""Most artifacts whose times an estimate reads."""
+
+
+def run(
+    store: Store,
+    teachers: Teachers,
+    views: Views,
+    *,
+    to: str | None,
+    method: MethodName | None,
+    only: str | None,
+    provenance: Provenance,
+    settings: Mapping[str, str],
+    progress: Progress | None,
+) -> Replayed:
+    """Makes the learner's model hold the edits that are active at a version; see ``Kit.replay``."""
+    started = time.monotonic()
+    version, edits = _chosen(store, teachers, to, method, only)
+    # Attempts that failed are made again: settings or versions may have changed.
+    known = views.learned(version)
+    wanted = [edit for edit in edits if edit.id not in known]
+    # They are tried beside all that the version holds, chosen by `only` or not.
+    active = store.history.active_ids(version)
+    failures: list[ReplayFailure] = []
+    told = progress or SilentProgress()
+    if wanted:
+        told.start("Learning edits", len(wanted), "edits")
+        try:
+            for batch in _batches(wanted, teachers):
+                failures += _learn(store, teachers, views, batch, active, version, provenance)
+                told.advance(len(batch))
+        finally:
+            told.done()
+    counts = {
+        "restored": len(edits) - len(wanted),
+        "learned": len(wanted) - len(failures),
+        "failed": len(failures),
+    }
+    detail: dict[str, Any] = {**counts, "model": teachers.name}
+    if only is not None:
+        detail["only"] = format_version(store.history.resolve(only))
+    operation = store.record_replay(
+        version,
+        fingerprint=teachers.fingerprint,
+        detail=detail,
+        provenance=provenance,
+        settings=settings,
+    )
+    return Replayed(
+        model=teachers.name,
+        fingerprint=teachers.fingerprint,
+        **counts,
+        seconds=time.monotonic() - started,
+        version=format_version(operation.version),
+        failures=tuple(failures),
+    )
+
+
+def plan(
+    store: Store,
+    teachers: Teachers,
+    views: Views,
+    *,
+    to: str | None,
+    method: MethodName | None,
+    only: str | None,
+) -> ReplayPlan:
+    """Returns what ``run`` would do; see ``Kit.plan_replay``."""
+    version, edits = _chosen(store, teachers, to, method, only)
+    known = views.learned(version)
+    planned = tuple(
+        PlannedEdit(
+            edit_id=edit.id,
+            prompt=edit.prompt,
+            target=edit.target,
+            action="restore" if edit.id in known else "learn",
+        )
+        for edit in edits
+    )
+    to_learn = sum(edit.action == "learn" for edit in planned)
+    seconds, measured_on = _seconds_an_edit(store, teachers.fingerprint)
+    return ReplayPlan(
+        model=teachers.name,
+        fingerprint=teachers.fingerprint,
+        version=format_version(version),
+        restored=len(planned) - to_learn,
+        to_learn=to_learn,
+        edits=planned,
+        seconds=None if seconds is None else seconds * to_learn,
+        measured_on=measured_on,
+    )
+
+
+def _chosen(
+    store: Store, teachers: Teachers, to: str | None, method: MethodName | None, only: str | None
+) -> tuple[int, list[Edit]]:
+    """Returns the version to replay to, and those of its edits that are asked for."""
+    history = store.history
+    version = history.current() if to is None else history.resolve(to)
+    edits = history.active(version)
+    if only is not None:
+        kept = set(history.active_ids(history.resolve(only)))
+        edits = [edit for edit in edits if edit.id in kept]
+    if method is not None:
+        teachers.of(method)
+        edits = [edit.model_copy(update={"method": method}) for edit in edits]
+    return version, edits
+
+
+def _seconds_an_edit(
+    store: Store, fingerprint: str
+) -> tuple[float | None, Literal["this model", "other models"] | None]:
+    """Returns what learning an edit took, the median, and whom it took that long."""
+    own = _seconds(store, fingerprint)
+    if own:
+        return statistics.median(own), "this model"
+    known = (one for one in store.artifacts.model_names() if one != fingerprint)
+    others = [seconds for one in known for seconds in _seconds(store, one)]
+    return (statistics.median(others), "other models") if others else (None, None)
+
+
+def _seconds(store: Store, fingerprint: str) -> list[float]:
+    # Ids are digests, so the first of them are a fair sample of a large history.
+    ids = sorted(store.artifacts.attempted(fingerprint))[:_SAMPLED]
+    found = (
+        one.metrics.get("seconds") for one in store.artifacts.on_model(ids, fingerprint).values()
+    )
+    return [float(seconds) for seconds in found if seconds is not None]
+
+
+def _batches(edits: Sequence[Edit], teachers: Teachers) -> Iterator[list[Edit]]:
+    """Yields edits to learn together: as they follow each other, of one method."""
+    batch: list[Edit] = []
+    for edit in edits:
+        is_other = bool(batch) and batch[0].method != edit.method
+        if batch and (is_other or len(batch) >= _size(teachers, edit.method)):
+            yield batch
+            batch = []
+        batch.append(edit)
+    if batch:
+        yield batch
+
+
+def _size(teachers: Teachers, method: MethodName) -> int:
+    """Edits of a method that are learned together; one, where the model cannot learn them."""
+    try:
+        return teachers.of(method).batch
+    except EditkitError:
+        return 1
+
+
+def _learn(
+    store: Store,
+    teachers: Teachers,
+    views: Views,
+    batch: Sequence[Edit],
+    order: Sequence[str],
+    version: int,
+    provenance: Provenance,
+) -> list[ReplayFailure]:
+    """Learns a batch and stores it in one transaction; returns what this model did not learn.
+
+    Args:
+        store: The history.
+        teachers: What learns.
+        views: What is known.
+        batch: The edits, of one method.
+        order: Ids of all edits of the version that they are replayed to, oldest first.
+        version: The version.
+        provenance: Who and why.
+    """
+    failures: list[ReplayFailure] = []
+    stored: list[tuple[Artifact, bytes | None]] = []
+    possible: list[tuple[Edit, Encoded]] = []
+    for edit in batch:
+        try:
+            possible.append((edit, teachers.encode(edit)))
+        except EditkitError as error:  # too long for this model, no chat template, ...
+            stored.append((teachers.refused(edit, str(error)), None))
+            failures.append(_failure(edit, "", str(error)))
+    snapshot = None
+    if possible:
+        teacher = teachers.of(batch[0].method)
+        lessons = teacher.learn(possible, version=version)
+        view = views.known(order, version)
+        for (edit, _), lesson in zip(possible, lessons, strict=True):
+            view = teacher.joined(view, edit, lesson, (), format_version(version))
+        view = _ordered(view, views, order)
+        answers = teacher.tried(lessons, view)
+        outcomes: list[Outcome] = []
+        for (edit, _), lesson, answer in zip(possible, lessons, answers, strict=True):
+            outcome = teacher.settle(edit, lesson, view, answer)
+            outcomes.append(outcome)
+            stored.append((outcome.artifact, outcome.payload))
+            if not outcome.artifact.usable:
+                failures.append(
+                    _failure(edit, outcome.answer, "free generation does not give the target")
+                )
+        if any(outcome.artifact.usable for outcome in outcomes):
+            snapshot = outcomes[0].snapshot
+    # A retry that failed takes nothing away from the versions that have what was learned before.
+    known = store.artifacts.on_model([one.edit_id for one, _ in stored], teachers.fingerprint)
+    stored = [
+        (one, data) for one, data in stored
+        if one.usable or one.edit_id not in known or not known[one.edit_id].usable
+    ]  # fmt: skip
+    try:
+        store.put_artifacts(stored, provenance=provenance, snapshot=snapshot, version=version)
+    except BaseException:
+        for edit, _ in possible:
+            teachers.of(edit.method).forget(edit.id)
+        raise
+    return failures
+
+
+def _ordered(view: GraceView, views: Views, order: Sequence[str]) -> GraceView:
+    """Returns a view with its rows in the order of the edits, where that counts."""
+    rows = views.memory.rows(order)
+    return views.folded(rows[np.isin(rows, view.rows)], view.version, view.mixture)
+
+
+def _failure(edit: Edit, answer: str, reason: str) -> ReplayFailure:
+    return ReplayFailure(
+        edit_id=edit.id, prompt=edit.prompt, target=edit.target, answer=answer, reason=reason
+    )

@@ -1,0 +1,1 @@
+"""Where a model runs: loading, tokens, and generation with edits applied."""

@@ -1,0 +1,302 @@
+"""Asking an attached model: batches, versions, and which edits fired.
+
+Language models generate, greedily unless asked otherwise; a classifier gives its label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from editkit.engines.transformers.attachment import Attachment
+from editkit.engines.transformers.run import Run
+from editkit.engines.transformers.stepping import Watch, watching
+from editkit.engines.transformers.tokens import Encoded, Encoder
+from editkit.methods.batches import Batch
+from editkit.methods.grace.view import GraceView
+from editkit_store.errors import InvalidRequest
+
+__all__ = ["ROWS", "Generated", "Generator", "Scored"]
+
+ROWS = 16
+"""Rows of one batch; longer lists run in several."""
+
+_CLEAR = 0.25
+"""Lead in logits that no rounding turns, in bfloat16 neither."""
+
+_HARMLESS = frozenset(
+    "bos_token_id eos_token_id pad_token_id decoder_start_token_id forced_bos_token_id "
+    "do_sample temperature top_k top_p top_h min_p typical_p epsilon_cutoff eta_cutoff "
+    "max_length max_new_tokens use_cache cache_implementation cache_config low_memory "
+    "output_attentions output_hidden_states output_logits output_scores return_dict_in_generate "
+    "length_penalty early_stopping num_return_sequences prefill_chunk_size "
+    "compile_config disable_compile _from_model_config transformers_version".split()
+)
+"""Generation settings that do not change what greedy decoding chooses."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What came out for one prompt.
+
+    Attributes:
+        text: The continuation, special tokens and surrounding whitespace removed; or the label.
+        tokens: Number of generated tokens, the ending one included; 0 for a label.
+        is_finished: The model ended the text itself, before the limit.
+        fired: Id of the edit that applied, if any.
+        version: Version of the view it ran on.
+    """
+
+    text: str
+    tokens: int
+    is_finished: bool
+    fired: str | None
+    version: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How likely a target is behind a prompt.
+
+    Attributes:
+        log_likelihood: Of the target's tokens, nats.
+        tokens: Number of the target's tokens.
+        right: How many of them the model would choose, given those before.
+        fired: Id of the edit that applied, if any.
+        version: Version of the view it ran on.
+    """
+
+    log_likelihood: float
+    tokens: int
+    right: int
+    fired: str | None
+    version: str
+
+
+class Generator:
+    """Asks a model encoded prompts on given views."""
+
+    def __init__(self, model: Any, encoder: Encoder, attachment: Attachment) -> None:
+        self._model = model
+        self._encoder = encoder
+        self._attachment = attachment
+        self._pad = encoder.pad_id
+
+    def run(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        views: Sequence[GraceView] = (),
+        max_new_tokens: int,
+        watch: Watch | None = None,
+        **options: Any,
+    ) -> list[Generated]:
+        """Returns one answer a prompt.
+
+        Args:
+            prompts: Token ids.
+            views: The edits that apply: one view, or one a prompt; by default the attachment's
+                current view.
+            max_new_tokens: Limit of each continuation, tokens.
+            watch: Told about every step; needs all prompts in one batch. A classifier takes none.
+            **options: For ``model.generate``, e.g. ``do_sample=True``; greedy by default.
+
+        Raises:
+            ValueError: More prompts than one batch takes, with a watch.
+            InvalidRequest: Several continuations of one prompt were asked for.
+        """
+        if options.get("num_return_sequences", 1) != 1:
+            raise InvalidRequest(
+                "one prompt has one answer here, so num_return_sequences is 1",
+                field="num_return_sequences",
+                hint="give the prompt several times, or call kit.model.generate",
+            )
+        if options.get("return_dict_in_generate"):
+            raise InvalidRequest(
+                "answers come as records here, so return_dict_in_generate is not taken",
+                field="return_dict_in_generate",
+                hint="call kit.model.generate for scores and hidden states; it is edited too",
+            )
+        if watch is not None and len(prompts) > ROWS:
+            raise ValueError(f"a watch takes {ROWS} prompts at most, not {len(prompts)}")
+        found: list[Generated] = []
+        for start in range(0, len(prompts), ROWS):
+            here = slice(start, start + ROWS)
+            chosen = views[here] if len(views) > 1 else views
+            with torch.no_grad(), self._attachment.running(*chosen) as run:
+                if self._encoder.family == "classifier":
+                    found += self._labelled(prompts[here], run)
+                else:
+                    found += self._continued(prompts[here], run, max_new_tokens, options, watch)
+        return found
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Runs the calls of its body on the model as it came."""
+        return self._attachment.paused()
+
+    def drafted(
+        self, batch: Batch, requests: Sequence[Encoded], views: Sequence[GraceView]
+    ) -> list[Generated | None]:
+        """Returns the greedy answers that are the targets themselves, in one pass; else ``None``.
+
+        Speculative decoding (Leviathan et al. 2023, arXiv 2211.17192; here without sampling) with
+        the whole target as the draft: it stands if each of its tokens, the ending one included, is
+        what the model chooses after those before, so that decoding step by step would give the
+        same. A draft is also refused where a token leads by so little that rounding could decide.
+
+        Args:
+            batch: The requests, laid out.
+            requests: Prompts and targets.
+            views: One view, or one a request.
+        """
+        stops = self._encoder.stop_ids
+        with torch.no_grad(), self._attachment.running(*views) as run:
+            logits, target, valid = _forced(batch, requests, run)
+        wanted = logits.gather(2, target[..., None])[..., 0]
+        others = logits.scatter(2, target[..., None], -torch.inf).amax(dim=2)
+        leads = (wanted - others).masked_fill(~valid, torch.inf).amin(dim=1).tolist()
+        found: list[Generated | None] = []
+        for request, lead, (edit, version) in zip(
+            requests, leads, self._told(run, len(requests)), strict=True
+        ):
+            length = len(request.target)
+            if self._encoder.family == "classifier":
+                ends, length = True, 0
+            else:
+                ends = [t in stops for t in request.target] == [False] * (length - 1) + [True]
+            stands = ends and lead > _CLEAR and self._is_plain()
+            found.append(Generated(request.text, length, True, edit, version) if stands else None)
+        return found
+
+    def scored(
+        self, batch: Batch, requests: Sequence[Encoded], views: Sequence[GraceView]
+    ) -> list[Scored]:
+        """Returns how likely targets are behind their prompts, in one pass.
+
+        Args:
+            batch: The requests, laid out.
+            requests: Prompts and targets.
+            views: One view, or one a request.
+        """
+        with torch.no_grad(), self._attachment.running(*views) as run:
+            logits, target, valid = _forced(batch, requests, run)
+        wanted = logits.gather(2, target[..., None])[..., 0]
+        nats = ((wanted - logits.logsumexp(dim=2)) * valid).sum(dim=1, dtype=torch.float64)
+        right = ((logits.argmax(dim=2) == target) & valid).sum(dim=1)
+        told = self._told(run, len(requests))
+        return [
+            Scored(log_likelihood, len(request.target), chosen, edit, version)
+            for request, log_likelihood, chosen, (edit, version) in zip(
+                requests, nats.tolist(), right.tolist(), told, strict=True
+            )
+        ]
+
+    def _is_plain(self) -> bool:
+        """Whether greedy generation just takes the largest logit.
+
+        A model may bring settings that bend that: a repetition penalty, forbidden words, ...
+        """
+        config = getattr(self._model, "generation_config", None)
+        if config is None:
+            return True
+        plain = GenerationConfig().to_dict()  # type: ignore[no-untyped-call]
+        return all(
+            name in _HARMLESS or value is None or value == plain.get(name)
+            for name, value in config.to_dict().items()
+        )
+
+    def _labelled(self, prompts: Sequence[Sequence[int]], run: Run) -> list[Generated]:
+        width = max(map(len, prompts))
+        ids, mask = self._padded(prompts, width, left=False)
+        run.restart(mask, None, prompts)
+        chosen = self._model(input_ids=ids, attention_mask=mask).logits.argmax(dim=-1).tolist()
+        labels = self._encoder.labels
+        return [
+            Generated(labels[index], 0, True, edit, version)
+            for index, (edit, version) in zip(chosen, self._told(run, len(prompts)), strict=True)
+        ]
+
+    def _continued(
+        self,
+        prompts: Sequence[Sequence[int]],
+        run: Run,
+        max_new_tokens: int,
+        options: dict[str, Any],
+        watch: Watch | None,
+    ) -> list[Generated]:
+        width = max(map(len, prompts))
+        is_decoder = self._encoder.family == "decoder"
+        ids, mask = self._padded(prompts, width, left=is_decoder)
+        stops, limit = self._encoder.stop_ids, self._encoder.context
+        if limit is not None:
+            max_new_tokens = max(1, min(max_new_tokens, limit - (width if is_decoder else 1)))
+        config = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers has no types here
+            max_new_tokens=max_new_tokens, eos_token_id=list(stops) or None, pad_token_id=self._pad
+        )
+        # Settings go into the config; objects (a streamer, a cache, processors) beside it.
+        settings = {"do_sample": False, **{n: v for n, v in options.items() if hasattr(config, n)}}
+        config.update(**settings)  # type: ignore[no-untyped-call]
+        beside = {name: value for name, value in options.items() if name not in settings}
+        if watch is not None:
+            others = beside.pop("stopping_criteria", ())
+            beside["stopping_criteria"] = watching(
+                watch, lambda: self._told(run, len(prompts)), *others
+            )
+        output = self._model.generate(ids, attention_mask=mask, generation_config=config, **beside)
+        # A decoder repeats the prompt; an encoder-decoder begins with its start token.
+        skipped = width if is_decoder else 1
+        return [
+            self._read(row[skipped:], stops, edit, version)
+            for row, (edit, version) in zip(
+                output.tolist(), self._told(run, len(prompts)), strict=True
+            )
+        ]
+
+    def _padded(
+        self, prompts: Sequence[Sequence[int]], width: int, *, left: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns ids and attention mask, each ``(rows, width)`` int64."""
+
+        def filled(row: Sequence[int], gap: list[int]) -> list[int]:
+            return [*gap, *row] if left else [*row, *gap]
+
+        gaps = [width - len(prompt) for prompt in prompts]
+        ids = [filled(p, [self._pad] * gap) for p, gap in zip(prompts, gaps, strict=True)]
+        mask = [filled([1] * len(p), [0] * gap) for p, gap in zip(prompts, gaps, strict=True)]
+        device = self._model.device
+        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+    @staticmethod
+    def _told(run: Run, count: int) -> list[tuple[str | None, str]]:
+        """Which edit fired for each prompt, and on which version."""
+        edits = run.edits or [None] * count
+        beams = len(edits) // count
+        views = run.views if len(run.views) > 1 else run.views * count
+        return [(edits[row * beams], views[row].version) for row in range(count)]
+
+    def _read(
+        self, ids: list[int], stops: Sequence[int], fired: str | None, version: str
+    ) -> Generated:
+        end = next((at for at, token in enumerate(ids) if token in stops), None)
+        kept = ids if end is None else ids[:end]
+        return Generated(
+            text=self._encoder.decode(kept),
+            tokens=len(kept) + (end is not None),
+            is_finished=end is not None,
+            fired=fired,
+            version=version,
+        )
+
+
+def _forced(
+    batch: Batch, requests: Sequence[Encoded], run: Run
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Runs prompts with their targets given; logits, targets and where those are."""
+    run.restart(batch.prompts, None, [request.prompt for request in requests])
+    logits = batch.logits()  # (rows, t, n)
+    return logits, batch.target.to(logits.device), batch.valid.to(logits.device)

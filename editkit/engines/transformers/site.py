@@ -1,0 +1,156 @@
+"""Where a method attaches: the blocks' feed-forward output, found by structure.
+
+A site is a module named by its dotted path. By default it is the output of a block's feed-forward
+part: its last linear map into the hidden size, or the norm that follows it where there is one
+(Gemma, OLMo 2): such a norm undoes the length of whatever is put before it, so a value before it
+could only turn, not push.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from editkit.config import PresetName
+from editkit.engines.transformers.layout import Layout, layout_of, text_config
+from editkit.errors import UnknownSite, UnsupportedModel
+
+__all__ = ["Site", "default_site", "ffn_output", "find_site", "shape_of"]
+
+# Depth of the site as a share of all layers. `paper`: layer 27 of 32, the common setting for
+# Llama-2-7B. `default`: lower. Values are learned in fewer steps there (results/site_depth.txt) and
+# do better at rephrasings (results/quality.md), which more blocks above the site can follow.
+_DEPTH: dict[PresetName, float] = {"default": 0.67, "paper": 0.84}
+
+# A norm between the FFN and the residual stream, by the names that models give it.
+_FFN_NORM = re.compile(r"post_?(feedforward|ffn|ffw|mlp)", re.IGNORECASE)
+
+# Published by the authors where it differs: GPT2-XL, block 35 of 48, the FFN's first linear map.
+_PAPER: dict[str, tuple[float, str | None]] = {"gpt2": (35 / 48, "mlp.c_fc")}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place to attach to.
+
+    Attributes:
+        path: Dotted path of the module.
+        module: The module itself.
+        block: Index of the block that holds the module.
+        inputs: Size of what it takes.
+        width: Size of what it gives.
+        layout: The model around it.
+    """
+
+    path: str
+    module: nn.Module
+    block: int
+    inputs: int
+    width: int
+    layout: Layout
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The blocks that the site is in one of, first to last."""
+        return self.layout.blocks
+
+
+def default_site(model: nn.Module, *, preset: PresetName = "default") -> Site:
+    """Returns the site for a model whose user named none.
+
+    Raises:
+        UnsupportedModel: Of a kind that cannot be edited, or no FFN was found.
+    """
+    layout = layout_of(model)
+    path, blocks = layout.path, layout.blocks
+    depth, inner = _DEPTH[preset], None
+    if preset == "paper":
+        depth, inner = _PAPER.get(str(text_config(model).model_type), (depth, None))
+    # Other tokens see the value only through the attention of blocks above the site, so in a
+    # shallow model one block at least must be left above it.
+    index = max(0, min(len(blocks) - 2, round(depth * len(blocks))))
+    if inner is None:
+        inner = ffn_output(blocks[index], int(text_config(model).hidden_size))
+    if inner is None:
+        raise UnsupportedModel(
+            f"no feed-forward output was found in '{path}.{index}'",
+            hint="name the module to edit with GraceConfig(site=...)",
+        )
+    return find_site(model, f"{path}.{index}.{inner}")
+
+
+def find_site(model: nn.Module, path: str) -> Site:
+    """Returns the site of that path; ``layers[27]`` may be written for ``layers.27``.
+
+    Raises:
+        UnknownSite: No such module, not inside a block, or without a known width.
+        UnsupportedModel: Of a kind that cannot be edited.
+    """
+    asked = re.sub(r"\[(\d+)\]", r".\1", path)
+    modules = dict(model.named_modules())
+    module = modules.get(asked)
+    if module is None:
+        matches = tuple(difflib.get_close_matches(asked, modules, n=3))
+        raise UnknownSite(
+            f"there is no module '{path}' in this model",
+            site=path,
+            matches=matches,
+            hint=f"did you mean {' or '.join(matches)}?" if matches else None,
+        )
+    layout = layout_of(model)
+    inside = re.match(re.escape(layout.path) + r"\.(\d+)\.", asked)
+    if inside is None:
+        raise UnknownSite(
+            f"'{path}' is not inside one of the blocks '{layout.path}.0' to "
+            f"'{layout.path}.{len(layout.blocks) - 1}'",
+            site=path,
+            hint="the site of an encoder-decoder is in its encoder, which reads the prompt"
+            if layout.family == "encoder-decoder"
+            else None,
+        )
+    shape = shape_of(module)
+    if shape is None:
+        raise UnknownSite(
+            f"'{path}' is a {type(module).__name__}, not a linear map or a norm", site=path,
+            hint="choose a linear module of a feed-forward part",
+        )  # fmt: skip
+    return Site(asked, module, int(inside[1]), *shape, layout)
+
+
+def ffn_output(block: nn.Module, hidden: int, *, norms: bool = True) -> str | None:
+    """Returns the path within a block of what its feed-forward part gives, None for no such part.
+
+    Args:
+        block: The block.
+        hidden: Its hidden size.
+        norms: A norm behind the feed-forward part counts as its output.
+    """
+    for name, module in block.named_children():
+        if norms and _FFN_NORM.search(name) and shape_of(module) is not None:
+            return name
+    found = None
+    for name, module in block.named_modules():
+        shape = shape_of(module)
+        # The attention output maps hidden to hidden (or from the heads' width), so the last map
+        # from elsewhere into the hidden size is the FFN's; FFNs follow attention in every layout.
+        if shape is not None and shape[1] == hidden and "norm" not in name.lower():
+            found = name
+    return found
+
+
+def shape_of(module: nn.Module) -> tuple[int, int] | None:
+    """Returns input and output width of a linear map (``Conv1D``, quantised) or of a norm."""
+    for inputs, outputs in (("in_features", "out_features"), ("nx", "nf")):
+        if hasattr(module, inputs) and hasattr(module, outputs):
+            return int(getattr(module, inputs)), int(getattr(module, outputs))
+    weight = getattr(module, "weight", None)
+    if type(module).__name__ == "Conv1D" and isinstance(weight, torch.Tensor):
+        return int(weight.shape[0]), int(weight.shape[1])
+    if isinstance(weight, torch.Tensor) and weight.dim() == 1:  # a norm
+        return int(weight.shape[0]), int(weight.shape[0])
+    return None

@@ -1,0 +1,178 @@
+"""What one model answers at two versions, side by side."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from editkit.engines.transformers.generator import Generated, Generator
+from editkit.engines.transformers.tokens import Encoder
+from editkit.methods.grace.view import GraceView
+from editkit.models.progress import Progress, SilentProgress
+from editkit_store.errors import EditkitError, InvalidRequest
+from editkit_store.records import Edit, Message
+from editkit_store.records.comparisons import BehaviorChange, Diff, QuestionKind, Unasked
+
+__all__ = ["with_answers"]
+
+_SLACK = 4
+"""Tokens that an answer may have beyond the target, as in verification."""
+
+_ROWS = 16
+"""Questions asked together."""
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One prompt to ask at both versions.
+
+    Attributes:
+        ids: The prompt as tokens.
+        prompt: The prompt as text.
+        kind: Where it comes from.
+        limit: Most tokens of an answer.
+        edit: The edit that it comes from, None for a probe.
+    """
+
+    ids: tuple[int, ...]
+    prompt: str
+    kind: QuestionKind
+    limit: int
+    edit: Edit | None = None
+
+
+def with_answers(
+    found: Diff,
+    *,
+    views: tuple[GraceView, GraceView],
+    encoder: Encoder,
+    generator: Generator,
+    probes: Sequence[str] = (),
+    max_new_tokens: int,
+    progress: Progress | None = None,
+) -> Diff:
+    """Returns the comparison with what the model answers at both versions; see ``Kit.diff``.
+
+    Args:
+        found: The comparison.
+        views: The model's views of its two versions.
+        encoder: The model's.
+        generator: The model's.
+        probes: Prompts to ask beside those of the edits.
+        max_new_tokens: Limit of answers that no target measures, tokens.
+        progress: Told about every answer.
+
+    Raises:
+        InvalidRequest, PromptTooLong: A probe is empty or too long, or the limit is below 1.
+    """
+    if max_new_tokens < 1:
+        raise InvalidRequest("max_new_tokens must be at least 1", field="max_new_tokens")
+    unasked: list[Unasked] = []
+    questions: dict[tuple[QuestionKind, tuple[int, ...]], _Question] = {}
+    # A mistake in a probe is the caller's to mend, and is found before anything is computed.
+    probed = [_Question(encoder.prompt(text), text, "probe", max_new_tokens) for text in probes]
+    edits = (*found.added, *found.removed)
+    for question in (*_of_edits(edits, encoder, max_new_tokens, unasked), *probed):
+        known = questions.setdefault((question.kind, question.ids), question)
+        if question.limit > known.limit:  # the other answer to this prompt is a longer one
+            questions[question.kind, question.ids] = replace(known, limit=question.limit)
+    answers = _answers(list(questions.values()), views, generator, progress or SilentProgress())
+    return found.model_copy(update={"behavior": tuple(answers), "unasked": tuple(unasked)})
+
+
+def _of_edits(
+    edits: Sequence[Edit], encoder: Encoder, max_new_tokens: int, unasked: list[Unasked]
+) -> Iterator[_Question]:
+    """Yields the questions that edits bring along; keeps in ``unasked`` what cannot be asked.
+
+    A history may hold edits that this model could not even try, and they are no reason to compare
+    nothing.
+    """
+    for edit in edits:
+        try:
+            length = len(encoder.request(edit).target) + _SLACK
+        except EditkitError:  # a target that is nothing to this model; its prompt may be asked
+            length = max_new_tokens
+        for kind, prompt in _prompts(edit):
+            try:
+                ids = _ids(edit, kind, prompt, encoder)
+            except EditkitError as error:
+                unasked.append(
+                    Unasked(prompt=prompt, kind=kind, edit_id=edit.id, reason=str(error))
+                )
+            else:
+                limit = max_new_tokens if kind == "locality" else length
+                yield _Question(ids, prompt, kind, limit, edit)
+
+
+def _prompts(edit: Edit) -> Iterator[tuple[QuestionKind, str]]:
+    yield "edit", edit.prompt
+    for text in edit.rephrases:
+        yield "rephrase", text
+    for text in edit.locality:
+        yield "locality", text
+
+
+def _ids(edit: Edit, kind: QuestionKind, prompt: str, encoder: Encoder) -> tuple[int, ...]:
+    if edit.chat is None:
+        return encoder.prompt(prompt)
+    # Another wording of a corrected turn is said where that turn was said.
+    last = edit.chat[-1:] if kind == "edit" else (Message(role="user", content=prompt),)
+    return encoder.chat([*edit.chat[:-1], *last])
+
+
+def _answers(
+    questions: Sequence[_Question],
+    views: tuple[GraceView, GraceView],
+    generator: Generator,
+    told: Progress,
+) -> list[BehaviorChange]:
+    """Returns the answers to every question, in their order.
+
+    Both versions are asked the very same batches: a row in which nothing fires then has the same
+    logits, and an answer that differs does so because of the edits.
+    """
+    if not questions:
+        return []
+    distinct = views[:1] if np.array_equal(views[0].radii, views[1].radii) else views
+    answered: dict[int, tuple[Generated, Generated]] = {}
+    told.start("Asking at both versions", len(questions), "prompts")
+    try:
+        for indices in _batches(questions):
+            prompts = [questions[index].ids for index in indices]
+            limit = questions[indices[0]].limit
+            said = [generator.run(prompts, views=[v], max_new_tokens=limit) for v in distinct]
+            answered.update(zip(indices, zip(said[0], said[-1], strict=True), strict=True))
+            told.advance(len(indices))
+    finally:
+        told.done()
+    return [_side_by_side(question, *answered[index]) for index, question in enumerate(questions)]
+
+
+def _batches(questions: Sequence[_Question]) -> Iterator[list[int]]:
+    """Yields the indices of questions to ask together: of one limit and about one length."""
+    order = sorted(
+        range(len(questions)), key=lambda index: (questions[index].limit, len(questions[index].ids))
+    )
+    for _, group in itertools.groupby(order, lambda index: questions[index].limit):
+        indices = list(group)
+        for at in range(0, len(indices), _ROWS):
+            yield indices[at : at + _ROWS]
+
+
+def _side_by_side(question: _Question, before: Generated, after: Generated) -> BehaviorChange:
+    edit = question.edit
+    return BehaviorChange(
+        prompt=question.prompt,
+        kind=question.kind,
+        edit_id=None if edit is None else edit.id,
+        target=None if edit is None or question.kind == "locality" else edit.target,
+        before=before.text,
+        after=after.text,
+        changed=before.text != after.text,
+        fired_before=() if before.fired is None else (before.fired,),
+        fired_after=() if after.fired is None else (after.fired,),
+    )

@@ -1,0 +1,125 @@
+"""The part of a kit that says what a change would do, without making it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from editkit.editing.editor import Corrector
+from editkit.engines.transformers.generator import Generator
+from editkit.engines.transformers.tokens import Encoder
+from editkit.kit.inference import Asker
+from editkit.methods.base import SLACK, Teachers
+from editkit.requests import build_request
+from editkit_store import Store
+from editkit_store.errors import NotActive
+from editkit_store.history import prompt_digest
+from editkit_store.history.versions import format_version
+from editkit_store.records import AddPlan, EditRequest, ViewPlan
+
+__all__ = ["PlanningMethods"]
+
+
+class PlanningMethods:
+    """Methods of ``Kit``; the attributes are the kit's. They write nothing."""
+
+    store: Store
+    _asker: Asker
+    _corrector: Corrector
+    _encoder: Encoder
+    _generator: Generator
+    _teachers: Teachers
+
+    def plan_add(self, request: EditRequest | Mapping[str, Any], *, near: int = 3) -> AddPlan:
+        """Returns what an edit would meet if it were added now; see ``add``.
+
+        Args:
+            request: A request record, or a dict of its fields.
+            near: How many of the nearest edits to name.
+
+        Raises:
+            As ``add`` where the request itself is to blame.
+        """
+        request = build_request(request, kind=self._encoder.default_kind)
+        encoded = self._teachers.encode(request)
+        history = self.store.history
+        current = history.current()
+        (said,) = self._generator.run(
+            [encoded.prompt],
+            views=[self._asker.view(format_version(current))],
+            max_new_tokens=len(encoded.target) + SLACK,
+        )
+        nearest = self._asker.explain(
+            request.prompt if request.chat is None else None,
+            request.chat,
+            format_version(current),
+            max(1, near),
+        ).candidates
+        key = request.idempotency_key
+        return AddPlan(
+            version=format_version(current),
+            prompt=request.prompt,
+            target=request.target,
+            answer=said.text,
+            fired=said.fired,
+            is_answered=said.text.strip() == request.target.strip(),
+            supersedes=tuple(history.same_prompt(prompt_digest(request), current)[:1]),
+            conflicts=self._corrector.contradicted(request, encoded),
+            nearest=nearest[:near],
+            known=None if key is None else history.with_key(key),
+        )
+
+    def plan_rollback(self, version: str) -> ViewPlan:
+        """Returns what ``rollback`` would do.
+
+        Raises:
+            UnknownVersion: No such version.
+        """
+        return self._restoring("rollback", self.store.history.resolve(version))
+
+    def plan_undo(self) -> ViewPlan:
+        """Returns what ``undo`` would do.
+
+        Raises:
+            NothingToUndo: Everything is undone.
+        """
+        return self._restoring("undo", self.store.history.to_undo() - 1)
+
+    def plan_revert(self, edit_id: str) -> ViewPlan:
+        """Returns what ``revert`` would do.
+
+        Raises:
+            UnknownEdit, AmbiguousId, NotActive: The id names no active edit.
+        """
+        history = self.store.history
+        found, current = history.resolve_edit(edit_id), history.current()
+        edit = history.edits([found], at=current)[found]
+        if edit.status not in ("active", "superseded"):
+            raise NotActive(
+                f"edit '{found}' has no part in this version: it is {edit.status}", edit_id=found
+            )
+        # An older correction of the same prompt, where there is one, comes back.
+        older = [one for one in history.same_prompt(prompt_digest(edit), current) if one != found]
+        is_active = edit.status == "active"
+        back = older[:1] if is_active else []
+        return ViewPlan(
+            version=format_version(current),
+            operation="revert",
+            view=history.active_count(current) - int(is_active) + len(back),
+            added=tuple(history.edits(back, at=current).values()),
+            removed=(edit,) if is_active else (),
+        )
+
+    def _restoring(self, operation: Any, version: int) -> ViewPlan:
+        history = self.store.history
+        current = history.current()
+        came, went = history.changes(current, version)
+        edits = history.edits([*came, *went], at=current)
+        return ViewPlan(
+            version=format_version(current),
+            operation=operation,
+            like=format_version(version),
+            view=history.active_count(version),
+            added=tuple(edits[one] for one in came),
+            removed=tuple(edits[one] for one in went),
+        )

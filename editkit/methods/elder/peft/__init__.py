@@ -1,0 +1,1 @@
+"""ELDER as a method of PEFT: imported only when PEFT is used."""

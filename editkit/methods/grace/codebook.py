@@ -1,0 +1,162 @@
+"""GRACE's codebook: which balls exist and how large they are, given the edits in order.
+
+Hartvigsen et al., "Aging with GRACE: Lifelong Model Editing with Discrete Key-Value Adaptors",
+NeurIPS 2023, arXiv 2211.11031, section 3 and algorithm 1.
+
+A codebook is a *fold* over the active edits, oldest first: nothing but the stored keys, targets and
+initial radii goes in, so any view can be folded again without training, and taking an edit out
+gives exactly the radii that would be there had it never been. With q the new key, eps0 its
+initial radius, i the nearest row at distance d = ||q - k_i||, rule ``paper`` is:
+
+    no row, or d > eps0 + eps_i    new row with radius eps0
+    d <= eps0 + eps_i, other y     new row with radius d / 2, and eps_i := d / 2 - 1e-5
+    d <= eps0 + eps_i, same y      no new row; eps_i := max(eps_i, d)
+
+Rule ``disjoint`` (the default for states) keeps what the paper wants (balls of different targets
+never overlap) where the nearest-row test misses it, and is independent of the order of edits:
+
+    new row always; for every row j of this rule with other y and d_j <= eps0 + eps0_j:
+        eps := min(eps, d_j / 2),  eps_j := min(eps_j, d_j / 2)
+
+Rule ``nearest`` (the default for pooled keys) leaves every radius as it is. Balls may overlap, and
+where they do the nearest row fires: keys that tell prompts apart need no gap between them.
+
+Differs from the paper: targets are compared by their token ids (the authors' code compares the mean
+of padded label ids); an edit that shares a row under ``paper`` still keeps its own key and value,
+so it survives when the owner of the row is taken back.
+
+Plain numpy on purpose: comparing two versions must not load a deep-learning framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from editkit.config import Rule
+from editkit.scope.index import distances
+
+__all__ = ["Codebook", "Entry", "Row", "fold"]
+
+_HAIR = np.float32(1e-5)  # the paper's gap between two balls that would touch
+
+Vector = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one edit brings to the fold.
+
+    Attributes:
+        edit_id: The edit.
+        key: ``(d,)`` float32, hidden state entering the site at the query position.
+        target: Target token ids; equal targets may share a ball.
+        radius: Initial radius, L2.
+        rule: Codebook rule this edit was added under.
+        owns_row: Never share another edit's row, even under ``paper``.
+    """
+
+    edit_id: str
+    key: Vector
+    target: tuple[int, ...]
+    radius: float
+    rule: Rule = "disjoint"
+    owns_row: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One ball: its owner, its radius, and the edits that share it."""
+
+    entry: Entry
+    radius: float
+    shared_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """The rows of one view. Immutable; ``with_entry`` returns the next one.
+
+    Attributes:
+        rows: In order of creation.
+        keys: ``(n, d)`` float32, one key a row.
+    """
+
+    rows: tuple[Row, ...] = ()
+    keys: Vector = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def radii(self) -> dict[str, float]:
+        """Radius of every row, by the id of the edit that owns it."""
+        return {row.entry.edit_id: row.radius for row in self.rows}
+
+    def with_entry(self, entry: Entry) -> Codebook:
+        """Returns the codebook after one more edit.
+
+        Raises:
+            ValueError: The key's width differs from the other keys'.
+        """
+        if not self.rows:
+            return Codebook((Row(entry, entry.radius),), entry.key[None, :])
+        if entry.key.shape != self.keys.shape[1:]:
+            raise ValueError(
+                f"a key of width {entry.key.shape[0]} in a codebook of width {self.keys.shape[1]}"
+            )
+        apart = distances(self.keys, entry.key)
+        if entry.rule == "paper":
+            return self._paper(entry, apart)
+        if entry.rule == "nearest":
+            return self._appended(Row(entry, entry.radius), {})
+        return self._disjoint(entry, apart)
+
+    def _paper(self, entry: Entry, apart: Vector) -> Codebook:
+        nearest = int(apart.argmin())
+        row, distance = self.rows[nearest], apart[nearest]
+        if distance > entry.radius + row.radius:
+            return self._appended(Row(entry, entry.radius), {})
+        if row.entry.target != entry.target:
+            half = distance / 2
+            shrunk = Row(row.entry, max(0.0, float(half - _HAIR)), row.shared_by)
+            return self._appended(Row(entry, float(half)), {nearest: shrunk})
+        radius = max(row.radius, float(distance))
+        if entry.owns_row:
+            grown = Row(row.entry, radius, row.shared_by)
+            return self._appended(Row(entry, entry.radius), {nearest: grown})
+        shared = Row(row.entry, radius, (*row.shared_by, entry.edit_id))
+        return Codebook((*self.rows[:nearest], shared, *self.rows[nearest + 1 :]), self.keys)
+
+    def _disjoint(self, entry: Entry, apart: Vector) -> Codebook:
+        radius = entry.radius
+        changed: dict[int, Row] = {}
+        # Initial radii decide who meets whom: with current ones the result would depend on which
+        # of two neighbours came first.
+        reach = np.array([max(row.radius, row.entry.radius) for row in self.rows], np.float64)
+        for index in np.flatnonzero(apart <= entry.radius + reach):
+            row = self.rows[int(index)]
+            if row.entry.target == entry.target or row.entry.rule == "nearest":
+                continue
+            half = float(apart[index] / 2)
+            radius = min(radius, half)
+            if half < row.radius:
+                changed[int(index)] = Row(row.entry, half, row.shared_by)
+        return self._appended(Row(entry, radius), changed)
+
+    def _appended(self, row: Row, changed: dict[int, Row]) -> Codebook:
+        rows = list(self.rows)
+        for index, other in changed.items():
+            rows[index] = other
+        return Codebook((*rows, row), np.concatenate([self.keys, row.entry.key[None, :]]))
+
+
+def fold(entries: Iterable[Entry]) -> Codebook:
+    """Returns the codebook of ``entries``, oldest first."""
+    book = Codebook()
+    for entry in entries:
+        book = book.with_entry(entry)
+    return book

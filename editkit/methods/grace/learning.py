@@ -1,0 +1,346 @@
+"""GRACE: one learned hidden state per edit, put in place where the edit's key is met.
+
+Hartvigsen et al., "Aging with GRACE: Lifelong Model Editing with Discrete Key-Value Adaptors",
+NeurIPS 2023, arXiv 2211.11031.
+
+With h(x) the hidden state entering the site at the query position of x (the last prompt token), the
+site's output there becomes (eq. 1 of the paper)
+
+    v_i*   if ||h(x) - k_i*||_2 <= eps_i*, else f(h(x)),
+
+and the value of a new edit (k = h(x), y) is learned by gradient descent on the model's loss for
+y with everything else frozen: v = argmin_v -log p(y | x; f := v at the query position).
+
+Differs from the paper:
+
+- the scope is decided once a sequence, at prefill, never again at decoded tokens;
+- i* is the nearest row whose ball *contains* h(x); the nearest row of all may have a smaller
+  radius;
+- learning is a separate call on plain tensors, stops as soon as every target token leads by a
+  margin, and is seeded;
+- the loss is over the target and the token that ends a generation, so an edit learns to stop.
+
+Why it is fast: nothing below the site depends on the value, so those activations are computed once;
+the prompt's keys and values are cached, so each step runs only the query token and the target
+through the blocks from the site on; and values of different edits are independent, so a batch is
+one problem.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from editkit.config import GraceConfig, Position
+from editkit.engines.transformers import training
+from editkit.engines.transformers.site import Site
+from editkit.engines.transformers.tokens import Encoded
+from editkit.methods.batches import Batch, lay_out, supported
+from editkit.methods.losses import losses, margins
+from editkit.methods.shortlist import LARGE, Shortlist, output_layer
+
+__all__ = ["LearnedValue", "learn", "optimize", "query"]
+
+
+@dataclass(frozen=True)
+class LearnedValue:
+    """What one edit learned.
+
+    Attributes:
+        key: ``(d,)`` float32 on the CPU.
+        value: ``(m,)`` float32 on the CPU.
+        steps: Optimizer steps until it was first good enough.
+        margin: Smallest lead of a target token over all others, in logits.
+        loss: Mean negative log likelihood of a target token, nats.
+    """
+
+    key: torch.Tensor
+    value: torch.Tensor
+    steps: int
+    margin: float
+    loss: float
+
+
+_SHRINK_AT = 0.75
+"""Share of open rows at which a batch is cut down to them."""
+
+_SMALLER = 0.5
+"""Of a unit, after a value began again."""
+
+_SPARE = 1.0
+"""Logits beyond the margin to strive for: the last of them would come slowly."""
+
+_STEPS_A_TOKEN = 2
+"""Steps that a value is given for each token of its target before it may begin again."""
+
+_RESIDUAL_SHARE = 0.3
+"""Least unit of a value's movement, as a share of the residual stream's RMS.
+
+Usually the site's own output is larger. But the first token of many decoders is an attention sink:
+its stream is a thousand times what the site adds there, and steps of that size would be lost in it.
+"""
+
+
+def query(
+    model: Any, site: Site, prompt: Sequence[int], *, position: Position | None = None
+) -> torch.Tensor:
+    """Returns the hidden state entering the site at a prompt's query position, ``(d,)`` float32.
+
+    Args:
+        model: The model.
+        site: Where the values go.
+        prompt: Token ids.
+        position: Token of the prompt that is the query; by default the family's own.
+    """
+    ids = torch.tensor([list(prompt)], device=model.device)
+    host = site.layout.host
+    with torch.no_grad(), training.capture(site.module) as found:
+        host(input_ids=ids, **supported(host, use_cache=False, logits_to_keep=1))
+    at = -1 if (position or site.layout.position) == "last" else 0
+    state: torch.Tensor = found[0][0][0, at]
+    return state.float()
+
+
+def learn(
+    model: Any, site: Site, requests: Sequence[Encoded], config: GraceConfig
+) -> list[LearnedValue]:
+    """Returns key and value of each request; the model is left exactly as it was.
+
+    Args:
+        model: The model. Its weights and their gradients are not touched.
+        site: Where the values go.
+        requests: Prompts and targets as tokens; they do not influence each other.
+        config: Learning settings.
+    """
+    batch = lay_out(
+        model, site.layout, requests, replacement=config.replacement, position=config.position
+    )
+    return optimize(batch, site, config)
+
+
+def optimize(
+    batch: Batch,
+    site: Site,
+    config: GraceConfig,
+    *,
+    keys: torch.Tensor | None = None,
+    met: Callable[[torch.Tensor], None] | None = None,
+) -> list[LearnedValue]:
+    """Returns key and value of each row of a batch; see ``learn``.
+
+    Args:
+        batch: What is learned together.
+        site: Where.
+        config: How.
+        keys: ``(rows, d)`` float32; by default the hidden states that enter the site (eq. 1).
+        met: Called with the keys, ``(rows, d)`` float32, before anything is learned; what it
+            raises ends the learning.
+    """
+    was_training = batch.model.training
+    batch.model.eval()
+    try:
+        found = _Optimization(batch, site, config).run(keys, met)
+        lost = [row for row, learned in enumerate(found) if learned.margin <= 0]
+        if lost and config.max_steps > max(config.restarts, default=config.max_steps):
+            # Of five hundred zsRE edits one is still without its target then, and which one turns
+            # on the last bits of the batch that it was in: it has a second chance.
+            rows = torch.tensor(lost)
+            smaller = config.model_copy(update={"learning_rate": config.learning_rate * _SMALLER})
+            chosen = None if keys is None else keys[rows]
+            again = _Optimization(batch.select(rows), site, smaller).run(chosen, None)
+            for row, learned in zip(lost, again, strict=True):
+                if learned.margin > 0:
+                    steps = config.max_steps + learned.steps
+                    found[row] = dataclasses.replace(learned, steps=steps)
+        return found
+    finally:
+        batch.model.train(was_training)
+
+
+class _Optimization:
+    """Gradient descent on the values of a batch."""
+
+    def __init__(self, batch: Batch, site: Site, config: GraceConfig) -> None:
+        self._batch, self._site, self._config = batch, site, config
+        self._lengths = batch.valid.sum(dim=1)  # tokens of the rows' targets, (rows,)
+        self._wanted = margins(self._lengths, config.margin)  # (rows,)
+        self._resumed: Any = None
+        self._stream = torch.zeros(1, 1)  # RMS of the residual stream at the queries, (rows, 1)
+        self._shortlist: Shortlist | None = None
+        # Of the last pass with a shortlist: what entered the head, and whether what left it is
+        # what the model gave.
+        self._hidden = torch.zeros(0)
+        self._is_bare = True
+
+    def run(
+        self, keys: torch.Tensor | None, met: Callable[[torch.Tensor], None] | None
+    ) -> list[LearnedValue]:
+        config = self._config
+        states, outputs = self._begin()
+        keys = states if keys is None else keys
+        if met is not None:
+            met(keys)
+        count, device = len(keys), outputs.device
+        start = outputs
+        if config.initial_value == "random":
+            # One generator an edit: a value does not depend on what it was batched with.
+            seeded = [torch.Generator().manual_seed(config.seed) for _ in range(count)]
+            start = torch.stack([torch.rand(outputs.shape[1], generator=g) for g in seeded])
+            start = start.to(device)
+        # Adam's steps have the size of its learning rate whatever the gradient, so the unit of the
+        # learning rate is the unit in which the value is moved.
+        unit = torch.ones(count, 1, device=device)
+        if config.units == "activation":
+            unit = torch.maximum(_rms(outputs), _RESIDUAL_SHARE * self._stream).clamp(min=1e-6)
+        moved = torch.zeros_like(start, requires_grad=True)  # (rows, m)
+        best = start.clone()
+        best_margin = torch.full((count,), -torch.inf, device=device)
+        best_loss = torch.full_like(best_margin, torch.inf)
+        steps = torch.zeros(count, dtype=torch.long, device=device)
+        optimizer = torch.optim.Adam([moved], lr=config.learning_rate, betas=config.betas)
+        rows = torch.arange(count, device=device)  # those still in the batch
+        for step in range(config.max_steps + 1):
+            with torch.enable_grad():
+                value = start[rows] + unit[rows] * moved[rows]
+                losses, surprise, margins = self._tried(value)
+            with torch.no_grad():
+                margins = self._confirmed(margins)
+                better = (margins > best_margin[rows]) & (best_margin[rows] <= self._wanted)
+                gained = rows[better]
+                best[gained] = value.detach()[better]
+                best_margin[gained], best_loss[gained] = margins[better], surprise[better]
+                steps[gained] = step
+            open_rows = best_margin[rows] <= self._wanted
+            if step == config.max_steps or not bool(open_rows.any()):
+                break
+            if step in config.restarts:
+                # Steps of one size for every dimension can lead to where no step helps any more.
+                # A long target takes more steps before it is lost.
+                lost = rows[(best_margin[rows] <= 0) & (self._lengths * _STEPS_A_TOKEN <= step)]
+                _begin_again(optimizer, moved, lost)
+                unit[lost] *= _SMALLER
+                best_margin[lost] = -torch.inf
+                if len(lost):
+                    continue
+            # Gradients of the values alone: the model's parameters get none, whatever their flags.
+            (moved.grad,) = torch.autograd.grad(losses.sum(), [moved])
+            left = 1 - config.decay * step / config.max_steps
+            optimizer.param_groups[0]["lr"] = config.learning_rate * left
+            optimizer.step()
+            # A batch takes as long as its slowest edit; those that are done should not pay for it.
+            if int(open_rows.sum()) <= _SHRINK_AT * len(rows):
+                kept = open_rows.nonzero()[:, 0]
+                self._batch = self._batch.select(kept)
+                length = self._batch.replaced.shape[1]
+                self._resumed = _selected(self._resumed, kept, len(rows), length)
+                rows, self._lengths = rows[kept], self._lengths[kept]
+                self._wanted = self._wanted[kept]
+        return [
+            LearnedValue(
+                key=keys[row].cpu(),
+                value=best[row].cpu(),
+                steps=int(steps[row]),
+                margin=float(best_margin[row]),
+                loss=float(best_loss[row]),
+            )
+            for row in range(count)
+        ]
+
+    def _begin(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Runs the untouched model once; returns the site's input and output at the queries."""
+        batch, site = self._batch, self._site
+        watched = [site.module]
+        if site.block:
+            watched.append(site.blocks[site.block - 1])
+        with torch.no_grad():
+            logits, found = batch.begin(*watched)
+        inputs, outputs = found[0]
+        at = (torch.arange(len(batch)), batch.columns.cpu())
+        if site.block:
+            self._resumed = found[1][1]
+            stream = self._resumed[0] if isinstance(self._resumed, tuple) else self._resumed
+            self._stream = _rms(stream[at].float()).to(outputs.device)
+        head = output_layer(batch.model)
+        if self._config.shortlist and head is not None and head.out_features > LARGE:
+            self._shortlist = Shortlist(head, self._config.shortlist)
+            self._shortlist.fill(logits, batch.target)
+        return inputs[at].float(), outputs[at].float()
+
+    def _logits(self, value: torch.Tensor) -> torch.Tensor:
+        block = self._site.block if self._resumed is not None else 0
+        with (
+            training.resume_above(self._site.blocks, block, self._resumed),
+            training.substitute(self._site.module, self._batch.replaced, value),
+        ):
+            return self._batch.logits()
+
+    def _tried(self, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What ``losses`` returns, with ``value`` in place."""
+        strives = self._config.objective == "margin"
+        ahead = (self._wanted + _SPARE)[:, None] if strives else 0.0
+        if self._shortlist is None:
+            return losses(self._logits(value), self._batch.target, self._batch.valid, ahead)
+        with self._shortlist.narrowed() as passed:
+            logits = self._logits(value)
+        self._hidden, raw = passed[-1]
+        self._is_bare = torch.equal(raw[:, -logits.shape[1] :].float(), logits.detach())
+        target = self._shortlist.index(self._batch.target)
+        return losses(logits, target, self._batch.valid, ahead)
+
+    def _confirmed(self, margins: torch.Tensor) -> torch.Tensor:
+        """The margins, over the whole vocabulary where they are large enough."""
+        passing = margins > self._wanted
+        if self._shortlist is None or not bool(passing.any()):
+            return margins
+        rows = passing.nonzero()[:, 0]
+        target, valid, hidden = self._batch.target, self._batch.valid, self._hidden
+        hidden = hidden[:, -target.shape[1] :][rows.to(hidden.device)]
+        there = rows.to(target.device)
+        leads, is_known = self._shortlist.leads(hidden, target[there], valid[there])
+        if not self._is_bare:
+            # What a model does to logits behind its head (softcapping, scaling) keeps their order
+            # but not their distances. With a rival unknown, the value has to pass once more.
+            least = self._wanted[rows].to(leads)
+            leads = torch.where(is_known, margins[rows].to(leads), least)
+        margins = margins.clone()
+        margins[rows] = leads.to(margins)
+        return margins
+
+
+def _begin_again(optimizer: torch.optim.Adam, moved: torch.Tensor, rows: torch.Tensor) -> None:
+    """Puts values back to where they began, and forgets what was gathered on the way."""
+    with torch.no_grad():
+        moved[rows] = 0
+        for kept in optimizer.state[moved].values():
+            if kept.shape == moved.shape:
+                kept[rows] = 0
+
+
+def _rms(states: torch.Tensor) -> torch.Tensor:
+    """Root mean square of each row of ``(rows, n)``, ``(rows, 1)``."""
+    return states.square().mean(dim=1, keepdim=True).sqrt()
+
+
+def _selected(output: Any, rows: torch.Tensor, count: int, length: int) -> Any:
+    """Returns some rows and the first columns of what a block gave.
+
+    Args:
+        output: ``(count, columns, h)``, or a tuple that begins with it.
+        rows: Rows to keep.
+        count: Number of rows it has.
+        length: Columns to keep.
+    """
+    if isinstance(output, tuple):
+        first, *others = output
+        rest = [
+            part[rows.to(part.device)]
+            if isinstance(part, torch.Tensor) and part.dim() > 1 and len(part) == count
+            else part
+            for part in others
+        ]
+        return (_selected(first, rows, count, length), *rest)
+    return output[rows.to(output.device), :length]

@@ -1,0 +1,97 @@
+"""Which edit fires: the one place that says so, whatever method the edits are of.
+
+Each part of a view proposes at most one of its edits for a prompt. Parts that look prompts up by the
+same keys have distances that compare, so of their proposals the nearest applies; of others the first
+in the order of the parts does. Nothing else decides: generation, explanations, reach, conflicts and
+comparisons all come here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+from editkit.engines.base import Near, Part, Queries, View
+
+__all__ = ["Decision", "Proposal", "Reason", "decide", "winner"]
+
+Reason = Literal["no edits", "fires", "out of reach", "doubtful"]
+
+
+class Proposal(NamedTuple):
+    """An edit that a part would have fire.
+
+    Attributes:
+        keys: What it was looked up by; None of a state, which no other part's compares with.
+        distance: To the query, L2.
+    """
+
+    keys: object | None
+    distance: float
+
+
+class Decision(NamedTuple):
+    """What is decided about one prompt.
+
+    Attributes:
+        edit_id: The edit that fires, if one does.
+        reason: Why it does, or why none does.
+        near: Edits of all parts near the prompt, nearest first, the one that fires among them.
+    """
+
+    edit_id: str | None
+    reason: Reason
+    near: tuple[Near, ...]
+
+
+def winner(proposals: Sequence[Proposal | None]) -> int | None:
+    """Returns the index of the proposal that applies, of those of a view's parts in their order."""
+    first = next((i for i, one in enumerate(proposals) if one is not None), None)
+    if first is None:
+        return None
+    chosen, best = first, proposals[first]
+    assert best is not None
+    for index, one in enumerate(proposals[first + 1 :], first + 1):
+        if one is not None and one.keys is not None and one.keys is best.keys:
+            if one.distance < best.distance:
+                chosen, best = index, one
+    return chosen
+
+
+def decide(
+    view: View,
+    query: Callable[[Part], Queries],
+    keys: Callable[[Part], object | None],
+    *,
+    k: int = 1,
+) -> Decision:
+    """Decides about one prompt.
+
+    Args:
+        view: The edits.
+        query: Returns what a part looks the prompt up by, ``(d,)``.
+        keys: Returns what a part's queries come from; None of states.
+        k: How many of the nearest edits to tell of.
+    """
+    parts = [part for part in view.parts if len(part)]
+    proposals: list[Proposal | None] = []
+    fired: list[str | None] = []
+    near: list[Near] = []
+    for part in parts:
+        asked = query(part)
+        selection = part.select(asked[None])
+        number = selection.fired[0]
+        fired.append(None if number < 0 else part.edit_id(number))
+        proposals.append(None if number < 0 else Proposal(keys(part), selection.distance(0)))
+        near += part.near(asked, max(1, k))
+    chosen = winner(proposals)
+    edit_id = None if chosen is None else fired[chosen]
+    near.sort(key=lambda one: one.distance)
+    first = max(1, k)
+    near = [*near[:first], *(one for one in near[first:] if one.edit_id == edit_id)]
+    reason: Reason = "no edits"
+    if edit_id is not None:
+        reason = "fires"
+    elif near:
+        reason = "out of reach" if near[0].doubt is None else "doubtful"
+    return Decision(edit_id, reason, tuple(near))

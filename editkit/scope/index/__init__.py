@@ -1,0 +1,17 @@
+"""The key index behind a codebook: exact, whatever finds the candidates.
+
+Importable without torch and without FAISS: a backend loads its library when it is opened.
+"""
+
+from editkit.scope.index.backends import open_backend
+from editkit.scope.index.candidates import Backend, Candidates
+from editkit.scope.index.distance import distances
+from editkit.scope.index.table import KeyTable
+
+__all__ = [
+    "Backend",
+    "Candidates",
+    "KeyTable",
+    "distances",
+    "open_backend",
+]
