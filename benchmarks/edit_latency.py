@@ -32,11 +32,12 @@ from typing import Any
 import torch
 
 import editkit
-from editkit.config import GraceConfig
+from editkit.engines.base import Encoded
+from editkit.engines.transformers.batches import lay_out
 from editkit.engines.transformers.site import default_site, find_site
-from editkit.engines.transformers.tokens import Encoded, Encoder
-from editkit.methods.batches import lay_out
+from editkit.engines.transformers.tokens import Encoder
 from editkit.methods.grace import learning as grace
+from editkit.methods.grace.config import GraceConfig
 from editkit.models import load_model
 from editkit.requests import read_requests
 
@@ -144,12 +145,13 @@ def main() -> None:
         ours, alone = [], []
         settings = {"margin": asked.margin}
         with editkit.open(Path(work) / "one.db", model=pair, grace=settings) as kit:
-            config = kit._learner._config  # the parts are timed with what the kit learns with
+            # The parts are timed with what the kit learns with.
+            config = kit.methods.of("grace").config
             kit.add("This is a first call, which no clock should see.", "Indeed")
             kit.undo()
-            untouched = kit._asker.view("v0")
+            untouched = kit._running.view("v0")
             for request, edit in zip(requests, edits, strict=True):
-                with kit._attachment.running(untouched):
+                with kit._running.engine.running(untouched):
                     value, seconds = reference(loaded.model, site.module, site.width, edit)
                     literal.append(seconds)
                     hits += is_reliable(loaded.model, site.module, value, edit)
@@ -159,7 +161,7 @@ def main() -> None:
                 alone.append(time.perf_counter() - started)
                 said = kit.generate(request.prompt, max_new_tokens=len(edit.target) + 4)
                 answered += said.text == edit.text
-                with kit._attachment.running(untouched):
+                with kit._running.engine.running(untouched):
                     spent.append(parts(kit, edit, config))
         with editkit.open(Path(work) / "many.db", model=pair, grace=settings) as kit:
             started = time.perf_counter()

@@ -95,7 +95,7 @@ def stored(kit: Kit) -> None:
 
 def swapped(kit: Kit, rounds: int) -> None:
     """Prints how long a version's view takes."""
-    adaptors, views = kit._views.adaptors, kit._views
+    adaptors, views = kit.methods.of("elder")._adaptors, kit._running.views
     last = kit.store.history.current()
     noise = np.random.default_rng(0)
     cold, warm = [], []
@@ -104,7 +104,7 @@ def swapped(kit: Kit, rounds: int) -> None:
         views._kept.clear()
         for spent in (cold, warm):
             started = time.perf_counter()
-            kit._asker.view(f"v{version}")
+            kit._running.view(f"v{version}")
             spent.append(time.perf_counter() - started)
             views._kept.clear()
     print(f"swap        from the file {statistics.median(cold) * 1e3:6.1f} ms (worst "
@@ -121,7 +121,7 @@ def generated(kit: Kit, prompts: list[str], rounds: int, name: str) -> None:
             spent: dict[str, float] = {}
             sides = ["without", "with"] if number % 2 else ["with", "without"]
             for side in sides:
-                context = kit._attachment.paused() if side == "without" else None
+                context = kit._running.engine.paused() if side == "without" else None
                 started = time.perf_counter()
                 if context is None:
                     _run(model, ids)

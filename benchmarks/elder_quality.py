@@ -32,17 +32,15 @@ import torch
 import transformers
 from quality import pages, rows
 
-from editkit.config import TrainConfig
+from editkit.engines.base import Generated, View
 from editkit.engines.transformers.attachment import Attachment
-from editkit.engines.transformers.generator import Generated, Generator
+from editkit.engines.transformers.generator import Generator
 from editkit.engines.transformers.site import default_site
 from editkit.engines.transformers.tokens import Encoder
 from editkit.evaluation.records import Share
-from editkit.methods.elder.config import ElderConfig
+from editkit.methods.elder.config import ElderConfig, TrainConfig
 from editkit.methods.elder.learner import ElderLearner
-from editkit.methods.elder.state import ElderView
-from editkit.methods.grace.memory import Memory
-from editkit.methods.grace.view import GraceView
+from editkit.methods.elder.part import ElderPart
 from editkit.models.load import load_model
 from editkit.requests import build_request
 from editkit.scope.information import of_model
@@ -74,14 +72,14 @@ class Stream:
         )
         self.state = self.learner.blank()
         self.attachment = Attachment(
-            self.model, site.layout, self.view(), adapted=self.learner.adapted
+            self.model, site.layout, self.view(), {"elder": self.learner.patch}
         )
         self.generator = Generator(self.model, self.encoder, self.attachment)
         self.lessons: list[Any] = []
 
-    def view(self) -> GraceView:
+    def view(self) -> View:
         """What is known now, as the model applies it."""
-        return GraceView("now", Memory(), np.zeros(0, np.int64), ElderView(self.state))
+        return View("v", (ElderPart(self.state),))
 
     def learn(self, edits: Sequence[dict[str, Any]], *, given: bool) -> tuple[int, float]:
         """Learns a batch; returns steps and seconds."""
@@ -93,7 +91,7 @@ class Stream:
                 build_request({"prompt": one, "target": edit["target"]}) for one in wordings
             ]
             asked.append((edit["id"], [self.encoder.request(one) for one in requests]))
-        new = self.learner.lessons(asked)
+        new = self.learner.examples(asked)
         learned = self.learner.learn(self.state, new, self.lessons)
         self.lessons += new
         self.state = learned.state

@@ -37,11 +37,11 @@ import transformers
 from elder_quality import Stream
 from quality import pages, rows
 
-from editkit.config import TrainConfig
-from editkit.engines.transformers.tokens import Encoded
+from editkit.engines.base import Encoded
 from editkit.methods.elder import routers, routing
-from editkit.methods.elder.config import ElderConfig
-from editkit.methods.elder.state import ElderState, ElderView
+from editkit.methods.elder.config import ElderConfig, TrainConfig
+from editkit.methods.elder.part import ElderPart
+from editkit.methods.elder.state import ElderState
 
 THRESHOLDS = (1, 4, 9, 12)
 
@@ -103,7 +103,7 @@ def measure(stream: Stream, edits: list[dict[str, Any]], text: Any, asked: Any) 
     state = fitted(stream, queries(stream, [edit["prompt"] for edit in edits]))
     own = queries(stream, [edit["rephrases"][0] for edit in edits])
     sets = {"text": text, "NQ": asked, "own": own}
-    view = ElderView(state)
+    view = ElderPart(state)
     bits, apart = {}, {}
     for name, found in sets.items():
         bits[name] = view.bits(state.encoded(found)[2]).min(axis=1)

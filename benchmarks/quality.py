@@ -32,7 +32,7 @@ import torch
 import transformers
 
 import editkit
-from editkit.evaluation.names import METHODS
+from editkit.evaluation.names import method_names
 from editkit.evaluation.records import Point, Share
 
 SETS = {  # file, first line, number of edits
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--edits", type=int, help="At most so many of each set")
     parser.add_argument("--only", nargs="*", choices=SETS)
-    parser.add_argument("--method", nargs="*", choices=METHODS, default=["grace"])
+    parser.add_argument("--method", nargs="*", choices=method_names(), default=["grace"])
     asked: Any = parser.parse_args()
     print(
         f"{asked.model}, CPU, {torch.get_num_threads()} threads, torch {torch.__version__}, "

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from generated import FINGERPRINT, fill
 
+from editkit.methods.grace.part import GracePart
 from editkit.methods.grace.restore import load_memories
-from editkit.methods.grace.view import GraceView
 from editkit_store import open_store
 
 WIDTHS = (1536, 576)
@@ -39,7 +39,7 @@ def rebuild(path: Path, count: int) -> dict[str, float]:
     clock.append(time.perf_counter())
     (memory,) = load_memories(store, FINGERPRINT).values()
     clock.append(time.perf_counter())
-    view = GraceView(f"v{count}", memory, memory.rows(store.history.active_ids(count)))
+    view = GracePart(memory, memory.rows(store.history.active_ids(count)))
     clock.append(time.perf_counter())
     chosen = memory.table.select(memory.keys(np.array([count // 2])), view.radii)
     clock.append(time.perf_counter())

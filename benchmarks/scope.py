@@ -11,7 +11,7 @@ edit with their target; *wrong*, those that fire another; and the share that fir
   general    the sentences of `editkit.scope.general`
 
 *radius* is a radius alone, at the balanced scope; the others look twice, as running models do
-(`editkit.scope.confirm`). Of keys of sentences the encoder is `all-minilm-l6-v2`.
+(`editkit.methods.grace.confirm`). Of keys of sentences the encoder is `all-minilm-l6-v2`.
 
 `zsre` and `counterfact` are for measuring, those of training and tuning were tuned on. Of *product*
 sets every prompt, rephrasing and probe names one product: 300 questions of zsRE with "In AcmeDB, "
@@ -32,11 +32,11 @@ import quality
 import torch
 import transformers
 
-from editkit.config import GraceConfig
 from editkit.methods.grace.codebook import Entry
+from editkit.methods.grace.config import GraceConfig
 from editkit.methods.grace.memory import Memory
+from editkit.methods.grace.part import GracePart
 from editkit.methods.grace.payload import GracePayload
-from editkit.methods.grace.view import GraceView
 from editkit.models.load import load_model
 from editkit.models.sentences import SentenceEncoder
 from editkit.scope.general import TEXT
@@ -159,7 +159,7 @@ def measure(
         is_confirmed = scope != "radius"
         name: Any = scope if is_confirmed else "balanced"
         view = viewed(book, targets, GraceConfig(scope=name).initial_radius(kind), is_confirmed)
-        fired = {what: np.array(view.select(queries)) for what, queries in asked_of.items()}
+        fired = {what: np.array(view.select(queries).fired) for what, queries in asked_of.items()}
         meant = np.array(targets)
         is_right = meant[fired["rephrases"]] == meant
         hits = fired.pop("rephrases") >= 0
@@ -173,7 +173,7 @@ def measure(
     return cost
 
 
-def viewed(book: torch.Tensor, targets: list[str], radius: float, is_confirmed: bool) -> GraceView:
+def viewed(book: torch.Tensor, targets: list[str], radius: float, is_confirmed: bool) -> GracePart:
     """Returns a view with an edit for each key ``(n, d)``, as a running model follows it."""
     numbers = {target: number for number, target in enumerate(dict.fromkeys(targets))}
     value = np.zeros(1, np.float32)
@@ -187,7 +187,7 @@ def viewed(book: torch.Tensor, targets: list[str], radius: float, is_confirmed: 
             for row, (key, target) in enumerate(zip(book.numpy(), targets, strict=True))
         ]
     )  # fmt: skip
-    return GraceView("v1", memory, np.arange(len(book)))
+    return GracePart(memory, np.arange(len(book)))
 
 
 if __name__ == "__main__":

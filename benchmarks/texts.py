@@ -33,7 +33,7 @@ import transformers
 from labels import encoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from editkit.config import GraceConfig
+from editkit.methods.grace.config import GraceConfig
 from editkit.scope.information import of_model
 from editkit.scope.texts import TextKeys
 

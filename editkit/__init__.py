@@ -16,16 +16,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from editkit.methods.elder.peft.register import register_with_peft
 from editkit_store.errors import EditkitError
 from editkit_store.records import EditRequest
 
 if TYPE_CHECKING:
-    from editkit.config import GraceConfig
     from editkit.evaluation.evaluate import evaluate
     from editkit.kit import Kit
     from editkit.kit.open import open
-    from editkit.methods.elder.config import ElderConfig
+    from editkit.methods.elder.peft import PeftElderConfig as ElderConfig
+    from editkit.methods.grace.config import GraceConfig
 
 __version__ = "0.1.0"
 
@@ -40,21 +39,20 @@ __all__ = [
     "open",
 ]
 
-register_with_peft()
-
 _HOMES = {
-    "ElderConfig": "methods.elder.config",
-    "GraceConfig": "config",
-    "Kit": "kit",
-    "evaluate": "evaluation.evaluate",
-    "open": "kit.open",
+    "ElderConfig": "methods.elder.peft:PeftElderConfig",
+    "GraceConfig": "methods.grace.config:GraceConfig",
+    "Kit": "kit.kit:Kit",
+    "evaluate": "evaluation.evaluate:evaluate",
+    "open": "kit.open:open",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    module, _, attribute = _HOMES[name].partition(":")
+    value = getattr(importlib.import_module(f".{module}", __name__), attribute)
     globals()[name] = value
     return value
 

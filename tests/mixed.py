@@ -28,8 +28,8 @@ def logits(kit: Kit, *prompts: str, version: str | None = None) -> list[torch.Te
     """What a view gives for prompts, each alone: the logits of the next token."""
     found = []
     for prompt in prompts:
-        view = kit._asker.view(version)
-        with torch.no_grad(), kit._attachment.running(view):
+        view = kit._running.view(version)
+        with torch.no_grad(), kit._running.engine.running(view):
             found.append(kit.model(torch.tensor([kit.encoder.prompt(prompt)])).logits[0, -1])
     return found
 

@@ -6,21 +6,19 @@ import dataclasses
 import functools
 from typing import Any
 
-import numpy as np
 import torch
 from tiny import tiny_tokenizer
 
-from editkit.config import TrainConfig
+from editkit.engines.base import View
 from editkit.engines.transformers.attachment import Attachment
 from editkit.engines.transformers.generator import Generator
-from editkit.engines.transformers.layout import layout_of
 from editkit.engines.transformers.tokens import Encoder
-from editkit.methods.elder.config import ElderConfig
+from editkit.methods.elder.config import ElderConfig, TrainConfig
 from editkit.methods.elder.learner import ElderLearner
-from editkit.methods.elder.learning import Learned, Lesson
-from editkit.methods.elder.state import ElderState, ElderView
-from editkit.methods.grace.memory import Memory
-from editkit.methods.grace.view import GraceView
+from editkit.methods.elder.learning import Example, Learned
+from editkit.methods.elder.part import ElderPart
+from editkit.methods.elder.state import ElderState
+from editkit.models.layout import layout_of
 from editkit.scope.information import of_model
 from editkit.scope.pooled import PooledKeys
 from editkit_store.records import EditRequest
@@ -57,14 +55,14 @@ class Pupil:
             paused=lambda: self.attachment.paused(),
         )
         self.state = self.learner.blank()
-        self.attachment = Attachment(model, layout, self.view(), adapted=self.learner.adapted)
+        self.attachment = Attachment(model, layout, self.view(), {"elder": self.learner.patch})
         self.generator = Generator(model, self.encoder, self.attachment)
 
-    def view(self) -> GraceView:
-        return GraceView("v", Memory(), np.zeros(0, np.int64), ElderView(self.state))
+    def view(self) -> View:
+        return View("v", (ElderPart(self.state),))
 
-    def lessons(self, *facts: tuple[str, tuple[str, ...], str]) -> list[Lesson]:
-        return self.learner.lessons(
+    def lessons(self, *facts: tuple[str, tuple[str, ...], str]) -> list[Example]:
+        return self.learner.examples(
             [
                 (
                     name,
@@ -77,7 +75,7 @@ class Pupil:
             ]
         )
 
-    def learn(self, new: list[Lesson], old: list[Lesson]) -> Learned:
+    def learn(self, new: list[Example], old: list[Example]) -> Learned:
         found = self.learner.learn(self.state, new, old)
         self.state = found.state
         self.attachment.view = self.view()

@@ -13,14 +13,12 @@ from typing import Literal
 
 import torch
 
-from editkit.engines.transformers.attachment import Attachment
+from editkit.engines.base import Engine
 from editkit.errors import ContradictsEdit
-from editkit.methods.base import Teachers
-from editkit.methods.elder.state import ElderView
-from editkit.methods.grace.view import GraceView
+from editkit.methods.opened import Methods
 from editkit_store import Store
 from editkit_store.history import prompt_digest
-from editkit_store.records import Contradiction, Edit, EditRequest, MethodName
+from editkit_store.records import Contradiction, Edit, EditRequest
 
 __all__ = ["Contradictions", "OnConflict", "refusal"]
 
@@ -34,22 +32,21 @@ class Contradictions:
 
     Args:
         store: The history.
-        attachment: What the running model follows.
-        teachers: The model's. Where its methods do not share their keys, scopes are compared only
-            between edits of one method.
+        engine: The running model.
+        methods: Its methods. Scopes are compared between edits that are looked up by the same keys.
     """
 
-    def __init__(self, store: Store, attachment: Attachment, teachers: Teachers) -> None:
+    def __init__(self, store: Store, engine: Engine, methods: Methods) -> None:
         self._store = store
-        self._attachment = attachment
-        self._teachers = teachers
+        self._engine = engine
+        self._methods = methods
 
-    def of(self, request: EditRequest, key: torch.Tensor | None) -> tuple[Contradiction, ...]:
+    def of(self, request: EditRequest, query: torch.Tensor) -> tuple[Contradiction, ...]:
         """Returns the active edits that a request contradicts: of its prompt, and around it.
 
         Args:
             request: What is to be corrected.
-            key: ``(d,)`` float32, what its method would look it up by; None leaves scopes out.
+            query: ``(d,)`` float32, what its method looks it up by.
         """
         history = self._store.history
         current = history.current()
@@ -59,32 +56,26 @@ class Contradictions:
             edit = history.edits([edit_id], at=current)[edit_id]
             if not _agree(edit, request):
                 found.append(_contradiction(edit, "prompt"))
-        for edit_id, distance, radius in self._around(key, request.method):
+        for edit_id, distance, radius in self._around(query, request.method):
             edit = history.edits([edit_id], at=current)[edit_id]
             if prompt_digest(edit) != digest and not _agree(edit, request):
                 found.append(_contradiction(edit, "scope", distance=distance, radius=radius))
         return tuple(found)
 
-    def _around(
-        self, key: torch.Tensor | None, method: MethodName
-    ) -> Iterator[tuple[str, float, float]]:
-        """Yields the edits that have a key in their scope, with their distance and radius."""
-        view = self._attachment.view
-        if key is None or not isinstance(view, GraceView):
-            return
-        if len(view) and (method == "grace" or self._teachers.share_keys()):
-            (row,) = view.select(key[None])
-            if row >= 0:
-                yield view.edit_id(row), view.apart(row, key), view.radius(row)
-        mixture = view.mixture
-        if not isinstance(mixture, ElderView) or not len(mixture):
-            return
-        if mixture.state.radius is None:  # scopes are of codes alone, which tell no two apart
-            return
-        if method == "elder" or self._teachers.share_keys():
-            routed = mixture.route(key[None])
-            if routed.fired[0] >= 0:
-                yield mixture.edit_id(routed.fired[0]), routed.apart[0], mixture.state.radius
+    def _around(self, query: torch.Tensor, method: str) -> Iterator[tuple[str, float, float]]:
+        """Yields the edits that have a query in their scope, with their distance and radius."""
+        keys = self._methods.of(method).keys
+        for part in self._engine.view.parts:
+            if not len(part) or not part.is_comparable:
+                continue
+            if part.method != method:
+                other = self._methods.get(part.method)
+                if keys is None or other is None or other.keys is not keys:
+                    continue
+            selection = part.select(query[None])
+            if selection.fired[0] >= 0:
+                edit_id = part.edit_id(selection.fired[0])
+                yield edit_id, selection.distance(0), selection.radius(0)
 
 
 def refusal(request: EditRequest, found: tuple[Contradiction, ...]) -> ContradictsEdit:

@@ -11,22 +11,27 @@ from typing import Any, Literal
 import torch
 
 from editkit.editing.conflicts import Contradictions, OnConflict, refusal
-from editkit.engines.transformers.attachment import Attachment
-from editkit.engines.transformers.generator import Generator
-from editkit.engines.transformers.tokens import Encoded
+from editkit.engines.base import Encoded, Engine, View
 from editkit.errors import KeyReused
 from editkit.history.views import Views
-from editkit.methods.base import SLACK, Lesson, Outcome, Teacher, Teachers
-from editkit.methods.grace.view import GraceView
+from editkit.methods.base import SLACK, EditMethod, LearnedEdit, Lesson
+from editkit.methods.opened import Methods
 from editkit.models.progress import Progress, SilentProgress
 from editkit.requests import build_request
 from editkit_store import NewEdit, Store
 from editkit_store.errors import StoreUnwritable
 from editkit_store.history import Operation, prompt_digest
 from editkit_store.history.versions import format_version
-from editkit_store.records import Added, Contradiction, Edit, EditRequest, Provenance
+from editkit_store.records import (
+    Added,
+    Contradiction,
+    Edit,
+    EditReach,
+    EditRequest,
+    Provenance,
+)
 
-__all__ = ["Corrector", "OnConflict", "OnFailure", "Warned"]
+__all__ = ["Editor", "OnConflict", "OnFailure", "Warned"]
 
 OnFailure = Literal["record", "keep"]
 """``record``: log the failed attempt, leave the model as it was. ``keep``: make it active."""
@@ -46,34 +51,31 @@ class _Candidate:
     conflicts: tuple[Contradiction, ...] = ()
 
 
-class Corrector:
+class Editor:
     """Learns requests, verifies them, writes them down, and moves the running model on.
 
     Args:
         store: The history.
-        teachers: The model's.
-        generator: The model's.
-        views: The model's views of the history.
-        attachment: What the running model follows.
+        engine: The running model.
+        methods: Its methods.
+        views: Its views of the history.
         settings: What the store does not remember yet and should.
     """
 
     def __init__(
         self,
         store: Store,
-        teachers: Teachers,
-        generator: Generator,
+        engine: Engine,
+        methods: Methods,
         views: Views,
-        attachment: Attachment,
         settings: Callable[[], Mapping[str, str]],
     ) -> None:
         self._store = store
-        self._teachers = teachers
-        self._generator = generator
+        self._engine = engine
+        self._methods = methods
         self._views = views
-        self._attachment = attachment
         self._settings = settings
-        self._contradictions = Contradictions(store, attachment, teachers)
+        self._contradictions = Contradictions(store, engine, methods)
 
     def add_many(
         self,
@@ -98,9 +100,9 @@ class Corrector:
                 hint="open it without read_only",
             )  # fmt: skip
         # Everything is checked before anything is learned: a bad request costs no good one.
-        kind = self._teachers.encoder.default_kind
+        kind = self._engine.encoder.default_kind
         checked = [build_request(request, kind=kind) for request in requests]
-        encoded = [self._teachers.encode(request) for request in checked]
+        encoded = [self._methods.encode(request) for request in checked]
         pending = list(zip(checked, encoded, strict=True))
         if on_conflict == "error":
             for request, tokens in pending:
@@ -117,12 +119,12 @@ class Corrector:
                     if told is not None:
                         told(there)
                     continue
-                teacher = self._teachers.of(part[0][0].method)
-                batch = self._learned(part, teacher, warned)
+                method = self._methods.of(part[0][0].method)
+                batch = self._learned(part, method, warned)
                 if before:
                     batch = self._asked(batch)
                 while batch:
-                    done = self._verified(batch, teacher, on_failure == "keep", provenance, told)
+                    done = self._verified(batch, method, on_failure == "keep", provenance, told)
                     results += done
                     batch = batch[len(done) :]
                     bar.advance(len(done))
@@ -150,12 +152,13 @@ class Corrector:
             alone = key is not None and (
                 key in seen or self._store.history.with_key(key) is not None
             )
-            if request.method == "elder":
+            method = self._methods.of(request.method)
+            if method.replaces_alone:
                 digest = prompt_digest(request)
                 current = self._store.history.current()
                 alone |= digest in prompts or bool(self._store.history.same_prompt(digest, current))
                 prompts.add(digest)
-            size = 1 if one_by_one else self._teachers.of(request.method).batch
+            size = 1 if one_by_one else method.batch
             is_full = bool(part) and (len(part) >= size or part[0][0].method != request.method)
             if part and (alone or is_full):
                 yield part
@@ -187,7 +190,7 @@ class Corrector:
     ) -> tuple[Contradiction, ...]:
         """Returns what a request contradicts; refuses it where that is asked for."""
         found = self._contradictions.of(
-            request, self._teachers.of(request.method).key(encoded.prompt)
+            request, self._methods.of(request.method).query(encoded.prompt)
         )
         if found and on_conflict == "error":
             raise refusal(request, found)
@@ -215,9 +218,7 @@ class Corrector:
     ) -> Added:
         """Returns an edit of the history as a result."""
         current = self._store.history.current()
-        artifact = self._store.artifacts.on_model([edit_id], self._teachers.fingerprint).get(
-            edit_id
-        )
+        artifact = self._store.artifacts.on_model([edit_id], self._engine.fingerprint).get(edit_id)
         metrics = artifact.metrics if artifact else {}
         return Added(
             version=format_version(current),
@@ -232,7 +233,7 @@ class Corrector:
     def _learned(
         self,
         batch: Sequence[tuple[EditRequest, Encoded]],
-        teacher: Teacher,
+        method: EditMethod,
         warned: Warned | None,
     ) -> list[_Candidate]:
         conflicts: dict[int, tuple[Contradiction, ...]] = {}
@@ -244,7 +245,7 @@ class Corrector:
                 warned(request, conflicts[index])
 
         edits = [(self._store.prepare(request), encoded) for request, encoded in batch]
-        lessons = teacher.learn(edits, version=self._store.history.current(), met=met)
+        lessons = method.learn(edits, version=self._store.history.current(), met=met)
         return [
             _Candidate(edit, lesson, conflicts=conflicts.get(index, ()))
             for index, ((edit, _), lesson) in enumerate(zip(edits, lessons, strict=True))
@@ -254,7 +255,7 @@ class Corrector:
         """Notes what the model says without the edits of a batch."""
         asked = [one.lesson.encoded for one in batch]
         limit = max(len(one.target) for one in asked) + SLACK
-        said = self._generator.run([one.prompt for one in asked], max_new_tokens=limit)
+        said = self._engine.generate([one.prompt for one in asked], max_new_tokens=limit)
         return [
             dataclasses.replace(one, before=answer.text)
             for one, answer in zip(batch, said, strict=True)
@@ -263,7 +264,7 @@ class Corrector:
     def _verified(
         self,
         batch: Sequence[_Candidate],
-        teacher: Teacher,
+        method: EditMethod,
         keep: bool,
         provenance: Provenance,
         told: Callable[[Added], None] | None,
@@ -275,40 +276,39 @@ class Corrector:
         it are committed together, each as an operation of its own.
         """
         started = time.monotonic()
-        views = self._chain(batch, teacher)
-        said = teacher.tried([one.lesson for one in batch], *views)
+        views = self._chain(batch, method)
+        said = method.verify([one.lesson for one in batch], *views)
         share = (time.monotonic() - started) / len(batch)
-        settled: list[Outcome] = []
+        finished: list[LearnedEdit] = []
         done: list[tuple[Operation, Edit]] = []
         try:
             try:
                 for one, view, answer in zip(batch, views, said, strict=True):
-                    outcome = teacher.settle(
+                    outcome = method.finalize(
                         one.edit, one.lesson, view, answer, keep=keep, more=share
                     )
-                    settled.append(outcome)
-                    # Settling may also have taken another row than the later views hold.
+                    finished.append(outcome)
+                    # It may also have taken another row than the later views hold.
                     if not outcome.artifact.usable or outcome.view is not view:
                         break
             finally:  # what holds is kept, should the rest be interrupted
-                done = self._commit(batch, settled, provenance)
-                self._follow(settled, done)
+                done = self._commit(batch, finished, provenance)
+                self._follow(finished, done)
         finally:
             for left in batch[len(done) :]:
-                teacher.forget(left.edit.id)
+                method.forget(left.edit.id)
         results = []
-        for one, outcome, (operation, edit) in zip(batch, settled, done, strict=False):
-            results.append(_added(one, teacher, outcome, operation, edit))
+        for one, outcome, (operation, edit) in zip(batch, finished, done, strict=False):
+            results.append(_added(one, method, outcome, operation, edit))
             if told is not None:
                 told(results[-1])
         return results
 
-    def _chain(self, batch: Sequence[_Candidate], teacher: Teacher) -> list[GraceView]:
+    def _chain(self, batch: Sequence[_Candidate], method: EditMethod) -> list[View]:
         """Returns the view after each edit of a batch, if all of them verify."""
         history = self._store.history
         current = history.current()
-        view = self._attachment.view
-        assert isinstance(view, GraceView)
+        view = self._engine.view
         prompts: dict[str, str] = {}
         views = []
         for number, one in enumerate(batch, 1):
@@ -317,15 +317,16 @@ class Corrector:
             if digest in prompts:
                 older.append(prompts[digest])
             prompts[digest] = one.edit.id
-            version = format_version(current + number)
-            view = teacher.joined(view, one.edit, one.lesson, older, version)
+            view = view.without(older)
+            part = method.joined(view.part(method.name), one.edit, one.lesson)
+            view = view.replacing(method.name, part, format_version(current + number))
             views.append(view)
         return views
 
     def _commit(
         self,
         batch: Sequence[_Candidate],
-        settled: Sequence[Outcome],
+        finished: Sequence[LearnedEdit],
         provenance: Provenance,
     ) -> list[tuple[Operation, Edit]]:
         """Writes down what became of the first edits of a batch, all or none of them."""
@@ -337,20 +338,22 @@ class Corrector:
                 outcome.artifact.usable,
                 outcome.snapshot,
             )
-            for one, outcome in zip(batch, settled, strict=False)
+            for one, outcome in zip(batch, finished, strict=False)
         ]
         return self._store.add_many(new, provenance=provenance, settings=self._settings())
 
-    def _follow(self, settled: Sequence[Outcome], done: Sequence[tuple[Operation, Edit]]) -> None:
+    def _follow(
+        self, finished: Sequence[LearnedEdit], done: Sequence[tuple[Operation, Edit]]
+    ) -> None:
         """Moves the running model on: the truth is written, and now it follows, by assignments."""
-        for outcome, (operation, _) in zip(settled, done, strict=True):
+        for outcome, (operation, _) in zip(finished, done, strict=True):
             if operation.changed:
                 self._views.keep(operation.version, outcome.view)
-                self._attachment.view = outcome.view
+                self._engine.view = outcome.view
 
 
 def _added(
-    one: _Candidate, teacher: Teacher, outcome: Outcome, operation: Operation, edit: Edit
+    one: _Candidate, method: EditMethod, outcome: LearnedEdit, operation: Operation, edit: Edit
 ) -> Added:
     is_active = operation.changed
     return Added(
@@ -364,5 +367,12 @@ def _added(
         supersedes=tuple(operation.detail["supersedes"]),
         conflicts=one.conflicts,
         lost=outcome.lost if is_active else (),
-        reach=teacher.reach(edit, one.lesson, outcome.view) if is_active else None,
+        reach=_reach(one, method, outcome, edit) if is_active else None,
     )
+
+
+def _reach(
+    one: _Candidate, method: EditMethod, outcome: LearnedEdit, edit: Edit
+) -> EditReach | None:
+    part = outcome.view.part(method.name)
+    return None if part is None else method.reach(edit, one.lesson, part)

@@ -12,12 +12,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
-
-from editkit.engines.transformers.tokens import Encoded
+from editkit.engines.base import Encoded, Engine
 from editkit.history.views import Views
-from editkit.methods.base import Outcome, Teachers
-from editkit.methods.grace.view import GraceView
+from editkit.methods.base import LearnedEdit
+from editkit.methods.opened import Methods
 from editkit.models.progress import Progress, SilentProgress
 from editkit_store import Store
 from editkit_store.errors import EditkitError
@@ -41,7 +39,8 @@ _SAMPLED = 1000
 
 def run(
     store: Store,
-    teachers: Teachers,
+    engine: Engine,
+    methods: Methods,
     views: Views,
     *,
     to: str | None,
@@ -51,9 +50,9 @@ def run(
     settings: Mapping[str, str],
     progress: Progress | None,
 ) -> Replayed:
-    """Makes the learner's model hold the edits that are active at a version; see ``Kit.replay``."""
+    """Makes the running model hold the edits that are active at a version; see ``Kit.replay``."""
     started = time.monotonic()
-    version, edits = _chosen(store, teachers, to, method, only)
+    version, edits = _chosen(store, methods, to, method, only)
     # Attempts that failed are made again: settings or versions may have changed.
     known = views.learned(version)
     wanted = [edit for edit in edits if edit.id not in known]
@@ -64,8 +63,10 @@ def run(
     if wanted:
         told.start("Learning edits", len(wanted), "edits")
         try:
-            for batch in _batches(wanted, teachers):
-                failures += _learn(store, teachers, views, batch, active, version, provenance)
+            for batch in _batches(wanted, methods):
+                failures += _learn(
+                    store, engine, methods, views, batch, active, version, provenance
+                )
                 told.advance(len(batch))
         finally:
             told.done()
@@ -74,19 +75,19 @@ def run(
         "learned": len(wanted) - len(failures),
         "failed": len(failures),
     }
-    detail: dict[str, Any] = {**counts, "model": teachers.name}
+    detail: dict[str, Any] = {**counts, "model": engine.name}
     if only is not None:
         detail["only"] = format_version(store.history.resolve(only))
     operation = store.record_replay(
         version,
-        fingerprint=teachers.fingerprint,
+        fingerprint=engine.fingerprint,
         detail=detail,
         provenance=provenance,
         settings=settings,
     )
     return Replayed(
-        model=teachers.name,
-        fingerprint=teachers.fingerprint,
+        model=engine.name,
+        fingerprint=engine.fingerprint,
         **counts,
         seconds=time.monotonic() - started,
         version=format_version(operation.version),
@@ -96,7 +97,8 @@ def run(
 
 def plan(
     store: Store,
-    teachers: Teachers,
+    engine: Engine,
+    methods: Methods,
     views: Views,
     *,
     to: str | None,
@@ -104,7 +106,7 @@ def plan(
     only: str | None,
 ) -> ReplayPlan:
     """Returns what ``run`` would do; see ``Kit.plan_replay``."""
-    version, edits = _chosen(store, teachers, to, method, only)
+    version, edits = _chosen(store, methods, to, method, only)
     known = views.learned(version)
     planned = tuple(
         PlannedEdit(
@@ -116,10 +118,10 @@ def plan(
         for edit in edits
     )
     to_learn = sum(edit.action == "learn" for edit in planned)
-    seconds, measured_on = _seconds_an_edit(store, teachers.fingerprint)
+    seconds, measured_on = _seconds_an_edit(store, engine.fingerprint)
     return ReplayPlan(
-        model=teachers.name,
-        fingerprint=teachers.fingerprint,
+        model=engine.name,
+        fingerprint=engine.fingerprint,
         version=format_version(version),
         restored=len(planned) - to_learn,
         to_learn=to_learn,
@@ -130,7 +132,7 @@ def plan(
 
 
 def _chosen(
-    store: Store, teachers: Teachers, to: str | None, method: MethodName | None, only: str | None
+    store: Store, methods: Methods, to: str | None, method: MethodName | None, only: str | None
 ) -> tuple[int, list[Edit]]:
     """Returns the version to replay to, and those of its edits that are asked for."""
     history = store.history
@@ -140,7 +142,7 @@ def _chosen(
         kept = set(history.active_ids(history.resolve(only)))
         edits = [edit for edit in edits if edit.id in kept]
     if method is not None:
-        teachers.of(method)
+        methods.of(method)
         edits = [edit.model_copy(update={"method": method}) for edit in edits]
     return version, edits
 
@@ -166,12 +168,12 @@ def _seconds(store: Store, fingerprint: str) -> list[float]:
     return [float(seconds) for seconds in found if seconds is not None]
 
 
-def _batches(edits: Sequence[Edit], teachers: Teachers) -> Iterator[list[Edit]]:
+def _batches(edits: Sequence[Edit], methods: Methods) -> Iterator[list[Edit]]:
     """Yields edits to learn together: as they follow each other, of one method."""
     batch: list[Edit] = []
     for edit in edits:
         is_other = bool(batch) and batch[0].method != edit.method
-        if batch and (is_other or len(batch) >= _size(teachers, edit.method)):
+        if batch and (is_other or len(batch) >= _size(methods, edit.method)):
             yield batch
             batch = []
         batch.append(edit)
@@ -179,17 +181,18 @@ def _batches(edits: Sequence[Edit], teachers: Teachers) -> Iterator[list[Edit]]:
         yield batch
 
 
-def _size(teachers: Teachers, method: MethodName) -> int:
+def _size(methods: Methods, method: MethodName) -> int:
     """Edits of a method that are learned together; one, where the model cannot learn them."""
     try:
-        return teachers.of(method).batch
+        return methods.of(method).batch
     except EditkitError:
         return 1
 
 
 def _learn(
     store: Store,
-    teachers: Teachers,
+    engine: Engine,
+    methods: Methods,
     views: Views,
     batch: Sequence[Edit],
     order: Sequence[str],
@@ -200,7 +203,8 @@ def _learn(
 
     Args:
         store: The history.
-        teachers: What learns.
+        engine: The running model.
+        methods: Its methods.
         views: What is known.
         batch: The edits, of one method.
         order: Ids of all edits of the version that they are replayed to, oldest first.
@@ -212,22 +216,24 @@ def _learn(
     possible: list[tuple[Edit, Encoded]] = []
     for edit in batch:
         try:
-            possible.append((edit, teachers.encode(edit)))
+            possible.append((edit, methods.encode(edit)))
         except EditkitError as error:  # too long for this model, no chat template, ...
-            stored.append((teachers.refused(edit, str(error)), None))
+            if methods.get(edit.method) is not None:  # else it was not even tried
+                stored.append((methods.refused(edit, str(error)), None))
             failures.append(_failure(edit, "", str(error)))
     snapshot = None
     if possible:
-        teacher = teachers.of(batch[0].method)
-        lessons = teacher.learn(possible, version=version)
+        method = methods.of(batch[0].method)
+        lessons = method.learn(possible, version=version)
         view = views.known(order, version)
+        part = view.part(method.name)
         for (edit, _), lesson in zip(possible, lessons, strict=True):
-            view = teacher.joined(view, edit, lesson, (), format_version(version))
-        view = _ordered(view, views, order)
-        answers = teacher.tried(lessons, view)
-        outcomes: list[Outcome] = []
+            part = method.joined(part, edit, lesson)
+        view = view.replacing(method.name, method.ordered(part, order))
+        answers = method.verify(lessons, view)
+        outcomes: list[LearnedEdit] = []
         for (edit, _), lesson, answer in zip(possible, lessons, answers, strict=True):
-            outcome = teacher.settle(edit, lesson, view, answer)
+            outcome = method.finalize(edit, lesson, view, answer)
             outcomes.append(outcome)
             stored.append((outcome.artifact, outcome.payload))
             if not outcome.artifact.usable:
@@ -237,7 +243,7 @@ def _learn(
         if any(outcome.artifact.usable for outcome in outcomes):
             snapshot = outcomes[0].snapshot
     # A retry that failed takes nothing away from the versions that have what was learned before.
-    known = store.artifacts.on_model([one.edit_id for one, _ in stored], teachers.fingerprint)
+    known = store.artifacts.on_model([one.edit_id for one, _ in stored], engine.fingerprint)
     stored = [
         (one, data) for one, data in stored
         if one.usable or one.edit_id not in known or not known[one.edit_id].usable
@@ -246,15 +252,9 @@ def _learn(
         store.put_artifacts(stored, provenance=provenance, snapshot=snapshot, version=version)
     except BaseException:
         for edit, _ in possible:
-            teachers.of(edit.method).forget(edit.id)
+            methods.of(edit.method).forget(edit.id)
         raise
     return failures
-
-
-def _ordered(view: GraceView, views: Views, order: Sequence[str]) -> GraceView:
-    """Returns a view with its rows in the order of the edits, where that counts."""
-    rows = views.memory.rows(order)
-    return views.folded(rows[np.isin(rows, view.rows)], view.version, view.mixture)
 
 
 def _failure(edit: Edit, answer: str, reason: str) -> ReplayFailure:

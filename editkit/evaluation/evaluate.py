@@ -13,7 +13,6 @@ from statistics import median
 import torch
 import transformers
 
-from editkit.engines.transformers.layout import layout_of
 from editkit.errors import UnsupportedMethod
 from editkit.evaluation.cases import Case, read_cases
 from editkit.evaluation.judging import general_pairs
@@ -23,6 +22,7 @@ from editkit.evaluation.output import write
 from editkit.evaluation.records import CaseResult, DataFile, Point, Reach, Report, Tradeoff
 from editkit.evaluation.streaming import Plan, Stream, checkpoints
 from editkit.models.aliases import DEFAULT_MODEL
+from editkit.models.layout import layout_of
 from editkit.models.load import ModelSpec, load_model
 from editkit.models.progress import Progress, SilentProgress
 from editkit.scope.general import TEXT

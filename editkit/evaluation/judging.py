@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from editkit.evaluation.cases import Case, Probe
-from editkit.evaluation.editors import SLACK, Answer, Editor, Nearest, Question
+from editkit.evaluation.contestants import SLACK, Answer, Contestant, Nearest, Question
 from editkit.evaluation.records import Asked, CaseResult, Mean, Point, Retention, Share
 from editkit.scope.general import TEXT
 from editkit_store.records import Record, Score
@@ -77,7 +77,7 @@ class Judge:
 
     @staticmethod
     def base(
-        editor: Editor,
+        contestant: Contestant,
         cases: Sequence[Case],
         general: Sequence[tuple[str, str]],
         advance: Callable[[int], None],
@@ -89,10 +89,10 @@ class Judge:
         answers: dict[str, str] = {}
         for start in range(0, len(probes), _ROWS):
             part = [Question(prompt) for prompt in probes[start : start + _ROWS]]
-            for question, answer in zip(part, editor.answers(part, _PROBED), strict=True):
+            for question, answer in zip(part, contestant.answers(part, _PROBED), strict=True):
                 answers[question.prompt] = answer.text
             advance(len(part))
-        return Base(answers=answers, general=tuple(_scores(editor, general)))
+        return Base(answers=answers, general=tuple(_scores(contestant, general)))
 
     def asks(self, chosen: Sequence[int]) -> int:
         """Returns how many prompts judging these cases takes."""
@@ -100,7 +100,7 @@ class Judge:
 
     def point(
         self,
-        editor: Editor,
+        contestant: Contestant,
         chosen: Sequence[int],
         *,
         success: Sequence[bool],
@@ -110,18 +110,18 @@ class Judge:
         """Returns how a method stands, and what became of each prompt.
 
         Args:
-            editor: The method, after ``len(success)`` edits.
+            contestant: The method, after ``len(success)`` edits.
             chosen: Cases to judge, of those that were edited.
             success: For each edit whether it gave its target right after it was made.
             seconds: What the edits took.
             advance: Told how many prompts were judged.
         """
         done = len(success)
-        cases = list(self._judged(editor, chosen, done, advance))
+        cases = list(self._judged(contestant, chosen, done, advance))
         of = {kind: [c for c in cases if c.asked == kind] for kind in _KINDS}
         spared = of["probe"] + of["neighbour"]
         point = Point(
-            method=editor.name,
+            method=contestant.name,
             edits=done,
             judged=len(chosen),
             edit_success=Share.of(success),
@@ -133,10 +133,10 @@ class Judge:
             locality_forced=_forced(of["probe"]),
             neighbours=_free(of["neighbour"]),
             neighbours_forced=_forced(of["neighbour"]),
-            false_fires=Share.of(c.fired is not None for c in spared) if editor.fires else None,
-            retention=self._retention(editor, chosen, of["probe"]),
-            keys=editor.keys,
-            keys_per_edit=None if editor.keys is None else editor.keys / done,
+            false_fires=Share.of(c.fired is not None for c in spared) if contestant.fires else None,
+            retention=self._retention(contestant, chosen, of["probe"]),
+            keys=contestant.keys,
+            keys_per_edit=None if contestant.keys is None else contestant.keys / done,
             seconds_per_edit=seconds / done,
         )
         return point, cases
@@ -159,19 +159,23 @@ class Judge:
                     yield _Ask(index, kind, Question(probe.prompt), wanted, _PROBED)
 
     def _judged(
-        self, editor: Editor, chosen: Sequence[int], done: int, advance: Callable[[int], None]
+        self,
+        contestant: Contestant,
+        chosen: Sequence[int],
+        done: int,
+        advance: Callable[[int], None],
     ) -> Iterator[CaseResult]:
-        tokenizer: Any = editor.kit.tokenizer
+        tokenizer: Any = contestant.kit.tokenizer
         asks = list(self._questions(chosen, lambda text: len(tokenizer(text)["input_ids"])))
         for part in _batches(asks):
             questions = [ask.question for ask in part]
-            said = editor.answers(questions, max(ask.limit for ask in part))
-            forced = _agreements(editor, part, said)
-            near: Sequence[Nearest | None] = editor.nearest(questions) or [None] * len(part)
+            said = contestant.answers(questions, max(ask.limit for ask in part))
+            forced = _agreements(contestant, part, said)
+            near: Sequence[Nearest | None] = contestant.nearest(questions) or [None] * len(part)
             for ask, answer, share, nearest in zip(part, said, forced, near, strict=True):
                 fired = answer.fired
                 yield CaseResult(
-                    method=editor.name,
+                    method=contestant.name,
                     edits=done,
                     case=ask.case,
                     asked=ask.asked,
@@ -192,9 +196,9 @@ class Judge:
             advance(len(part))
 
     def _retention(
-        self, editor: Editor, chosen: Sequence[int], probes: Sequence[CaseResult]
+        self, contestant: Contestant, chosen: Sequence[int], probes: Sequence[CaseResult]
     ) -> Retention:
-        now = _scores(editor, self._general)
+        now = _scores(contestant, self._general)
         known = {
             probe.prompt: probe.answer
             for index in chosen
@@ -235,7 +239,9 @@ def _forced(cases: Sequence[CaseResult]) -> Mean:
     return Mean.of(case.forced for case in cases if case.forced is not None)
 
 
-def _agreements(editor: Editor, asks: Sequence[_Ask], said: Sequence[Answer]) -> list[float | None]:
+def _agreements(
+    contestant: Contestant, asks: Sequence[_Ask], said: Sequence[Answer]
+) -> list[float | None]:
     """Returns the share of each wanted answer's tokens that the model would choose.
 
     An answer that was given freely was chosen token by token: no second pass is needed.
@@ -249,7 +255,7 @@ def _agreements(editor: Editor, asks: Sequence[_Ask], said: Sequence[Answer]) ->
         if found[index] is None and ask.wanted and ask.question.chat is None
     ]
     if missing:
-        scores = editor.scores(
+        scores = contestant.scores(
             [asks[index].question.prompt for index in missing],
             [asks[index].wanted for index in missing],
         )
@@ -262,8 +268,8 @@ def _both(asks: Sequence[_Ask], said: Sequence[Answer]) -> Iterator[tuple[_Ask, 
     return zip(asks, said, strict=True)
 
 
-def _scores(editor: Editor, pairs: Sequence[tuple[str, str]]) -> list[Score]:
-    return editor.scores([p for p, _ in pairs], [t for _, t in pairs]) if pairs else []
+def _scores(contestant: Contestant, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+    return contestant.scores([p for p, _ in pairs], [t for _, t in pairs]) if pairs else []
 
 
 def _perplexity(scores: Sequence[Score]) -> float | None:

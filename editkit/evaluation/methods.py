@@ -1,55 +1,32 @@
-"""The methods that an evaluation can compare, by name.
-
-==========================  =======================================================================
-grace                       GRACE with the default preset
-grace:strict, grace:broad   the same with another scope
-grace:sentence              the same with keys of a sentence encoder
-grace:paper                 GRACE with the published constants
-elder                       ELDER with the default preset
-elder:paper                 ELDER as published: constants, and the procedure of learning
-fine-tuning                 gradient descent on one module of the model
-lora                        one LoRA on the model
-prompt-memory               corrections looked up and put in front of the prompt
-base                        the untouched model
-==========================  =======================================================================
-"""
+"""The methods that an evaluation can compare, by name; see ``names``."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from editkit.errors import UnsupportedMethod
-from editkit.evaluation.editors import Editor, Elder, Grace
-from editkit.evaluation.names import METHODS
+from editkit.evaluation.contestants import Contestant, RecordedEdits
+from editkit.evaluation.names import method_names
 from editkit.evaluation.prompting import PromptMemory
 from editkit.evaluation.tuned import FineTuning, Lora
+from editkit.methods.registry import find_method
+from editkit.methods.spec import Variant
 from editkit.models.load import ModelSpec
 
 __all__ = ["maker"]
 
-Maker = Callable[..., Editor]
-
-_MAKERS: dict[str, Maker] = {
-    "grace": Grace,
-    "grace:strict": partial(Grace, changes={"scope": "strict"}),
-    "grace:broad": partial(Grace, changes={"scope": "broad"}),
-    "grace:sentence": partial(Grace, changes={"key": "sentence"}),
-    "grace:paper": partial(Grace, preset="paper"),
-    "elder": Elder,
-    "elder:paper": partial(Elder, preset="paper"),
+_BASELINES: dict[str, Callable[..., Contestant]] = {
     "fine-tuning": FineTuning,
     "lora": Lora,
     "prompt-memory": PromptMemory,
-    "base": Editor,
+    "base": Contestant,
 }
-assert set(_MAKERS) == set(METHODS)
 
 
-def maker(name: str, model: ModelSpec, **options: Any) -> Callable[[Path], Editor]:
+def maker(name: str, model: ModelSpec, **options: Any) -> Callable[[Path], Contestant]:
     """Returns what makes a method in a folder of its own.
 
     Args:
@@ -60,12 +37,17 @@ def maker(name: str, model: ModelSpec, **options: Any) -> Callable[[Path], Edito
     Raises:
         UnsupportedMethod: There is none of that name.
     """
-    if name not in _MAKERS:
-        close = difflib.get_close_matches(name, _MAKERS, n=1)
+    known = method_names()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
         raise UnsupportedMethod(
             f"there is no method '{name}' to evaluate",
-            hint=(f"did you mean '{close[0]}'? " if close else "")
-            + f"methods: {', '.join(METHODS)}",
+            hint=(f"did you mean '{close[0]}'? " if close else "") + f"methods: {', '.join(known)}",
         )
-    make = _MAKERS[name]
-    return lambda folder: make(name, model, folder, **options)
+    if name in _BASELINES:
+        return lambda folder: _BASELINES[name](name, model, folder, **options)
+    method, _, chosen = name.partition(":")
+    variant = find_method(method).variants[chosen] if chosen else Variant()
+    return lambda folder: RecordedEdits(
+        name, model, folder, method=method, variant=variant, **options
+    )

@@ -1,13 +1,32 @@
-"""Names of the methods and the scores of an evaluation, for a command line without a framework."""
+"""Names of the methods and the scores of an evaluation, for a command line without a framework.
+
+==========================  =======================================================================
+grace, elder, ...           an installed editing method with the default preset
+grace:paper, ...            one of its variants, see ``MethodSpec.variants``
+fine-tuning                 gradient descent on one module of the model
+lora                        one LoRA on the model
+prompt-memory               corrections looked up and put in front of the prompt
+base                        the untouched model
+==========================  =======================================================================
+"""
 
 from __future__ import annotations
 
-__all__ = ["METHODS", "SCORES"]
+from editkit.methods.registry import registered
 
-METHODS = (
-    "grace", "grace:strict", "grace:broad", "grace:sentence", "grace:paper", "elder",
-    "elder:paper", "fine-tuning", "lora", "prompt-memory", "base",
-)  # fmt: skip
+__all__ = ["BASELINES", "SCORES", "method_names"]
+
+BASELINES = ("fine-tuning", "lora", "prompt-memory", "base")
+"""What installed methods are compared with."""
 
 SCORES = ("edit_success", "reliability", "generalization", "locality", "neighbours")
 """Shares that can be required to reach a bar."""
+
+
+def method_names() -> tuple[str, ...]:
+    """Returns the names of all that can be compared."""
+    found = []
+    for name, one in registered().items():
+        if one.spec is not None:
+            found += [name, *(f"{name}:{variant}" for variant in one.spec.variants)]
+    return (*found, *BASELINES)

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from editkit.config import GraceConfig
 from editkit.errors import UnsupportedModel
-from editkit.evaluation.editors import Answer, Editor, Nearest, Question
+from editkit.evaluation.contestants import Answer, Contestant, Nearest, Question
 from editkit.models.load import ModelSpec
+from editkit.scope.radii import RADII
 from editkit_store.records import EditRequest, Score
 
 __all__ = ["PromptMemory"]
@@ -29,7 +29,7 @@ _END = "\n"
 """Where an answer ends: the examples show answers of one line."""
 
 
-class PromptMemory(Editor):
+class PromptMemory(Contestant):
     """Corrections as examples in the prompt."""
 
     together = 64
@@ -44,7 +44,7 @@ class PromptMemory(Editor):
             )
         self._made: list[EditRequest] = []
         self._keys: npt.NDArray[np.float32] = np.zeros((0, 0), np.float32)
-        self._radius = GraceConfig().initial_radius("pooled")
+        self._radius = RADII["pooled"]["balanced"]
 
     def settings(self) -> dict[str, str]:
         """Returns how the memory is searched and what is shown of it."""

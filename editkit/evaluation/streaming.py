@@ -20,7 +20,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from editkit.evaluation.cases import Case, contradicted
-from editkit.evaluation.editors import Editor
+from editkit.evaluation.contestants import Contestant
 from editkit.evaluation.judging import Base, Judge
 from editkit.evaluation.records import CaseResult, Point
 from editkit.models.progress import Progress
@@ -88,7 +88,9 @@ class Stream:
         self._skipped = contradicted(cases)
         self._claim()
 
-    def run(self, name: str, make: Callable[[Path], Editor]) -> tuple[list[Point], dict[str, str]]:
+    def run(
+        self, name: str, make: Callable[[Path], Contestant]
+    ) -> tuple[list[Point], dict[str, str]]:
         """Runs a method to the end of the stream, from where it was left.
 
         Args:
@@ -103,18 +105,18 @@ class Stream:
         settings = place / "settings.json"
         if lines and lines[-1].point.edits == self._plan.edits and settings.exists():
             return [line.point for line in lines], json.loads(settings.read_text("utf-8"))
-        editor = make(place)
+        contestant = make(place)
         try:
-            judge = Judge(self._cases, self._skipped, self._general, self._base(editor))
+            judge = Judge(self._cases, self._skipped, self._general, self._base(contestant))
             if lines:
                 done = lines[-1].point.edits
-                editor.restore([case.request for case in self._cases[:done]])
+                contestant.restore([case.request for case in self._cases[:done]])
             for count in self._plan.checkpoints[len(lines) :]:
-                lines.append(self._advanced(editor, judge, lines[-1] if lines else None, count))
-            described = editor.settings()
+                lines.append(self._advanced(contestant, judge, lines[-1] if lines else None, count))
+            described = contestant.settings()
             replace_output(settings, json.dumps(described, indent=1).encode())
         finally:
-            editor.close()
+            contestant.close()
         return [line.point for line in lines], described
 
     def cases(self, name: str) -> list[CaseResult]:
@@ -122,19 +124,21 @@ class Stream:
         path = self._folder / name.replace(":", "-") / "cases.jsonl"
         return [CaseResult.model_validate_json(line) for line in _read(path)]
 
-    def _advanced(self, editor: Editor, judge: Judge, last: _Line | None, count: int) -> _Line:
+    def _advanced(
+        self, contestant: Contestant, judge: Judge, last: _Line | None, count: int
+    ) -> _Line:
         """Makes the edits up to a point, judges there, and writes it down."""
         success = list(last.success) if last else []
         seconds = last.seconds if last else 0.0
         fresh = [case.request for case in self._cases[len(success) : count]]
         chosen = self._chosen(count)
         work = len(fresh) + judge.asks(chosen)
-        self._progress.start(f"{editor.name}, {count} edits", work, "prompts")
+        self._progress.start(f"{contestant.name}, {count} edits", work, "prompts")
         try:
-            for start in range(0, len(fresh), editor.together):
-                part = fresh[start : start + editor.together]
+            for start in range(0, len(fresh), contestant.together):
+                part = fresh[start : start + contestant.together]
                 started = time.monotonic()
-                answers = editor.edit(part)
+                answers = contestant.edit(part)
                 seconds += time.monotonic() - started
                 success += [
                     answer == request.target.strip()
@@ -142,15 +146,15 @@ class Stream:
                 ]
                 self._progress.advance(len(part))
             point, cases = judge.point(
-                editor, chosen, success=success, seconds=seconds, advance=self._progress.advance
+                contestant, chosen, success=success, seconds=seconds, advance=self._progress.advance
             )
         finally:
             self._progress.done()
-        editor.save()
+        contestant.save()
         line = _Line(point=point, success=tuple(success), seconds=seconds)
-        _write(editor.folder / "cases.jsonl", cases)
+        _write(contestant.folder / "cases.jsonl", cases)
         # The point comes last: what it stands for is there when it is.
-        _write(editor.folder / "points.jsonl", [*_lines(editor.folder), line])
+        _write(contestant.folder / "points.jsonl", [*_lines(contestant.folder), line])
         return line
 
     def _chosen(self, count: int) -> list[int]:
@@ -160,14 +164,14 @@ class Stream:
             return list(range(count))
         return sorted(random.Random(f"{self._plan.seed} {count}").sample(range(count), limit))
 
-    def _base(self, editor: Editor) -> Base:
+    def _base(self, contestant: Contestant) -> Base:
         """Returns what the untouched model says, asking it if nobody has."""
         path = self._folder / "base.json"
         try:
             return Base.model_validate_json(path.read_bytes())
         except (OSError, ValidationError):
             pass
-        if editor.kit.version != "v0":
+        if contestant.kit.version != "v0":
             raise InvalidRequest(
                 f"'{path}' is gone, and the model that would answer again is edited",
                 field="out",
@@ -176,7 +180,7 @@ class Stream:
         probes = {p.prompt for case in self._cases for p in (*case.probes, *case.neighbours)}
         self._progress.start("The untouched model", len(probes), "prompts")
         try:
-            found = Judge.base(editor, self._cases, self._general, self._progress.advance)
+            found = Judge.base(contestant, self._cases, self._general, self._progress.advance)
         finally:
             self._progress.done()
         replace_output(path, found.model_dump_json().encode())

@@ -17,7 +17,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from editkit.errors import UnsupportedModel
-from editkit.evaluation.editors import Editor
+from editkit.evaluation.contestants import Contestant
 from editkit.models.load import ModelSpec
 from editkit_store.records import EditRequest
 
@@ -29,7 +29,7 @@ _ENOUGH = 1e-2  # nats: a target is learned
 _IGNORED = -100
 
 
-class _Tuned(Editor):
+class _Tuned(Contestant):
     """Trains some of the model's weights on each batch of edits."""
 
     together = 1

@@ -6,11 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from editkit.engines.transformers.generator import Generated, Generator
-from editkit.engines.transformers.tokens import Encoder
-from editkit.methods.grace.view import GraceView
+from editkit.engines.base import Engine, Generated, TokenEncoder, View
 from editkit.models.progress import Progress, SilentProgress
 from editkit_store.errors import EditkitError, InvalidRequest
 from editkit_store.records import Edit, Message
@@ -47,9 +43,8 @@ class _Question:
 def with_answers(
     found: Diff,
     *,
-    views: tuple[GraceView, GraceView],
-    encoder: Encoder,
-    generator: Generator,
+    views: tuple[View, View],
+    engine: Engine,
     probes: Sequence[str] = (),
     max_new_tokens: int,
     progress: Progress | None = None,
@@ -59,8 +54,7 @@ def with_answers(
     Args:
         found: The comparison.
         views: The model's views of its two versions.
-        encoder: The model's.
-        generator: The model's.
+        engine: The running model.
         probes: Prompts to ask beside those of the edits.
         max_new_tokens: Limit of answers that no target measures, tokens.
         progress: Told about every answer.
@@ -73,18 +67,20 @@ def with_answers(
     unasked: list[Unasked] = []
     questions: dict[tuple[QuestionKind, tuple[int, ...]], _Question] = {}
     # A mistake in a probe is the caller's to mend, and is found before anything is computed.
-    probed = [_Question(encoder.prompt(text), text, "probe", max_new_tokens) for text in probes]
+    probed = [
+        _Question(engine.encoder.prompt(text), text, "probe", max_new_tokens) for text in probes
+    ]
     edits = (*found.added, *found.removed)
-    for question in (*_of_edits(edits, encoder, max_new_tokens, unasked), *probed):
+    for question in (*_of_edits(edits, engine.encoder, max_new_tokens, unasked), *probed):
         known = questions.setdefault((question.kind, question.ids), question)
         if question.limit > known.limit:  # the other answer to this prompt is a longer one
             questions[question.kind, question.ids] = replace(known, limit=question.limit)
-    answers = _answers(list(questions.values()), views, generator, progress or SilentProgress())
+    answers = _answers(list(questions.values()), views, engine, progress or SilentProgress())
     return found.model_copy(update={"behavior": tuple(answers), "unasked": tuple(unasked)})
 
 
 def _of_edits(
-    edits: Sequence[Edit], encoder: Encoder, max_new_tokens: int, unasked: list[Unasked]
+    edits: Sequence[Edit], encoder: TokenEncoder, max_new_tokens: int, unasked: list[Unasked]
 ) -> Iterator[_Question]:
     """Yields the questions that edits bring along; keeps in ``unasked`` what cannot be asked.
 
@@ -116,7 +112,7 @@ def _prompts(edit: Edit) -> Iterator[tuple[QuestionKind, str]]:
         yield "locality", text
 
 
-def _ids(edit: Edit, kind: QuestionKind, prompt: str, encoder: Encoder) -> tuple[int, ...]:
+def _ids(edit: Edit, kind: QuestionKind, prompt: str, encoder: TokenEncoder) -> tuple[int, ...]:
     if edit.chat is None:
         return encoder.prompt(prompt)
     # Another wording of a corrected turn is said where that turn was said.
@@ -126,8 +122,8 @@ def _ids(edit: Edit, kind: QuestionKind, prompt: str, encoder: Encoder) -> tuple
 
 def _answers(
     questions: Sequence[_Question],
-    views: tuple[GraceView, GraceView],
-    generator: Generator,
+    views: tuple[View, View],
+    engine: Engine,
     told: Progress,
 ) -> list[BehaviorChange]:
     """Returns the answers to every question, in their order.
@@ -137,14 +133,14 @@ def _answers(
     """
     if not questions:
         return []
-    distinct = views[:1] if np.array_equal(views[0].radii, views[1].radii) else views
+    distinct = views[:1] if views[0].does_the_same(views[1]) else views
     answered: dict[int, tuple[Generated, Generated]] = {}
     told.start("Asking at both versions", len(questions), "prompts")
     try:
         for indices in _batches(questions):
             prompts = [questions[index].ids for index in indices]
             limit = questions[indices[0]].limit
-            said = [generator.run(prompts, views=[v], max_new_tokens=limit) for v in distinct]
+            said = [engine.generate(prompts, views=[v], max_new_tokens=limit) for v in distinct]
             answered.update(zip(indices, zip(said[0], said[-1], strict=True), strict=True))
             told.advance(len(indices))
     finally:

@@ -1,24 +1,44 @@
-"""Comparing two versions without a model: edits, codebook rows with their radii, adaptors.
+"""Comparing two versions without a model: which edits came and went, and what their methods say.
 
-Takes time in proportion to what differs between the versions: radii are re-derived from the columns
-beside the artifacts, for the rows that came, went, or conflict with one that did. No tensor is
-read, except where edits were learned under rule ``paper``, whose fold needs the keys, or before
-conflicts were written down.
+Takes time in proportion to what differs between the versions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-import numpy as np
-
-from editkit.methods.elder.compared import changes
+from editkit.methods.registry import registered
 from editkit_store import Store
-from editkit_store.artifacts import Row
 from editkit_store.history.versions import format_version
-from editkit_store.records.comparisons import CodebookDiff, CodebookRow, Diff, RadiusChange
+from editkit_store.records.comparisons import Diff
 
-__all__ = ["codebook_diff", "diff"]
+__all__ = ["Compare", "diff"]
+
+
+class Compare(Protocol):
+    """What a method names as ``MethodSpec.compare``."""
+
+    def __call__(
+        self,
+        store: Store,
+        before: int,
+        after: int,
+        fingerprint: str,
+        changes: tuple[Sequence[str], Sequence[str]],
+    ) -> dict[str, Any]:
+        """Returns what differs between two versions of what one model learned by the method.
+
+        Args:
+            store: The history.
+            before: A version.
+            after: Another one.
+            fingerprint: The model.
+            changes: Ids of the edits that came and that went, of any method.
+
+        Returns:
+            Fields of ``Diff``, or plain data of its own, which ``Diff.details`` gets.
+        """
 
 
 def diff(store: Store, before: str, after: str, *, fingerprint: str | None = None) -> Diff:
@@ -28,121 +48,36 @@ def diff(store: Store, before: str, after: str, *, fingerprint: str | None = Non
         store: The history.
         before: Version expression.
         after: Version expression.
-        fingerprint: Model whose codebooks are compared; by default the one the store remembers.
+        fingerprint: Model of which what was learned is compared; by default the one that the store
+            remembers.
 
     Raises:
         UnknownVersion: An expression names no version.
     """
     first, second = store.history.resolve(before), store.history.resolve(after)
-    came, went = store.history.changes(first, second)
+    changes = store.history.changes(first, second)
+    came, went = changes
     # Removed edits are shown in the state they have at the later version: reverted or superseded.
     edits = store.history.edits([*came, *went], at=second, active=came)
     model = fingerprint or store.setting("fingerprint")
-    snapshots = [store.snapshots.at(version).get(model or "") for version in (first, second)]
-    adaptors, codes = changes(store.snapshots, snapshots[0], snapshots[1])
+    fields: dict[str, Any] = {}
+    details: dict[str, dict[str, Any]] = {}
+    for name, one in registered().items():
+        compare = None if one.spec is None else one.spec.load_compare()
+        found = (
+            {}
+            if compare is None or model is None
+            else compare(store, first, second, model, changes)
+        )
+        own = {key: value for key, value in found.items() if key not in Diff.model_fields}
+        fields |= {key: value for key, value in found.items() if key in Diff.model_fields}
+        if own:
+            details[name] = own
     return Diff(
         from_=format_version(first),
         to=format_version(second),
         added=tuple(edits[edit_id] for edit_id in came),
         removed=tuple(edits[edit_id] for edit_id in went),
-        codebook=codebook_diff(store, first, second, model, (came, went)),
-        adaptors=adaptors,
-        codes=codes,
+        details=details,
+        **fields,
     )
-
-
-def codebook_diff(
-    store: Store,
-    before: int,
-    after: int,
-    fingerprint: str | None,
-    changes: tuple[Sequence[str], Sequence[str]],
-) -> CodebookDiff:
-    """Returns how the codebook of one model differs between two versions.
-
-    Args:
-        store: The history.
-        before: Version.
-        after: Version.
-        fingerprint: The model.
-        changes: Ids of the edits that came and that went, see ``History.changes``.
-    """
-    if fingerprint is None:
-        return CodebookDiff()
-    if store.artifacts.needs_keys(fingerprint):
-        old, new = _folded(store, fingerprint, before), _folded(store, fingerprint, after)
-    else:
-        old, new = _derived(store, fingerprint, before, after, changes)
-    added = tuple(CodebookRow(edit_id=e, radius=r) for e, r in new.items() if e not in old)
-    removed = tuple(CodebookRow(edit_id=e, radius=r) for e, r in old.items() if e not in new)
-    changed = tuple(
-        RadiusChange(edit_id=e, before=old[e], after=r)
-        for e, r in new.items()
-        if e in old and old[e] != r
-    )
-    return CodebookDiff(
-        added=len(added),
-        removed=len(removed),
-        radius_changed=len(changed),
-        added_rows=added,
-        removed_rows=removed,
-        changed_rows=changed,
-        missing=tuple(store.history.active_among(store.artifacts.untried(fingerprint), after)),
-        fingerprint=fingerprint,
-    )
-
-
-def _derived(
-    store: Store,
-    fingerprint: str,
-    before: int,
-    after: int,
-    changes: tuple[Sequence[str], Sequence[str]],
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Radii before and after of the rows that can differ, oldest edit first.
-
-    A row's radius is its initial one, or half the distance to the nearest row it conflicts with
-    that is active too, if that is less; see ``methods.memory``.
-    """
-    came, went = (set(ids) for ids in changes)
-    rows = store.artifacts.codebook(fingerprint, came | went)
-    near = _with_partners(rows) | came | went
-    if near != came | went:
-        # A row that is near a changed one may be near others, which hold its radius down as before.
-        rows = store.artifacts.codebook(fingerprint, near)
-    there = set(store.artifacts.learned_among(fingerprint, _with_partners(rows)))
-    stays = set(store.history.active_among(there - came - went, after))
-    return _radii(rows, near, stays | went & there), _radii(rows, near, stays | came & there)
-
-
-def _with_partners(rows: Mapping[str, Row]) -> set[str]:
-    return set(rows).union(*(row.conflicts for row in rows.values()))
-
-
-def _radii(rows: Mapping[str, Row], wanted: set[str], active: set[str]) -> dict[str, float]:
-    """Radii of the wanted rows that are active, float32 as the running model has them."""
-    shown = wanted & active
-    found = {e: np.float32(row.radius) for e, row in rows.items() if e in shown}
-    for edit_id, row in rows.items():
-        for other, apart in row.conflicts.items():
-            if edit_id in active and other in active:
-                half = np.float32(apart) / np.float32(2)
-                for one in {edit_id, other} & set(found):
-                    found[one] = min(found[one], half)
-    return {edit_id: float(radius) for edit_id, radius in found.items()}
-
-
-def _folded(store: Store, fingerprint: str, version: int) -> dict[str, float]:
-    """Radii of all rows of a version, folded from keys."""
-    from editkit.methods.grace.restore import load_memories
-
-    ids: Iterable[str] = store.history.active_ids(version)
-    found: dict[str, float] = {}
-    for memory in load_memories(store, fingerprint).values():
-        radii = memory.radii(memory.rows(ids))
-        found |= {
-            memory.edit_id(row): float(radii[row])
-            for row in memory.rows(ids).tolist()
-            if radii[row] >= 0
-        }
-    return found

@@ -1,34 +1,31 @@
-"""The part of a kit that takes edits out of its history as a bundle, and brings others' in."""
+"""Bundles: edits taken out of a history with what they became, and others' brought in."""
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from editkit.engines.transformers.attachment import Attachment
 from editkit.errors import ArtifactsMissing
-from editkit.history.views import Views
-from editkit.methods.grace.restore import find_conflicts
+from editkit.kit.running import RunningModel
+from editkit.methods.registry import registered
 from editkit_store import Store
 from editkit_store.bundle.records import Exported, Imported, OnConflict
-from editkit_store.records import Provenance
 
-__all__ = ["BundleMethods"]
+__all__ = ["Bundles", "find_conflicts"]
+
+Conflicts = dict[str, dict[str, dict[str, float]]]
+"""By model and edit: earlier edits that it conflicts with, with the distances of their keys."""
 
 
-class BundleMethods:
-    """Methods of ``Kit``; the attributes are the kit's."""
+class Bundles:
+    """Exports from and imports into the history of a running model; see ``Kit``.
 
-    store: Store
-    fingerprint: str
-    provenance: Provenance
-    _views: Views
-    _attachment: Attachment
-    _writing: AbstractContextManager[Any]
-    _prepare: Callable[[], None]
+    Args:
+        running: The running model.
+    """
+
+    def __init__(self, running: RunningModel) -> None:
+        self._running = running
 
     def export_bundle(
         self,
@@ -39,9 +36,10 @@ class BundleMethods:
         only: str | None = None,
     ) -> Exported:
         """Writes edits and what they became into a new folder; see ``Store.export``."""
-        with self._writing:
-            tool = self.provenance.tool or "editkit"
-            return self.store.export(path, to=to, since=since, only=only, tool=tool)
+        running = self._running
+        with running.writing:
+            tool = running.provenance.tool or "editkit"
+            return running.store.export(path, to=to, since=since, only=only, tool=tool)
 
     def import_bundle(
         self,
@@ -50,47 +48,50 @@ class BundleMethods:
         on_conflict: OnConflict = "keep",
         dry_run: bool = False,
     ) -> Imported:
-        """Brings the edits of a bundle into the history and onto the running model.
-
-        Args:
-            path: The bundle's folder.
-            on_conflict: Where an active edit of ours corrects the same prompt: ``keep`` it active,
-                let the imported one ``supersede`` it, or ``error``.
-            dry_run: Only say what would happen.
-
-        Raises:
-            BundleNotFound, BundleTooNew, BundleDamaged, ImportConflict: As the store does.
-            InvalidRecord: An artifact in it cannot be read.
-            ArtifactsMissing: This model has not learned all of its edits, and the kit was opened to
-                miss none (``missing="error"``).
-            Nothing was imported then.
-        """
-        with self._writing:
+        """Brings the edits of a bundle into the history; see ``Kit.import_bundle``."""
+        running = self._running
+        with running.writing:
             try:
-                result = self.store.import_bundle(
+                result = running.store.import_bundle(
                     path,
                     on_conflict=on_conflict,
                     dry_run=dry_run,
-                    provenance=self.provenance,
-                    compare=functools.partial(find_conflicts, self.store),
+                    provenance=running.provenance,
+                    compare=lambda learned: find_conflicts(running.store, learned),
                     before_commit=self._check_import,
                 )
             except BaseException:
-                self._views.reload()  # it may have read what was then taken back
-                self._prepare()
+                running.views.reload()  # it may have read what was then taken back
                 raise
-            self._attachment.view = self._views.at(self.store.history.current())
+            running.follow()
         return result
 
     def _check_import(self) -> None:
         """Reads what was written, so that an import that this model cannot follow is none."""
-        self._views.reload()
-        self._prepare()
+        self._running.views.reload()
         try:
-            self._views.at(self.store.history.current())
+            self._running.view("@")
         except ArtifactsMissing as error:
             error.hint = (
                 "nothing was imported. `editkit import` needs no model, and `editkit replay` then "
                 "learns them; or editkit.open(..., missing='skip'), import_bundle, replay"
             )
             raise
+
+
+def find_conflicts(store: Store, learned: Mapping[str, Sequence[str]]) -> Conflicts:
+    """Returns the conflicts of artifacts that came from elsewhere, as their methods find them.
+
+    Args:
+        store: The history, with the artifacts in it.
+        learned: Ids of their edits, by the fingerprint of the model.
+
+    Raises:
+        StoreDamaged, InvalidRecord: An artifact cannot be read.
+    """
+    found: Conflicts = {}
+    for one in registered().values():
+        find = None if one.spec is None else one.spec.load_conflicts()
+        for fingerprint, conflicts in ({} if find is None else find(store, learned)).items():
+            found.setdefault(fingerprint, {}).update(conflicts)
+    return found

@@ -1,81 +1,48 @@
-"""Asking the running model: prompts and conversations, at any version, and why it answers so."""
+"""Running a corrected model: generation, likelihoods, and why it answers so, at any version."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
-from editkit.engines.transformers.attachment import Attachment
-from editkit.engines.transformers.generator import Generator, Scored
-from editkit.engines.transformers.site import Site
-from editkit.engines.transformers.tokens import Encoder
 from editkit.history.behavior import with_answers
-from editkit.history.views import Views
-from editkit.kit.explain import Mixed, explained, unedited
-from editkit.methods.batches import lay_out
-from editkit.methods.elder.state import ElderView
-from editkit.methods.grace.view import GraceView
+from editkit.kit.explain import explain
+from editkit.kit.running import RunningModel
 from editkit.models.progress import Progress
-from editkit_store import Store
-from editkit_store.errors import InvalidRequest, StoreError
-from editkit_store.records import EditRequest, Explanation, Generation, Message, Score
+from editkit_store.errors import InvalidRequest
+from editkit_store.records import (
+    DEFAULT_METHOD,
+    EditRequest,
+    Explanation,
+    Generation,
+    Message,
+    Score,
+)
 from editkit_store.records.comparisons import Diff
 
-__all__ = ["Asker", "ChatLike", "VersionLike"]
+__all__ = ["ChatLike", "Inference", "VersionLike"]
 
 ChatLike = Sequence[Message | Mapping[str, str]]
 VersionLike = str | Sequence[str | None] | None
 """A version for all prompts, or one a prompt; ``None`` is the current one."""
 
-_SCORED = 16  # pairs scored together
 
-
-class Asker:
-    """Answers prompts on the views of one store.
+class Inference:
+    """Answers prompts on the views of one history. See ``Kit`` for what the methods do.
 
     Args:
-        model: The model.
-        store: The history.
-        encoder: The model's.
-        generator: The model's.
-        views: The model's views of the history.
-        attachment: What the running model follows.
-        key: Returns what a prompt, given as token ids, is looked up by.
-        query: Returns what a mixture is asked by for such a prompt.
-        words: Returns the names and the other words that such a key is made of; None of keys that
-            are hidden states.
-        share_keys: Returns whether both are asked by the same key.
+        running: The running model.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        store: Store,
-        encoder: Encoder,
-        generator: Generator,
-        views: Views,
-        attachment: Attachment,
-        key: Callable[[Sequence[int]], torch.Tensor],
-        query: Callable[[Sequence[int]], torch.Tensor],
-        words: Callable[[Sequence[int]], tuple[list[str], list[str]]] | None = None,
-        share_keys: Callable[[], bool],
-    ) -> None:
-        self._model = model
-        self._store = store
-        self._encoder = encoder
-        self._generator = generator
-        self._views = views
-        self._attachment = attachment
-        self._key = key
-        self._query = query
-        self._words = words
-        self._share_keys = share_keys
+    def __init__(self, running: RunningModel) -> None:
+        self._running = running
+        self._encoder = running.engine.encoder
 
-    def answers(
+    def generate(
         self,
         prompts: Sequence[str],
         version: VersionLike,
@@ -85,15 +52,15 @@ class Asker:
         chat: bool = False,
     ) -> list[Generation]:
         """Returns one generation a prompt; see ``Kit.generate``."""
-        turns = [[Message(role="user", content=prompt)] for prompt in prompts]
-        encoded = (
-            [self._encoder.chat(turn) for turn in turns]
+        encoded = [
+            self._encoder.chat([Message(role="user", content=prompt)])
             if chat
-            else [self._encoder.prompt(prompt) for prompt in prompts]
-        )
+            else self._encoder.prompt(prompt)
+            for prompt in prompts
+        ]
         return self._generations(prompts, encoded, version, max_new_tokens, options)
 
-    def continued(
+    def generate_tokens(
         self,
         encoded: Sequence[Sequence[int]],
         version: VersionLike,
@@ -117,11 +84,16 @@ class Asker:
         prompts = [turns[-1].content]
         return self._generations(prompts, encoded, version, max_new_tokens, options)[0]
 
+    def key(self, prompt: str) -> npt.NDArray[np.float32]:
+        """Returns what a prompt is looked up by; see ``Kit.key``."""
+        method = self._running.methods.of(DEFAULT_METHOD)
+        return np.asarray(method.query(self._encoder.prompt(prompt)).numpy())
+
     def scores(
         self, prompts: Sequence[str], targets: Sequence[str], version: VersionLike
     ) -> list[Score]:
         """Returns how likely targets are; see ``Kit.score``."""
-        self._refuse_closed()
+        self._running.refuse_closed()
         if len(prompts) != len(targets):
             raise InvalidRequest(
                 f"{len(prompts)} prompts and {len(targets)} targets; give one each", field="target"
@@ -134,33 +106,18 @@ class Asker:
             )
             for prompt, target in zip(prompts, targets, strict=True)
         ]
-        found: dict[int, Scored] = {}
-        lengths = [len(one.prompt) + len(one.target) for one in encoded]
-        order = sorted(range(len(encoded)), key=lambda index: lengths[index])
-        for start in range(0, len(order), _SCORED):
-            part = order[start : start + _SCORED]
-            asked = [encoded[index] for index in part]
-            # Laid out as one sequence a row: whatever positions the edits replace, they are there.
-            batch = lay_out(
-                self._model,
-                self._attachment.site.layout,
-                asked,
-                replacement="prompt",
-                position=None,
-            )
-            chosen = views if len(views) == 1 else [views[index] for index in part]
-            found.update(zip(part, self._generator.scored(batch, asked, chosen), strict=True))
+        found = self._running.engine.score(encoded, views=views)
         return [
             Score(
                 prompt=prompt,
                 target=target,
-                log_likelihood=found[index].log_likelihood,
-                tokens=found[index].tokens,
-                right=found[index].right,
-                version=found[index].version,
-                fired=tuple(filter(None, [found[index].fired])),
+                log_likelihood=one.log_likelihood,
+                tokens=one.tokens,
+                right=one.right,
+                version=one.version,
+                fired=tuple(filter(None, [one.fired])),
             )
-            for index, (prompt, target) in enumerate(zip(prompts, targets, strict=True))
+            for prompt, target, one in zip(prompts, targets, found, strict=True)
         ]
 
     def explain(
@@ -171,37 +128,16 @@ class Asker:
             raise InvalidRequest("explain takes a prompt or a chat, one of them", field="prompt")
         turns = None if chat is None else _messages(chat)
         ids = self._encoder.prompt(prompt or "") if turns is None else self._encoder.chat(turns)
-        view = self.view(version)
-        site: Site = self._attachment.site
-        text = prompt if turns is None else turns[-1].content
-        mixture = view.mixture
-        mixed = None
-        if isinstance(mixture, ElderView) and len(mixture):
-            mixed = Mixed.of(mixture, self._query(ids))
-        if not len(view) and mixed is None:
-            return unedited(str(text), view.version, site=site.path)
-        key = self._key(ids)
-        at = self._store.history.resolve(view.version)
-        edits = functools.partial(self._store.history.edits, at=at)
-        words = None
-        if self._words is not None:
-            said = self._words
-
-            def words(other: str | None) -> tuple[list[str], list[str]]:
-                return said(ids if other is None else self._encoder.prompt(other))
-
-        return explained(
-            str(text),
+        view = self._running.view(version)
+        history = self._running.store.history
+        return explain(
+            str(prompt if turns is None else turns[-1].content),
+            ids,
             view,
-            key,
-            edits,
-            site=site.path,
+            self._running.methods,
+            functools.partial(history.edits, at=history.resolve(view.version)),
+            encode=self._encoder.prompt,
             k=k,
-            mixed=mixed,
-            is_joint=isinstance(mixture, ElderView)
-            and mixture.state.radius is not None
-            and self._share_keys(),
-            words=words,
         )
 
     def side_by_side(
@@ -214,41 +150,19 @@ class Asker:
         """Returns a comparison with the answers at its two versions; see ``Kit.diff``."""
         return with_answers(
             found,
-            views=(self.view(found.from_), self.view(found.to)),
-            encoder=self._encoder,
-            generator=self._generator,
+            views=(self._running.view(found.from_), self._running.view(found.to)),
+            engine=self._running.engine,
             probes=probes,
             max_new_tokens=max_new_tokens,
             progress=progress,
         )
 
-    def view(self, version: str | None) -> GraceView:
-        """Returns the view of a version; of ``None`` the one that the running model follows.
-
-        Raises:
-            UnknownVersion: No such version.
-            ArtifactsMissing: It holds edits this model has not learned.
-        """
-        if version is None:
-            view = self._attachment.view
-            assert isinstance(view, GraceView)
-            return view
-        return self._views.at(self._store.history.resolve(version))
-
-    def _refuse_closed(self) -> None:
-        if not self._attachment.is_attached:
-            raise StoreError(
-                f"the kit on '{self._store.path}' is closed, and its edits are off the model",
-                path=self._store.path,
-                hint="open it again with editkit.open",
-            )
-
-    def _views_of(self, version: VersionLike, count: int) -> list[GraceView]:
+    def _views_of(self, version: VersionLike, count: int) -> list[Any]:
         """Returns one view for all prompts, or one a prompt."""
         if version is None or isinstance(version, str):
-            return [self.view(version)]
+            return [self._running.view(version)]
         if len(version) == count:
-            return [self.view(one) for one in version]
+            return [self._running.view(one) for one in version]
         raise InvalidRequest(
             f"{len(version)} versions for {count} prompts; give one, or one each", field="version"
         )
@@ -261,11 +175,11 @@ class Asker:
         max_new_tokens: int,
         options: dict[str, Any],
     ) -> list[Generation]:
-        self._refuse_closed()
+        self._running.refuse_closed()
         if max_new_tokens < 1:
             raise InvalidRequest("max_new_tokens must be at least 1", field="max_new_tokens")
         views = self._views_of(version, len(prompts))
-        generated = self._generator.run(
+        generated = self._running.engine.generate(
             encoded, views=views, max_new_tokens=max_new_tokens, **options
         )
         return [

@@ -1,55 +1,50 @@
-"""The part of a kit that says what a change would do, without making it."""
+"""Saying what a change would do, without making it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from editkit.editing.editor import Corrector
-from editkit.engines.transformers.generator import Generator
-from editkit.engines.transformers.tokens import Encoder
-from editkit.kit.inference import Asker
-from editkit.methods.base import SLACK, Teachers
+from editkit.editing.editor import Editor
+from editkit.kit.inference import Inference
+from editkit.kit.running import RunningModel
+from editkit.methods.base import SLACK
 from editkit.requests import build_request
-from editkit_store import Store
 from editkit_store.errors import NotActive
 from editkit_store.history import prompt_digest
 from editkit_store.history.versions import format_version
 from editkit_store.records import AddPlan, EditRequest, ViewPlan
 
-__all__ = ["PlanningMethods"]
+__all__ = ["Preview"]
 
 
-class PlanningMethods:
-    """Methods of ``Kit``; the attributes are the kit's. They write nothing."""
+class Preview:
+    """Plans changes of one history; writes nothing. See ``Kit`` for what the methods do.
 
-    store: Store
-    _asker: Asker
-    _corrector: Corrector
-    _encoder: Encoder
-    _generator: Generator
-    _teachers: Teachers
+    Args:
+        running: The running model.
+        inference: Answers on its views.
+        editor: Learns edits on it.
+    """
+
+    def __init__(self, running: RunningModel, inference: Inference, editor: Editor) -> None:
+        self._running = running
+        self._inference = inference
+        self._editor = editor
 
     def plan_add(self, request: EditRequest | Mapping[str, Any], *, near: int = 3) -> AddPlan:
-        """Returns what an edit would meet if it were added now; see ``add``.
-
-        Args:
-            request: A request record, or a dict of its fields.
-            near: How many of the nearest edits to name.
-
-        Raises:
-            As ``add`` where the request itself is to blame.
-        """
-        request = build_request(request, kind=self._encoder.default_kind)
-        encoded = self._teachers.encode(request)
-        history = self.store.history
+        """Returns what an edit would meet; see ``Kit.plan_add``."""
+        engine = self._running.engine
+        request = build_request(request, kind=engine.encoder.default_kind)
+        encoded = self._running.methods.encode(request)
+        history = self._running.store.history
         current = history.current()
-        (said,) = self._generator.run(
+        (said,) = engine.generate(
             [encoded.prompt],
-            views=[self._asker.view(format_version(current))],
+            views=[self._running.view(format_version(current))],
             max_new_tokens=len(encoded.target) + SLACK,
         )
-        nearest = self._asker.explain(
+        nearest = self._inference.explain(
             request.prompt if request.chat is None else None,
             request.chat,
             format_version(current),
@@ -64,34 +59,22 @@ class PlanningMethods:
             fired=said.fired,
             is_answered=said.text.strip() == request.target.strip(),
             supersedes=tuple(history.same_prompt(prompt_digest(request), current)[:1]),
-            conflicts=self._corrector.contradicted(request, encoded),
+            conflicts=self._editor.contradicted(request, encoded),
             nearest=nearest[:near],
             known=None if key is None else history.with_key(key),
         )
 
     def plan_rollback(self, version: str) -> ViewPlan:
-        """Returns what ``rollback`` would do.
-
-        Raises:
-            UnknownVersion: No such version.
-        """
-        return self._restoring("rollback", self.store.history.resolve(version))
+        """Returns what ``rollback`` would do; see ``Kit.plan_rollback``."""
+        return self._restoring("rollback", self._running.store.history.resolve(version))
 
     def plan_undo(self) -> ViewPlan:
-        """Returns what ``undo`` would do.
-
-        Raises:
-            NothingToUndo: Everything is undone.
-        """
-        return self._restoring("undo", self.store.history.to_undo() - 1)
+        """Returns what ``undo`` would do; see ``Kit.plan_undo``."""
+        return self._restoring("undo", self._running.store.history.to_undo() - 1)
 
     def plan_revert(self, edit_id: str) -> ViewPlan:
-        """Returns what ``revert`` would do.
-
-        Raises:
-            UnknownEdit, AmbiguousId, NotActive: The id names no active edit.
-        """
-        history = self.store.history
+        """Returns what ``revert`` would do; see ``Kit.plan_revert``."""
+        history = self._running.store.history
         found, current = history.resolve_edit(edit_id), history.current()
         edit = history.edits([found], at=current)[found]
         if edit.status not in ("active", "superseded"):
@@ -111,7 +94,7 @@ class PlanningMethods:
         )
 
     def _restoring(self, operation: Any, version: int) -> ViewPlan:
-        history = self.store.history
+        history = self._running.store.history
         current = history.current()
         came, went = history.changes(current, version)
         edits = history.edits([*came, *went], at=current)

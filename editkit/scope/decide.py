@@ -1,9 +1,9 @@
 """Which edit fires: the one place that says so, whatever method the edits are of.
 
-Each part of a view proposes at most one of its edits for a prompt. Parts that look prompts up by the
-same keys have distances that compare, so of their proposals the nearest applies; of others the first
-in the order of the parts does. Nothing else decides: generation, explanations, reach, conflicts and
-comparisons all come here.
+Each part of a view proposes at most one of its edits for a prompt. Parts that look prompts up by
+the same keys have distances that compare, so of their proposals the nearest applies; of others the
+first in the order of the parts does. Nothing else decides between methods: generation and
+explanations both come here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from editkit.engines.base import Near, Part, Queries, View
+from editkit.engines.base import Near, Part, Queries
 
 __all__ = ["Decision", "Proposal", "Reason", "decide", "winner"]
 
@@ -35,11 +35,13 @@ class Decision(NamedTuple):
 
     Attributes:
         edit_id: The edit that fires, if one does.
-        reason: Why it does, or why none does.
+        method: Method of that edit, or of the nearest; None where there is no edit.
+        reason: Why it fires, or why none does.
         near: Edits of all parts near the prompt, nearest first, the one that fires among them.
     """
 
     edit_id: str | None
+    method: str | None
     reason: Reason
     near: tuple[Near, ...]
 
@@ -59,7 +61,7 @@ def winner(proposals: Sequence[Proposal | None]) -> int | None:
 
 
 def decide(
-    view: View,
+    parts: Sequence[Part],
     query: Callable[[Part], Queries],
     keys: Callable[[Part], object | None],
     *,
@@ -68,30 +70,31 @@ def decide(
     """Decides about one prompt.
 
     Args:
-        view: The edits.
+        parts: The edits, in the order in which parts are asked.
         query: Returns what a part looks the prompt up by, ``(d,)``.
         keys: Returns what a part's queries come from; None of states.
         k: How many of the nearest edits to tell of.
     """
-    parts = [part for part in view.parts if len(part)]
+    parts = [part for part in parts if len(part)]
     proposals: list[Proposal | None] = []
     fired: list[str | None] = []
-    near: list[Near] = []
+    near: list[tuple[Near, str]] = []
     for part in parts:
         asked = query(part)
         selection = part.select(asked[None])
         number = selection.fired[0]
         fired.append(None if number < 0 else part.edit_id(number))
         proposals.append(None if number < 0 else Proposal(keys(part), selection.distance(0)))
-        near += part.near(asked, max(1, k))
+        near += [(one, part.method) for one in part.near(asked, max(1, k))]
     chosen = winner(proposals)
     edit_id = None if chosen is None else fired[chosen]
-    near.sort(key=lambda one: one.distance)
+    near.sort(key=lambda one: one[0].distance)
     first = max(1, k)
-    near = [*near[:first], *(one for one in near[first:] if one.edit_id == edit_id)]
+    near = [*near[:first], *(one for one in near[first:] if one[0].edit_id == edit_id)]
     reason: Reason = "no edits"
-    if edit_id is not None:
-        reason = "fires"
+    method = near[0][1] if near else None
+    if chosen is not None:
+        reason, method = "fires", parts[chosen].method
     elif near:
-        reason = "out of reach" if near[0].doubt is None else "doubtful"
-    return Decision(edit_id, reason, tuple(near))
+        reason = "out of reach" if near[0][0].doubt is None else "doubtful"
+    return Decision(edit_id, method, reason, tuple(one for one, _ in near))

@@ -30,8 +30,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from editkit.engines.transformers.layout import layout_of, text_config
 from editkit.models.cache import cache_root, write_atomically
+from editkit.models.layout import layout_of, text_config
 from editkit.scope.general import TEXT
 from editkit.scope.words import WORD_MARKS, inner_mark
 

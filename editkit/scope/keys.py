@@ -1,56 +1,32 @@
-"""What edits are looked up by on a model: keys of prompts, or hidden states."""
+"""Keys of prompts: what edits are looked up by where they are not looked up by hidden states."""
 
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
-from editkit.config import GraceConfig, KeyName
-from editkit.engines.transformers.layout import layout_of
-from editkit.engines.transformers.tokens import Encoder
-from editkit.errors import UnsupportedModel
-from editkit.models.load import LoadedModel
-from editkit.scope.information import has_words, of_model
+from editkit.scope.information import of_model
 from editkit.scope.pooled import PooledKeys
 from editkit.scope.sentences import SentenceKeys
 from editkit.scope.texts import TextKeys
 
-__all__ = ["PromptKeys", "kind_of_key", "pooled_keys"]
+if TYPE_CHECKING:
+    from editkit.engines.base import Family
+    from editkit.models.load import LoadedModel
+
+__all__ = ["PromptKeys", "pooled_keys"]
 
 PromptKeys = PooledKeys | SentenceKeys
-"""What gives the keys of prompts from their words, where edits are not looked up by states."""
-
-_ASKED = {
-    "pooled": "models that continue a prompt",
-    "text": "classifiers whose tokenizer knows words",
-    "sentence": "models that continue a prompt, or classifiers whose tokenizer knows words",
-}
+"""What gives the keys of prompts from their words."""
 
 
-def kind_of_key(loaded: LoadedModel, encoder: Encoder, config: GraceConfig) -> KeyName:
-    """Returns what GRACE looks its edits up by.
+def pooled_keys(loaded: LoadedModel, family: Family) -> PooledKeys:
+    """Returns what gives keys of a model's prompts from their words.
 
-    Raises:
-        UnsupportedModel: Keys were asked for that the model's inputs have none of.
+    Args:
+        loaded: The model.
+        family: What kind of model it is.
     """
-    default: KeyName = "state"
-    if encoder.family == "decoder":
-        default = "pooled"
-    # What a decoder knows of its tokens it says itself; of others their vocabulary has to tell.
-    elif encoder.family == "classifier" and has_words(loaded.tokenizer):
-        default = "text"
-    if config.key is None or config.key in ("state", default):
-        return config.key or default
-    if default == "state" or config.key != "sentence":
-        raise UnsupportedModel(
-            f"{config.key} keys are for {_ASKED[config.key]}, not for "
-            f"{type(loaded.model).__name__}{'' if default != 'state' else ' and its tokenizer'}",
-            hint=f"leave `key` out, or set it to '{default}'",
-        )
-    return config.key
-
-
-def pooled_keys(loaded: LoadedModel) -> PooledKeys:
-    """Returns what gives keys of a model's prompts from their words."""
     known = functools.partial(
         of_model,
         loaded.model,
@@ -59,5 +35,5 @@ def pooled_keys(loaded: LoadedModel) -> PooledKeys:
         # Of a pair from somebody's program nobody knows whether it ever comes back.
         is_kept=loaded.path is not None,
     )
-    made = TextKeys if layout_of(loaded.model).family == "classifier" else PooledKeys
+    made = TextKeys if family == "classifier" else PooledKeys
     return made(loaded.model, loaded.tokenizer, known)

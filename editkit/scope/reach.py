@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from operator import itemgetter
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from editkit.engines.transformers.tokens import Encoder
+from editkit.engines.base import Part, TokenEncoder
 from editkit.errors import PromptTooLong
-from editkit.methods.elder.state import ElderView
-from editkit.methods.grace.view import GraceView
 from editkit.scope.general import TEXT
 from editkit.scope.keys import PromptKeys
 from editkit_store.records import Edit, EditReach
@@ -44,7 +41,7 @@ class Reaches:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: TokenEncoder,
         key: Callable[[Sequence[int]], torch.Tensor],
         keys: PromptKeys | None,
     ) -> None:
@@ -68,52 +65,28 @@ class Reaches:
         )
         return calibrated(initial, rephrases, probes, farthest=farthest)
 
-    def of(self, edit: Edit, prompt: Sequence[int], view: GraceView) -> EditReach:
-        """Returns how far an active edit reaches in a view.
+    def of(
+        self, edit: Edit, prompt: Sequence[int], part: Part, *, radius: float, owner: str
+    ) -> EditReach:
+        """Returns how far an active edit reaches.
 
         Args:
             edit: The edit, with its rephrases and locality probes.
             prompt: Its prompt as token ids.
-            view: What the running model follows.
+            part: What the edits of its method do.
+            radius: How far it reaches, L2.
+            owner: The edit that fires for its prompt: itself, or one that it shares a scope with.
         """
-        key = self._key(prompt)
-        row = view.memory.row(edit.id)
-        if not view.owns_row(row):  # rule `paper`: it lives in another edit's
-            row = view.select(key[None])[0]
-        radius = view.radius(row)
-        rephrases, probes = self._found(edit.rephrases), self._found(edit.locality)
-        fired = view.select(torch.stack([*rephrases, *probes])) if rephrases or probes else []
-        covered = sum(chosen == row for chosen in fired[: len(rephrases)])
-        spared = sum(chosen != row for chosen in fired[len(rephrases) :])
-        near = [(other, apart) for other, apart in view.nearest(key, 2) if other != row][:1]
-        nearest = (view.edit_id(near[0][0]), near[0][1]) if near else None
-        return self._told(edit, prompt, key, radius, covered, spared, nearest)
-
-    def of_mixture(self, edit: Edit, prompt: Sequence[int], mixture: ElderView) -> EditReach:
-        """Returns how far an active edit reaches in a mixture that looks at pooled queries.
-
-        Args:
-            edit: The edit, with its rephrases and locality probes.
-            prompt: Its prompt as token ids.
-            mixture: What the running model follows.
-        """
-        assert mixture.state.radius is not None
         key = self._key(prompt)
         rephrases, probes = self._found(edit.rephrases), self._found(edit.locality)
         asked = [*rephrases, *probes]
-        fired = mixture.route(torch.stack(asked)).fired if asked else []
-        is_mine = [number >= 0 and mixture.edit_id(number) == edit.id for number in fired]
-        apart = zip(mixture.edit_ids, mixture.between(key[None].numpy())[0].tolist(), strict=True)
-        others = [(other, distance) for other, distance in apart if other != edit.id]
-        return self._told(
-            edit,
-            prompt,
-            key,
-            mixture.state.radius,
-            sum(is_mine[: len(rephrases)]),
-            len(probes) - sum(is_mine[len(rephrases) :]),
-            min(others, key=itemgetter(1), default=None),
-        )
+        fired = part.select(torch.stack(asked)).fired if asked else []
+        is_mine = [number >= 0 and part.edit_id(number) == owner for number in fired]
+        covered = sum(is_mine[: len(rephrases)])
+        spared = len(probes) - sum(is_mine[len(rephrases) :])
+        others = [(one.edit_id, one.distance) for one in part.near(key, 2) if one.edit_id != owner]
+        nearest = min(others, key=lambda one: one[1], default=None)
+        return self._told(edit, prompt, key, radius, covered, spared, nearest)
 
     def _told(
         self,

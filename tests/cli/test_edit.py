@@ -153,7 +153,7 @@ def test_an_edit_that_does_not_verify_exits_with_3_and_is_not_active(sh, model, 
 
 def unlearnable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes every edit of this process fail: no optimizer step is allowed."""
-    from editkit.config import GraceConfig
+    from editkit.methods.grace.config import GraceConfig
 
     usual = GraceConfig.of.__func__  # type: ignore[attr-defined]
     monkeypatch.setattr(

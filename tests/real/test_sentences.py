@@ -38,7 +38,7 @@ def test_questions_about_one_subject_are_told_apart(kit: Any) -> None:
     ]
     said = [(prompt, kit.explain(prompt).fired) for prompt in [*same, *others]]
     assert said == [(one, added.edit.id) for one in same] + [(one, None) for one in others]
-    pooled = kit._learner._keys._pooled  # by words alone, some of them are as near
+    pooled = kit.methods.of("grace")._keys._pooled  # by words alone, some of them are as near
     own = pooled.key(kit.encoder.prompt(added.edit.prompt))
     apart = [float(((pooled.key(kit.encoder.prompt(one)) - own) ** 2).sum()) for one in others]
     assert min(apart) < 0.55**2

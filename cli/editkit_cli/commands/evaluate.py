@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from editkit.evaluation.names import METHODS, SCORES
+from editkit.evaluation.names import SCORES, method_names
 from editkit_cli.group import command
 from editkit_cli.interrupts import keeping
 from editkit_cli.options import Settings
@@ -67,7 +67,7 @@ def _bars(_: click.Context, parameter: click.Parameter, value: tuple[str, ...]) 
     help="Edits: JSON lines or an array, as of zsRE, CounterFact, WikiBio or your own; repeatable",
 )  # fmt: skip
 @click.option(
-    "--method", "methods", multiple=True, type=click.Choice(METHODS), default=("grace",),
+    "--method", "methods", multiple=True, type=click.Choice(method_names()), default=("grace",),
     show_default="grace", help="What to compare; repeatable",
 )  # fmt: skip
 @click.option("--edits", type=click.IntRange(min=1), metavar="N", help="At most so many edits")

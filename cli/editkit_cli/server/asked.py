@@ -18,7 +18,7 @@ from editkit_store.errors import EditkitError
 
 if TYPE_CHECKING:
     from editkit import Kit
-    from editkit.engines.transformers.sampling import Sampling
+    from editkit.engines.base import Sampling
 
 __all__ = ["Asked", "Part", "Question"]
 
@@ -51,7 +51,7 @@ class Question:
         """Returns how a copy is drawn; each has noise of its own."""
         if self.temperature == 0:
             return None
-        from editkit.engines.transformers.sampling import Sampling
+        from editkit.engines.base import Sampling
 
         seed = None if self.seed is None else self.seed + copy
         return Sampling(self.temperature, self.top_p, seed)

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from editkit_cli.server.answer import Answer
 from editkit_cli.server.errors import (
@@ -30,8 +30,7 @@ from editkit_store.errors import EditkitError
 
 if TYPE_CHECKING:
     from editkit import Kit
-    from editkit.engines.transformers.sampling import Sampling
-    from editkit.engines.transformers.stepping import Step
+    from editkit.engines.base import Sampling, Step
 
 __all__ = ["Readers", "Row"]
 
@@ -237,22 +236,13 @@ class Readers:
         return limit is None or width + max(row.answer.limit for row in together) <= limit
 
     def _run(self, rows: list[Row]) -> None:
-        options: dict[str, Any] = {}
-        if any(row.sampling is not None for row in rows):
-            from transformers import LogitsProcessorList
-
-            from editkit.engines.transformers.sampling import Sampler
-
-            options["logits_processor"] = LogitsProcessorList(
-                [Sampler([row.sampling for row in rows])]
-            )
         versions = [row.version for row in rows]
         made = self._kit.generate_tokens(
             [row.prompt for row in rows],
             version=versions[0] if len(set(versions)) == 1 else versions,
             max_new_tokens=max(row.answer.limit for row in rows),
             watch=lambda step: self._watch(rows, step),
-            **options,
+            sampling=[row.sampling for row in rows],
         )
         for row, generation in zip(rows, made, strict=True):
             row.answer.fired = generation.fired

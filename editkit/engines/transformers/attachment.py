@@ -1,10 +1,10 @@
 """A model that follows a view of edits.
 
 An ``Attachment`` installs a pre-hook on the module that runs the blocks (which positions does this
-call cover?), a hook on the site (which rows fire, and what replaces their output?), hooks where a
-mixture of LoRAs goes, and wraps ``model.generate`` on the instance, so that one call of
-``generate`` is one *run*. A forward call outside ``generate`` is a run of its own; with a cache and
-a single new token it is a decode step, which goes on with what was decided for that cache.
+call cover?), hooks where the methods' patches are (which rows fire, and what becomes of their
+output?), and wraps ``model.generate`` on the instance, so that one call of ``generate`` is one
+*run*. A forward call outside ``generate`` is a run of its own; with a cache and a single new token
+it is a decode step, which goes on with what was decided for that cache.
 
 Runs live in a context variable: threads and tasks do not see each other's, and a run finishes on
 the view it began with.
@@ -15,38 +15,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import nn
 
-from editkit.config import Position
-from editkit.engines.base import Keys, View
-from editkit.engines.transformers.layout import Layout
+from editkit.engines.base import Patch, Position, View
 from editkit.engines.transformers.replacing import replace
 from editkit.engines.transformers.run import Run
-from editkit.engines.transformers.site import Site
+from editkit.models.layout import Layout
 
-__all__ = ["Adapted", "Attachment"]
-
-
-@dataclass(frozen=True)
-class Adapted:
-    """Where a mixture of LoRAs goes.
-
-    Attributes:
-        entry: The block that holds the first of the modules: what enters it is the query.
-        modules: The linear maps.
-        keys: What gives the keys of prompts that it is asked by; None for the query's state.
-    """
-
-    entry: nn.Module
-    modules: tuple[nn.Module, ...]
-    keys: Keys | None = None
+__all__ = ["Attachment"]
 
 
 class Attachment:
@@ -54,11 +36,11 @@ class Attachment:
 
     Args:
         model: The model.
-        site: Where the view's values go; or, with nothing at a site, the model's layout.
+        layout: Its layout.
         view: The edits that apply.
-        position: Which token of a prompt is the query; by default the family's own.
-        keys: What gives the keys of prompts; by default a prompt's key is the state at its query.
-        adapted: Where a view's mixture goes.
+        patches: Where methods do what they do, by name, in the order in which they are asked.
+        position: Which token of a prompt is the query where a patch does not say; by default the
+            family's own.
 
     Raises:
         Anything raised while installing leaves the model as it was.
@@ -67,58 +49,62 @@ class Attachment:
     def __init__(
         self,
         model: Any,
-        site: Site | Layout,
+        layout: Layout,
         view: View,
+        patches: Mapping[str, Patch] | None = None,
         *,
         position: Position | None = None,
-        keys: Keys | None = None,
-        adapted: Adapted | None = None,
     ) -> None:
-        self._keys = keys
         self.view = view
-        self._site = site if isinstance(site, Site) else None
-        layout = site.layout if isinstance(site, Site) else site
-        self._position = position or layout.position
+        self._position: Position = position or layout.position
         self._host: nn.Module | None = layout.host
+        self._patches: dict[str, Patch | None] = {}
         self._run: ContextVar[Run | None] = ContextVar("editkit_run", default=None)
         self._own: ContextVar[Run | None] = ContextVar("editkit_forward", default=None)
         # What was decided for a sequence stays with its cache, for decoding loops of others.
         self._decided: weakref.WeakKeyDictionary[Any, Run] = weakref.WeakKeyDictionary()
-        self._routing: Keys | None = None
         self._undo = contextlib.ExitStack()
-        self._mixing = contextlib.ExitStack()
+        self._hooked: dict[str, contextlib.ExitStack] = {}
         with contextlib.ExitStack() as installing:
             before = self._host.register_forward_pre_hook(self._before, with_kwargs=True)
             installing.callback(before.remove)
             after = self._host.register_forward_hook(self._after, always_call=True)
             installing.callback(after.remove)
-            if self._site is not None:
-                at_site = self._site.module.register_forward_hook(self._at_site)
-                installing.callback(at_site.remove)
-            self.adapt(adapted)
-            installing.callback(self.adapt, None)
+            for method, patch in (patches or {}).items():
+                self.patch(method, patch)
+                installing.callback(self.patch, method, None)
             if hasattr(model, "generate"):
                 replace(installing, model, "generate", self._wrapped(model.generate))
             self._undo = installing.pop_all()
 
-    def adapt(self, adapted: Adapted | None) -> None:
-        """Applies a view's mixture there from now on; with None, and where it did before, not."""
-        self._mixing.close()
-        self._routing = None if adapted is None else adapted.keys
-        with contextlib.ExitStack() as installing:
-            if adapted is not None:
-                entering = adapted.entry.register_forward_pre_hook(self._entering, with_kwargs=True)
-                installing.callback(entering.remove)
-                for layer, module in enumerate(adapted.modules):
-                    at_layer = functools.partial(self._at_layer, layer)
-                    installing.callback(module.register_forward_hook(at_layer).remove)
-            self._mixing = installing.pop_all()
+    def patch(self, method: str, patch: Patch | None) -> None:
+        """Has a method do what it does there from now on; with None, nowhere.
 
-    @property
-    def site(self) -> Site:
-        """Where the view's values go."""
-        assert self._site is not None
-        return self._site
+        Args:
+            method: The method. One that was not named before is asked after those that were.
+            patch: Where.
+        """
+        if method in self._patches and self._patches[method] == patch:
+            return
+        if method in self._hooked:
+            self._hooked.pop(method).close()
+        with contextlib.ExitStack() as installing:
+            if patch is not None:
+                if patch.entry is not None:
+                    entering = patch.entry.register_forward_pre_hook(
+                        functools.partial(self._entering, method), with_kwargs=True
+                    )
+                    installing.callback(entering.remove)
+                for number, module in enumerate(patch.modules):
+                    act = (
+                        functools.partial(self._replacing, method)
+                        if patch.mode == "replace"
+                        else functools.partial(self._adding, method, number)
+                    )
+                    installing.callback(module.register_forward_hook(act).remove)
+            self._hooked[method] = installing.pop_all()
+        # One assignment: a run that begins meanwhile sees the old ones or the new.
+        self._patches = {**self._patches, method: patch}
 
     @property
     def is_attached(self) -> bool:
@@ -148,7 +134,7 @@ class Attachment:
         Args:
             *views: One view for all rows, or one a prompt; by default the current one.
         """
-        run = self._new(views or (self.view,), is_generation=True)
+        run = self._new(views or (self.view,))
         token = self._run.set(run)
         try:
             yield run
@@ -158,20 +144,15 @@ class Attachment:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Runs the calls of its body, and those of this thread alone, without any edit."""
-        token = self._run.set(Run((), self._position))
+        token = self._run.set(Run((), {}, self._position))
         try:
             yield
         finally:
             self._run.reset(token)
 
-    def _new(self, views: Sequence[View], *, is_generation: bool = False) -> Run:
-        return Run(
-            views,
-            self._position,
-            is_generation=is_generation,
-            keys=self._keys,
-            routing=self._routing,
-        )
+    def _new(self, views: Sequence[View]) -> Run:
+        patches = {name: one for name, one in self._patches.items() if one is not None}
+        return Run(views, patches, self._position)
 
     def _wrapped(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(generate)
@@ -221,39 +202,46 @@ class Attachment:
             self._decided[cache] = run
         self._own.set(None)
 
-    def _entering(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _entering(
+        self, method: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         run = self._run.get() or self._own.get()
         if run is not None and not run.is_empty:
-            run.route(args[0] if args else kwargs["hidden_states"])
+            run.observe(method, args[0] if args else kwargs["hidden_states"])
 
-    def _at_layer(
-        self, layer: int, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor
+    def _adding(
+        self,
+        method: str,
+        number: int,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        output: torch.Tensor,
     ) -> torch.Tensor | None:
         run = self._run.get() or self._own.get()
         if run is None:
-            self._refuse_recomputing()
+            self._refuse_recomputing(method)
             return None
         if run.is_empty:
             return None
-        return run.mix(layer, args[0], output)
+        return run.add(method, number, args[0], output)
 
-    def _refuse_recomputing(self) -> None:
-        mixture = self.view.mixture
+    def _refuse_recomputing(self, method: str) -> None:
+        part = next((one for one in self.view.parts if one.method == method), None)
         # A block that is computed again within a backward pass does not know which forward call
-        # it belongs to: without this, its experts would silently get no gradients.
-        if mixture is not None and len(mixture) and torch._C._current_graph_task_id() != -1:
+        # it belongs to: without this, what is added would silently get no gradients.
+        if part is not None and len(part) and torch._C._current_graph_task_id() != -1:
             raise RuntimeError(
                 "a mixture of LoRAs cannot be computed again in the backward pass; switch gradient "
                 "checkpointing off"
             )
 
-    def _at_site(
-        self, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor
+    def _replacing(
+        self, method: str, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor
     ) -> torch.Tensor | None:
         run = self._run.get() or self._own.get()
         if run is None or run.is_empty:
             return None
-        return run.apply(args[0], output)
+        return run.replace(method, args[0], output)
 
 
 def _is_chunked(kwargs: dict[str, Any]) -> bool:

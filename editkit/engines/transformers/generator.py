@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessorList
 
+from editkit.engines.base import Encoded, Generated, Sampling, Scored, View, Watch
 from editkit.engines.transformers.attachment import Attachment
+from editkit.engines.transformers.batches import Batch
 from editkit.engines.transformers.run import Run
-from editkit.engines.transformers.stepping import Watch, watching
-from editkit.engines.transformers.tokens import Encoded, Encoder
-from editkit.methods.batches import Batch
-from editkit.methods.grace.view import GraceView
+from editkit.engines.transformers.sampler import Sampler
+from editkit.engines.transformers.stepping import watching
+from editkit.engines.transformers.tokens import Encoder
 from editkit_store.errors import InvalidRequest
 
-__all__ = ["ROWS", "Generated", "Generator", "Scored"]
+__all__ = ["ROWS", "Generator"]
 
 ROWS = 16
 """Rows of one batch; longer lists run in several."""
@@ -40,44 +40,6 @@ _HARMLESS = frozenset(
 """Generation settings that do not change what greedy decoding chooses."""
 
 
-@dataclass(frozen=True)
-class Generated:
-    """What came out for one prompt.
-
-    Attributes:
-        text: The continuation, special tokens and surrounding whitespace removed; or the label.
-        tokens: Number of generated tokens, the ending one included; 0 for a label.
-        is_finished: The model ended the text itself, before the limit.
-        fired: Id of the edit that applied, if any.
-        version: Version of the view it ran on.
-    """
-
-    text: str
-    tokens: int
-    is_finished: bool
-    fired: str | None
-    version: str
-
-
-@dataclass(frozen=True)
-class Scored:
-    """How likely a target is behind a prompt.
-
-    Attributes:
-        log_likelihood: Of the target's tokens, nats.
-        tokens: Number of the target's tokens.
-        right: How many of them the model would choose, given those before.
-        fired: Id of the edit that applied, if any.
-        version: Version of the view it ran on.
-    """
-
-    log_likelihood: float
-    tokens: int
-    right: int
-    fired: str | None
-    version: str
-
-
 class Generator:
     """Asks a model encoded prompts on given views."""
 
@@ -91,12 +53,13 @@ class Generator:
         self,
         prompts: Sequence[Sequence[int]],
         *,
-        views: Sequence[GraceView] = (),
+        views: Sequence[View] = (),
         max_new_tokens: int,
         watch: Watch | None = None,
+        sampling: Sequence[Sampling | None] | None = None,
         **options: Any,
     ) -> list[Generated]:
-        """Returns one answer a prompt.
+        """Returns one answer a prompt; see ``Engine.generate``.
 
         Args:
             prompts: Token ids.
@@ -104,10 +67,11 @@ class Generator:
                 current view.
             max_new_tokens: Limit of each continuation, tokens.
             watch: Told about every step; needs all prompts in one batch. A classifier takes none.
+            sampling: For each prompt how it is sampled; likewise.
             **options: For ``model.generate``, e.g. ``do_sample=True``; greedy by default.
 
         Raises:
-            ValueError: More prompts than one batch takes, with a watch.
+            ValueError: More prompts than one batch takes, with a watch or sampling.
             InvalidRequest: Several continuations of one prompt were asked for.
         """
         if options.get("num_return_sequences", 1) != 1:
@@ -122,8 +86,11 @@ class Generator:
                 field="return_dict_in_generate",
                 hint="call kit.model.generate for scores and hidden states; it is edited too",
             )
-        if watch is not None and len(prompts) > ROWS:
-            raise ValueError(f"a watch takes {ROWS} prompts at most, not {len(prompts)}")
+        if (watch is not None or sampling is not None) and len(prompts) > ROWS:
+            raise ValueError(f"one batch takes {ROWS} prompts at most, not {len(prompts)}")
+        if sampling is not None and any(row is not None for row in sampling):
+            others = options.get("logits_processor") or ()
+            options["logits_processor"] = LogitsProcessorList([*others, Sampler(sampling)])
         found: list[Generated] = []
         for start in range(0, len(prompts), ROWS):
             here = slice(start, start + ROWS)
@@ -140,7 +107,7 @@ class Generator:
         return self._attachment.paused()
 
     def drafted(
-        self, batch: Batch, requests: Sequence[Encoded], views: Sequence[GraceView]
+        self, batch: Batch, requests: Sequence[Encoded], views: Sequence[View]
     ) -> list[Generated | None]:
         """Returns the greedy answers that are the targets themselves, in one pass; else ``None``.
 
@@ -174,7 +141,7 @@ class Generator:
         return found
 
     def scored(
-        self, batch: Batch, requests: Sequence[Encoded], views: Sequence[GraceView]
+        self, batch: Batch, requests: Sequence[Encoded], views: Sequence[View]
     ) -> list[Scored]:
         """Returns how likely targets are behind their prompts, in one pass.
 

@@ -1,30 +1,61 @@
 """One generation or one forward call: which edits apply to its rows, and where.
 
-A run decides the scope of each row once, when the row's query position passes through the site (or,
-of a mixture of LoRAs, enters the first block that has any; or, of keys of prompts, when the first
-call begins, if it has the query), and keeps the decision for the sequence. Positions are absolute
+A run decides about each row once, and keeps the decision for the sequence: by keys of prompts when
+the first call that has the row's query begins, by states when that query passes through the module
+in question (or enters the first block of those that have a LoRA added). Positions are absolute
 (cached tokens included), so the same rule covers a KV cache, generation without one, chunked
-prefill, beams, and left or right padding: the value is put wherever the positions that it replaces
-are computed, and nowhere else.
+prefill, beams, and left or right padding: what an edit does is done wherever the positions that it
+applies to are computed, and nowhere else. Which of several edits fires, ``editkit.scope.decide``
+says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
-from editkit.config import Position
-from editkit.engines.base import Keys, Mixture, Queries, Routes, View
+from editkit.engines.base import Keys, Part, Patch, Position, Queries, Selection, View
+from editkit.engines.transformers.lora import lora_output
 from editkit.errors import EmptyRow
-from editkit.methods.elder.mixture import mixed
+from editkit.scope.decide import Proposal, winner
 
 __all__ = ["Run"]
 
-_Route = tuple[Routes | None, int]
+_Route = tuple[Selection | None, int]
 _UNDECIDED: _Route = (None, -1)
 _DEFERRED: _Route = (None, 0)
+
+
+class _Track:
+    """What one method does in a run.
+
+    Attributes:
+        patch: Where it does it.
+        position: Token of a prompt that is its query.
+        parts: Its edits, one part a view of the run.
+        is_live: Whether there are any.
+        routes: For each row the selection that applies, and the row's number in it.
+        loras: Of a module, what is added in the rows with a selection.
+    """
+
+    def __init__(self, patch: Patch, position: Position, parts: Sequence[Part | None]) -> None:
+        self.patch = patch
+        self.position = patch.position or position
+        self.parts = parts
+        self.is_live = any(part is not None and len(part) for part in parts)
+        self.forget()
+
+    def forget(self) -> None:
+        """Forgets what was decided."""
+        self.routes: list[_Route] = []
+        self.loras: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def part(self, prompt: int) -> Part | None:
+        """Returns the edits that count for a prompt, if there are any."""
+        part = self.parts[0] if len(self.parts) == 1 else self.parts[prompt]
+        return part if part is not None and len(part) else None
 
 
 class Run:
@@ -32,35 +63,30 @@ class Run:
 
     Args:
         views: The edits that apply: one view for all rows, or one a prompt.
-        position: Which token of a prompt is the query.
-        is_generation: One call of ``generate``, which goes on past its prompt.
-        keys: What gives the keys of prompts; by default a prompt's key is the state at its query.
-        routing: What gives those that a mixture is asked by; by default that state.
+        patches: Where methods do what they do, by name, in the order in which they are asked.
+        position: Which token of a prompt is the query, where a patch does not say.
 
     Attributes:
         views: See above.
-        fired: For each row of the prefill the edit that fired, -1 for none; ``None`` before.
+        is_empty: Whether no edit could fire.
     """
 
     def __init__(
         self,
         views: Sequence[View],
+        patches: Mapping[str, Patch],
         position: Position = "last",
-        *,
-        is_generation: bool = False,
-        keys: Keys | None = None,
-        routing: Keys | None = None,
     ) -> None:
-        self._keys = keys
-        self._routing = routing
         self.views = tuple(views)
-        # Once: a view of an adapter makes its mixture anew whenever it is asked for it.
-        self._mixtures = tuple(view.mixture for view in self.views)
-        self._mixes = any(mixture is not None and len(mixture) for mixture in self._mixtures)
-        self.is_empty = not self._mixes and not any(len(view) for view in self.views)
-        self.fired: list[int] | None = None
-        self._position = position
-        self._is_generation = is_generation
+        # Once: the view of an adapter makes its part anew whenever it is asked for it.
+        parts = [{part.method: part for part in view.parts} for view in self.views]
+        tracks = {
+            name: _Track(patch, position, [known.get(name) for known in parts])
+            for name, patch in patches.items()
+        }
+        self._tracks = {name: track for name, track in tracks.items() if track.is_live}
+        self._keyed = [track for track in self._tracks.values() if track.patch.keys is not None]
+        self.is_empty = not self._tracks
         self.restart(None, None)
 
     def restart(
@@ -80,11 +106,11 @@ class Run:
         self._mask, self._last = mask, last
         self._prompts = prompts
         self._prompts_mask = mask
-        self._queries: list[int] = []  # absolute, one a prompt
-        self._ends: list[int] = []  # position of the prompt's last token
-        self._active: list[int] = []  # one a row: -2 undecided, -1 none, else the edit
-        self._routed: list[_Route] = []  # one a row
-        self._loras: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # of a layer, one a row on
+        self._starts: list[int] = []  # absolute position of each prompt's first token
+        self._ends: list[int] = []  # of its last one
+        for track in self._tracks.values():
+            track.forget()
+        self._is_open = bool(self._keyed)  # some row is not decided about by its prompt's key
         self._offset = 0
         self._goes_on = False  # some edit replaces decoded positions too
         self._reach = -1  # no position beyond is of interest, unless an edit goes on
@@ -101,10 +127,18 @@ class Run:
             EmptyRow: The attention mask has a row without any token.
         """
         self._offset = offset
-        if self._queries:
-            return
         rows, length = tokens.shape[:2]
-        if self._prompts is None and (self._keys is not None or self._routing is not None):
+        if not self._ends:
+            self._place(offset, tokens, mask)
+        # Now, not at a module: a key needs nothing of the blocks, and what has just run, Python, is
+        # still in the processor's caches.
+        if self._is_open and offset <= self._reach:
+            self._decide_by_keys(rows, length)
+
+    def _place(self, offset: int, tokens: torch.Tensor, mask: torch.Tensor | None) -> None:
+        """Notes where the prompts begin and end."""
+        rows, length = tokens.shape[:2]
+        if self._prompts is None and self._keyed:
             self._prompts = tokens
             self._prompts_mask = None if mask is None or mask.dim() != 2 else mask[:, -length:]
         mask = mask if self._mask is None else self._mask
@@ -113,9 +147,7 @@ class Run:
             last = offset + length - 1 if self._last is None else self._last
             if mask is not None and mask.dim() == 2:
                 rows, last = len(mask), mask.shape[1] - 1
-            self._queries = self._ends = [last] * rows
-            if self._position == "first":
-                self._queries = [0] * rows
+            self._starts, self._ends = [0] * rows, [last] * rows
         else:
             # On the host in numpy: a dozen operations on a few numbers, at every prefill.
             attended = mask.detach().to(torch.bool).cpu().numpy()
@@ -128,123 +160,98 @@ class Run:
                     hint="leave empty prompts out of the batch",
                 )
             self._ends = (attended.shape[1] - 1 - attended[:, ::-1].argmax(axis=1)).tolist()
-            self._queries = self._ends
-            if self._position == "first":
-                self._queries = attended.argmax(axis=1).tolist()
+            self._starts = attended.argmax(axis=1).tolist()
         self._reach = max(self._ends)
-        if self._keys is not None:
-            # Now, not at the site: a key needs nothing of the blocks, and what has just run,
-            # Python, is still in the processor's caches.
-            columns, fold = self._columns(len(tokens))
-            self._decide(tokens, columns, length, fold)
 
-    def apply(self, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | None:
-        """Returns the site's output with fired rows replaced, or ``None`` to leave it as it is.
+    def observe(self, method: str, states: torch.Tensor) -> None:
+        """Decides about rows by the states of their queries, if that is how a method decides.
 
         Args:
-            inputs: ``(rows, length, d)``, entering the site.
+            method: The method.
+            states: ``(rows, length, d)``, entering the first block that something is added in.
+        """
+        track = self._tracks.get(method)
+        if track is not None and self._ends and self._offset <= self._reach:
+            if track.patch.keys is None:
+                self._decide_by_states(track, states)
+
+    def replace(
+        self, method: str, inputs: torch.Tensor, output: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Returns a module's output with fired rows replaced, or ``None`` to leave it as it is.
+
+        Args:
+            method: The method whose patch it is.
+            inputs: ``(rows, length, d)``, entering the module.
             output: ``(rows, length, m)``, leaving it.
         """
-        if not self._queries or (self._offset > self._reach and not self._goes_on):
+        track = self._tracks.get(method)
+        if track is None or not self._ends:
             return None
-        length = output.shape[1]
-        columns, fold = self._columns(len(output))
-        self._decide(inputs, columns, length, fold)
+        if self._offset > self._reach and not self._goes_on:
+            return None
+        if track.patch.keys is None:
+            self._decide_by_states(track, inputs)
+        rows, length = output.shape[:2]
+        if len(track.routes) != rows:
+            return None
+        columns, fold = self._columns(track, rows)
         at: list[tuple[int, int]] = []
         firing: list[int] = []
-        for row, choice in enumerate(self._active):
-            if choice < 0:
+        for row, (selection, number) in enumerate(track.routes):
+            if selection is None:
                 continue
-            mode = self._view(row, fold).replacement(choice)
-            end = self._ends[row // fold] - self._offset + 1
-            if mode == "last":
-                span = range(max(0, columns[row]), min(length, columns[row] + 1))
-            else:
-                span = range(0, max(0, min(length, end)) if mode == "prompt" else length)
+            where = selection.positions(number)
+            first, end = 0, length
+            if where in ("last", "query"):
+                first = min(max(0, columns[row]), length)
+            if where == "last":
+                end = max(0, min(length, columns[row] + 1))
+            elif where == "prompt":
+                end = max(0, min(length, self._ends[row // fold] - self._offset + 1))
+            span = range(first, end)
             at += [(row, column) for column in span]
             firing += [row] * len(span)
         if not at:
             return None
         index = torch.tensor(at, device=output.device)
         replaced = output.clone()
-        replaced[index[:, 0], index[:, 1]] = self._values(firing, fold, output)
+        replaced[index[:, 0], index[:, 1]] = _values(track, firing, output)
         return replaced
 
-    def route(self, states: torch.Tensor) -> None:
-        """Decides which rows take a mixture of LoRAs, and which.
-
-        Where prompts are looked up by their tokens, a row for which the site's edit fires takes
-        none: that edit was learned without them.
-
-        Args:
-            states: ``(rows, length, d)``, entering the first block with such layers.
-        """
-        if not self._mixes or not self._queries or self._offset > self._reach:
-            return
-        rows, length = states.shape[:2]
-        columns, fold = self._columns(rows)
-        if self._keys is not None:
-            self._decide(states, columns, length, fold)
-        if len(self._routed) != rows:
-            self._routed = [_UNDECIDED] * rows
-        here = [
-            row for row in range(rows)
-            if 0 <= columns[row] < length and self._routed[row] is _UNDECIDED
-        ]  # fmt: skip
-        if self._keys is not None:
-            for row in here:
-                if self._active[row] >= 0:
-                    self._routed[row] = _DEFERRED
-            here = [row for row in here if self._routed[row] is _UNDECIDED]
-        if here:
-            queries = self._asked(self._routing, states, here, columns, fold)
-            for row, (routes, number) in zip(here, self._sent(here, queries, fold), strict=True):
-                self._routed[row] = (routes, number)
-
-    def _sent(self, rows: list[int], queries: Queries, fold: int) -> list[_Route]:
-        """Returns where mixtures send rows with these queries."""
-        found = [_DEFERRED] * len(rows)
-        if not isinstance(queries, torch.Tensor):
-            queries = torch.from_numpy(queries)
-        for mixture in dict.fromkeys(self._mixture(row, fold) for row in rows):
-            if mixture is None or not len(mixture):
-                continue
-            mine = [i for i, row in enumerate(rows) if self._mixture(row, fold) is mixture]
-            routes = mixture.route(queries if len(mine) == len(rows) else queries[mine])
-            for number, i in enumerate(mine):
-                if routes.fired[number] >= 0:
-                    found[i] = (routes, number)
-        self._loras.clear()
-        return found
-
-    def mix(self, layer: int, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | None:
-        """Returns a layer's output with the mixture added, or ``None`` to leave it as it is.
+    def add(
+        self, method: str, module: int, inputs: torch.Tensor, output: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Returns a module's output with LoRAs added, or ``None`` to leave it as it is.
 
         Args:
-            layer: Which of the adapted layers.
+            method: The method whose patch it is.
+            module: Which of the patch's modules.
             inputs: ``(rows, length, in)``, entering it.
             output: ``(rows, length, out)``, leaving it.
         """
-        if not self._mixes or len(self._routed) != len(output):
+        track = self._tracks.get(method)
+        if track is None or len(track.routes) != len(output):
             return None
-        on = [row for row, route in enumerate(self._routed) if route[0] is not None]
+        on = [row for row, route in enumerate(track.routes) if route[0] is not None]
         if not on:
             return None
         length = output.shape[1]
-        columns, fold = self._columns(len(output))
+        columns, _ = self._columns(track, len(output))
         starts = []
         for row in on:
-            mixture = self._mixture(row, fold)
-            is_all = mixture is not None and mixture.span == "sequence"
+            selection, number = track.routes[row]
+            assert selection is not None
+            is_all = selection.positions(number) == "all"
             starts.append(0 if is_all else min(max(0, columns[row]), length))
         first = min(starts)
         if first == length:
             return None
-        if layer not in self._loras:
-            self._loras[layer] = self._lora(layer, on, inputs)
-        down, up = self._loras[layer]
+        if module not in track.loras:
+            track.loras[module] = _lora(track, module, on, inputs)
+        down, up = track.loras[module]
         rows = slice(None) if len(on) == len(output) else torch.tensor(on, device=output.device)
-        added = mixed(inputs[rows][:, first:], down, up)
+        added = lora_output(inputs[rows][:, first:], down, up)
         if max(starts) > first:
             at = torch.arange(first, length, device=added.device)
             behind = torch.tensor(starts, device=added.device)
@@ -253,100 +260,103 @@ class Run:
         found[rows, first:] += added.to(output.dtype)
         return found
 
-    def _lora(
-        self, layer: int, on: list[int], like: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        groups: dict[Routes, list[int]] = {}  # by where they were decided: mostly one for all
-        for row in on:
-            routes, _ = self._routed[row]
-            assert routes is not None
-            groups.setdefault(routes, []).append(row)
-        parts = {
-            routes: routes.lora(layer, [self._routed[row][1] for row in rows], like)
-            for routes, rows in groups.items()
-        }
-        if len(parts) == 1:
-            return next(iter(parts.values()))
-        order = torch.tensor([row for rows in groups.values() for row in rows]).argsort()
-        downs, ups = zip(*parts.values(), strict=True)
-        order = order.to(downs[0].device)
-        return torch.cat(downs)[order], torch.cat(ups)[order]
+    # Deciding ---------------------------------------------------------------------------------
 
-    def _columns(self, rows: int) -> tuple[list[int], int]:
+    def _columns(self, track: _Track, rows: int) -> tuple[list[int], int]:
         """Where the rows' queries are in this call, and how many rows a prompt has."""
         # Beams and several samples a prompt: each prompt's rows follow each other.
-        fold = max(1, rows // len(self._queries))
-        return [self._queries[row // fold] - self._offset for row in range(rows)], fold
+        fold = max(1, rows // len(self._ends))
+        at = self._starts if track.position == "first" else self._ends
+        return [at[row // fold] - self._offset for row in range(rows)], fold
 
-    def _decide(self, states: torch.Tensor, columns: list[int], length: int, fold: int) -> None:
-        """Decides which edit at the site fires, for rows whose query is in this call."""
-        if len(self._active) != len(columns):
-            self._active = [-2] * len(columns)
-        undecided = [
+    def _undecided(self, track: _Track, rows: int, length: int) -> tuple[list[int], list[int], int]:
+        """Rows of a call that have their query in it and are not decided about; columns; fold."""
+        columns, fold = self._columns(track, rows)
+        if len(track.routes) != rows:
+            track.routes = [_UNDECIDED] * rows
+        here = [
             row for row, column in enumerate(columns)
-            if 0 <= column < length and self._active[row] == -2
+            if 0 <= column < length and track.routes[row] is _UNDECIDED
         ]  # fmt: skip
-        if not undecided:
-            return
-        is_joint = self._mixes and self._keys is not None and self._keys is self._routing
-        if not is_joint and not any(len(view) for view in self.views):
-            # Nothing to look up: and a prompt's key may not be at hand before there is.
-            for row in undecided:
-                self._active[row] = -1
-            self.fired = [-1] * len(self._active)
-            return
-        queries = self._asked(self._keys, states, undecided, columns, fold)
-        for view in dict.fromkeys(self._view(row, fold) for row in undecided):
-            mine = [i for i, row in enumerate(undecided) if self._view(row, fold) is view]
-            asked = queries if len(mine) == len(queries) else queries[mine]
-            chosen = view.select(asked) if len(view) else [-1] * len(mine)
-            for i, choice in zip(mine, chosen, strict=True):
-                self._active[undecided[i]] = choice
-        if is_joint:
-            self._choose(undecided, queries, fold)
-        for row in undecided:
-            choice = self._active[row]
-            if choice >= 0 and self._view(row, fold).replacement(choice) == "all":
-                self._goes_on = True
-        self.fired = [max(-1, choice) for choice in self._active]
+        return here, columns, fold
 
-    def _choose(self, rows: list[int], queries: Queries, fold: int) -> None:
-        """Decides between an edit at the site and one of a mixture: the nearer one applies.
+    def _decide_by_keys(self, rows: int, length: int) -> None:
+        """Decides about rows whose query is in this call, for all that is asked by prompts' keys.
 
-        Both are asked by the same keys of prompts, so that their distances compare.
+        Tracks that are asked by the same keys are decided about together.
         """
-        if len(self._routed) != len(self._active):
-            self._routed = [_UNDECIDED] * len(self._active)
-        for i, (row, route) in enumerate(zip(rows, self._sent(rows, queries, fold), strict=True)):
-            routes, number = route
-            choice = self._active[row]
-            if routes is not None and choice >= 0:
-                is_nearer = len(routes.apart) and routes.apart[number] < self._view(
-                    row, fold
-                ).apart(choice, queries[i])
-                if is_nearer:
-                    self._active[row] = -1
-                else:
-                    route = _DEFERRED
-            self._routed[row] = route
+        groups: dict[int, list[_Track]] = {}
+        for track in self._keyed:
+            groups.setdefault(id(track.patch.keys), []).append(track)
+        earlier: list[_Track] = []
+        for group in groups.values():
+            here, _, fold = self._undecided(group[0], rows, length)
+            for track in group[1:]:
+                self._undecided(track, rows, length)
+            fired = {row for row in here if any(one.routes[row][0] for one in earlier)}
+            asked = [
+                row for row in here
+                if row not in fired and any(one.part(row // fold) for one in group)
+            ]  # fmt: skip
+            chosen: list[list[_Route]] = [[_DEFERRED] * len(asked) for _ in group]
+            if asked:
+                keys = group[0].patch.keys
+                assert keys is not None
+                queries = self._keys_of(keys, [row // fold for row in asked])
+                chosen = [_selected(track, asked, queries, fold) for track in group]
+                if len(group) > 1:
+                    _arbitrate(chosen, keys)
+            for track, routes in zip(group, chosen, strict=True):
+                for row in here:
+                    track.routes[row] = _DEFERRED
+                for row, route in zip(asked, routes, strict=True):
+                    track.routes[row] = route
+                self._note(track, asked)
+            earlier += group
+        self._is_open = any(_UNDECIDED in track.routes for track in self._keyed)
 
-    def _asked(
-        self,
-        keys: Keys | None,
-        states: torch.Tensor,
-        rows: list[int],
-        columns: list[int],
-        fold: int,
-    ) -> Queries:
-        """What rows are looked up by, ``(n, d)``: keys of their prompts, or states at queries."""
-        if keys is not None:
-            return self._pooled(keys, [row // fold for row in rows])
-        at = [columns[row] for row in rows]
-        if len(rows) == len(states) and min(at) == max(at):
-            return states[:, at[0]]  # the usual case and a view
-        return states[torch.tensor(rows), torch.tensor(at)]
+    def _decide_by_states(self, track: _Track, states: torch.Tensor) -> None:
+        """Decides about rows whose query is in this call, by its state.
 
-    def _pooled(self, keys: Keys, prompts: list[int]) -> Queries:
+        Where prompts are looked up by their tokens, a row for which an edit of an earlier method
+        fired takes none: the others were learned without it.
+        """
+        rows, length = states.shape[:2]
+        here, columns, fold = self._undecided(track, rows, length)
+        before = [one for one in self._keyed if self._is_before(one, track)]
+        asked = []
+        for row in here:
+            if any(len(one.routes) == rows and one.routes[row][0] for one in before):
+                track.routes[row] = _DEFERRED
+            elif track.part(row // fold) is None:
+                track.routes[row] = _DEFERRED
+            else:
+                asked.append(row)
+        if not asked:
+            return
+        at = [columns[row] for row in asked]
+        if len(asked) == rows and min(at) == max(at):
+            queries = states[:, at[0]]  # the usual case and a view
+        else:
+            queries = states[torch.tensor(asked), torch.tensor(at)]
+        for row, route in zip(asked, _selected(track, asked, queries, fold), strict=True):
+            track.routes[row] = route
+        self._note(track, asked)
+
+    def _is_before(self, one: _Track, other: _Track) -> bool:
+        tracks = list(self._tracks.values())
+        return tracks.index(one) < tracks.index(other)
+
+    def _note(self, track: _Track, rows: list[int]) -> None:
+        """Notes what follows from decisions about some rows."""
+        track.loras.clear()
+        if track.patch.mode == "replace":
+            for row in rows:
+                selection, number = track.routes[row]
+                if selection is not None and selection.positions(number) in ("all", "query"):
+                    self._goes_on = True
+
+    def _keys_of(self, keys: Keys, prompts: list[int]) -> Queries:
         """Returns the keys of prompts ``(n, d)``, from their tokens."""
         assert self._prompts is not None
         if isinstance(self._prompts, torch.Tensor) and self._prompts_mask is None:
@@ -354,7 +364,7 @@ class Run:
                 self._prompts = self._prompts.tolist()
         found = {}
         # Of beams without a mask each is taken for a prompt of its own; their tokens are one's.
-        fold = max(1, len(self._queries) // len(self._prompts))
+        fold = max(1, len(self._ends) // len(self._prompts))
         for index in dict.fromkeys(prompts):
             at = index // fold
             ids = self._prompts[at]
@@ -367,33 +377,85 @@ class Run:
             return found[prompts[0]][None]
         return np.stack([found[index] for index in prompts])
 
-    def _values(self, firing: list[int], fold: int, like: torch.Tensor) -> torch.Tensor:
-        if len(self.views) == 1:
-            return self.views[0].values([self._active[row] for row in firing], like)
-        return torch.cat(
-            [self._view(row, fold).values([self._active[row]], like) for row in firing]
-        )
-
-    def _view(self, row: int, fold: int = 1) -> View:
-        return self.views[0] if len(self.views) == 1 else self.views[row // fold]
-
-    def _mixture(self, row: int, fold: int = 1) -> Mixture | None:
-        return self._mixtures[0 if len(self.views) == 1 else row // fold]
-
     @property
     def edits(self) -> list[str | None]:
         """The id of the edit that fired in each row, ``None`` where none did."""
-        rows = max(len(self._active), len(self._routed))
+        rows = max((len(track.routes) for track in self._tracks.values()), default=0)
         if not rows:
             return []
         fold = max(1, rows // len(self.views))
-        return [self._edit(row, fold) for row in range(rows)]
+        return [self._edit(row, row // fold) for row in range(rows)]
 
-    def _edit(self, row: int, fold: int) -> str | None:
-        if row < len(self._active) and self._active[row] >= 0:
-            return self._view(row, fold).edit_id(self._active[row])
-        routes, number = self._routed[row] if row < len(self._routed) else _DEFERRED
-        mixture = self._mixture(row, fold)
-        if routes is None or mixture is None:
-            return None
-        return mixture.edit_id(routes.fired[number])
+    def _edit(self, row: int, prompt: int) -> str | None:
+        for track in self._tracks.values():
+            selection, number = track.routes[row] if row < len(track.routes) else _DEFERRED
+            part = track.part(prompt)
+            if selection is not None and part is not None:
+                return part.edit_id(selection.fired[number])
+        return None
+
+
+def _selected(track: _Track, rows: list[int], queries: Queries, fold: int) -> list[_Route]:
+    """Returns what a track's parts select for rows with these queries."""
+    found = [_DEFERRED] * len(rows)
+    parts = [track.part(row // fold) for row in rows]
+    for part in dict.fromkeys(parts):
+        if part is None:
+            continue
+        mine = [i for i, one in enumerate(parts) if one is part]
+        selection = part.select(queries if len(mine) == len(rows) else queries[mine])
+        for number, i in enumerate(mine):
+            if selection.fired[number] >= 0:
+                found[i] = (selection, number)
+    return found
+
+
+def _arbitrate(chosen: list[list[_Route]], keys: Keys) -> None:
+    """Keeps of what several tracks would do in a row what applies."""
+    for row in range(len(chosen[0])):
+        routes = [routes[row] for routes in chosen]
+        proposals = [
+            None if selection is None else Proposal(keys, selection.distance(number))
+            for selection, number in routes
+        ]
+        if sum(one is not None for one in proposals) > 1:
+            best = winner(proposals)
+            for index, one in enumerate(chosen):
+                if index != best:
+                    one[row] = _DEFERRED
+
+
+def _values(track: _Track, firing: list[int], like: torch.Tensor) -> torch.Tensor:
+    """Returns what replaces the output at positions of the given rows."""
+    selections = {id(track.routes[row][0]) for row in firing}
+    if len(selections) == 1:
+        selection = track.routes[firing[0]][0]
+        assert selection is not None
+        return selection.values([track.routes[row][1] for row in firing], like)
+    parts = []
+    for row in firing:
+        selection, number = track.routes[row]
+        assert selection is not None
+        parts.append(selection.values([number], like))
+    return torch.cat(parts)
+
+
+def _lora(
+    track: _Track, module: int, on: list[int], like: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns what is added in some rows, one LoRA a row."""
+    groups: dict[Selection, list[int]] = {}  # by where they were decided: mostly one for all
+    for row in on:
+        selection, _ = track.routes[row]
+        assert selection is not None
+        groups.setdefault(selection, []).append(row)
+    parts = {
+        selection: selection.lora(module, [track.routes[row][1] for row in rows], like)
+        for selection, rows in groups.items()
+    }
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    order = torch.tensor([row for rows in groups.values() for row in rows]).argsort()
+    downs, ups = zip(*parts.values(), strict=True)
+    order = order.to(downs[0].device)
+    return torch.cat(downs)[order], torch.cat(ups)[order]

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from editkit.config import PresetName
-from editkit.engines.transformers.layout import Layout, layout_of, text_config
 from editkit.errors import UnknownSite, UnsupportedModel
+from editkit.models.layout import Layout, layout_of, text_config
 
 __all__ = ["Site", "default_site", "ffn_output", "find_site", "shape_of"]
 

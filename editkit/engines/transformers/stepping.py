@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-__all__ = ["Step", "Watch", "watching"]
+from editkit.engines.base import Step, Watch
 
-
-@dataclass(frozen=True)
-class Step:
-    """One decoding step of a batch.
-
-    Attributes:
-        tokens: The token that each row got; of a row that has ended, padding.
-        fired: For each row the edit that applies, if any.
-        versions: For each row the version it is generated on.
-    """
-
-    tokens: tuple[int, ...]
-    fired: tuple[str | None, ...]
-    versions: tuple[str, ...]
-
-
-class Watch(Protocol):
-    """Told about every step of a generation."""
-
-    def __call__(self, step: Step) -> Sequence[bool]:
-        """Returns for each row whether it ends here; a row that has ended stays so."""
+__all__ = ["watching"]
 
 
 class _Watched(StoppingCriteria):

@@ -12,36 +12,21 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import TemplateError
 
-from editkit.engines.transformers.layout import Family, layout_of, text_config
+from editkit.engines.base import Encoded, Family
 from editkit.errors import EmptyTarget, PromptTooLong, UnsupportedMethod, UnsupportedModel
+from editkit.models.layout import layout_of, text_config
 from editkit_store.errors import InvalidRequest
 from editkit_store.records import EditKind, EditRequest, Message
 
-__all__ = ["Encoded", "Encoder"]
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A request as tokens.
-
-    Attributes:
-        prompt: Ids of the prompt, special tokens included.
-        target: Ids of the target, the ending token included; of a classifier the one label's index.
-        text: The target as it should come out, surrounding whitespace removed.
-    """
-
-    prompt: tuple[int, ...]
-    target: tuple[int, ...]
-    text: str
+__all__ = ["Encoder"]
 
 
 class Encoder:
-    """Encodes prompts, chats and targets for one model and its tokenizer.
+    """Encodes prompts, chats and targets for one model and its tokenizer: a ``TokenEncoder``.
 
     Attributes:
         family: What kind of model it is.

@@ -3,3 +3,17 @@
 Li et al., "ELDER: Enhancing Lifelong Model Editing with Mixture-of-LoRA", AAAI 2025,
 arXiv 2408.11869.
 """
+
+from editkit.methods.spec import MethodSpec, Variant
+
+__all__ = ["SPEC"]
+
+SPEC = MethodSpec(
+    name="elder",
+    about="A mixture of LoRAs that all edits share, chosen by routers",
+    method="editkit.methods.elder.method:ElderMethod",
+    shares_weights=True,
+    arguments=("train",),
+    variants={"paper": Variant("paper", keeps_failed=True)},
+    compare="editkit.methods.elder.compare:compare",
+)

@@ -1,23 +1,30 @@
-"""The shape of an ELDER adapter, as PEFT keeps it in ``adapter_config.json``."""
+"""Settings of ELDER: the shape of its adaptors, and how they learn."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
-from peft import PeftConfig
+from pydantic import BaseModel, ConfigDict, Field
 
 from editkit.config import PresetName
-from editkit.engines.base import Span
-from editkit.methods.elder.peft.register import elder_type, register
-from editkit.methods.elder.state import Experts, Weighting
 
-__all__ = ["ElderConfig"]
+__all__ = ["ElderConfig", "Experts", "Span", "TrainConfig", "Weighting"]
+
+Span = Literal["query", "sequence"]
+"""Tokens that a mixture applies to: from the query on, or all of the sequence."""
+
+Weighting = Literal["scores", "equal"]
+"""What the chosen experts are weighted with: their scores (the paper), or 1/k each."""
+
+Experts = Literal["own", "nearest"]
+"""Whose experts an input in scope takes: its own best ones (the paper), or those of the nearest
+edit, which are the ones that the edit was learned with."""
 
 
 @dataclass
-class ElderConfig(PeftConfig):  # type: ignore[misc]  # peft has no types
-    """Configuration of an ELDER adapter; the defaults are the paper's constants.
+class ElderConfig:
+    """Shape of ELDER's adaptors; the defaults are the paper's constants.
 
     Li et al., "ELDER: Enhancing Lifelong Model Editing with Mixture-of-LoRA", AAAI 2025,
     arXiv 2408.11869.
@@ -49,8 +56,6 @@ class ElderConfig(PeftConfig):  # type: ignore[misc]  # peft has no types
         radius: An input is in scope of an edit only if its query lies that near to one of those
             that the edit was learned with, L2; ``None`` asks for the code alone (the paper). Of
             pooled queries, which have unit length.
-        edits: Ids of the edits whose codes the adapter holds, in their order.
-        fingerprint: Identity of the model that it was learned on; another one refuses it.
 
     Raises:
         ValueError: A value out of its range; the message names the field.
@@ -71,12 +76,8 @@ class ElderConfig(PeftConfig):  # type: ignore[misc]  # peft has no types
     span: Span = "sequence"
     query: Literal["state", "pooled"] = "state"
     radius: float | None = None
-    edits: list[str] = field(default_factory=list)
-    fingerprint: str | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = elder_type()
         for name in ("r", "num_experts", "top_k", "threshold"):
             value: Any = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -98,7 +99,7 @@ class ElderConfig(PeftConfig):  # type: ignore[misc]  # peft has no types
                 raise ValueError(f"{name} is {' or '.join(known)}, not {getattr(self, name)!r}")
 
     @classmethod
-    def of(cls, preset: PresetName, **changes: Any) -> ElderConfig:
+    def of(cls, preset: PresetName, **changes: Any) -> Self:
         """Returns a preset, with changes.
 
         Args:
@@ -156,4 +157,100 @@ _CHOICES = {
     "query": ("state", "pooled"),
 }
 
-register()
+
+class TrainConfig(BaseModel):
+    """How ELDER learns a batch of edits. Frozen.
+
+    The paper's procedure is one loop over the batch, routers and experts together, and nothing
+    else. What differs from it by default can be switched off field by field.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch_size: int = Field(default=16, ge=1, le=1024, description="Edits learned together")
+    steps: int = Field(default=40, ge=1, le=10_000, description="Limit of a round, optimizer steps")
+    learning_rate: float = Field(default=5e-3, gt=0.0, description="Adam's, at the first step")
+    decay: float = Field(
+        default=0.9, ge=0.0, lt=1.0,
+        description="Share by which the learning rate has fallen at the last step, linearly",
+    )  # fmt: skip
+    margin: float | None = Field(
+        default=3.0,
+        ge=0.0,
+        description="Learn until every target token leads all others by this much, in logits; "
+        "None takes all the steps, and minimizes the negative log likelihood (the paper)",
+    )
+    routers: Literal["fitted", "joint"] = Field(
+        default="fitted",
+        description="Routers are fitted to the queries of all edits before the experts learn, or "
+        "learn with them by the guided loss of the batch alone (the paper)",
+    )
+    guide: float = Field(
+        default=1e-2, ge=0.0, description="Weight of the guided loss beside the model's, lambda"
+    )
+    fitting_steps: int = Field(
+        default=60,
+        ge=1,
+        le=10_000,
+        description="Limit of fitting the routers, iterations of L-BFGS",
+    )
+    rehearsed: int = Field(
+        default=24,
+        ge=0,
+        description="Wordings of earlier edits that are learned again beside a batch: those with "
+        "the smallest leads. 0: none",
+    )
+    rounds: int = Field(
+        default=5,
+        ge=0,
+        description="After a batch every earlier edit is looked at, and those that were lost are "
+        "learned again, at most so many times. 0: nobody looks",
+    )
+    probes: bool = Field(
+        default=True,
+        description="Routers learn to send unrelated text to experts that no edit is given",
+    )
+    recode: bool = Field(
+        default=True,
+        description="The codes of all edits are made anew after each batch, by the routers as they "
+        "are then; else they stay as the routers saw them at the time",
+    )
+    calibrate: bool = Field(
+        default=True,
+        description="After each batch the threshold is brought down from the config's to where a "
+        "hundredth of held-out text is nearer; but never below what the edits' own wordings need",
+    )
+    resolution: int | None = Field(
+        default=8,
+        ge=0,
+        le=20,
+        description="Experts are multiples of 2^-resolution, so that the difference of two "
+        "versions of them takes few bytes; None leaves them as they come",
+    )
+    seed: int = Field(default=0, ge=0, description="Of initial experts and allocations")
+
+    @classmethod
+    def of(cls, preset: PresetName, **changes: Any) -> TrainConfig:
+        """Returns a preset, with changes; see ``GraceConfig.of``."""
+        if preset not in _TRAINING:
+            raise ValueError(f"there is no preset '{preset}'; presets: {', '.join(_TRAINING)}")
+        return cls(**{**_TRAINING[preset], **changes})
+
+
+_TRAINING: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "batch_size": 4,
+        "steps": 50,
+        "learning_rate": 1e-4,
+        "decay": 0.0,
+        "margin": None,
+        "routers": "joint",
+        "rehearsed": 0,
+        "rounds": 0,
+        "probes": False,
+        "recode": False,
+        "calibrate": False,
+        "resolution": None,
+    },
+}

@@ -10,18 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from editkit.config import TrainConfig
-from editkit.engines.base import Keys
-from editkit.engines.transformers.layout import Layout, text_config
+from editkit.engines.base import Encoded, Keys, TokenEncoder
 from editkit.engines.transformers.site import shape_of
-from editkit.engines.transformers.tokens import Encoded, Encoder
 from editkit.errors import UnsupportedModel
-from editkit.methods.elder.config import ElderConfig
-from editkit.methods.elder.learning import Course, Learned, Lesson, initial
+from editkit.methods.elder.config import ElderConfig, TrainConfig
+from editkit.methods.elder.learning import Course, Example, Learned, initial
 from editkit.methods.elder.notes import Notebook
-from editkit.methods.elder.peft.places import adapted_paths
-from editkit.methods.elder.shape import adapted
+from editkit.methods.elder.places import adapted_paths, first_block, patch_for
 from editkit.methods.elder.state import ElderState
+from editkit.models.layout import Layout, text_config
 from editkit.scope.general import TEXT
 
 __all__ = ["ElderLearner"]
@@ -47,7 +44,7 @@ class ElderLearner:
 
     Attributes:
         paths: Dotted paths of the adapted layers.
-        adapted: The layers, for an attachment.
+        patch: Where the experts are added.
 
     Raises:
         UnsupportedModel: Not a model that continues a prompt, or without layers to adapt.
@@ -60,7 +57,7 @@ class ElderLearner:
         model: Any,
         layout: Layout,
         *,
-        encoder: Encoder,
+        encoder: TokenEncoder,
         keys: Keys | None,
         config: ElderConfig,
         train: TrainConfig,
@@ -78,12 +75,12 @@ class ElderLearner:
         self._train = train
         self.paths = adapted_paths(model, layout, config)
         config.check_threshold(len(self.paths))
-        first, self.adapted = adapted(model, layout, self.paths, self._keys)
-        modules = self.adapted.modules
+        self.patch = patch_for(model, layout, self.paths, self._keys)
+        first = first_block(model, layout, self.paths)
         self._notebook = Notebook(model, layout, first=first, span=config.span, paused=paused)
         self._course = Course(
             self._notebook,
-            modules,
+            self.patch.modules,
             train,
             lambda: self._text[0],
             lambda: self._text[1],
@@ -109,7 +106,7 @@ class ElderLearner:
             owners=np.zeros(0, np.int64),
             radius=config.radius,
         )
-        shapes = [shape_of(module) for module in self.adapted.modules]
+        shapes = [shape_of(module) for module in self.patch.modules]
         return initial(
             [shape for shape in shapes if shape is not None],
             width=int(text_config(self._model).hidden_size),
@@ -119,7 +116,7 @@ class ElderLearner:
             like=like,
         )
 
-    def lessons(self, edits: Sequence[tuple[str, Sequence[Encoded]]]) -> list[Lesson]:
+    def examples(self, edits: Sequence[tuple[str, Sequence[Encoded]]]) -> list[Example]:
         """Returns edits with all that learning needs of them.
 
         Args:
@@ -128,7 +125,7 @@ class ElderLearner:
         asked = [one for _, wordings in edits for one in wordings]
         queries = iter(self._queries(asked))
         return [
-            Lesson(edit_id, tuple(wordings), torch.stack([next(queries) for _ in wordings]))
+            Example(edit_id, tuple(wordings), torch.stack([next(queries) for _ in wordings]))
             for edit_id, wordings in edits
         ]
 
@@ -141,8 +138,8 @@ class ElderLearner:
     def learn(
         self,
         state: ElderState,
-        new: Sequence[Lesson],
-        old: Sequence[Lesson],
+        new: Sequence[Example],
+        old: Sequence[Example],
         *,
         unrelated: Sequence[Encoded] = (),
         told: Callable[[int], None] | None = None,
@@ -161,15 +158,15 @@ class ElderLearner:
         return self._course.learn(state, new, old, unrelated=others, told=told)
 
     def _apart(
-        self, queries: Sequence[torch.Tensor], lessons: Sequence[Lesson]
+        self, queries: Sequence[torch.Tensor], examples: Sequence[Example]
     ) -> torch.Tensor | None:
-        mine = torch.cat([lesson.queries for lesson in lessons]) if lessons else torch.zeros(0, 0)
+        mine = torch.cat([one.queries for one in examples]) if examples else torch.zeros(0, 0)
         kept = [one for one in queries if (mine - one).norm(dim=1).min() > _SAME * one.norm()]
         return torch.stack(kept) if kept else None
 
-    def look(self, state: ElderState, lessons: Sequence[Lesson]) -> dict[str, float]:
+    def look(self, state: ElderState, examples: Sequence[Example]) -> dict[str, float]:
         """Returns by how much the targets of a state's edits lead; see ``Course.look``."""
-        return self._course.look(state, lessons)
+        return self._course.look(state, examples)
 
     @functools.cached_property
     def _text(self) -> tuple[torch.Tensor, torch.Tensor]:

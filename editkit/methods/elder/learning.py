@@ -32,14 +32,15 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from editkit.config import TrainConfig
-from editkit.engines.transformers.tokens import Encoded
+from editkit.engines.base import Encoded
 from editkit.methods.elder import routers, routing
+from editkit.methods.elder.config import TrainConfig
 from editkit.methods.elder.notes import Notebook
-from editkit.methods.elder.state import ElderState, ElderView
-from editkit.methods.elder.trial import Experts, Lesson, Row, Trial, rows_of
+from editkit.methods.elder.part import ElderPart
+from editkit.methods.elder.state import ElderState
+from editkit.methods.elder.trial import Example, ExpertWeights, Row, Trial, rows_of
 
-__all__ = ["Course", "Learned", "Lesson", "initial"]
+__all__ = ["Course", "Example", "Learned", "initial"]
 
 _REPAIRS = 16
 """Steps of a round in which lost edits are learned again."""
@@ -145,8 +146,8 @@ class Course:
     def learn(
         self,
         state: ElderState,
-        new: Sequence[Lesson],
-        old: Sequence[Lesson],
+        new: Sequence[Example],
+        old: Sequence[Example],
         *,
         unrelated: torch.Tensor | None = None,
         told: Callable[[int], None] | None = None,
@@ -175,24 +176,24 @@ class Course:
         )
         known = routing.allocations_of(state.codes, state.layers, state.num_experts)
         allocations = np.concatenate([known.reshape(-1, *drawn.shape[1:]), drawn])
-        lessons = [*old, *new]
-        queries = torch.cat([lesson.queries for lesson in lessons]).float()
-        owners = np.repeat(np.arange(len(lessons)), [len(one.queries) for one in lessons])
+        examples = [*old, *new]
+        queries = torch.cat([one.queries for one in examples]).float()
+        owners = np.repeat(np.arange(len(examples)), [len(one.queries) for one in examples])
         state = dataclasses.replace(
             state,
             codes=routing.packed(allocations, state.num_experts),
-            edit_ids=tuple(lesson.edit_id for lesson in lessons),
+            edit_ids=tuple(one.edit_id for one in examples),
             queries=queries.numpy(),
             owners=owners,
         )
         if self.config.routers == "fitted":
             state = self._fitted(state, allocations, unrelated)
-        rows = rows_of(lessons)
+        rows = rows_of(examples)
         trial = Trial(self.notebook, self.modules, state, allocations, self.config)
         steps = self._rounds(trial, rows, len(old), told)
         state = trial.state()
         if self.config.recode and state.experts == "own":
-            _, _, codes = state.encoded(torch.stack([one.queries[0] for one in lessons]))
+            _, _, codes = state.encoded(torch.stack([one.queries[0] for one in examples]))
             state = dataclasses.replace(state, codes=codes)
         separation = None
         if self.config.calibrate:
@@ -200,18 +201,18 @@ class Course:
         self._seen = state.lora_A
         return Learned(state, self._told(rows), steps, trial.loss, separation)
 
-    def look(self, state: ElderState, lessons: Sequence[Lesson]) -> dict[str, float]:
+    def look(self, state: ElderState, examples: Sequence[Example]) -> dict[str, float]:
         """Returns the leads of edits as ``Learned`` has them, with nothing learned.
 
         Args:
             state: What is known.
-            lessons: The state's edits, in its order.
+            examples: The state's edits, in its order.
         """
         self._begin(state)
         self._seen = state.lora_A
         allocations = routing.allocations_of(state.codes, state.layers, state.num_experts)
         trial = Trial(self.notebook, self.modules, state, allocations, self.config)
-        rows = rows_of(lessons)
+        rows = rows_of(examples)
         self._note(rows, trial.leads(rows))
         return self._told(rows)
 
@@ -243,7 +244,7 @@ class Course:
         own = routing.distances(mine, state.codes)[np.arange(len(mine)), state.owners]
         other = routing.distances(theirs, state.codes).min(axis=1, initial=self.limit)
         if state.radius is not None:  # text out of reach is deferred whatever its code
-            apart = ElderView(state).between(text.numpy()).min(axis=1, initial=math.inf)
+            apart = ElderPart(state).between(text.numpy()).min(axis=1, initial=math.inf)
             other[apart > state.radius] = self.limit
         near = int(np.quantile(other, _FALSE, method="lower"))
         # An edit that none of its wordings reaches is worth more than a prompt that looks like one.
@@ -285,7 +286,7 @@ class Course:
         earlier = [row for row in rows if row.index < known]
         stuck = {row for row in earlier if -math.inf < self._lead(row) < _HELD}
         lost, steps, fewest, idle = batch, 0, math.inf, 0
-        best: tuple[Experts, list[float]] | None = None
+        best: tuple[ExpertWeights, list[float]] | None = None
         for number in range(config.rounds + 1):
             limit = config.steps if number == 0 else min(_REPAIRS, config.steps)
             scale = 1.0 if number == 0 else _GENTLER

@@ -1,4 +1,4 @@
-"""Learning edits by ELDER on one model, and verifying them.
+"""ELDER on one running model: learning, verification, and the mixture of any version.
 
 The store remembers every edit, so all that are active are learned again beside a batch as far as
 they need it; see ``methods.elder.learning``. What the experts are then is one snapshot for the
@@ -9,99 +9,77 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
-from editkit.engines.transformers.attachment import Attachment
-from editkit.engines.transformers.generator import Generated, Generator
-from editkit.engines.transformers.layout import Layout
-from editkit.engines.transformers.tokens import Encoded, Encoder
-from editkit.errors import UnsupportedModel
-from editkit.methods.base import SLACK, Met, Outcome, finite
-from editkit.methods.batches import lay_out
-from editkit.methods.elder.outcome import Batch, Relearned, Taught
-from editkit.methods.elder.restore import Adaptors, view_of
-from editkit.methods.elder.saved import Queries, payload_of, snapshot_of
-from editkit.methods.elder.shape import ElderShape, adapted
-from editkit.methods.elder.state import ElderState, ElderView
-from editkit.methods.grace.memory import Memory
-from editkit.methods.grace.view import GraceView
+from editkit.engines.base import Encoded, Generated, Keys, Part, Patch, View
+from editkit.errors import ArtifactsMissing, UnsupportedModel
+from editkit.methods.base import (
+    SLACK,
+    Change,
+    EditMethod,
+    LearnedEdit,
+    Met,
+    MethodContext,
+    Relearned,
+    finite,
+)
+from editkit.methods.elder.config import ElderConfig, TrainConfig
+from editkit.methods.elder.learner import ElderLearner
+from editkit.methods.elder.learning import Example, Learned
+from editkit.methods.elder.outcome import ElderLesson, LearnedBatch
+from editkit.methods.elder.part import ElderPart
+from editkit.methods.elder.places import patch_for
+from editkit.methods.elder.restore import Adaptors, part_of
+from editkit.methods.elder.saved import QueryRows, payload_of, snapshot_of
+from editkit.methods.elder.shape import ElderShape
+from editkit.methods.elder.state import ElderState
+from editkit.methods.elder.tensors import METHOD
 from editkit.models.progress import Progress
-from editkit.scope.pooled import PooledKeys
 from editkit.scope.reach import Reaches
-from editkit_store import Store
 from editkit_store.artifacts.snapshots import Snapshot, digest_of
-from editkit_store.digest import digest_bytes
 from editkit_store.errors import EditkitError
 from editkit_store.history import prompt_digest
-from editkit_store.records import Artifact, Edit, EditReach
+from editkit_store.records import Edit, EditReach
 
-if TYPE_CHECKING:  # PEFT takes seconds to load, and most histories do without
-    from editkit.config import TrainConfig
-    from editkit.methods.elder.config import ElderConfig
-    from editkit.methods.elder.learner import ElderLearner
-    from editkit.methods.elder.learning import Learned, Lesson
-
-__all__ = ["Adapting"]
+__all__ = ["ElderMethod"]
 
 _CLEAR = 0.25
 """Lead in logits that no rounding turns."""
 
 
-class Adapting:
-    """Learns edits on one model by ELDER, and verifies them by free generation.
+class ElderMethod(EditMethod):
+    """Learns a mixture of LoRAs that all edits share.
 
     Args:
-        model: The model.
-        name: Name that it was loaded by.
-        fingerprint: Its identity.
-        layout: Its layout.
-        store: The history.
-        encoder: How its prompts become tokens.
-        generator: Asks it.
-        attachment: What it follows.
-        adaptors: What it has learned.
-        pooled: Returns what gives pooled keys of its prompts.
-        shape: Of what a new history's adaptors are to be.
-        train: How they learn.
+        context: What it is opened on. Settings are an ``ElderConfig`` or a mapping of its fields;
+            ``train``, among them or an argument of its own, is a ``TrainConfig`` or a mapping of
+            its fields. Adaptors that a history has keep their shape.
+
+    Raises:
+        ValueError: A setting out of its range.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        name: str,
-        fingerprint: str,
-        layout: Layout,
-        store: Store,
-        encoder: Encoder,
-        generator: Generator,
-        attachment: Attachment,
-        adaptors: Adaptors,
-        pooled: Callable[[], PooledKeys],
-        shape: ElderShape,
-        train: TrainConfig,
-    ) -> None:
-        self._model = model
-        self._name = name
-        self._fingerprint = fingerprint
-        self._layout = layout
-        self._store = store
-        self._encoder = encoder
-        self._generator = generator
-        self._attachment = attachment
-        self._adaptors = adaptors
-        self._pooled = pooled
-        self._shape = shape
-        self._train = train
+    name = METHOD
+    replaces_alone = True  # then each version has adaptors that know all of its edits
+
+    def __init__(self, context: MethodContext) -> None:
+        super().__init__(context)
+        shape, self._train = _settings(context)
+        self._shape = ElderShape(context.preset, shape)
+        self._adaptors = Adaptors(self.store, self.engine.fingerprint)
         self._made: tuple[ElderConfig, ElderLearner] | None = None
-        self._lessons: dict[str, Lesson] = {}
+        self._examples: dict[str, Example] = {}
         self._unrelated: dict[str, list[Encoded]] = {}
-        self._place: tuple[Any, ...] | None = None
-        self.batch = train.batch_size
+        self.batch = self._train.batch_size
+
+    @property
+    def shared_by(self) -> str:
+        """Name under which the store keeps the adaptors: the model's own, of before others came."""
+        return self.engine.fingerprint
 
     def check(self) -> None:
         """Refuses a model that does not continue a prompt.
@@ -109,56 +87,87 @@ class Adapting:
         Raises:
             UnsupportedModel: It does not.
         """
-        if self._layout.family != "decoder":
+        if self.engine.layout.family != "decoder":
             raise UnsupportedModel(
-                f"ELDER is for models that continue a prompt, not for {type(self._model).__name__}",
+                "ELDER is for models that continue a prompt, not for "
+                f"{type(self.engine.model).__name__}",
                 hint="use the method grace",
             )
 
-    def attach(self) -> None:
-        """Has the running model follow the mixtures of its views, if there is anything to mix.
+    # What is known ----------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Reads from the store what the model has learned."""
+        self._adaptors.reload()
+        if self._made is not None:
+            config, learner = self._made
+            if not self._shape.fits(self._adaptors.settings, config, learner.paths):
+                self._made = None
+                self._examples.clear()
+        settings = self._adaptors.settings
+        if settings is not None and settings["query"] == "pooled":
+            with self.engine.paused():
+                self.engine.pooled.prepare()
+
+    def __contains__(self, edit_id: str) -> bool:
+        return edit_id in self._adaptors
+
+    def part(self, edit_ids: Sequence[str], version: int) -> tuple[ElderPart | None, list[str]]:
+        """Returns the mixture of edits at a version, and those that its adaptors do not know."""
+        return self._adaptors.of([one for one in edit_ids if one in self._adaptors], version)
+
+    def part_at(self, version: int, change: Change) -> tuple[ElderPart | None, list[str]]:
+        """Returns the mixture of a version; see ``EditMethod.part_at``."""
+        return self._adaptors.at(version)
+
+    @property
+    def patch(self) -> Patch | None:
+        """Experts are added to the adapted layers, once there are any.
 
         Raises:
             UnknownSite: The model lacks a layer that the adaptors were learned in.
         """
         about = self._adaptors.settings
-        place = None if about is None else (tuple(about["paths"]), about["query"])
-        if place == self._place:
-            return
-        found = None
-        if about is not None:
-            keys = self._pooled() if about["query"] == "pooled" else None
-            _, found = adapted(self._model, self._layout, about["paths"], keys)
-        self._attachment.adapt(found)
-        self._place = place
+        if about is None:
+            return None
+        return patch_for(self.engine.model, self.engine.layout, about["paths"], self.keys)
 
-    def reload(self) -> None:
-        """Does so after its adaptors may have become others, of another shape even.
+    # How prompts are looked up ----------------------------------------------------------------
 
-        Raises:
-            UnknownSite: See ``attach``.
-        """
-        if self._made is not None:
-            config, learner = self._made
-            if not self._shape.fits(self._adaptors.settings, config, learner.paths):
-                self._made = None
-                self._lessons.clear()
-        self.attach()
+    @property
+    def keys(self) -> Keys | None:
+        """What gives the keys of prompts; None where routers see states."""
+        about = self._adaptors.settings
+        query = self._shape.config().query if about is None else about["query"]
+        return self.engine.pooled if query == "pooled" else None
+
+    def query(self, prompt: Sequence[int]) -> torch.Tensor:
+        """Returns what routers see of a prompt, given as token ids, ``(d,)`` float32."""
+        if self.keys is not None:
+            return torch.from_numpy(np.array(self.engine.pooled.key(prompt)))
+        one = Encoded(tuple(prompt), self._ending, "")
+        return self._learner()[1].examples([("", [one])])[0].queries[0]
+
+    def words(self, prompt: Sequence[int]) -> tuple[list[str], list[str]] | None:
+        """Returns the names and the other words that a prompt's key is made of."""
+        return None if self.keys is None else self.engine.pooled.said(prompt)
+
+    @property
+    def _ending(self) -> tuple[int, ...]:
+        return self.engine.encoder.stop_ids[:1] or (0,)
+
+    # Learning ---------------------------------------------------------------------------------
 
     def learn(
-        self,
-        edits: Sequence[tuple[Edit, Encoded]],
-        *,
-        version: int,
-        met: Met | None = None,
-    ) -> list[Taught]:
-        """Returns what each edit learned, on top of what a version has; see ``Teacher.learn``.
+        self, edits: Sequence[tuple[Edit, Encoded]], *, version: int, met: Met | None = None
+    ) -> list[ElderLesson]:
+        """Returns what each edit learned, on top of what a version has; see ``EditMethod.learn``.
 
         Args:
             edits: The edits, as records and as tokens. One that corrects the prompt of an active
                 edit comes alone.
             version: The version.
-            met: Told about each of them before it is learned.
+            met: Called for each of them before it is learned.
 
         Raises:
             UnsupportedMethod: The history's adaptors have another shape than what was asked for.
@@ -167,7 +176,7 @@ class Adapting:
         learner = self._learner()[1]
         gone = {edit.id for edit, _ in edits}
         for edit, _ in edits:
-            gone.update(self._store.history.same_prompt(prompt_digest(edit), version))
+            gone.update(self.store.history.same_prompt(prompt_digest(edit), version))
         active = [one for one in self._adaptors.active_at(version) if one not in gone]
         base = (self._adaptors.base(version) or learner.blank()).keeping(active)
         self._read(active, base, version)
@@ -175,41 +184,120 @@ class Adapting:
             self._take(edit, encoded)
         if met is not None:
             for index, (edit, _) in enumerate(edits):
-                met(index, self._lessons[edit.id].queries[0])
+                met(index, self._examples[edit.id].queries[0])
         # Edits of the version that its adaptors do not know are learned along the way.
         known = set(base.edit_ids)
         late = [one for one in active if one not in known]
         for start in range(0, len(late), self.batch):
             part = late[start : start + self.batch]
-            base = self._taught(base, part, [*base.edit_ids, *part]).learned.state
-        batch = self._taught(base, [edit.id for edit, _ in edits], active)
+            base = self._batch(base, part, [*base.edit_ids, *part]).learned.state
+        batch = self._batch(base, [edit.id for edit, _ in edits], active)
         share = (time.monotonic() - started) / max(1, len(edits))
         return [
-            Taught(encoded, self._lessons[edit.id].queries.numpy(), share, batch)
+            ElderLesson(
+                encoded,
+                share,
+                batch.learned.steps,
+                self._examples[edit.id].queries.numpy(),
+                batch,
+            )
             for edit, encoded in edits
         ]
 
-    def restored(self, edit_id: str, *, version: int) -> list[str]:
+    def joined(self, part: Part | None, edit: Edit, lesson: ElderLesson) -> ElderPart:
+        """Returns a mixture with one more edit."""
+        self._adaptors.queries[edit.id] = lesson.queries
+        state = lesson.batch.learned.state
+        active = lesson.batch.kept
+        if isinstance(part, ElderPart) and part.state is state:
+            active = part.edit_ids
+        return part_of(state, [*active, edit.id])
+
+    def forget(self, edit_id: str) -> None:
+        """Takes out of the memory what an edit learned."""
+        self._adaptors.queries.pop(edit_id, None)
+        self._examples.pop(edit_id, None)
+        self._unrelated.pop(edit_id, None)
+
+    def finalize(
+        self,
+        edit: Edit,
+        lesson: ElderLesson,
+        view: View,
+        generated: Generated,
+        *,
+        keep: bool = False,
+        more: float = 0.0,
+    ) -> LearnedEdit:
+        """Returns what becomes of a learned edit; see ``EditMethod.finalize``."""
+        found = super().finalize(edit, lesson, view, generated, keep=keep, more=more)
+        batch = lesson.batch
+        return dataclasses.replace(found, snapshot=batch.snapshot, lost=batch.lost)
+
+    def to_bytes(self, edit: Edit, lesson: ElderLesson) -> bytes:
+        """Returns the queries of an edit's wordings; what was learned is in the snapshot."""
+        return payload_of(lesson.queries)
+
+    def metrics(self, edit: Edit, lesson: ElderLesson) -> dict[str, Any]:
+        """Returns steps, margin and loss, edits that were lost, the snapshot, and the settings."""
+        batch = lesson.batch
+        return {
+            "steps": lesson.steps,
+            "margin": finite(batch.learned.leads.get(edit.id, float("inf"))),
+            "loss": finite(batch.learned.loss),
+            "lost": list(batch.lost),
+            "snapshot": digest_of(batch.snapshot),
+            "config": self._train.model_dump(mode="json"),
+        }
+
+    def reach(self, edit: Edit, lesson: ElderLesson, part: Part) -> EditReach | None:
+        """Returns how far an active edit reaches; None where codes alone decide."""
+        if not isinstance(part, ElderPart) or part.state.radius is None:
+            return None
+        keys = self.engine.pooled
+        reaches = Reaches(self.engine.encoder, lambda ids: torch.from_numpy(keys.key(ids)), keys)
+        prompt, radius = lesson.encoded.prompt, part.state.radius
+        return reaches.of(edit, prompt, part, radius=radius, owner=edit.id)
+
+    # Taking back ------------------------------------------------------------------------------
+
+    def revert(
+        self, edit_id: str, *, version: int, defer_only: bool, progress: Progress
+    ) -> Relearned | None:
+        """Returns the adaptors as if an edit had never been; see ``EditMethod.revert``.
+
+        They are those from before it, with all that came later learned again.
+        """
+        back = self._restored(edit_id, version)
+        forgotten = [one for one in back if not self._adaptors.knows(one, version)]
+        if forgotten and defer_only:
+            raise ArtifactsMissing(
+                f"without edit '{edit_id}' the older '{back[0]}' would be active again, which the "
+                "adaptors have forgotten",
+                missing=tuple(forgotten),
+                fingerprint=self.engine.fingerprint,
+                known=(self.engine.fingerprint,),
+                hint="revert it without deferring only: the older one is then learned again",
+            )
+        active = self._adaptors.active_at(version)
+        if defer_only or not (edit_id in active or forgotten):
+            return None
+        wanted = self.store.history.in_order([*(one for one in active if one != edit_id), *back])
+        return self._relearned(edit_id, wanted, version, progress)
+
+    def _restored(self, edit_id: str, version: int) -> list[str]:
         """Returns the edit of ELDER that would be active in the place of one that is taken back."""
-        history = self._store.history
+        history = self.store.history
         edit = history.edits([edit_id], at=version)[edit_id]
         peers = history.same_prompt(prompt_digest(edit), version)
         back = peers[1:2] if peers[:1] == [edit_id] else []
         return [one for one in back if one in self._adaptors]
 
-    def without(self, edit_id: str, *, version: int, bar: Progress) -> Relearned:
-        """Returns the adaptors as if an edit had never been.
-
-        They are those from before it, with all that came later learned again.
-
-        Args:
-            edit_id: An edit of the version.
-            version: The version.
-            bar: Told about every edit.
-        """
-        history, learner = self._store.history, self._learner()[1]
-        wanted = [one for one in self._adaptors.active_at(version) if one != edit_id]
-        wanted = history.in_order([*wanted, *self.restored(edit_id, version=version)])
+    def _relearned(
+        self, edit_id: str, wanted: Sequence[str], version: int, progress: Progress
+    ) -> Relearned:
+        """Returns the adaptors of some edits, from what they were before one."""
+        learner = self._learner()[1]
         digest = self._adaptors.before(edit_id, version)
         before = learner.blank() if digest is None else self._adaptors.state(digest)
         state = before.keeping(wanted)
@@ -218,26 +306,28 @@ class Adapting:
         later = [one for one in wanted if one not in known]
         snapshot = None
         if digest is not None:
-            snapshot = self._store.snapshots.get(digest)
+            snapshot = self.store.snapshots.get(digest)
             if state is not before:
                 snapshot = self._snapshot(state, snapshot.settings["separation"])
         lost: tuple[str, ...] = ()
-        bar.start("Learning again", len(later), "edits")
+        progress.start("Learning again", len(later), "edits")
         try:
             for start in range(0, len(later), self.batch):
                 part = later[start : start + self.batch]
-                done = self._taught(state, part, [*state.edit_ids, *part])
+                done = self._batch(state, part, [*state.edit_ids, *part])
                 state, snapshot, lost = done.learned.state, done.snapshot, done.lost
-                bar.advance(len(part))
+                progress.advance(len(part))
         finally:
-            bar.done()
+            progress.done()
         return Relearned(snapshot, tuple(later), lost)
 
-    def _taught(self, base: ElderState, new: Sequence[str], held: Sequence[str]) -> Batch:
+    # One batch --------------------------------------------------------------------------------
+
+    def _batch(self, base: ElderState, new: Sequence[str], held: Sequence[str]) -> LearnedBatch:
         """Learns edits on top of a state; all of them, and its own, were read."""
         learner = self._learner()[1]
-        old = [self._lessons[one] for one in base.edit_ids]
-        fresh = [self._lessons[one] for one in new]
+        old = [self._examples[one] for one in base.edit_ids]
+        fresh = [self._examples[one] for one in new]
         unrelated = [
             prompt for one in (*old, *fresh) for prompt in self._unrelated.get(one.edit_id, ())
         ]
@@ -247,8 +337,8 @@ class Adapting:
             learned = dataclasses.replace(learned, leads=leads)
         snapshot = self._snapshot(learned.state, learned.separation)
         self._adaptors.remember(snapshot, learned.state)
-        self.attach()
-        return Batch(learned, snapshot, tuple(held), self._lost(learned, held))
+        self.engine.patch(self.name, self.patch)
+        return LearnedBatch(learned, snapshot, tuple(held), self._lost(learned, held))
 
     def _snapshot(self, state: ElderState, separation: tuple[int, int] | None = None) -> Snapshot:
         config, learner = self._learner()
@@ -260,128 +350,16 @@ class Adapting:
         }
         return snapshot_of(state, learner.paths, about=about)
 
-    def joined(
-        self, view: GraceView, edit: Edit, lesson: Taught, older: Sequence[str], version: str
-    ) -> GraceView:
-        """Returns a view with one more edit, and without older ones of its prompt."""
-        self._adaptors.queries[edit.id] = lesson.queries
-        gone = set(older)
-        state = lesson.batch.learned.state
-        mixture = view.mixture
-        active = lesson.batch.kept
-        if isinstance(mixture, ElderView) and mixture.state is state:
-            active = tuple(mixture.edit_ids)
-        mine = [*(one for one in active if one not in gone), edit.id]
-        rows = view.rows[~np.isin(view.rows, view.memory.rows(older))]
-        return GraceView(version, view.memory, rows, view_of(state, mine))
-
-    def tried(self, lessons: Sequence[Taught], *views: GraceView) -> list[Generated]:
-        """Returns what the model says with what was learned in place; see ``Teacher.tried``."""
-        requests = [lesson.encoded for lesson in lessons]
-        batch = lay_out(self._model, self._layout, requests, replacement="prompt", position=None)
-        said = self._generator.drafted(batch, requests, views)
-        left = [index for index, one in enumerate(said) if one is None]
-        if left:
-            limit = max(len(requests[index].target) for index in left) + SLACK
-            answers = self._generator.run(
-                [requests[index].prompt for index in left],
-                views=[views[index] for index in left] if len(views) > 1 else views,
-                max_new_tokens=limit,
-            )
-            for index, answer in zip(left, answers, strict=True):
-                said[index] = answer
-        return [one for one in said if one is not None]
-
-    def settle(
-        self,
-        edit: Edit,
-        lesson: Taught,
-        view: GraceView,
-        generated: Generated,
-        *,
-        keep: bool = False,
-        more: float = 0.0,
-    ) -> Outcome:
-        """Returns what becomes of a learned edit; see ``Teacher.settle``."""
-        verified = generated.text == lesson.encoded.text
-        usable = verified or keep
-        data = payload_of(lesson.queries) if usable else None
-        if not usable:
-            self.forget(edit.id)
-        batch = lesson.batch
-        learned = batch.learned
-        metrics = {
-            "steps": learned.steps,
-            "margin": finite(learned.leads.get(edit.id, float("inf"))),
-            "loss": finite(learned.loss),
-            "seconds": lesson.seconds + more,
-            "answer": generated.text,
-            "lost": list(batch.lost),
-            "snapshot": digest_of(batch.snapshot),
-            "config": self._train.model_dump(mode="json"),
-        }
-        artifact = Artifact(
-            edit_id=edit.id,
-            fingerprint=self._fingerprint,
-            model=self._name,
-            method="elder",
-            verified=verified,
-            usable=usable,
-            digest=None if data is None else digest_bytes(data),
-            metrics=metrics,
-            conflicts={} if usable else None,
-        )
-        return Outcome(
-            artifact,
-            data,
-            view,
-            generated.text,
-            lesson.seconds + more,
-            learned.steps,
-            batch.snapshot,
-            batch.lost,
-        )
-
-    @property
-    def is_pooled(self) -> bool:
-        """Whether what routers see of a prompt is its pooled key."""
-        about = self._adaptors.settings
-        query = self._shape.config().query if about is None else about["query"]
-        return bool(query == "pooled")
-
-    def key(self, prompt: Sequence[int]) -> torch.Tensor:
-        """Returns what routers see of a prompt, given as token ids, ``(d,)`` float32."""
-        if self.is_pooled:
-            return torch.from_numpy(np.array(self._pooled().key(prompt)))
-        ending = self._encoder.stop_ids[:1] or (0,)
-        one = Encoded(tuple(prompt), ending, "")
-        return self._learner()[1].lessons([("", [one])])[0].queries[0]
-
-    def reach(self, edit: Edit, lesson: Taught, view: GraceView) -> EditReach | None:
-        """Returns how far an active edit reaches in a view; None where no radius is known."""
-        mixture = view.mixture
-        if not isinstance(mixture, ElderView) or mixture.state.radius is None:
-            return None
-        keys = self._pooled()
-        reaches = Reaches(self._encoder, lambda ids: torch.from_numpy(keys.key(ids)), keys)
-        return reaches.of_mixture(edit, lesson.encoded.prompt, mixture)
-
-    def forget(self, edit_id: str) -> None:
-        """Takes out of the memory what an edit learned."""
-        self._adaptors.queries.pop(edit_id, None)
-        self._lessons.pop(edit_id, None)
-        self._unrelated.pop(edit_id, None)
-
     def _lost(self, learned: Learned, held: Sequence[str]) -> tuple[str, ...]:
         """Returns which edits do not give their target: asked where a lead leaves doubt."""
         doubtful = [one for one in held if learned.leads.get(one, np.inf) <= _CLEAR]
         if not doubtful:
             return ()
         for one in doubtful:  # those that are learned just now among them
-            self._adaptors.queries.setdefault(one, self._lessons[one].queries.numpy())
-        view = GraceView("trial", Memory(), np.zeros(0, np.int64), view_of(learned.state, held))
-        asked = [self._lessons[one].wordings[0] for one in doubtful]
-        said = self._generator.run(
+            self._adaptors.queries.setdefault(one, self._examples[one].queries.numpy())
+        view = View("trial", (part_of(learned.state, held),))
+        asked = [self._examples[one].wordings[0] for one in doubtful]
+        said = self.engine.generate(
             [one.prompt for one in asked],
             views=[view],
             max_new_tokens=max(len(one.target) for one in asked) + SLACK,
@@ -391,27 +369,23 @@ class Adapting:
 
     def _learner(self) -> tuple[ElderConfig, ElderLearner]:
         if self._made is None:
-            from editkit.methods.elder.learner import ElderLearner
-
             config = self._shape.beside(self._adaptors.settings)
-            self._made = (
-                config,
-                ElderLearner(
-                    self._model,
-                    self._layout,
-                    encoder=self._encoder,
-                    keys=self._pooled() if config.query == "pooled" else None,
-                    config=config,
-                    train=self._train,
-                    paused=self._attachment.paused,
-                ),
+            learner = ElderLearner(
+                self.engine.model,
+                self.engine.layout,
+                encoder=self.engine.encoder,
+                keys=self.engine.pooled if config.query == "pooled" else None,
+                config=config,
+                train=self._train,
+                paused=self.engine.paused,
             )
+            self._made = config, learner
         return self._made
 
     def _read(self, edit_ids: Sequence[str], state: ElderState, version: int) -> None:
         """Reads what learning needs of edits that were learned before."""
-        missing = [one for one in edit_ids if one not in self._lessons]
-        records = self._store.history.edits(missing, at=version)
+        missing = [one for one in edit_ids if one not in self._examples]
+        records = self.store.history.edits(missing, at=version)
         place = {edit_id: index for index, edit_id in enumerate(state.edit_ids)}
         for edit_id in missing:
             queries = None
@@ -421,29 +395,28 @@ class Adapting:
             self._take(records[edit_id], queries=queries)
 
     def _take(
-        self, edit: Edit, encoded: Encoded | None = None, *, queries: Queries | None = None
+        self, edit: Edit, encoded: Encoded | None = None, *, queries: QueryRows | None = None
     ) -> None:
         """Notes what learning needs of an edit."""
-        from editkit.methods.elder.learning import Lesson
-
         wordings = self._wordings(edit, encoded)
         if queries is not None and len(queries) == len(wordings):
-            lesson = Lesson(edit.id, wordings, torch.from_numpy(queries))
+            example = Example(edit.id, wordings, torch.from_numpy(queries))
         else:
-            (lesson,) = self._learner()[1].lessons([(edit.id, wordings)])
-        self._lessons[edit.id] = lesson
+            (example,) = self._learner()[1].examples([(edit.id, wordings)])
+        self._examples[edit.id] = example
         self._unrelated[edit.id] = self._locality(edit)
 
     def _wordings(self, edit: Edit, encoded: Encoded | None = None) -> tuple[Encoded, ...]:
         """The prompt of an edit and its rephrases, with its target; those too long left out."""
-        found = [encoded or self._encoder.request(edit)]
+        encoder = self.engine.encoder
+        found = [encoded or encoder.request(edit)]
         for rephrase in edit.rephrases:
             changes: dict[str, Any] = {"prompt": rephrase}
             if edit.chat is not None:
                 last = edit.chat[-1].model_copy(update={"content": rephrase})
                 changes["chat"] = (*edit.chat[:-1], last)
             try:
-                found.append(self._encoder.request(edit.model_copy(update=changes)))
+                found.append(encoder.request(edit.model_copy(update=changes)))
             except EditkitError:  # empty, or too long to be asked: nobody will
                 continue
         return tuple(dict.fromkeys(found))
@@ -452,8 +425,19 @@ class Adapting:
         found = []
         for prompt in edit.locality:
             try:
-                ids = self._encoder.prompt(prompt)
+                ids = self.engine.encoder.prompt(prompt)
             except EditkitError:
                 continue
-            found.append(Encoded(ids, self._encoder.stop_ids[:1] or (0,), ""))
+            found.append(Encoded(ids, self._ending, ""))
         return found
+
+
+def _settings(context: MethodContext) -> tuple[ElderConfig | Mapping[str, Any] | None, TrainConfig]:
+    """Returns what was asked for: the adaptors' shape, and how they learn."""
+    shape, train = context.settings, context.arguments.get("train")
+    if isinstance(shape, Mapping):
+        shape = dict(shape)
+        train = shape.pop("train", train)
+    if not isinstance(train, TrainConfig):
+        train = TrainConfig.of(context.preset, **(train or {}))
+    return shape or None, train

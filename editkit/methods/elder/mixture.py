@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["mixed", "selected"]
+__all__ = ["selected"]
 
 
 def selected(
@@ -33,14 +33,3 @@ def selected(
     down = lora_A[allocations].reshape(rows, k * rank, inputs)
     up = lora_B[allocations] * weights[..., None, None].to(lora_B.dtype)
     return down, up.transpose(1, 2).reshape(rows, lora_B.shape[1], k * rank)
-
-
-def mixed(inputs: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """Returns what the experts add to a layer's output, ``(n, length, out)`` in their dtype.
-
-    Args:
-        inputs: ``(n, length, in)``, entering the layer.
-        down: ``(n, k r, in)``, as ``selected`` returns it.
-        up: ``(n, out, k r)``, likewise.
-    """
-    return inputs.to(down.dtype) @ down.transpose(1, 2) @ up.transpose(1, 2)

@@ -20,12 +20,12 @@ from torch import nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from editkit.config import Replacement
-from editkit.engines.base import Span
+from editkit.engines.base import Encoded
 from editkit.engines.transformers import training
-from editkit.engines.transformers.layout import Layout
-from editkit.engines.transformers.tokens import Encoded
-from editkit.methods.batches import Batch, lay_out
+from editkit.engines.transformers.batches import Batch, lay_out
+from editkit.methods.elder.config import Span
 from editkit.methods.shortlist import LARGE, Shortlist, output_layer
+from editkit.models.layout import Layout
 
 __all__ = ["Note", "Notebook", "Problem"]
 

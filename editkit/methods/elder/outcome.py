@@ -1,22 +1,19 @@
-"""What ELDER learned of a batch of edits, and what became of the adaptors without one."""
+"""What ELDER learned of a batch of edits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from editkit.engines.transformers.tokens import Encoded
-from editkit.methods.elder.saved import Queries
+from editkit.methods.base import Lesson
+from editkit.methods.elder.learning import Learned
+from editkit.methods.elder.saved import QueryRows
 from editkit_store.artifacts.snapshots import Snapshot
 
-if TYPE_CHECKING:  # PEFT takes seconds to load, and most histories do without
-    from editkit.methods.elder.learning import Learned
-
-__all__ = ["Batch", "Relearned", "Taught"]
+__all__ = ["ElderLesson", "LearnedBatch"]
 
 
 @dataclass(frozen=True)
-class Batch:
+class LearnedBatch:
     """What a batch learned together.
 
     Attributes:
@@ -33,32 +30,13 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Relearned:
-    """Adaptors without one of their edits.
-
-    Attributes:
-        snapshot: What they are, None where they know nothing.
-        edits: Those that were learned again.
-        lost: Edits that do not hold.
-    """
-
-    snapshot: Snapshot | None
-    edits: tuple[str, ...]
-    lost: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Taught:
+class ElderLesson(Lesson):
     """What one request learned.
 
     Attributes:
-        encoded: The request as tokens.
         queries: ``(w, d)`` float32, what routers see of its wordings.
-        seconds: Its share of the wall-clock seconds.
         batch: All that was learned with it.
     """
 
-    encoded: Encoded
-    queries: Queries
-    seconds: float
-    batch: Batch
+    queries: QueryRows
+    batch: LearnedBatch

@@ -13,20 +13,21 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from editkit.methods.elder.saved import Queries, queries_of, state_of
-from editkit.methods.elder.state import ElderState, ElderView
-from editkit.methods.elder.tensors import edits_of
+from editkit.methods.elder.part import ElderPart
+from editkit.methods.elder.saved import QueryRows, queries_of, state_of
+from editkit.methods.elder.state import ElderState
+from editkit.methods.elder.tensors import METHOD, edits_of
 from editkit_store import Store
 from editkit_store.artifacts.snapshots import Placed, Snapshot, digest_of
 
-__all__ = ["Adaptors", "view_of"]
+__all__ = ["Adaptors", "part_of"]
 
 _KEPT = 8
 """States kept: of SmolLM2-135M's some 2 MB each, of a model of seven billion weights 12."""
 
 
 class Adaptors:
-    """Reads the adaptors of one model.
+    """Reads the adaptors of one model; nothing until ``reload``.
 
     Args:
         store: The history.
@@ -36,9 +37,6 @@ class Adaptors:
     Attributes:
         queries: Of every edit that the model has learned by ELDER, by id; see ``saved``.
         settings: What the newest adaptors say of themselves, None where there are none.
-
-    Raises:
-        StoreDamaged, InvalidRecord: An artifact cannot be read.
     """
 
     def __init__(self, store: Store, fingerprint: str, *, device: str | None = None) -> None:
@@ -48,17 +46,21 @@ class Adaptors:
         self._turn = threading.Lock()  # versions are asked for while another thread learns
         self._states: OrderedDict[str, ElderState] = OrderedDict()
         self._edits: dict[str, frozenset[str]] = {}
-        self.queries: dict[str, Queries] = {}
+        self._placed: tuple[int, list[Placed]] | None = None
+        self.queries: dict[str, QueryRows] = {}
         self.settings: Mapping[str, Any] | None = None
-        self.reload()
 
     def reload(self) -> None:
-        """Reads again what the model has learned, after artifacts came in from elsewhere."""
+        """Reads what the model has learned.
+
+        Raises:
+            StoreDamaged, InvalidRecord: An artifact cannot be read.
+        """
         self._states.clear()
-        self._placed: tuple[int, list[Placed]] | None = None
+        self._placed = None
         self.queries = {
             edit_id: queries_of(data, edit_id=edit_id)
-            for part in self._store.artifacts.usable(self._fingerprint, method="elder")
+            for part in self._store.artifacts.usable(self._fingerprint, method=METHOD)
             for _, edit_id, _, data in part
         }
         newest = next((one.digest for one in reversed(self._all()) if one.digest), None)
@@ -75,7 +77,7 @@ class Adaptors:
             return []
         return self._store.history.active_among(list(self.queries), version)
 
-    def at(self, version: int) -> tuple[ElderView | None, list[str]]:
+    def at(self, version: int) -> tuple[ElderPart | None, list[str]]:
         """Returns the adaptors of a version, and those of its edits that they do not know.
 
         Raises:
@@ -83,7 +85,7 @@ class Adaptors:
         """
         return self.of(self.active_at(version), version)
 
-    def of(self, edit_ids: Sequence[str], version: int) -> tuple[ElderView | None, list[str]]:
+    def of(self, edit_ids: Sequence[str], version: int) -> tuple[ElderPart | None, list[str]]:
         """Returns the adaptors of a version with the given edits active; see ``at``."""
         if not edit_ids:
             return None, []
@@ -91,7 +93,7 @@ class Adaptors:
         missing = [edit_id for edit_id in edit_ids if edit_id not in known]
         if best is None:
             return None, missing
-        return view_of(self.state(best), edit_ids), missing
+        return part_of(self.state(best), edit_ids), missing
 
     def base(self, version: int) -> ElderState | None:
         """Returns what to learn on at a version; None where the adaptors know nothing."""
@@ -176,7 +178,7 @@ class Adaptors:
         return self._edits[digest] & self.queries.keys()
 
 
-def view_of(state: ElderState, edit_ids: Sequence[str]) -> ElderView:
+def part_of(state: ElderState, edit_ids: Sequence[str]) -> ElderPart:
     """Returns a state with only the given edits active; those that it does not know are left out.
 
     Args:
@@ -184,6 +186,6 @@ def view_of(state: ElderState, edit_ids: Sequence[str]) -> ElderView:
         edit_ids: Ids of edits.
     """
     active = set(edit_ids)
-    return ElderView(
+    return ElderPart(
         state, [index for index, edit_id in enumerate(state.edit_ids) if edit_id in active]
     )

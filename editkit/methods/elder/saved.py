@@ -31,12 +31,12 @@ from editkit.methods.elder.tensors import FORMAT, array, ids_of, tensor, weights
 from editkit_store.artifacts.snapshots import Snapshot, Tensor
 from editkit_store.errors import InvalidRecord
 
-__all__ = ["Queries", "payload_of", "queries_of", "snapshot_of", "state_of"]
+__all__ = ["QueryRows", "payload_of", "queries_of", "snapshot_of", "state_of"]
 
 _SETTINGS = ("top_k", "scaling", "threshold", "weighting", "experts", "span", "radius")
 _LARGEST = 2**15
 
-Queries = npt.NDArray[np.float32]
+QueryRows = npt.NDArray[np.float32]
 
 
 def snapshot_of(state: ElderState, paths: Sequence[str], *, about: Mapping[str, Any]) -> Snapshot:
@@ -72,7 +72,7 @@ def snapshot_of(state: ElderState, paths: Sequence[str], *, about: Mapping[str, 
 
 
 def state_of(
-    snapshot: Snapshot, queries: Mapping[str, Queries], *, device: Any = None
+    snapshot: Snapshot, queries: Mapping[str, QueryRows], *, device: Any = None
 ) -> ElderState:
     """Returns a snapshot as a state, without the edits for which no queries are known.
 
@@ -121,13 +121,13 @@ def state_of(
         raise InvalidRecord(f"the adaptors of a snapshot are not whole: {error}") from error
 
 
-def payload_of(queries: Queries) -> bytes:
+def payload_of(queries: QueryRows) -> bytes:
     """Returns what an edit adds as safetensors bytes; equal queries give equal bytes."""
     about = json.dumps({"format": FORMAT}, separators=(",", ":"))
     return save({"queries": np.ascontiguousarray(queries, np.float32)}, {"editkit": about})
 
 
-def queries_of(data: bytes, *, edit_id: str) -> Queries:
+def queries_of(data: bytes, *, edit_id: str) -> QueryRows:
     """Returns the queries of a payload, ``(w, d)``.
 
     Raises:
@@ -142,7 +142,7 @@ def queries_of(data: bytes, *, edit_id: str) -> Queries:
                 f"'{FORMAT}'",
                 hint="upgrade editkit",
             )
-        found: Queries = load(data)["queries"]
+        found: QueryRows = load(data)["queries"]
         if found.ndim != 2 or not len(found) or found.dtype != np.float32:
             raise ValueError(f"queries of shape {found.shape}")
     except (KeyError, ValueError, TypeError, SafetensorError) as error:

@@ -1,25 +1,17 @@
-"""What shape the adaptors of a history have, and where on a model they apply.
-
-PEFT, which ``ElderConfig`` needs, takes seconds to load: none of it is, until something is learned.
-"""
+"""What shape the adaptors of a history have."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from editkit.config import PresetName
-from editkit.engines.base import Keys
-from editkit.engines.transformers.attachment import Adapted
-from editkit.engines.transformers.layout import Layout
-from editkit.errors import UnknownSite, UnsupportedMethod
+from editkit.errors import UnsupportedMethod
+from editkit.methods.elder.config import ElderConfig
 
-if TYPE_CHECKING:
-    from editkit.methods.elder.config import ElderConfig
-
-__all__ = ["ElderShape", "adapted"]
+__all__ = ["ElderShape"]
 
 _SHAPE = (
     "r", "num_experts", "top_k", "weighting", "experts", "span", "query", "radius",
@@ -45,10 +37,9 @@ class ElderShape:
         Raises:
             ValueError: A value out of its range.
         """
-        from editkit.methods.elder.config import ElderConfig
-
-        if isinstance(self.changes, ElderConfig):
-            return self.changes
+        if isinstance(self.changes, ElderConfig):  # one of PEFT's, perhaps, which says more
+            fields = dataclasses.fields(ElderConfig)
+            return ElderConfig(**{one.name: getattr(self.changes, one.name) for one in fields})
         return ElderConfig.of(self.preset, **(self.changes or {}))
 
     def asked(self) -> frozenset[str]:
@@ -103,30 +94,3 @@ class ElderShape:
             return mine == self.beside(about)
         except UnsupportedMethod:
             return False
-
-
-def adapted(
-    model: Any, layout: Layout, paths: Sequence[str], keys: Keys | None
-) -> tuple[int, Adapted]:
-    """Returns the first block with adapted layers, by its index, and the layers for an attachment.
-
-    Args:
-        model: The model.
-        layout: Its layout.
-        paths: Dotted paths of the layers.
-        keys: What gives pooled queries; None for the state that enters that block.
-
-    Raises:
-        UnknownSite: The model has no such layer in one of its blocks.
-    """
-    blocks = [path.removeprefix(f"{layout.path}.").split(".")[0] for path in paths]
-    known = {path for path, _ in model.named_modules()}
-    for path, block in zip(paths, blocks, strict=True):
-        if path not in known or not block.isdecimal() or int(block) >= len(layout.blocks):
-            raise UnknownSite(
-                f"the history's adaptors were learned in '{path}', which this model does not have",
-                site=path,
-            )
-    first = min(map(int, blocks))
-    modules = tuple(model.get_submodule(path) for path in paths)
-    return first, Adapted(layout.blocks[first], modules, keys)

@@ -9,7 +9,10 @@ import numpy.typing as npt
 
 from editkit_store.artifacts.snapshots import Snapshot, Tensor
 
-__all__ = ["FORMAT", "array", "edits_of", "ids_of", "tensor", "weights"]
+__all__ = ["FORMAT", "METHOD", "array", "edits_of", "ids_of", "tensor", "weights"]
+
+METHOD = "elder"
+"""Name of the method."""
 
 FORMAT = "editkit.elder.1"
 

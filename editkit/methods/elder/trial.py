@@ -12,15 +12,16 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from editkit.config import TrainConfig
-from editkit.engines.transformers.tokens import Encoded
+from editkit.engines.base import Encoded
+from editkit.engines.transformers.lora import lora_output
 from editkit.methods.elder import routing
-from editkit.methods.elder.mixture import mixed, selected
+from editkit.methods.elder.config import TrainConfig
+from editkit.methods.elder.mixture import selected
 from editkit.methods.elder.notes import Notebook, Problem
 from editkit.methods.elder.state import ElderState
 from editkit.methods.losses import losses
 
-__all__ = ["Experts", "Lesson", "Row", "Trial", "rows_of"]
+__all__ = ["Example", "ExpertWeights", "Row", "Trial", "rows_of"]
 
 _SPARE = 1.0
 """Logits beyond the margin to strive for: the last of them would come slowly."""
@@ -30,7 +31,7 @@ _LOOKED_AT = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class Example:
     """One edit to learn or to keep.
 
     Attributes:
@@ -44,7 +45,7 @@ class Lesson:
     queries: torch.Tensor
 
 
-Experts = list[torch.Tensor]
+ExpertWeights = list[torch.Tensor]
 """Down projections of all layers, and then the up projections."""
 
 
@@ -58,11 +59,11 @@ class Row:
     index: int
 
 
-def rows_of(lessons: Sequence[Lesson]) -> list[Row]:
-    """Returns all wordings of lessons, in their order."""
+def rows_of(examples: Sequence[Example]) -> list[Row]:
+    """Returns all wordings of examples, in their order."""
     return [
         Row(one.edit_id, wording, query, index)
-        for index, one in enumerate(lessons)
+        for index, one in enumerate(examples)
         for wording, query in zip(one.wordings, one.queries, strict=True)
     ]
 
@@ -96,11 +97,11 @@ class Trial:
         self._learned = learned
         self._optimizer = torch.optim.Adam(learned, lr=self._config.learning_rate)
 
-    def experts(self) -> Experts:
+    def experts(self) -> ExpertWeights:
         """Returns a copy of the experts as they are."""
         return [one.detach().clone() for one in (*self._down, *self._up)]
 
-    def take(self, experts: Experts) -> None:
+    def take(self, experts: ExpertWeights) -> None:
         """Makes experts what they were."""
         with torch.no_grad():
             for mine, theirs in zip((*self._down, *self._up), experts, strict=True):
@@ -202,7 +203,7 @@ class Trial:
                 chosen[:, layer].to(device),
                 weights[:, layer].to(device),
             )
-            added = mixed(inputs, down, up)
+            added = lora_output(inputs, down, up)
             if problem.on is not None:
                 added = added * problem.on.to(device)
             return output + added.to(output.dtype)

@@ -3,3 +3,22 @@
 Hartvigsen et al., "Aging with GRACE: Lifelong Model Editing with Discrete Key-Value Adaptors",
 NeurIPS 2023, arXiv 2211.11031.
 """
+
+from editkit.methods.spec import MethodSpec, Variant
+
+__all__ = ["SPEC"]
+
+SPEC = MethodSpec(
+    name="grace",
+    about="A learned value for each edit, put in place where its key is met",
+    method="editkit.methods.grace.method:GraceMethod",
+    has_scopes=True,
+    variants={
+        "strict": Variant(settings={"scope": "strict"}),
+        "broad": Variant(settings={"scope": "broad"}),
+        "sentence": Variant(settings={"key": "sentence"}),
+        "paper": Variant("paper"),
+    },
+    compare="editkit.methods.grace.compare:compare",
+    conflicts="editkit.methods.grace.restore:find_conflicts",
+)

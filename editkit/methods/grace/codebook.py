@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from editkit.config import Rule
+from editkit.methods.grace.config import Rule
 from editkit.scope.index import distances
 
 __all__ = ["Codebook", "Entry", "Row", "fold"]

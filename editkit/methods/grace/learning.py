@@ -35,11 +35,12 @@ from typing import Any
 
 import torch
 
-from editkit.config import GraceConfig, Position
+from editkit.config import Position
+from editkit.engines.base import Encoded
 from editkit.engines.transformers import training
+from editkit.engines.transformers.batches import Batch, lay_out, supported
 from editkit.engines.transformers.site import Site
-from editkit.engines.transformers.tokens import Encoded
-from editkit.methods.batches import Batch, lay_out, supported
+from editkit.methods.grace.config import GraceConfig
 from editkit.methods.losses import losses, margins
 from editkit.methods.shortlist import LARGE, Shortlist, output_layer
 

@@ -126,6 +126,10 @@ class Memory:
         """Returns the positions that a row's value replaces."""
         return self._payloads[row].replacement
 
+    def distance(self, row: int, query: Vectors) -> float:
+        """Returns the L2 distance from a query ``(d,)`` to the key of a row."""
+        return float(np.linalg.norm(query - self._payloads[row].entry.key))
+
     def values(self, rows: Sequence[int]) -> Vectors:
         """Returns the values of rows, ``(n, m)`` float32."""
         return np.stack([self._payloads[row].value for row in rows])

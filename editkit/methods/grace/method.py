@@ -1,35 +1,47 @@
-"""Learning edits and verifying them: the path that `add` and `replay` share."""
+"""GRACE on one running model: learning, verification, and the codebook of any version."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from editkit.config import GraceConfig, KeyName
-from editkit.engines.transformers.generator import Generated, Generator
-from editkit.engines.transformers.site import Site
-from editkit.engines.transformers.tokens import Encoded, Encoder
-from editkit.history.views import Views
-from editkit.methods.base import SLACK, Met, Outcome, finite
-from editkit.methods.batches import Batch, lay_out
-from editkit.methods.elder.state import ElderView
-from editkit.methods.grace import learning as grace
+from editkit.engines.base import Encoded, Generated, Part, Patch, View
+from editkit.engines.transformers.batches import Batch, lay_out
+from editkit.engines.transformers.site import default_site, find_site
+from editkit.errors import ArtifactsMissing, UnsupportedModel
+from editkit.methods.base import (
+    Change,
+    EditMethod,
+    LearnedEdit,
+    Lesson,
+    Met,
+    MethodContext,
+    finite,
+)
+from editkit.methods.grace import learning
 from editkit.methods.grace.codebook import Entry
+from editkit.methods.grace.config import GraceConfig, KeyName
 from editkit.methods.grace.learning import LearnedValue
-from editkit.methods.grace.payload import GracePayload
-from editkit.methods.grace.view import GraceView
+from editkit.methods.grace.memory import Memory
+from editkit.methods.grace.part import GracePart
+from editkit.methods.grace.payload import METHOD, GracePayload, Place
+from editkit.methods.grace.restore import learned_encoder, learned_place, load_memories
+from editkit.models.sentences import SentenceEncoder
+from editkit.scope.information import has_words
 from editkit.scope.keys import PromptKeys
 from editkit.scope.reach import Reaches
-from editkit_store.digest import digest_bytes
-from editkit_store.records import Artifact, Edit, EditReach
+from editkit.scope.sentences import SentenceKeys
+from editkit_store import Store
+from editkit_store.records import Edit, EditReach
 
-__all__ = ["BATCH", "Learner", "Lesson"]
+__all__ = ["BATCH", "GraceLesson", "GraceMethod"]
 
 _FIRST_TOKEN = 0.2
 """Share of the radius for a prompt of one token.
@@ -48,265 +60,386 @@ _TOKENS = 2048
 """Size of one optimization problem: edits, and tokens with padding. A batch takes as many steps as
 its slowest edit, so large ones waste least; the tokens bound the memory."""
 
-_DRAFTED = 16
-"""Edits tried together."""
+_VERIFIED = 16
+"""Edits verified together."""
+
+_ASKED = {
+    "pooled": "models that continue a prompt",
+    "text": "classifiers whose tokenizer knows words",
+    "sentence": "models that continue a prompt, or classifiers whose tokenizer knows words",
+}
+
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Lesson:
+class GraceLesson(Lesson):
     """What one request learned.
 
     Attributes:
-        encoded: The request as tokens.
-        value: What it learned.
-        seconds: Its share of the wall-clock seconds.
+        value: Key and value.
         batch: The requests learned together, with what the model computed on their prompts.
         row: Where the request is in it.
     """
 
-    encoded: Encoded
     value: LearnedValue
-    seconds: float
     batch: Batch
     row: int
 
 
-class Learner:
-    """Learns edits on one model at one site by GRACE, and verifies them by free generation.
+class GraceMethod(EditMethod):
+    """Learns a value for each edit at one site.
 
-    Attributes:
-        name: Name that the model was loaded by.
-        fingerprint: The model's identity.
-        is_pooled: Edits are looked up by pooled keys alone.
-        has_keys: They are looked up by keys of prompts, not by hidden states.
+    Args:
+        context: What it is opened on; settings are a ``GraceConfig`` or a mapping of its fields.
+            Where the history has edits of this model, the site and the keys that they were learned
+            with go before the preset's.
+
+    Raises:
+        UnknownSite, UnsupportedModel: The model has no such site, or no such keys.
+        ValueError: A setting out of its range.
     """
 
+    name = METHOD
     batch = BATCH
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        name: str,
-        fingerprint: str,
-        site: Site,
-        config: GraceConfig,
-        encoder: Encoder,
-        generator: Generator,
-        views: Views,
-        keys: PromptKeys | None = None,
-    ) -> None:
-        self._model = model
-        self.name = name
-        self.fingerprint = fingerprint
-        self._site = site
-        self._config = config
-        self._encoder = encoder
-        self._generator = generator
-        self._views = views
-        self._keys = keys
-        self._key = "state" if keys is None else keys.kind
-        self._kind = cast(KeyName, self._key.partition(":")[0])
-        self._reaches = Reaches(encoder, self.key, keys)
-        self.is_pooled = self._kind == "pooled"
-        self.has_keys = keys is not None
+    def __init__(self, context: MethodContext) -> None:
+        super().__init__(context)
+        self.config = _config(context)
+        model = self.engine.model
+        self._site = (
+            find_site(model, self.config.site)
+            if self.config.site
+            else default_site(model, preset=context.preset)
+        )
+        self.site = self._site.path
+        self._kind = _kind_of_key(context, self.config)
+        self._keys: PromptKeys | None = None if self._kind == "state" else self.engine.pooled
+        if self._kind == "sentence":
+            encoder = SentenceEncoder(
+                self.config.sentence_encoder, allow_pickle=context.allow_pickle
+            )
+            self._keys = SentenceKeys(self.engine.pooled, encoder)
+        self.has_scopes = self._keys is not None
+        position = self.config.position or self.engine.layout.position
+        key = "state" if self._keys is None else self._keys.kind
+        self._place: Place = (self.site, position, key)
+        self.place = _in_words(self._place)
+        self._reaches = Reaches(self.engine.encoder, self.query, self._keys)
+        self._memory = Memory(device=self.engine.device)
 
-    def check(self) -> None:
-        """Every model that can be opened can learn."""
+    def settings(self) -> dict[str, str]:
+        """Returns the site, and what differs from the default settings."""
+        plain = GraceConfig().model_dump()
+        changed = {
+            name: str(value)
+            for name, value in self.config.model_dump().items()
+            if value != plain[name]
+        }
+        return {"site": str(self.site), **changed}
 
-    def key(self, prompt: Sequence[int]) -> torch.Tensor:
+    # What is known ----------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Reads from the store what the model has learned, at this site and at others."""
+        device = self.engine.device
+        memories = load_memories(self.store, self.engine.fingerprint, device=device)
+        self._memory = memories.pop(self._place, Memory(device=device))
+        self.elsewhere = {
+            memory.edit_id(row): _in_words(place)
+            for place, memory in memories.items()
+            for row in range(len(memory))
+        }
+        if len(self._memory):
+            self._check_widths()
+            if self._keys is not None:
+                with self.engine.paused():
+                    self._keys.prepare()
+
+    def __contains__(self, edit_id: str) -> bool:
+        return edit_id in self._memory
+
+    def part(self, edit_ids: Sequence[str], version: int) -> tuple[GracePart | None, list[str]]:
+        """Returns the codebook of edits, oldest first where that counts."""
+        return self._part(self._memory.rows(edit_ids)), []
+
+    def part_at(self, version: int, change: Change) -> tuple[GracePart | None, list[str]]:
+        """Returns the codebook of a version; see ``EditMethod.part_at``."""
+        rows = change.part.rows if isinstance(change.part, GracePart) else np.zeros(0, np.int64)
+        if not change.came and not change.went:
+            return self._part(rows), []
+        if self._memory.is_ordered:  # where the fold depends on the order, there is no short way
+            return self.part(self.store.history.active_ids(version), version)
+        left = np.zeros(len(self._memory), np.bool_)
+        left[self._memory.rows(change.went)] = True
+        return self._part(np.concatenate([rows[~left[rows]], self._memory.rows(change.came)])), []
+
+    def _part(self, rows: Rows) -> GracePart | None:
+        return GracePart(self._memory, rows) if len(rows) else None
+
+    @property
+    def patch(self) -> Patch:
+        """Values replace the site's output; prompts are looked up by keys, or by what enters it."""
+        return Patch("replace", (self._site.module,), self._keys, position=self.config.position)
+
+    def _check_widths(self) -> None:
+        payload = self._memory.payload(0)
+        found = (len(payload.entry.key), len(payload.value))
+        width = self._site.inputs if self._keys is None else self._keys.width
+        wanted = (width, self._site.width)
+        if found != wanted:
+            raise ArtifactsMissing(
+                f"'{self.site}' needs keys of width {wanted[0]} and gives {wanted[1]}, but the "
+                f"history's edits there have keys of width {found[0]} and values of {found[1]}",
+                missing=(payload.entry.edit_id,),
+                fingerprint=self.engine.fingerprint,
+                known=(self.engine.fingerprint,),
+                hint="the module is not the one that the edits were learned at",
+            )
+
+    # How prompts are looked up ----------------------------------------------------------------
+
+    @property
+    def keys(self) -> PromptKeys | None:
+        """What gives the keys of prompts; None where states at the site are the keys."""
+        return self._keys
+
+    def query(self, prompt: Sequence[int]) -> torch.Tensor:
         """Returns what a prompt is looked up by, ``(d,)`` float32; of a state, a pass to its site.
 
         Args:
             prompt: Token ids.
         """
         if self._keys is not None:
-            with self._generator.paused():
+            with self.engine.paused():
                 return torch.from_numpy(self._keys.key(prompt))
-        return grace.query(self._model, self._site, prompt, position=self._config.position)
+        position = self.config.position
+        return learning.query(self.engine.model, self._site, prompt, position=position)
+
+    def words(self, prompt: Sequence[int]) -> tuple[list[str], list[str]] | None:
+        """Returns the names and the other words that a prompt's key is made of."""
+        return None if self._keys is None else self._keys.said(prompt)
+
+    # Learning ---------------------------------------------------------------------------------
 
     def learn(
-        self,
-        edits: Sequence[tuple[Edit, Encoded]],
-        *,
-        version: int = 0,
-        met: Met | None = None,
-    ) -> list[Lesson]:
-        """Returns what each edit learned; see ``Teacher.learn``. No other edit counts for that."""
+        self, edits: Sequence[tuple[Edit, Encoded]], *, version: int = 0, met: Met | None = None
+    ) -> list[GraceLesson]:
+        """Returns what each edit learned; see ``EditMethod.learn``. No other edit counts for it."""
         encoded = [one for _, one in edits]
-        lessons: dict[int, Lesson] = {}
+        lessons: dict[int, GraceLesson] = {}
         # An edit that is there must not fire while another one is learned: the new one will be the
         # only one in its sequence, and what it is learned with are prompts, targets behind them.
-        with self._generator.paused():
+        with self.engine.paused():
             for indices in _grouped(encoded):
                 started = time.monotonic()
                 batch = lay_out(
-                    self._model,
-                    self._site.layout,
+                    self.engine.model,
+                    self.engine.layout,
                     [encoded[index] for index in indices],
-                    replacement=self._config.replacement,
-                    position=self._config.position,
+                    replacement=self.config.replacement,
+                    position=self.config.position,
                 )
                 keys = None
                 if self._keys is not None:
-                    keys = torch.stack([self.key(encoded[index].prompt) for index in indices])
-                values = grace.optimize(
-                    batch, self._site, self._config, keys=keys, met=_each(indices, met)
+                    keys = torch.stack([self.query(encoded[index].prompt) for index in indices])
+                values = learning.optimize(
+                    batch, self._site, self.config, keys=keys, met=_each(indices, met)
                 )
                 share = (time.monotonic() - started) / len(indices)
                 for row, (index, value) in enumerate(zip(indices, values, strict=True)):
-                    lessons[index] = Lesson(encoded[index], value, share, batch, row)
+                    lessons[index] = GraceLesson(
+                        encoded[index], share, value.steps, value, batch, row
+                    )
         return [lessons[index] for index in range(len(encoded))]
 
-    def joined(
-        self, view: GraceView, edit: Edit, lesson: Lesson, older: Sequence[str], version: str
-    ) -> GraceView:
-        """Returns a view with one more edit, and without older ones of its prompt."""
-        memory, mixture = self._views.memory, view.mixture
-        if isinstance(mixture, ElderView):
-            mixture = mixture.without(older)
-        rows = view.rows[~np.isin(view.rows, memory.rows(older))]
-        return self._views.folded(np.append(rows, self.remember(edit, lesson)), version, mixture)
+    def joined(self, part: Part | None, edit: Edit, lesson: GraceLesson) -> GracePart:
+        """Returns a codebook with one more edit."""
+        row = self._remember(edit, lesson)
+        rows = part.rows if isinstance(part, GracePart) else np.zeros(0, np.int64)
+        return GracePart(self._memory, np.append(rows, row))
 
-    def tried(self, lessons: Sequence[Lesson], *views: GraceView) -> list[Generated]:
-        """Returns what the model says with what was learned in place; see ``Teacher.tried``."""
-        answers: dict[int, Generated] = {}
+    def forget(self, edit_id: str) -> None:
+        """Takes out of the memory what an edit learned."""
+        self._memory.discard(edit_id)
+
+    def ordered(self, part: Part | None, edit_ids: Sequence[str]) -> Part | None:
+        """Returns a codebook with its rows in the order of the edits."""
+        if not isinstance(part, GracePart):
+            return part
+        rows = self._memory.rows(edit_ids)
+        return self._part(rows[np.isin(rows, part.rows)])
+
+    def verify(self, lessons: Sequence[GraceLesson], *views: View) -> list[Generated]:
+        """Returns what the model says with what was learned in place; see ``EditMethod.verify``."""
+        requests = [lesson.encoded for lesson in lessons]
+        drafted: list[Generated | None] = [None] * len(lessons)
         for indices in _alike(lessons):
+            # What the model computed on the prompts while it learned is still there.
             batch, rows = lessons[indices[0]].batch, [lessons[i].row for i in indices]
             if rows != list(range(len(batch))):
                 batch = batch.select(torch.tensor(rows))
             seen = [views[i] for i in indices] if len(views) > 1 else views
-            drafted = self._generator.drafted(batch, [lessons[i].encoded for i in indices], seen)
-            answers.update((i, said) for i, said in zip(indices, drafted, strict=True) if said)
-        left = [index for index in range(len(lessons)) if index not in answers]
-        seen = [views[i] for i in left] if len(views) > 1 else views
-        said = self.answers([lessons[i].encoded for i in left], *seen) if left else []
-        answers.update(zip(left, said, strict=True))
-        return [answers[index] for index in range(len(lessons))]
+            answers = self.engine.drafted(batch, [requests[i] for i in indices], seen)
+            for index, answer in zip(indices, answers, strict=True):
+                drafted[index] = answer
+        return self.completed(requests, drafted, views)
 
-    def forget(self, edit_id: str) -> None:
-        """Takes out of the memory what an edit learned."""
-        self._views.memory.discard(edit_id)
-
-    def remember(self, edit: Edit, lesson: Lesson, *, owns_row: bool = False) -> int:
-        """Puts what an edit learned into the memory; returns its row.
-
-        Args:
-            edit: The edit.
-            lesson: What it learned.
-            owns_row: Never share another edit's row.
-        """
-        payload = self._payload(edit, lesson.encoded, lesson.value, owns_row=owns_row)
-        return self._views.memory.put([payload])[0]
-
-    def settle(
+    def finalize(
         self,
         edit: Edit,
-        lesson: Lesson,
-        view: GraceView,
+        lesson: GraceLesson,
+        view: View,
         generated: Generated,
         *,
         keep: bool = False,
         more: float = 0.0,
-    ) -> Outcome:
-        """Returns what becomes of a learned edit; see ``Teacher.settle``."""
-        encoded, value = lesson.encoded, lesson.value
-        memory = self._views.memory
-        row = memory.row(edit.id)
-        if not view.owns_row(row) and generated.text != encoded.text:
+    ) -> LearnedEdit:
+        """Returns what becomes of a learned edit; see ``EditMethod.finalize``."""
+        part = view.part(self.name)
+        assert isinstance(part, GracePart)
+        row = self._memory.row(edit.id)
+        if not part.owns_row(row) and generated.text != lesson.encoded.text:
             # Another edit's value, learned from another prompt, does not do for this one.
-            new = self.remember(edit, lesson, owns_row=True)
-            rows = np.where(view.rows == row, new, view.rows)
-            view = self._views.folded(rows, view.version, view.mixture)
-            row, (generated,) = new, self.tried([lesson], view)
-        verified = generated.text == encoded.text
-        usable = verified or keep
-        payload = memory.payload(row)
-        data = payload.to_bytes() if usable else None
-        conflicts = memory.conflicts(row) if usable else None
-        if not usable:
-            memory.discard(edit.id)
-        metrics = {
-            "steps": value.steps,
-            "margin": finite(value.margin),
-            "loss": finite(value.loss),
-            "seconds": lesson.seconds + more,
-            "answer": generated.text,
-            "site": self._site.path,
-            "config": self._config.model_dump(mode="json"),
+            new = self._remember(edit, lesson, owns_row=True)
+            view = view.replacing(self.name, part.of(np.where(part.rows == row, new, part.rows)))
+            (generated,) = self.verify([lesson], view)
+        return super().finalize(edit, lesson, view, generated, keep=keep, more=more)
+
+    def to_bytes(self, edit: Edit, lesson: GraceLesson) -> bytes:
+        """Returns key and value as safetensors bytes; see ``GracePayload``."""
+        return self._memory.payload(self._memory.row(edit.id)).to_bytes()
+
+    def metrics(self, edit: Edit, lesson: GraceLesson) -> dict[str, Any]:
+        """Returns steps, margin and loss, the site, and the settings."""
+        return {
+            "steps": lesson.steps,
+            "margin": finite(lesson.value.margin),
+            "loss": finite(lesson.value.loss),
+            "site": self.site,
+            "config": self.config.model_dump(mode="json"),
         }
-        radius = payload.entry.radius if usable else None
-        artifact = self._artifact(edit.id, verified, usable, data, metrics, conflicts, radius)
-        seconds = lesson.seconds + more
-        return Outcome(artifact, data, view, generated.text, seconds, value.steps)
 
-    def reach(self, edit: Edit, lesson: Lesson, view: GraceView) -> EditReach:
-        """Returns how far an active edit reaches in a view."""
-        return self._reaches.of(edit, lesson.encoded.prompt, view)
+    def artifact(
+        self,
+        edit: Edit,
+        payload: bytes | None,
+        metrics: Mapping[str, Any],
+        *,
+        is_verified: bool,
+        conflicts: dict[str, float] | None = None,
+        radius: float | None = None,
+    ) -> Any:
+        """Returns the record of what an edit became here, with its radius and its conflicts."""
+        if payload is not None:
+            row = self._memory.row(edit.id)
+            conflicts = self._memory.conflicts(row)
+            radius = self._memory.payload(row).entry.radius
+        return super().artifact(
+            edit, payload, metrics, is_verified=is_verified, conflicts=conflicts, radius=radius
+        )
 
-    def answers(self, requests: Sequence[Encoded], *views: GraceView) -> list[Generated]:
-        """Returns what the model says (now, or on views), for about the length of the targets.
+    def reach(self, edit: Edit, lesson: GraceLesson, part: Part) -> EditReach:
+        """Returns how far an active edit reaches."""
+        assert isinstance(part, GracePart)
+        row = self._memory.row(edit.id)
+        prompt = lesson.encoded.prompt
+        if not part.owns_row(row):  # rule `paper`: it lives in another edit's
+            row = part.select(self.query(prompt)[None]).fired[0]
+        radius, owner = part.radius(row), part.edit_id(row)
+        return self._reaches.of(edit, prompt, part, radius=radius, owner=owner)
 
-        Args:
-            requests: Prompts to ask, and targets whose length is the measure.
-            *views: One view, or one a request; by default the current one.
-        """
-        limit = max((len(request.target) for request in requests), default=0) + SLACK
-        prompts = [request.prompt for request in requests]
-        return self._generator.run(prompts, views=views, max_new_tokens=limit)
-
-    def _payload(
-        self, edit: Edit, encoded: Encoded, value: LearnedValue, *, owns_row: bool
-    ) -> GracePayload:
+    def _remember(self, edit: Edit, lesson: GraceLesson, *, owns_row: bool = False) -> int:
+        """Puts what an edit learned into the memory; returns its row."""
+        value = lesson.value
         entry = Entry(
             edit_id=edit.id,
             key=value.key.numpy(),
-            target=encoded.target,
-            radius=self._radius(edit, value, encoded),
-            rule=self._config.rule_for(self._kind),
+            target=lesson.encoded.target,
+            radius=self._radius(edit, value, lesson.encoded),
+            rule=self.config.rule_for(self._kind),
             owns_row=owns_row,
         )
-        return GracePayload(
+        site, position, key = self._place
+        payload = GracePayload(
             entry,
             value.value.numpy(),
-            self._site.path,
-            self._config.replacement,
-            self._config.position or self._site.layout.position,
-            self._key,
+            site,
+            self.config.replacement,
+            cast(Any, position),
+            key,
             is_confirmed=not edit.rephrases,
         )
+        return self._memory.put([payload])[0]
 
     def _radius(self, edit: Edit, value: LearnedValue, encoded: Encoded) -> float:
-        radius = self._config.initial_radius(self._kind, edit.scope)
-        if self._config.units == "activation" and self._keys is None:
+        radius = self.config.initial_radius(self._kind, edit.scope)
+        if self.config.units == "activation" and self._keys is None:
             radius *= float(value.key.norm())
-            if len(encoded.prompt) == 1 and self._encoder.family == "decoder":
+            if len(encoded.prompt) == 1 and self.engine.encoder.family == "decoder":
                 radius *= _FIRST_TOKEN
         radius = self._reaches.radius(edit, value.key, radius)
         return float(np.float32(radius))  # as it is stored and compared
 
-    def _artifact(
-        self,
-        edit_id: str,
-        verified: bool,
-        usable: bool,
-        data: bytes | None,
-        metrics: dict[str, Any],
-        conflicts: dict[str, float] | None = None,
-        radius: float | None = None,
-    ) -> Artifact:
-        return Artifact(
-            edit_id=edit_id,
-            fingerprint=self.fingerprint,
-            model=self.name,
-            method="grace",
-            verified=verified,
-            usable=usable,
-            digest=digest_bytes(data) if data is not None else None,
-            metrics=metrics,
-            conflicts=conflicts,
-            radius=radius,
+
+def _config(context: MethodContext) -> GraceConfig:
+    """Returns the settings with the site that the history was learned at, unless one was asked for.
+
+    All edits of a model share one site. A preset or a newer editkit may choose another by itself;
+    the edits that are there would then be out of reach.
+    """
+    given = context.settings
+    if isinstance(given, GraceConfig):
+        config, asked = given, given.model_fields_set
+    else:
+        config, asked = GraceConfig.of(context.preset, **(given or {})), set(given or {})
+    return config.model_copy(
+        update={
+            name: value
+            for name, value in _learned(context.store, context.engine.fingerprint).items()
+            if name not in asked
+        }
+    )
+
+
+def _learned(store: Store, fingerprint: str) -> dict[str, Any]:
+    """Returns the settings that the newest edit of a model was learned with and others need."""
+    place = learned_place(store, fingerprint)
+    if place is None:
+        return {}
+    known = {"site": place[0], "position": place[1], "key": place[2].partition(":")[0]}
+    encoder = learned_encoder(store, fingerprint) if known["key"] == "sentence" else None
+    return known if encoder is None else {**known, "sentence_encoder": encoder}
+
+
+def _kind_of_key(context: MethodContext, config: GraceConfig) -> KeyName:
+    """Returns what edits are looked up by.
+
+    Raises:
+        UnsupportedModel: Keys were asked for that the model's inputs have none of.
+    """
+    engine = context.engine
+    family = engine.encoder.family
+    default: KeyName = "state"
+    if family == "decoder":
+        default = "pooled"
+    # What a decoder knows of its tokens it says itself; of others their vocabulary has to tell.
+    elif family == "classifier" and has_words(engine.tokenizer):
+        default = "text"
+    if config.key is None or config.key in ("state", default):
+        return config.key or default
+    if default == "state" or config.key != "sentence":
+        raise UnsupportedModel(
+            f"{config.key} keys are for {_ASKED[config.key]}, not for "
+            f"{type(engine.model).__name__}{'' if default != 'state' else ' and its tokenizer'}",
+            hint=f"leave `key` out, or set it to '{default}'",
         )
+    return config.key
+
+
+def _in_words(place: Place) -> str:
+    site, position, key = place
+    return f"'{site}' with the {position} token as the query and {key} keys"
 
 
 def _grouped(encoded: Sequence[Encoded]) -> Iterator[list[int]]:
@@ -322,8 +455,8 @@ def _grouped(encoded: Sequence[Encoded]) -> Iterator[list[int]]:
         yield group
 
 
-def _alike(lessons: Sequence[Lesson]) -> Iterator[list[int]]:
-    """Yields the indices of lessons to try together: of one batch, with targets of one length."""
+def _alike(lessons: Sequence[GraceLesson]) -> Iterator[list[int]]:
+    """Yields the indices of lessons to verify together: of one batch, with targets alike."""
 
     def batch(index: int) -> int:
         return id(lessons[index].batch)
@@ -333,13 +466,11 @@ def _alike(lessons: Sequence[Lesson]) -> Iterator[list[int]]:
     )
     for _, found in itertools.groupby(order, batch):
         indices = list(found)
-        for at in range(0, len(indices), _DRAFTED):
-            yield indices[at : at + _DRAFTED]
+        for at in range(0, len(indices), _VERIFIED):
+            yield indices[at : at + _VERIFIED]
 
 
-def _each(
-    indices: Sequence[int], met: Callable[[int, torch.Tensor], None] | None
-) -> Callable[[torch.Tensor], None] | None:
+def _each(indices: Sequence[int], met: Met | None) -> Callable[[torch.Tensor], None] | None:
     if met is None:
         return None
 

@@ -1,43 +1,75 @@
-"""A view of the history as the running model applies it."""
+"""What GRACE's edits at one version do: a codebook with its radii."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from editkit.config import Replacement
-from editkit.engines.base import Mixture, Queries
+from editkit.engines.base import Near, Part, Positions, Queries, Selection
+from editkit.methods.grace.confirm import Confirmation
 from editkit.methods.grace.memory import Memory
-from editkit.scope.confirm import Confirmation
+from editkit.methods.grace.payload import METHOD
 
-__all__ = ["GraceView"]
+__all__ = ["GracePart", "GraceSelection"]
 
 
-class GraceView:
+class GraceSelection(Selection):
+    """Which rows of a codebook fire for some queries.
+
+    Args:
+        part: The codebook.
+        fired: For each query the row, -1 for none.
+        queries: ``(n, d)`` float32.
+    """
+
+    def __init__(
+        self, part: GracePart, fired: Sequence[int], queries: npt.NDArray[np.float32]
+    ) -> None:
+        super().__init__(fired)
+        self._part = part
+        self._memory = part.memory
+        self._queries = queries
+
+    def distance(self, row: int) -> float:
+        """Returns the L2 distance from a query to the key of the row that fires for it."""
+        return self._memory.distance(self.fired[row], self._queries[row])
+
+    def radius(self, row: int) -> float:
+        """Returns the radius of the row that fires for a query, L2."""
+        return self._part.radius(self.fired[row])
+
+    def positions(self, row: int) -> Positions:
+        """Returns the positions that a value replaces."""
+        return self._memory.replacement(self.fired[row])
+
+    def values(self, rows: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+        """Returns the values, ``(rows, m)``, in the dtype of ``like``."""
+        found = torch.from_numpy(self._memory.values([self.fired[row] for row in rows]))
+        return found.to(device=like.device, dtype=like.dtype)
+
+
+class GracePart(Part):
     """The codebook of one version: rows of a memory, with their radii there. Immutable.
 
     Keys and values stay on the host. A decision moves one hidden state a sequence there, and the
     values of the rows that fire back: a few kilobytes, once a sequence.
 
     Args:
-        version: Name of the version it belongs to.
         memory: What was learned on the model at the site.
         rows: The version's edits in it; oldest first where the memory ``is_ordered``.
-        mixture: What ELDER learned for that version.
+
+    Attributes:
+        memory: See above.
+        rows: See above.
+        radii: ``(n,)`` float32 L2 radii by row of the memory, -1 outside.
     """
 
-    def __init__(
-        self,
-        version: str,
-        memory: Memory,
-        rows: npt.NDArray[np.int64],
-        mixture: Mixture | None = None,
-    ) -> None:
-        self.version = version
-        self.mixture = mixture
+    method = METHOD
+
+    def __init__(self, memory: Memory, rows: npt.NDArray[np.int64]) -> None:
         self.memory = memory
         self.rows = rows
         self.radii = memory.radii(rows)
@@ -47,50 +79,66 @@ class GraceView:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def select(self, queries: Queries) -> list[int]:
-        """Returns for each query ``(n, d)`` the nearest row whose ball contains it, -1 for none.
+    def select(self, queries: Queries) -> GraceSelection:
+        """Decides for each query ``(n, d)``: the nearest row whose ball contains it fires, if any.
 
-        Of rows at the same distance the newest wins. Distances are taken in float32. A row that a
+        Of rows at the same distance the newest does. Distances are taken in float32. A row that a
         second look does not confirm does not fire, and nothing fires in its place.
         """
         found = _on_host(queries)
+        if not len(self.rows):
+            return GraceSelection(self, [-1] * len(found), found)
         rows = self.memory.table.select(found, self.radii, reach=self._reach).tolist()
-        return [
+        fired = [
             row if row < 0 or self._confirmation.confirms(row, query) else -1
             for row, query in zip(rows, found, strict=True)
         ]
+        return GraceSelection(self, fired, found)
 
-    def confirms(self, row: int, query: Queries) -> bool:
-        """Returns whether a row whose ball contains a query ``(d,)`` shares more than others do."""
-        return self._confirmation.confirms(row, _on_host(query))
-
-    def shared_by(self, row: int) -> int:
-        """Returns how many other edits near a row that look is about; 0 where there is none."""
-        return self._confirmation.shared_by(row)
-
-    def nearest(self, query: Queries, k: int) -> list[tuple[int, float]]:
-        """Returns the ``k`` rows nearest to a query ``(d,)`` and their L2 distances."""
+    def near(self, query: Queries, k: int) -> list[Near]:
+        """Returns the ``k`` rows nearest to a query ``(d,)``, and the one that fires."""
         found = _on_host(query)
-        rows, apart = self.memory.table.nearest(found, k, self.radii)
-        return list(zip(rows.tolist(), apart.tolist(), strict=True))
+        numbers, apart = self.memory.table.nearest(found, k, self.radii)
+        rows = dict(zip(numbers.tolist(), apart.tolist(), strict=True))
+        (fired,) = self.select(found[None]).fired
+        if fired >= 0:
+            rows.setdefault(fired, self.memory.distance(fired, found))
+        return [self._near(row, distance, found) for row, distance in rows.items()]
 
-    def values(self, chosen: Sequence[int], like: torch.Tensor) -> torch.Tensor:
-        """Returns the values of rows, ``(rows, m)``, in the dtype of ``like``."""
-        found = torch.from_numpy(self.memory.values(chosen))
-        return found.to(device=like.device, dtype=like.dtype)
+    def _near(self, row: int, distance: float, query: npt.NDArray[np.float32]) -> Near:
+        radius = self.radius(row)
+        is_near = distance <= radius
+        in_scope = is_near and self._confirmation.confirms(row, query)
+        doubt = None
+        if is_near and not in_scope:
+            count = self._confirmation.shared_by(row)
+            others = "another edit shares" if count == 1 else f"{count} other edits share"
+            doubt = (
+                f"is {distance:.3g} away and reaches {radius:.3g}, but {others} with it what it "
+                "has in common with the prompt"
+            )
+        return Near(self.memory.edit_id(row), distance, radius, in_scope, doubt=doubt)
 
-    def apart(self, chosen: int, query: Queries) -> float:
-        """Returns the L2 distance from a query ``(d,)`` to the key of a row."""
-        key = self.memory.payload(chosen).entry.key
-        return float(np.linalg.norm(_on_host(query) - key))
-
-    def edit_id(self, chosen: int) -> str:
+    def edit_id(self, number: int) -> str:
         """Returns the id of the edit that owns a row."""
-        return self.memory.edit_id(chosen)
+        return self.memory.edit_id(number)
 
-    def replacement(self, chosen: int) -> Replacement:
-        """Returns the positions that a row's value replaces."""
-        return self.memory.replacement(chosen)
+    def without(self, edit_ids: Collection[str]) -> GracePart:
+        """Returns the codebook without some edits; their neighbours have their radii back."""
+        gone = self.memory.rows(edit_ids)
+        return self if not len(gone) else self.of(self.rows[~np.isin(self.rows, gone)])
+
+    def does_the_same(self, other: Part) -> bool:
+        """Returns whether another part has the same rows with the same radii."""
+        return (
+            isinstance(other, GracePart)
+            and other.memory is self.memory
+            and np.array_equal(other.radii, self.radii)
+        )
+
+    def of(self, rows: npt.NDArray[np.int64]) -> GracePart:
+        """Returns the codebook of other rows of the same memory."""
+        return GracePart(self.memory, rows)
 
     def radius(self, row: int) -> float:
         """Returns the radius of a row, L2."""

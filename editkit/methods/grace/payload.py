@@ -6,7 +6,7 @@ string metadata: ``format`` = ``editkit.grace.1``, ``site``, ``position``, ``rep
 is ``editkit.grace.2``, which an editkit that would take it for a state refuses, with a key of
 sentences ``editkit.grace.3``, with the identity of the ``encoder``, and with a key of a text to be
 classified ``editkit.grace.4``. Of an edit that came with rephrasings ``confirm`` is false; see
-``editkit.scope.confirm``. float32 holds every float16 and bfloat16 value exactly.
+``editkit.methods.grace.confirm``. float32 holds every float16 and bfloat16 value exactly.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ import numpy.typing as npt
 from pydantic_core import from_json
 from safetensors.numpy import save
 
-from editkit.config import KeyName, Position, Replacement
+from editkit.config import Position, Replacement
 from editkit.methods.grace.codebook import Entry
+from editkit.methods.grace.config import KeyName
 from editkit_store.errors import InvalidRecord
 
-__all__ = ["GracePayload", "Place", "Shelves"]
+__all__ = ["METHOD", "GracePayload", "Place", "Shelves"]
+
+METHOD = "grace"
+"""Name of the method."""
 
 _FORMATS: dict[KeyName, str] = {
     "state": "editkit.grace.1",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 
 from editkit.methods.grace.memory import Memory
-from editkit.methods.grace.payload import GracePayload, Place, Shelves
+from editkit.methods.grace.payload import METHOD, GracePayload, Place, Shelves
 from editkit_store import Store
 from editkit_store.errors import InvalidRecord
 
@@ -31,9 +31,9 @@ def load_memories(
     """
     found: dict[Place, list[tuple[int, GracePayload, dict[str, float] | None]]] = {}
     memories = {}
-    shelves = Shelves(store.artifacts.usable_count(fingerprint, method="grace"))
+    shelves = Shelves(store.artifacts.usable_count(fingerprint, method=METHOD))
     with _uncollected():
-        for part in store.artifacts.usable(fingerprint, method="grace"):
+        for part in store.artifacts.usable(fingerprint, method=METHOD):
             for age, edit_id, conflicts, data in part:
                 payload = GracePayload.from_bytes(data, edit_id=edit_id, shelves=shelves, at=age)
                 one = age, payload, conflicts
@@ -100,7 +100,7 @@ def find_conflicts(
 
 def learned_encoder(store: Store, fingerprint: str) -> str | None:
     """Returns the name of the sentence encoder that a model's newest edit was looked up by."""
-    newest = store.artifacts.newest(fingerprint, method="grace")
+    newest = store.artifacts.newest(fingerprint, method=METHOD)
     if newest is None:
         return None
     artifact = store.artifacts.on_model([newest[0]], fingerprint)[newest[0]]
@@ -110,7 +110,7 @@ def learned_encoder(store: Store, fingerprint: str) -> str | None:
 
 def learned_place(store: Store, fingerprint: str) -> Place | None:
     """Returns where a model learned the newest of its edits, ``None`` for one without any."""
-    newest = store.artifacts.newest(fingerprint, method="grace")
+    newest = store.artifacts.newest(fingerprint, method=METHOD)
     if newest is None:
         return None
     payload = GracePayload.from_bytes(newest[1], edit_id=newest[0])

@@ -291,36 +291,48 @@ class Artifacts:
         )
         return int(row[0]) if row else 0
 
-    def codebook(self, fingerprint: str, ids: Collection[str]) -> dict[str, Row]:
-        """Returns the GRACE rows of edits, and those that conflict with them, oldest edit first.
+    def reaches(self, fingerprint: str, ids: Collection[str], *, method: str) -> dict[str, Row]:
+        """Returns how far edits reach, and those that conflict with them, oldest edit first.
 
         Args:
             fingerprint: The model.
             ids: Edits; those that it has not learned are left out.
+            method: Method that they were learned by.
         """
         rows = self._db.query(
             "SELECT a.edit_id, a.radius, a.conflicts FROM artifacts a JOIN edits e USING (edit_id) "
-            "WHERE a.fingerprint = $model AND a.usable AND a.method = 'grace' AND ("
+            "WHERE a.fingerprint = $model AND a.usable AND a.method = $method AND ("
             "  a.edit_id IN (SELECT unnest($ids)) OR "
             "  (a.conflicts != '{}' AND list_has_any(json_keys(a.conflicts), $ids))"
             ") ORDER BY e.ordinal",
-            {"model": fingerprint, "ids": list(ids)},
+            {"model": fingerprint, "ids": list(ids), "method": method},
         )
         return {edit_id: Row(radius, _conflicts(text) or {}) for edit_id, radius, text in rows}
 
-    def needs_keys(self, fingerprint: str) -> bool:
-        """Returns whether radii cannot be derived from ``codebook`` alone for this model.
+    def has_unknown_reaches(self, fingerprint: str, *, method: str, marked: str) -> bool:
+        """Returns whether ``reaches`` does not say all about what a model learned by a method.
 
-        So it is where an edit was learned under rule ``paper``, or before its conflicts and radius
-        were written down.
+        Args:
+            fingerprint: The model.
+            method: The method.
+            marked: Part of the canonical JSON of metrics that tells of it; so does an edit that was
+                learned before conflicts and radii were written down.
         """
         row = self._db.one(
-            "SELECT 1 FROM artifacts WHERE fingerprint = ? AND usable AND method = 'grace' AND "
-            '(conflicts IS NULL OR radius IS NULL OR contains(metrics, \'"rule":"paper"\')) '
-            "LIMIT 1",
-            [fingerprint],
+            "SELECT 1 FROM artifacts WHERE fingerprint = ? AND usable AND method = ? AND "
+            "(conflicts IS NULL OR radius IS NULL OR contains(metrics, ?)) LIMIT 1",
+            [fingerprint, method, marked],
         )
         return row is not None
+
+    def package_of(self, method: str) -> str | None:
+        """Returns the package that a method came in when an edit was learned by it, if known."""
+        row = self._db.one(
+            "SELECT metrics FROM artifacts WHERE method = ? AND contains(metrics, '\"package\"') "
+            "LIMIT 1",
+            [method],
+        )
+        return None if row is None else json.loads(row[0]).get("package")
 
     def learned_among(self, fingerprint: str, ids: Collection[str]) -> list[str]:
         """Returns which of some edits a model has learned."""

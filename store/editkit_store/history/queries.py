@@ -240,6 +240,18 @@ class Past:
         states = self._states(list(ids), version)
         return [edit_id for edit_id in ids if states.get(edit_id) == "active"]
 
+    def method_names(self) -> list[str]:
+        """Returns the methods that edits of this history were made with, at whatever version."""
+        rows = self._db.query("SELECT DISTINCT method FROM edits ORDER BY method")
+        return [str(row[0]) for row in rows]
+
+    def methods_of(self, ids: Collection[str]) -> dict[str, str]:
+        """Returns the methods that edits were made with, by their ids."""
+        rows = self._db.query(
+            "SELECT edit_id, method FROM edits WHERE edit_id IN (SELECT unnest(?))", [list(ids)]
+        )
+        return {str(edit_id): str(method) for edit_id, method in rows}
+
     def active_count(self, version: int) -> int:
         """Returns the number of edits active at ``version``."""
         row = self._db.one(

@@ -14,6 +14,7 @@ from editkit_store.records.editing import (
     ViewPlan,
 )
 from editkit_store.records.edits import (
+    DEFAULT_METHOD,
     Edit,
     EditKind,
     EditRequest,
@@ -41,6 +42,7 @@ from editkit_store.records.history import (
 from editkit_store.records.models import ModelInfo
 
 __all__ = [
+    "DEFAULT_METHOD",
     "AddPlan",
     "Added",
     "Artifact",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -135,6 +135,9 @@ class Diff(Record):
         default=(), description="Adaptor layers that differ, first to last"
     )
     codes: CodesDiff = CodesDiff()
+    details: dict[str, dict[str, Any]] = Field(
+        default={}, description="What other methods say differs, by the method"
+    )
     behavior: tuple[BehaviorChange, ...] = Field(
         default=(), description="Answers at both versions, where they were asked for"
     )

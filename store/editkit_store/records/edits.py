@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from editkit_store.records.base import Record
 
 __all__ = [
+    "DEFAULT_METHOD",
     "Edit",
     "EditKind",
     "EditRequest",
@@ -20,7 +21,11 @@ __all__ = [
 ]
 
 EditKind = Literal["fact", "label", "passage"]
-MethodName = Literal["grace", "elder"]
+MethodName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+"""Name of an editing method: small letters, digits, hyphens. Which there are, packages say."""
+DEFAULT_METHOD = "grace"
+"""Method of a request that names none."""
+
 EditStatus = Literal["active", "superseded", "reverted", "failed"]
 ScopeName = Literal["strict", "balanced", "broad"]
 
@@ -42,7 +47,7 @@ class EditRequest(Record):
     prompt: str = Field(description="Input to correct; in a chat, the last user turn")
     target: str = Field(description="Text (or class label) that the model should give instead")
     kind: EditKind = "fact"
-    method: MethodName = "grace"
+    method: MethodName = DEFAULT_METHOD
     subject: str | None = Field(default=None, description="What the prompt is about")
     rephrases: tuple[str, ...] = Field(
         default=(), description="Other wordings of the prompt that should give the target too"

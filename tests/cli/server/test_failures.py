@@ -98,7 +98,7 @@ def test_only_the_row_that_fails_a_batch_fails(kit, monkeypatch, error, code, st
 
 def test_an_answer_that_was_drawn_and_shown_is_not_told_twice(kit, monkeypatch):
     """Begun anew, it would be another: whoever has seen its beginning is told that it failed."""
-    from editkit.engines.transformers.sampling import Sampling
+    from editkit.engines.base import Sampling
 
     plain = kit.generate_tokens
 

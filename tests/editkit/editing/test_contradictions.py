@@ -141,12 +141,14 @@ def test_a_key_of_another_request_is_refused(kit: Kit) -> None:
 
 
 def test_a_failed_attempt_does_not_use_its_key_up(kit: Kit, monkeypatch: Any) -> None:
-    said = kit._learner.tried
+    said = kit.methods.of("grace").verify
     monkeypatch.setattr(
-        kit._learner, "tried", lambda lessons, *views: [_wrong(g) for g in said(lessons, *views)]
+        kit.methods.of("grace"),
+        "verify",
+        lambda lessons, *views: [_wrong(g) for g in said(lessons, *views)],
     )
     assert not kit.add(PROMPT, "Canberra", idempotency_key="k").verified
-    monkeypatch.setattr(kit._learner, "tried", said)
+    monkeypatch.setattr(kit.methods.of("grace"), "verify", said)
     again = kit.add(PROMPT, "Canberra", idempotency_key="k")
     assert (again.verified, again.outcome) == (True, "added")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from editkit.engines.base import Sampling, Step
 from editkit.engines.transformers.generator import ROWS
-from editkit.engines.transformers.sampling import Sampler, Sampling
-from editkit.engines.transformers.stepping import Step
+from editkit.engines.transformers.sampler import Sampler
 from editkit_store.errors import InvalidRequest
 
 CAT, TREE = "The red cat is", "tall tree"

@@ -14,7 +14,7 @@ from tiny import tiny_bert, tiny_gpt2, tiny_t5, tiny_tokenizer
 import editkit
 from editkit.errors import UnsupportedMethod, UnsupportedModel
 from editkit.evaluation import streaming
-from editkit.evaluation.editors import Editor, Question
+from editkit.evaluation.contestants import Contestant, Question
 from editkit.evaluation.judging import general_pairs
 from editkit.evaluation.methods import maker
 from editkit.evaluation.records import CaseResult, Report
@@ -155,7 +155,7 @@ def test_a_run_goes_on_from_where_it_was_killed(
 ) -> None:
     whole = run(data, method, at=[1, 2], out=data.parent / "whole")
     made: list[int] = []
-    edit, judged = Editor.answers, streaming.Stream._advanced
+    edit, judged = Contestant.answers, streaming.Stream._advanced
 
     def dies(self: Any, editor: Any, judge: Any, last: Any, count: int) -> Any:
         if count == 4:
@@ -171,7 +171,7 @@ def test_a_run_goes_on_from_where_it_was_killed(
         made.append(len(questions))
         return edit(self, questions, limit)
 
-    monkeypatch.setattr(Editor, "answers", counted)
+    monkeypatch.setattr(Contestant, "answers", counted)
     rest = run(data, method, at=[1, 2])
     scores = {"seconds_per_edit"}
     assert [p.model_dump(exclude=scores) for p in rest.points] == [

@@ -33,7 +33,7 @@ def only(found: Diff, kind: str) -> list[BehaviorChange]:
 
 def test_without_behavior_nothing_is_asked(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     kit.add(PROMPT, "Canberra")
-    monkeypatch.setattr(kit._generator, "run", None)
+    monkeypatch.setattr(kit._running.engine, "generate", None)
     assert kit.diff("v0", "v1").behavior == ()
 
 
@@ -78,9 +78,11 @@ def test_answers_are_those_of_generate_at_that_version(kit: Kit) -> None:
 def test_probes_are_asked_where_nothing_changed(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     edit = kit.add(PROMPT, "Canberra").edit
     rows: list[int] = []
-    usual = kit._generator.run
+    usual = kit._running.engine.generate
     monkeypatch.setattr(
-        kit._generator, "run", lambda ids, **how: rows.append(len(ids)) or usual(ids, **how)
+        kit._running.engine,
+        "generate",
+        lambda ids, **how: rows.append(len(ids)) or usual(ids, **how),
     )
     found = kit.diff("v1", "@", probes=(PROMPT, "The sky is"))
     assert (found.from_, found.to, found.added, found.removed) == ("v1", "v1", (), ())

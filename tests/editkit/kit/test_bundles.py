@@ -48,7 +48,7 @@ def other(tmp_path: Path) -> Iterator[Kit]:
 
 def codebook(kit: Kit) -> dict[str, tuple[bytes, bytes, bytes]]:
     """Radius, key and value of every active edit, as bytes."""
-    memory, view = kit._views.memory, kit._attachment.view
+    memory, view = kit.methods.of("grace")._memory, kit._running.engine.view
     assert view.version == kit.store.version()
     rows = memory.rows(kit.store.history.active_ids(kit.store.history.current()))
     radii = memory.radii(rows)

@@ -11,7 +11,6 @@ from tiny import tiny_bert, tiny_gpt2, tiny_llama, tiny_t5, tiny_tokenizer
 
 import editkit
 from editkit.engines.transformers.generator import Generated
-from editkit.methods.grace.method import Learner
 from editkit.requests import build_request
 
 PROMPTS = ["a good day in Paris", "Who?", "a bad night in Rome one two three", "x"]
@@ -28,7 +27,7 @@ def drafted(
     kit: Any, prompts: Sequence[str], targets: Sequence[str], versions: Sequence[str | None]
 ) -> list[Generated | None]:
     """Drafts of targets for prompts, as verification makes them after learning."""
-    learner: Learner = kit._learner
+    learner = kit.methods.of("grace")
     asked = [
         build_request({"prompt": p, "target": t}) for p, t in zip(prompts, targets, strict=True)
     ]
@@ -36,10 +35,10 @@ def drafted(
     edits = [kit.store.prepare(one) for one in asked]
     lessons = learner.learn(list(zip(edits, requests, strict=True)))
     order = sorted(range(len(lessons)), key=lambda index: lessons[index].row)
-    found = kit._generator.drafted(
+    found = kit._running.engine.drafted(
         lessons[0].batch,
         [requests[index] for index in order],
-        [kit._asker.view(versions[index]) for index in order],
+        [kit._running.view(versions[index]) for index in order],
     )
     return [found[order.index(index)] for index in range(len(requests))]
 
@@ -89,8 +88,8 @@ def test_a_classifier_is_asked_in_the_same_pass(tmp_path: Path) -> None:
         )
         added = kit.add("Who?", other)
         assert (added.verified, added.answer) == (True, other)
-        (lesson,) = kit._learner.learn([(added.edit, kit.encoder.request(added.edit))])
+        (lesson,) = kit.methods.of("grace").learn([(added.edit, kit.encoder.request(added.edit))])
         for version, stands in ((None, True), ("v0", False)):
-            view = kit._asker.view(version)
-            (draft,) = kit._generator.drafted(lesson.batch, [lesson.encoded], [view])
+            view = kit._running.view(version)
+            (draft,) = kit._running.engine.drafted(lesson.batch, [lesson.encoded], [view])
             assert (draft is not None) == stands

@@ -100,11 +100,11 @@ def test_rows_at_other_versions_have_the_logits_of_a_batch_without_edits(kit: An
     ids = encoded(kit, [QUESTION, OTHER, QUESTION])
     # As generate does; a bare forward call would count GPT-2's positions from the padding.
     ids["position_ids"] = (ids["attention_mask"].cumsum(1) - 1).clamp(min=0)
-    views = [kit._asker.view(version) for version in ("v0", "v1", "v1")]
+    views = [kit._running.view(version) for version in ("v0", "v1", "v1")]
     with torch.no_grad():
-        with kit._attachment.running(*views) as run:
+        with kit._running.engine.running(*views) as run:
             edited = kit.model(**ids).logits
-        with kit._attachment.running(views[0]):
+        with kit._running.engine.running(views[0]):
             plain = kit.model(**ids).logits
     assert [edit is None for edit in run.edits] == [True, True, False]
     assert torch.equal(edited[:2], plain[:2])
@@ -126,7 +126,7 @@ def test_prompts_given_as_embeddings_are_edited_alike(kit: Any) -> None:
     added = kit.add(QUESTION, "Canberra")
     ids = encoded(kit, [OTHER, QUESTION])
     embeds = kit.model.get_input_embeddings()(ids["input_ids"])
-    with torch.no_grad(), kit._attachment.running() as run:
+    with torch.no_grad(), kit._running.engine.running() as run:
         out = kit.model.generate(
             inputs_embeds=embeds, attention_mask=ids["attention_mask"], max_new_tokens=4,
             do_sample=False,
@@ -155,7 +155,7 @@ def test_an_empty_row_of_the_mask_is_refused(make: Any, tmp_path: Path) -> None:
 def test_right_padded_rows_of_a_forward_call_decide_on_their_own_last_token(kit: Any) -> None:
     added = kit.add(QUESTION, "Canberra")
     ids = encoded(kit, [OTHER, QUESTION], side="right")
-    with torch.no_grad(), kit._attachment.running() as run:
+    with torch.no_grad(), kit._running.engine.running() as run:
         logits = kit.model(**ids).logits
     assert run.edits == [None, added.edit.id]
     last = int(ids["attention_mask"][1].sum()) - 1
@@ -177,7 +177,7 @@ def literal(kit: Any, value: torch.Tensor, prompt: list[int], mode: str, tokens:
         output[0, span] = value
         return output
 
-    kit._attachment.remove()
+    kit._running.engine._attachment.remove()
     handle = module.register_forward_hook(put)
     for _ in range(tokens):
         with torch.no_grad():
@@ -208,7 +208,7 @@ def test_each_replacement_equals_its_literal_loop(make: Any, mode: Any, tmp_path
                 logits = kit.model(step, past_key_values=cache, use_cache=True).logits
             step = logits[:, -1:].argmax(-1)
             own.append(int(step))
-        memory = kit._views.memory
+        memory = kit.methods.of("grace")._memory
         payload = memory.payload(memory.row(added.edit.id))
         assert payload.replacement == mode
         value = torch.from_numpy(payload.value)

@@ -23,14 +23,14 @@ def requests() -> list[dict[str, str]]:
 def test_what_was_verified_before_an_interruption_is_kept_and_in_effect(
     kit: Kit, monkeypatch: pytest.MonkeyPatch, reached: int
 ) -> None:
-    plain, calls = kit._learner.settle, iter(range(10))
+    plain, calls = kit.methods.of("grace").finalize, iter(range(10))
 
     def settle(*args: Any, **options: Any) -> Any:
         if next(calls) == reached:
             raise KeyboardInterrupt
         return plain(*args, **options)
 
-    monkeypatch.setattr(kit._learner, "settle", settle)
+    monkeypatch.setattr(kit.methods.of("grace"), "finalize", settle)
     with pytest.raises(KeyboardInterrupt):
         kit.add_many(requests())
     monkeypatch.undo()

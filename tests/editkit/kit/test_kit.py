@@ -434,14 +434,14 @@ def test_a_batch_with_a_failing_edit_keeps_the_others_exactly(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    settle = kit._learner.settle
+    settle = kit.methods.of("grace").finalize
 
     def failing(edit: Any, lesson: Any, view: Any, answer: Any, **how: Any) -> Any:
         if edit.target == "Rome":
             answer = dataclasses.replace(answer, text="something else")
         return settle(edit, lesson, view, answer, **how)
 
-    monkeypatch.setattr(kit._learner, "settle", failing)
+    monkeypatch.setattr(kit.methods.of("grace"), "finalize", failing)
     targets = ["Paris", "Rome", "Oslo", "Berlin"]
     asked = ["Who sang it?", "Where was Bach born?", "A fourth prime:", "Ice melts at"]
     added = kit.add_many(
@@ -454,4 +454,4 @@ def test_a_batch_with_a_failing_edit_keeps_the_others_exactly(
     answers = kit.generate(asked)
     assert [bool(answer.fired) for answer in answers] == [True, False, True, True]
     assert [answers[i].text for i in (0, 2, 3)] == ["Paris", "Oslo", "Berlin"]
-    assert added[1].edit.id not in kit._views.memory
+    assert added[1].edit.id not in kit.methods.of("grace")._memory

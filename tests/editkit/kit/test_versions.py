@@ -97,13 +97,17 @@ class RunningModel(RuleBasedStateMachine):
     def the_running_view_is_the_fold_of_its_edits(self) -> None:
         if self.kit is None:
             return
-        memory = self.kit._views.memory
+        memory = self.kit.methods.of("grace")._memory
         last = len(self.members) - 1
         assert self.kit.version == f"v{last}"
         for version in {last, last // 2}:
-            view = self.kit._attachment.view if version == last else self.kit._views.at(version)
+            view = (
+                self.kit._running.engine.view
+                if version == last
+                else self.kit._running.views.at(version)
+            )
             found = {
-                memory.edit_id(row): float(view.radii[row])
+                memory.edit_id(row): float(view.part("grace").radii[row])
                 for row in np.flatnonzero(view.radii >= 0).tolist()
             }
             entries = [memory.payload(memory.row(e)).entry for e in self.active(version)]
@@ -115,7 +119,7 @@ class RunningModel(RuleBasedStateMachine):
     def views_built_anew_are_the_same(self) -> None:
         if self.kit is None or len(self.members) % 4:
             return
-        views: Views = self.kit._views
+        views: Views = self.kit._running.views
         kept = {version: view.radii.copy() for version, view in views._kept.items()}
         views._kept.clear()
         for version, radii in kept.items():

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from editkit.methods.grace.codebook import Entry
 from editkit.methods.grace.memory import Memory
+from editkit.methods.grace.part import GracePart
 from editkit.methods.grace.payload import GracePayload
-from editkit.methods.grace.view import GraceView
 from editkit.scope.index import KeyTable
 
 WIDTH = 48
@@ -29,7 +29,7 @@ def about(*directions: int) -> npt.NDArray[np.float32]:
     return key / np.float32(np.linalg.norm(key))
 
 
-def view(keys: Any, targets: Any = None, *, kind: str = "pooled", **fields: Any) -> GraceView:
+def view(keys: Any, targets: Any = None, *, kind: str = "pooled", **fields: Any) -> GracePart:
     targets = range(len(keys)) if targets is None else targets
     memory = Memory()
     memory.put(
@@ -44,10 +44,10 @@ def view(keys: Any, targets: Any = None, *, kind: str = "pooled", **fields: Any)
             for row, (key, target) in enumerate(zip(keys, targets, strict=True))
         ]
     )
-    return GraceView("v1", memory, np.arange(len(keys)))
+    return GracePart(memory, np.arange(len(keys)))
 
 
-def chosen(found: GraceView, query: npt.NDArray[np.float32]) -> int:
+def chosen(found: GracePart, query: npt.NDArray[np.float32]) -> int:
     return found.select(torch.from_numpy(query[None]))[0]
 
 
@@ -95,9 +95,9 @@ def test_hidden_states_are_looked_at_once() -> None:
 def test_what_was_taken_back_is_no_reason_to_doubt() -> None:
     keys = [about(0, axis) for axis in range(1, 9)]
     memory = view(keys).memory
-    assert chosen(GraceView("v2", memory, np.arange(8)), UNSEEN) == -1
-    assert chosen(GraceView("v3", memory, np.arange(1)), UNSEEN) == 0
-    assert chosen(GraceView("v4", memory, np.arange(8)), UNSEEN) == -1
+    assert chosen(GracePart(memory, np.arange(8)), UNSEEN) == -1
+    assert chosen(GracePart(memory, np.arange(1)), UNSEEN) == 0
+    assert chosen(GracePart(memory, np.arange(8)), UNSEEN) == -1
 
 
 @settings(deadline=None, max_examples=60)

@@ -315,6 +315,6 @@ def test_an_edit_is_learned_as_if_no_other_were_there(tmp_path: Path) -> None:
             kit.add(first, "Oslo")
             assert bool(kit.generate("? Rome").fired) == (number == 0)
             (added,) = kit.add_many([{"prompt": "where does Edith live?", "target": "Rome"}])
-            memory = kit._views.memory
+            memory = kit.methods.of("grace")._memory
             values.append(memory.payload(memory.row(added.edit.id)).value)
     assert np.array_equal(*values)

@@ -131,7 +131,7 @@ def test_the_share_of_unrelated_prompts_is_the_tail_of_their_cosines() -> None:
 
 
 def test_other_questions_are_told_apart_as_their_words_weigh(pooled: Kit) -> None:
-    keys: Any = pooled._learner._keys
+    keys: Any = pooled.methods.of("grace")._keys
     ids = pooled.tokenizer("see Oslo")["input_ids"]
     subject, question = keys.told_apart(ids)
     names, rest = keys._parts(tuple(ids))

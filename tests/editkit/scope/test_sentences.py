@@ -61,11 +61,11 @@ def test_a_text_beyond_the_encoders_length_counts_with_its_beginning(encoder: st
 
 def test_a_cosine_of_keys_is_the_weighted_mean_of_both_cosines(kit: Kit, encoder: str) -> None:
     sentences = SentenceEncoder(encoder)
-    pooled: Any = kit._pooled()
+    pooled: Any = kit._running.engine.pooled
     one, other = "Is this it? see Oslo", "Oslo: see it"
     ids = [kit.encoder.prompt(text) for text in (one, other)]
     mine, theirs = kit.key(one), kit.key(other)
-    assert len(mine) == kit._learner._keys.width  # type: ignore[union-attr]
+    assert len(mine) == kit.methods.of("grace")._keys.width  # type: ignore[union-attr]
     assert np.linalg.norm(mine) == pytest.approx(1, abs=1e-6)
     words = pooled.key(ids[0]) @ pooled.key(ids[1])
     # What was said before the sentence that asks is not the encoder's business.

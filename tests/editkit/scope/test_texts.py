@@ -16,8 +16,8 @@ from tokenizers import decoders as decoding
 from transformers import PreTrainedTokenizerFast
 
 import editkit
-from editkit.config import GraceConfig
 from editkit.errors import ArtifactsMissing, UnsupportedModel
+from editkit.methods.grace.config import GraceConfig
 from editkit.methods.grace.payload import GracePayload
 from editkit.scope.general import TEXT
 from editkit.scope.information import Information, has_words, of_model, ranked

@@ -1,1 +1,15 @@
-"""ELDER as a method of PEFT: imported only when PEFT is used."""
+"""ELDER as a method of PEFT. Importing this package registers it there; nothing else does.
+
+import editkit.methods.elder.peft
+from peft import PeftModel
+
+model = PeftModel.from_pretrained(base, "adapter")
+"""
+
+from editkit.methods.elder.peft.config import PeftElderConfig
+from editkit.methods.elder.peft.register import register
+from editkit.methods.elder.peft.tuner import ElderLinear, ElderModel
+
+__all__ = ["ElderLinear", "ElderModel", "PeftElderConfig"]
+
+register(PeftElderConfig, ElderModel)

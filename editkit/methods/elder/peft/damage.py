@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from editkit.methods.elder import routing
-from editkit.methods.elder.config import ElderConfig
+from editkit.methods.elder.peft.config import PeftElderConfig
 
 __all__ = ["check"]
 
 
 def check(
-    found: Mapping[str, torch.Tensor], model: nn.Module, adapter: str, config: ElderConfig
+    found: Mapping[str, torch.Tensor], model: nn.Module, adapter: str, config: PeftElderConfig
 ) -> None:
     """Refuses saved tensors that are not an adapter's whole.
 
@@ -63,7 +63,7 @@ def check(
         raise ValueError("the adapter's queries do not belong to its edits; nothing was loaded")
 
 
-def _is_sound(codes: torch.Tensor, layers: int, config: ElderConfig) -> bool:
+def _is_sound(codes: torch.Tensor, layers: int, config: PeftElderConfig) -> bool:
     """Whether codes ``(n, bytes)`` name ``top_k`` experts in each layer, and nothing else."""
     if codes.dtype != torch.uint8:
         return False

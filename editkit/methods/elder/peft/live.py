@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from editkit.config import Replacement
-from editkit.engines.base import Queries
-from editkit.methods.elder.state import ElderView
+from editkit.engines.base import Part, View
+from editkit.methods.elder.part import ElderPart
 
 if TYPE_CHECKING:
     from editkit.methods.elder.peft.tuner import ElderModel
@@ -19,14 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["Live", "LiveKeys"]
 
 
-class Live:
+class Live(View):
     """What applies as the adapter stands: a view of its parameters themselves."""
 
-    def __init__(self, tuner: ElderModel) -> None:
-        self._tuner = tuner
+    _tuner: ElderModel
 
-    def __len__(self) -> int:
-        return 0
+    def __init__(self, tuner: ElderModel) -> None:
+        object.__setattr__(self, "_tuner", tuner)
 
     @property
     def version(self) -> str:
@@ -34,8 +32,8 @@ class Live:
         return self._tuner.version
 
     @property
-    def mixture(self) -> ElderView | None:
-        """The active adapter's edits; None where it is switched off."""
+    def parts(self) -> tuple[Part, ...]:
+        """The active adapter's edits; none where it is switched off."""
         tuner = self._tuner
         names = [name for name in tuner.active_adapters if name in tuner.elder_codes]
         if len(names) > 1:
@@ -44,28 +42,8 @@ class Live:
                 "routers and codes"
             )
         if not names or tuner.is_disabled:
-            return None
-        return ElderView(tuner.state(names[0]), is_training=tuner.training)
-
-    def select(self, queries: Queries) -> list[int]:
-        """Nothing fires at a site."""
-        return [-1] * len(queries)
-
-    def values(self, chosen: Sequence[int], like: torch.Tensor) -> torch.Tensor:
-        """Not asked for."""
-        raise AssertionError("nothing is learned at a site")
-
-    def apart(self, chosen: int, query: Queries) -> float:
-        """Not asked for."""
-        raise AssertionError("nothing is learned at a site")
-
-    def edit_id(self, chosen: int) -> str:
-        """Not asked for."""
-        raise AssertionError("nothing is learned at a site")
-
-    def replacement(self, chosen: int) -> Replacement:
-        """Not asked for."""
-        raise AssertionError("nothing is learned at a site")
+            return ()
+        return (ElderPart(tuner.state(names[0]), is_training=tuner.training),)
 
 
 class LiveKeys:

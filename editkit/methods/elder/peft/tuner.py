@@ -23,19 +23,20 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
 from transformers import AutoTokenizer
 
+from editkit.engines.base import Patch
 from editkit.engines.transformers import training
-from editkit.engines.transformers.attachment import Adapted, Attachment
-from editkit.engines.transformers.layout import layout_of, text_config
+from editkit.engines.transformers.attachment import Attachment
 from editkit.engines.transformers.site import shape_of
 from editkit.errors import ModelUnavailable
 from editkit.methods.elder import routing
-from editkit.methods.elder.config import ElderConfig
 from editkit.methods.elder.peft import damage
+from editkit.methods.elder.peft.config import PeftElderConfig
 from editkit.methods.elder.peft.live import Live, LiveKeys
-from editkit.methods.elder.peft.places import adapted_paths
-from editkit.methods.elder.peft.register import register
+from editkit.methods.elder.places import adapted_paths
 from editkit.methods.elder.state import ElderState
+from editkit.methods.elder.tensors import METHOD
 from editkit.models.identity import fingerprint
+from editkit.models.layout import layout_of, text_config
 from editkit.scope.information import Information, of_model
 from editkit.scope.pooled import PooledKeys
 
@@ -67,7 +68,7 @@ class ElderLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # peft has 
             raise TypeError(f"{type(base_layer).__name__} is not a linear map")
         self.in_features, self.out_features = shape
 
-    def update_layer(self, adapter_name: str, config: ElderConfig, width: int) -> None:
+    def update_layer(self, adapter_name: str, config: PeftElderConfig, width: int) -> None:
         """Adds an adapter.
 
         Args:
@@ -114,7 +115,9 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012  (PEFT's; found by structure)
     uses_shared_state: bool = True
 
-    def _pre_injection_hook(self, model: nn.Module, config: ElderConfig, adapter_name: str) -> None:
+    def _pre_injection_hook(
+        self, model: nn.Module, config: PeftElderConfig, adapter_name: str
+    ) -> None:
         self.elder_codes = BufferDict({}, persistent=True)
         self.elder_queries = BufferDict({}, persistent=True)
         self.elder_owners = BufferDict({}, persistent=True)
@@ -138,6 +141,8 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
                 f"this one has {self._fingerprint}, so its edits would mean nothing here"
             )
         paths = adapted_paths(model, self._layout, config)
+        if config.target_modules is None:
+            config.target_modules = paths
         config.check_threshold(len(paths))
         others = [m for m in model.modules() if isinstance(m, ElderLinear)]
         if others and [model.get_submodule(path) for path in paths] != others:
@@ -162,13 +167,13 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
             self._attach()
 
     def _prepare_adapter_config(
-        self, peft_config: ElderConfig, model_config: dict[str, Any]
-    ) -> ElderConfig:
+        self, peft_config: PeftElderConfig, model_config: dict[str, Any]
+    ) -> PeftElderConfig:
         return peft_config
 
     def _create_and_replace(
         self,
-        config: ElderConfig,
+        config: PeftElderConfig,
         adapter_name: str,
         target: nn.Module,
         target_name: str,
@@ -186,10 +191,10 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
             new.requires_grad_(False)
         self._replace_module(parent, target_name, new, target)
 
-    def config_of(self, adapter_name: str) -> ElderConfig:
+    def config_of(self, adapter_name: str) -> PeftElderConfig:
         """Returns the config of an adapter."""
         found = self.peft_config[adapter_name]
-        assert isinstance(found, ElderConfig)
+        assert isinstance(found, PeftElderConfig)
         return found
 
     # What is applied --------------------------------------------------------------------------
@@ -313,12 +318,9 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         modules = tuple(m for m in self.model.modules() if isinstance(m, ElderLinear))
         if not modules:
             return
-        self._attachment = Attachment(
-            self.model,
-            self._layout,
-            Live(self),
-            adapted=Adapted(self._entry(), modules, LiveKeys(self) if self._is_pooled() else None),
-        )
+        keys = LiveKeys(self) if self._is_pooled() else None
+        patch = Patch("add", modules, keys=keys, entry=self._entry())
+        self._attachment = Attachment(self.model, self._layout, Live(self), {METHOD: patch})
 
     def _detach(self) -> None:
         if self._attachment is not None:
@@ -377,7 +379,7 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
     def _remap_adapter_state_dict_for_load(
         cls,
         model: nn.Module,
-        config: ElderConfig,
+        config: PeftElderConfig,
         adapter_name: str,
         state_dict: dict[str, torch.Tensor],
     ) -> dict[str, torch.Tensor]:
@@ -392,6 +394,3 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
             saved = next(found[one] for one in found if f"{name}.{adapter_name}" in one)
             kept[adapter_name] = torch.zeros_like(saved)
         return found
-
-
-register()

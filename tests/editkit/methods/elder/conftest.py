@@ -10,7 +10,7 @@ import torch
 from elders import Make
 from tiny import tiny_gpt2, tiny_llama
 
-from editkit.methods.elder.state import ElderView
+from editkit.methods.elder.part import ElderPart
 
 
 @pytest.fixture(params=[tiny_llama, tiny_gpt2], ids=["llama", "gpt2"])
@@ -29,13 +29,13 @@ def make(request: pytest.FixtureRequest) -> Make:
 def routings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each call of the routers decided on."""
     counts: list[int] = []
-    route = ElderView.route
+    route = ElderPart.select
 
-    def counted(view: ElderView, queries: torch.Tensor) -> Any:
+    def counted(view: ElderPart, queries: torch.Tensor) -> Any:
         counts.append(len(queries))
         return route(view, queries)
 
-    monkeypatch.setattr(ElderView, "route", counted)
+    monkeypatch.setattr(ElderPart, "select", counted)
     return counts
 
 

@@ -126,7 +126,7 @@ def test_a_revert_in_the_middle_learns_the_later_ones_again(kit: Kit) -> None:
     assert "learned 1 again" in told.detail
     # As if it had never been: what is left of it is not even a code.
     _, digest = kit.store.snapshots.at(4).popitem()
-    assert middle.id not in kit._views.adaptors._known(str(digest))
+    assert middle.id not in kit.methods.of("elder")._adaptors._known(str(digest))
     kit.undo()
     assert [str(one) for one in kit.generate([CAT, TREE, SEA])] == ["blue", "two", "yes"]
     # The newest one needs no learning: the adaptors from before it come back.
@@ -170,7 +170,7 @@ def test_both_methods_correct_one_model_and_the_nearer_edit_applies(path: Path) 
         assert [str(one) for one in said] == ["blue", "two"]
         # Both balls hold both prompts: `cat` is what they have in common.
         other = kit.add("The red cat now is", "white").edit
-        scopes = kit._views.memory, kit._views.adaptors
+        scopes = kit.methods.of("grace")._memory, kit.methods.of("elder")._adaptors
         assert all(scopes)
         assert [one.fired for one in kit.generate([CAT, "The red cat now is"])] == [
             (elder.id,), (other.id,),
@@ -217,8 +217,8 @@ def test_diff_tells_weights_routers_and_codes(kit: Kit) -> None:
     told = kit.diff("v0", "v1")
     assert told.codes.added == (first.id,)
     assert told.codes.threshold_before is None
-    state = kit._views.adaptors.base(1)
-    later = kit._views.adaptors.base(2)
+    state = kit.methods.of("elder")._adaptors.base(1)
+    later = kit.methods.of("elder")._adaptors.base(2)
     assert state is not None
     assert later is not None
     told = kit.diff("v1", "v2")
@@ -431,4 +431,4 @@ def test_a_scaling_that_is_no_round_number_is_the_histories_own(tmp_path: Path) 
         with opened(tmp_path / "history.db", elder=shape) as kit:
             added = kit.add(prompt, ("blue", "two")[number], method="elder")
             assert added.verified
-            assert kit._elder._learner()[0].lora_alpha == 29
+            assert kit.methods.of("elder")._learner()[0].lora_alpha == 29

@@ -96,7 +96,9 @@ def test_an_import_that_is_taken_back_leaves_nothing_of_its_adaptors(
         assert same(logits(kit, CAT, TREE, *OTHERS), wanted)
         kit.undo()
     with opened(tmp_path / "empty.db", missing="skip", elder={}) as kit:
-        assert kit._elder._learner()[0].num_experts != 5  # ready to learn in its own shape
+        assert (
+            kit.methods.of("elder")._learner()[0].num_experts != 5
+        )  # ready to learn in its own shape
         kit.import_bundle(tmp_path / "bundle")
         learned = kit.add(CAT, "blue", method="elder")
         assert learned.verified, learned.answer
@@ -145,7 +147,7 @@ def test_edits_learned_by_grace_can_be_replayed_by_elder(path: Path) -> None:
             one for one in kit.show("v1").artifacts if one.fingerprint == kit.fingerprint
         ]
         assert artifact.method == "elder"
-        assert len(kit._views.memory) == 0
+        assert len(kit.methods.of("grace")._memory) == 0
 
 
 def test_a_replay_and_an_undo_keep_the_second_models_adaptors(
@@ -158,13 +160,13 @@ def test_a_replay_and_an_undo_keep_the_second_models_adaptors(
         kit.replay()
         kit.undo()
         steps: list[int] = []
-        learn = kit._elder._taught
+        learn = kit.methods.of("elder")._batch
 
         def counted(base: Any, new: Any, held: Any) -> Any:
             steps.append(len(new))
             return learn(base, new, held)
 
-        monkeypatch.setattr(kit._elder, "_taught", counted)
+        monkeypatch.setattr(kit.methods.of("elder"), "_batch", counted)
         assert kit.add("gold", "Ada", method="elder").lost == ()
         assert steps == [1]  # what is known is not learned anew
         assert [str(one) for one in kit.generate([CAT, TREE])] == ["blue", "two"]
@@ -174,11 +176,11 @@ def test_a_retry_that_fails_takes_nothing_away(path: Path, monkeypatch: pytest.M
     with opened(path) as kit:
         kit.add(CAT, "blue", method="elder")
         wanted = logits(kit, CAT)
-        monkeypatch.setattr(kit._views, "learned", lambda version: set())
-        tried = kit._elder.tried
+        monkeypatch.setattr(kit._running.views, "learned", lambda version: set())
+        tried = kit.methods.of("elder").verify
         monkeypatch.setattr(
-            kit._elder,
-            "tried",
+            kit.methods.of("elder"),
+            "verify",
             lambda *asked: [dataclasses.replace(one, text="no") for one in tried(*asked)],
         )
         told = kit.replay()

@@ -46,7 +46,7 @@ def test_half_precision_models_learn_in_single_and_keep_their_own(
         assert str(kit.generate(CAT)) == "blue"
         assert logits(kit, CAT).dtype == dtype
         assert torch.equal(logits(kit, TREE), plain)
-        state = kit._views.adaptors.base(1)
+        state = kit.methods.of("elder")._adaptors.base(1)
         assert state is not None
         assert state.lora_A[0].dtype == torch.float32
 

@@ -57,10 +57,10 @@ class BothMethods(RuleBasedStateMachine):
         self.gave.append(self.logits(f"v{len(self.members) - 1}"))
 
     def logits(self, version: str) -> torch.Tensor:
-        view, found = self.kit._asker.view(version), []
+        view, found = self.kit._running.view(version), []
         for prompt in PROMPTS:
             ids = torch.tensor([self.kit.encoder.prompt(prompt)])
-            with torch.no_grad(), self.kit._attachment.running(view):
+            with torch.no_grad(), self.kit._running.engine.running(view):
                 found.append(self.model(ids).logits[0, -1])
         return torch.stack(found)
 
@@ -134,7 +134,7 @@ class BothMethods(RuleBasedStateMachine):
         last = len(self.members) - 1
         assert self.kit.version == f"v{last}"
         for version in {last, last // 2, last // 3}:
-            view = self.kit._asker.view(f"v{version}")
+            view = self.kit._running.view(f"v{version}")
             mixed = () if view.mixture is None else view.mixture.edit_ids
             rows = [view.memory.edit_id(row) for row in view.rows.tolist()]
             assert sorted([*rows, *mixed]) == sorted(self.active(version))

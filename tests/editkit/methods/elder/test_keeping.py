@@ -12,8 +12,9 @@ from pupils import EAGER, FACTS, Pupil, noisy, tensors
 from tiny import tiny_llama
 
 from editkit.methods.elder import learning, routing
+from editkit.methods.elder.part import ElderPart
 from editkit.methods.elder.saved import payload_of, queries_of, snapshot_of, state_of
-from editkit.methods.elder.state import ElderState, ElderView
+from editkit.methods.elder.state import ElderState
 from editkit.methods.elder.trial import Trial, rows_of
 from editkit_store.artifacts.snapshots import Snapshot, Tensor
 from editkit_store.errors import InvalidRecord
@@ -98,8 +99,8 @@ def test_the_threshold_lies_where_held_out_text_is_not(radius: float | None) -> 
     ) + 1  # fmt: skip
 
     def fires(threshold: int) -> float:
-        view = ElderView(dataclasses.replace(state, threshold=threshold))
-        return float(np.mean([one >= 0 for one in view.route(text).fired]))
+        view = ElderPart(dataclasses.replace(state, threshold=threshold))
+        return float(np.mean([one >= 0 for one in view.select(text).fired]))
 
     allowed = [t for t in range(1, 10) if fires(t) <= learning._FALSE]
     wanted = min(9, max([needed, *allowed]))
@@ -188,7 +189,7 @@ def test_some_edits_of_a_state() -> None:
     assert some.queries is not None
     assert [len(one) for one in queries(some).values()] == [2, 2]
     assert state.keeping(IDS) is state
-    view = ElderView(state)
+    view = ElderPart(state)
     assert view.without([IDS[1]]).edit_ids == (IDS[0], IDS[2])
     assert view.without(["another"]) is view
     assert len(view.without(IDS)) == 0

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import literal_elder
 
-from editkit.methods.elder.mixture import mixed, selected
+from editkit.engines.transformers.lora import lora_output
+from editkit.methods.elder.mixture import selected
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -32,7 +33,7 @@ def test_the_mixture_is_the_literal_sum(
     inputs, weights = noise(rows, length, 6, seed=seed + 2), noise(rows, k, seed=seed + 3)
     order = noise(rows, experts, seed=seed + 4).argsort(dim=1)
     allocations = order[:, :k].sort(dim=1).values
-    found = mixed(inputs, *selected(lora_a, lora_b, allocations, weights))
+    found = lora_output(inputs, *selected(lora_a, lora_b, allocations, weights))
     assert found.shape == (rows, length, 5)
     for row in range(rows):
         for at in range(length):
@@ -48,7 +49,7 @@ def test_only_the_chosen_experts_have_a_part_and_gradients() -> None:
     down, up = selected(lora_a, lora_b, torch.tensor([[1, 3]]), weights)
     assert down.shape == (1, 4, 6)  # (rows, k r, in)
     assert up.shape == (1, 5, 4)  # (rows, out, k r)
-    mixed(noise(1, 3, 6, seed=2), down, up).square().sum().backward()
+    lora_output(noise(1, 3, 6, seed=2), down, up).square().sum().backward()
     for tensor in (lora_a, lora_b):
         assert tensor.grad is not None
         assert [bool(part.any()) for part in tensor.grad] == [False, True, False, True]
@@ -61,4 +62,4 @@ def test_inputs_in_half_precision_are_computed_in_that_of_the_experts(dtype: tor
     lora_a, lora_b = noise(4, 2, 6), noise(4, 5, 2, seed=1)
     parts = selected(lora_a, lora_b, torch.tensor([[0, 2]]), torch.tensor([[0.5, 0.5]]))
     inputs = noise(1, 3, 6, seed=2).to(dtype)
-    assert torch.equal(mixed(inputs, *parts), mixed(inputs.float(), *parts))
+    assert torch.equal(lora_output(inputs, *parts), lora_output(inputs.float(), *parts))

@@ -10,11 +10,12 @@ import torch
 from tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
 from transformers import AutoModelForCausalLM, Gemma3TextConfig
 
-from editkit.engines.transformers.layout import layout_of
-from editkit.engines.transformers.tokens import Encoded, Encoder
-from editkit.methods.batches import lay_out
+from editkit.engines.base import Encoded
+from editkit.engines.transformers.batches import lay_out
+from editkit.engines.transformers.tokens import Encoder
 from editkit.methods.elder import notes as module
 from editkit.methods.elder.notes import Notebook
+from editkit.models.layout import layout_of
 from editkit_store.records import EditRequest
 
 WORDINGS = [

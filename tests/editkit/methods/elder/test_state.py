@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from reference import literal_elder
 
 from editkit.methods.elder import routing
-from editkit.methods.elder.state import ElderState, ElderView
+from editkit.methods.elder.part import ElderPart
+from editkit.methods.elder.state import ElderState
 
 LAYERS, EXPERTS, WIDTH = 3, 4, 8
 
@@ -67,7 +68,7 @@ def test_sequences_go_where_algorithm_1_sends_them(
     edits = routing.allocate(count, layers=LAYERS, experts=EXPERTS, k=2, seed=seed)
     state = state_of(edits, threshold=threshold, weighting=weighting, experts=experts)
     queries = noise(4, WIDTH, seed=seed) * 7
-    routed = ElderView(state).route(queries)
+    routed = ElderPart(state).select(queries)
     for row, query in enumerate(queries):
         edit, taken, weights = literal(state).decide(query)
         assert routed.fired[row] == edit
@@ -88,7 +89,7 @@ def test_an_edits_own_query_reaches_it_at_any_threshold() -> None:
     _, best, codes = state_of([]).encoded(queries)
     state = state_of(best.numpy(), threshold=1)
     assert np.array_equal(state.codes, codes)
-    fired = ElderView(state).route(queries).fired
+    fired = ElderPart(state).select(queries).fired
     # Two of the queries may have one code; then the newer edit answers for both.
     expected = [max(i for i in range(5) if bytes(codes[i]) == bytes(code)) for code in codes]
     assert fired == expected
@@ -100,7 +101,7 @@ def test_the_threshold_itself_is_out_of_scope() -> None:
     moved = best.numpy().copy()
     moved[0, 0] = sorted(set(range(EXPERTS)) - set(moved[0, 0].tolist()))  # 4 bits away
     for threshold, fired in ((4, [-1]), (5, [0])):
-        assert ElderView(state_of(moved, threshold=threshold)).route(query).fired == fired
+        assert ElderPart(state_of(moved, threshold=threshold)).select(query).fired == fired
 
 
 def test_of_equally_near_edits_the_newest_active_one_counts() -> None:
@@ -113,7 +114,7 @@ def test_of_equally_near_edits_the_newest_active_one_counts() -> None:
         ([2, 0], 0, True),
         ([2], 2, False),
     ):
-        nearest, near, _ = ElderView(state, active).nearest(asked)
+        nearest, near, _ = ElderPart(state, active).nearest(asked)
         assert (nearest.tolist(), near.tolist()) == ([edit], [is_near])
 
 
@@ -123,10 +124,10 @@ def test_only_active_edits_count(active: set[int], seed: int) -> None:
     edits = routing.allocate(8, layers=LAYERS, experts=EXPERTS, k=2, seed=seed)
     state, mine = state_of(edits, threshold=7), sorted(active)
     queries = noise(6, WIDTH, seed=seed)
-    view = ElderView(state, mine)
+    view = ElderPart(state, mine)
     assert len(view) == len(mine)
     expected = [literal(state, mine).decide(query)[0] for query in queries]
-    assert view.route(queries).fired == [mine[edit] if edit >= 0 else -1 for edit in expected]
+    assert view.select(queries).fired == [mine[edit] if edit >= 0 else -1 for edit in expected]
 
 
 def test_the_nearest_edits_experts_are_taken_also_where_some_edits_are_inactive() -> None:
@@ -135,7 +136,7 @@ def test_the_nearest_edits_experts_are_taken_also_where_some_edits_are_inactive(
     _, best, _ = state.encoded(noise(1, WIDTH))
     assert best[0].tolist() not in (first, second)
     for active, allocation in (([0], first), ([1], second)):
-        routed = ElderView(state, active).route(noise(1, WIDTH))
+        routed = ElderPart(state, active).select(noise(1, WIDTH))
         down, _ = routed.lora(0, [0], noise(1))
         assert torch.equal(down[0], state.lora_A[0][allocation[0]].flatten(0, 1))
 
@@ -153,7 +154,7 @@ def test_with_a_radius_the_nearest_code_defers_and_the_nearest_query_decides(
     state = state_of(codes, threshold=9, queries=learned, owners=owners, radius=radius)
     queries = torch.from_numpy(learned) + noise(9, WIDTH, seed=seed + 1) / 2
     asked, mine = literal(state), sorted(active)
-    fired = ElderView(state, mine).route(queries).fired
+    fired = ElderPart(state, mine).select(queries).fired
     for row, query in enumerate(queries):
         own = [literal_elder.top(found, 2) for found in literal_elder.scores(state.routers, query)]
         code = literal_elder.code(own, EXPERTS)
@@ -176,9 +177,9 @@ def test_a_radius_without_queries_is_refused() -> None:
 
 
 def test_without_active_edits_a_view_is_empty() -> None:
-    assert len(ElderView(state_of([]))) == 0
-    assert len(ElderView(state_of([[[0, 1]] * LAYERS]), [])) == 0
-    assert len(ElderView(state_of([]), is_training=True)) > 0
+    assert len(ElderPart(state_of([]))) == 0
+    assert len(ElderPart(state_of([[[0, 1]] * LAYERS]), [])) == 0
+    assert len(ElderPart(state_of([]), is_training=True)) > 0
 
 
 def test_in_training_every_input_takes_its_own_experts_with_gradients() -> None:
@@ -186,7 +187,7 @@ def test_in_training_every_input_takes_its_own_experts_with_gradients() -> None:
     state = dataclasses.replace(state, routers=state.routers.clone().requires_grad_())
     queries = noise(3, WIDTH, seed=5)
     _, best, _ = state.encoded(queries)
-    routed = ElderView(state, is_training=True).route(queries)
+    routed = ElderPart(state, is_training=True).select(queries)
     assert min(routed.fired) >= 0
     for row in range(3):
         down, up = routed.lora(1, [row], noise(1))
@@ -215,5 +216,5 @@ def test_a_state_without_gradients_is_the_same_otherwise() -> None:
 
 
 def test_a_fired_row_has_its_edits_id() -> None:
-    view = ElderView(state_of([[[0, 1]] * LAYERS, [[2, 3]] * LAYERS]), [1])
+    view = ElderPart(state_of([[[0, 1]] * LAYERS, [[2, 3]] * LAYERS]), [1])
     assert view.edit_id(1) == "edit-1"

@@ -10,11 +10,12 @@ from reference import literal_grace
 from tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
 from transformers import AutoModelForCausalLM, Gemma3TextConfig
 
-from editkit.config import GraceConfig
+from editkit.engines.base import Encoded
 from editkit.engines.transformers.site import Site, default_site
-from editkit.engines.transformers.tokens import Encoded, Encoder
+from editkit.engines.transformers.tokens import Encoder
 from editkit.methods.grace import learning as grace
 from editkit.methods.grace.codebook import Entry
+from editkit.methods.grace.config import GraceConfig
 from editkit.methods.grace.payload import GracePayload
 from editkit.methods.losses import losses, margins
 from editkit_store.errors import InvalidRecord

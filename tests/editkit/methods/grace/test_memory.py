@@ -11,8 +11,8 @@ from reference import literal_grace
 
 from editkit.methods.grace.codebook import Entry, fold
 from editkit.methods.grace.memory import Memory
+from editkit.methods.grace.part import GracePart
 from editkit.methods.grace.payload import GracePayload
-from editkit.methods.grace.view import GraceView
 
 
 def payload(
@@ -68,7 +68,7 @@ def test_radii_are_the_same_whether_conflicts_are_searched_for_or_read(
 def test_a_row_that_was_taken_out_or_learned_anew_never_fires_again() -> None:
     memory = Memory()
     memory.put([payload("a", [0, 0], 1), payload("b", [5, 0], 2)])
-    old = GraceView("v2", memory, memory.rows(["a", "b"]))
+    old = GracePart(memory, memory.rows(["a", "b"]))
     at = torch.tensor([[0.0, 0.0], [5.0, 0.0]])
     assert old.select(at) == [0, 1]
     memory.discard("a")
@@ -76,7 +76,7 @@ def test_a_row_that_was_taken_out_or_learned_anew_never_fires_again() -> None:
     assert "a" not in memory
     (row,) = memory.put([payload("b", [5, 1], 3)])
     assert row == 2
-    assert GraceView("v3", memory, memory.rows(["a", "b"])).select(at) == [-1, 2]
+    assert GracePart(memory, memory.rows(["a", "b"])).select(at) == [-1, 2]
 
 
 def test_conflicts_with_a_younger_edit_survive_reading() -> None:
@@ -113,7 +113,7 @@ def test_the_row_that_fires_is_the_nearest_whose_ball_contains_the_query(
 ) -> None:
     memory = Memory()
     memory.put([payload(f"e{i}", key, i, radius) for i, (key, radius) in enumerate(found)])
-    view = GraceView("v1", memory, np.arange(len(found)))
+    view = GracePart(memory, np.arange(len(found)))
     if not found:
         assert len(view) == 0
         return
@@ -132,7 +132,7 @@ def test_a_farther_larger_ball_is_found_behind_a_nearer_smaller_one() -> None:
     # Only the nearest row is looked at in the authors' code, and this query would be missed.
     memory = Memory()
     memory.put([payload("e0", [0, 0], 9, 0.1), payload("e1", [3, 0], 9, 4.0)])
-    view = GraceView("v1", memory, np.arange(2))
+    view = GracePart(memory, np.arange(2))
     assert view.select(torch.tensor([[0.5, 0.0], [0.05, 0.0], [9.0, 0.0]])) == [1, 0, -1]
     assert view.values([1, 0], torch.zeros(1, dtype=torch.bfloat16)).dtype == torch.bfloat16
     assert view.nearest(torch.tensor([0.5, 0.0]), 5) == [(0, 0.5), (1, 2.5)]

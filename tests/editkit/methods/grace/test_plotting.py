@@ -33,7 +33,7 @@ def test_a_picture_is_drawn_of_the_codebook_at_any_version(edited: Any, tmp_path
 def test_conflicts_are_counted_where_balls_of_other_targets_meet(kit: Any, tmp_path: Path) -> None:
     kit.add("The capital of Australia is", "Canberra")
     kit.add("The capital of Australia  is", "Sydney")
-    memory = kit._views.memory
+    memory = kit.methods.of("grace")._memory
     rows = memory.rows([entry.edit_id for entry in kit.log()])
     radii = memory.radii(rows)
     drawn = plot_codebook(kit.store, tmp_path / "a.png", fingerprint=kit.fingerprint)

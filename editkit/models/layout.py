@@ -13,16 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from editkit.config import Position
 from editkit.errors import UnsupportedModel
 
-__all__ = ["Family", "Layout", "layout_of", "text_config"]
+if TYPE_CHECKING:
+    from editkit.engines.base import Family
 
-Family = Literal["decoder", "encoder-decoder", "classifier"]
+__all__ = ["Layout", "layout_of", "text_config"]
 
 _HEADS = ("classifier", "score", "classification_head")
 

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from editkit.methods.elder.tensors import array, ids_of, weights
+from editkit_store import Store
 from editkit_store.artifacts.snapshots import Snapshot, Snapshots
 from editkit_store.records.comparisons import AdaptorChange, CodesDiff, ExpertChange
 
-__all__ = ["changes"]
+__all__ = ["changes", "compare"]
 
 _Array = npt.NDArray[np.float64]
+
+
+def compare(
+    store: Store,
+    before: int,
+    after: int,
+    fingerprint: str,
+    changed: tuple[Sequence[str], Sequence[str]],
+) -> dict[str, Any]:
+    """Returns what differs; see ``editkit.history.diff.Compare``."""
+    old, new = (store.snapshots.at(version).get(fingerprint) for version in (before, after))
+    adaptors, codes = changes(store.snapshots, old, new)
+    return {"adaptors": adaptors, "codes": codes}
 
 
 def changes(

@@ -9,28 +9,14 @@ probabilities and taking the largest is drawing from them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import LogitsProcessor
 
-__all__ = ["Sampler", "Sampling"]
+from editkit.engines.base import Sampling
 
-
-@dataclass(frozen=True)
-class Sampling:
-    """How one row is sampled.
-
-    Attributes:
-        temperature: Divides the logits; > 0.
-        top_p: Share of the probability that is drawn from, likeliest tokens first; in (0, 1].
-        seed: Makes the row repeatable.
-    """
-
-    temperature: float
-    top_p: float = 1.0
-    seed: int | None = None
+__all__ = ["Sampler"]
 
 
 class Sampler(LogitsProcessor):

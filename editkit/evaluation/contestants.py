@@ -1,4 +1,4 @@
-"""What an evaluation asks of an editing method, and GRACE and ELDER as two of them.
+"""What an evaluation asks of an editing method, and how the kit's methods give it.
 
 Every method runs on a kit: one that adds edits answers through it; one that trains the model's
 weights uses the kit's model and leaves its history empty.
@@ -6,20 +6,22 @@ weights uses the kit's model and leaves its history empty.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import editkit
-from editkit.config import GraceConfig, PresetName, TrainConfig
 from editkit.errors import UnsupportedModel
 from editkit.kit import Kit
-from editkit.methods.elder.config import ElderConfig
+from editkit.methods.spec import Variant
 from editkit.models.load import ModelSpec
-from editkit_store.records import EditRequest, MethodName, Score
+from editkit_store.records import EditRequest, Score
 
-__all__ = ["SLACK", "Answer", "Editor", "Elder", "Grace", "Nearest", "Question", "Recorded"]
+__all__ = ["SLACK", "Answer", "Contestant", "Nearest", "Question", "RecordedEdits"]
+
+_TOGETHER = 64
+"""Most edits that are added at a time."""
 
 SLACK = 6
 """Tokens that an answer may take beyond its target before it is judged not to have ended."""
@@ -66,7 +68,7 @@ class Nearest:
     radius: float
 
 
-class Editor:
+class Contestant:
     """The model as it came, and what every method shares.
 
     Args:
@@ -155,27 +157,60 @@ class Editor:
         return None
 
 
-class Recorded(Editor):
-    """A method whose edits live in the kit's history, through the kit as everybody uses it."""
+class RecordedEdits(Contestant):
+    """A method whose edits live in the kit's history, through the kit as everybody uses it.
 
-    method: MethodName = "grace"
-    keep_failed = False
-    """Whether edits that do not verify are active all the same."""
+    Args:
+        name: Name of the contestant.
+        model: As for ``editkit.open``.
+        folder: Where its history is.
+        method: The method.
+        variant: How it is set.
 
-    def __init__(self, name: str, model: ModelSpec, folder: Path, **options: Any) -> None:
-        super().__init__(name, model, folder, **options)
+    Raises:
+        UnsupportedModel: The variant sets a scope, which the method has none of on this model.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: ModelSpec,
+        folder: Path,
+        *,
+        method: str,
+        variant: Variant,
+        **options: Any,
+    ) -> None:
+        settings = {method: dict(variant.settings)} if variant.settings else {}
+        super().__init__(name, model, folder, preset=variant.preset, methods=settings, **options)
         self._cases: dict[str, int] = {}
+        self._variant = variant
+        self._method = self.kit.methods.of(method)
+        self.together = min(_TOGETHER, 4 * self._method.batch)
+        if "scope" in variant.settings and not self._method.has_scopes:
+            self.kit.close()
+            raise UnsupportedModel(
+                f"'{name}' is not for this model: its edits are looked up by hidden states, and "
+                "scopes are of keys of words",
+                hint=f"use '{method}'",
+            )
+
+    def settings(self) -> dict[str, str]:
+        """Returns the preset and what else tells how the method is set."""
+        return {"preset": self._variant.preset, **self._method.settings()}
 
     def edit(self, requests: Sequence[EditRequest]) -> list[str]:
         """Adds the edits, learned in batches; those that do not verify are not active."""
         # An edit's own idempotency key makes one that was added before an interruption known.
         keyed = [
             request.model_copy(
-                update={"idempotency_key": f"case {self.done + index}", "method": self.method}
+                update={"idempotency_key": f"case {self.done + index}", "method": self._method.name}
             )
             for index, request in enumerate(requests)
         ]
-        added = self.kit.add_many(keyed, on_failure="keep" if self.keep_failed else "record")
+        added = self.kit.add_many(
+            keyed, on_failure="keep" if self._variant.keeps_failed else "record"
+        )
         for one in added:
             self._cases[one.edit.id] = self.done
             self.done += 1
@@ -200,6 +235,12 @@ class Recorded(Editor):
         """An edit applies within its radius."""
         return True
 
+    @property
+    def keys(self) -> int | None:
+        """Rows of the codebook, if the method has one."""
+        codebook = self.kit.diff("v0", "@").codebook
+        return codebook.added - codebook.removed or None
+
     def restore(self, cases: Sequence[EditRequest]) -> None:
         """Reads the history."""
         for index in range(len(cases)):
@@ -210,87 +251,3 @@ class Recorded(Editor):
 
     def _case(self, fired: Sequence[str]) -> int | None:
         return self._cases.get(fired[0]) if fired else None
-
-
-class Elder(Recorded):
-    """ELDER, through the kit as everybody uses it.
-
-    Args:
-        name: Name of the method.
-        model: As for ``editkit.open``.
-        folder: Where its history is.
-        preset: Constants of the method; ``paper`` also keeps what does not verify, as the published
-            procedure does not ask.
-    """
-
-    method = "elder"
-
-    def __init__(
-        self,
-        name: str,
-        model: ModelSpec,
-        folder: Path,
-        *,
-        preset: PresetName = "default",
-        **options: Any,
-    ) -> None:
-        shape = {"elder": ElderConfig.of(preset), "train": TrainConfig.of(preset)}
-        super().__init__(name, model, folder, **shape, **options)
-        self._preset = preset
-        self.keep_failed = preset == "paper"
-        self.together = TrainConfig.of(preset).batch_size * 4
-
-    def settings(self) -> dict[str, str]:
-        """Returns the preset."""
-        return {"preset": self._preset}
-
-
-class Grace(Recorded):
-    """GRACE, through the kit as everybody uses it.
-
-    Args:
-        name: Name of the method.
-        model: As for ``editkit.open``.
-        folder: Where its history is.
-        preset: Constants of the method.
-        changes: Settings on top.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        model: ModelSpec,
-        folder: Path,
-        *,
-        preset: Any = "default",
-        changes: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(name, model, folder, preset=preset, grace=dict(changes or {}), **options)
-        self._config = GraceConfig.of(preset, **(changes or {}))
-        if "scope" in (changes or {}) and not self.kit.has_scopes:
-            self.kit.close()
-            raise UnsupportedModel(
-                f"'{name}' is not for this model: its edits are looked up by hidden states, and "
-                "scopes are of keys of words",
-                hint="use 'grace'",
-            )
-        self._preset = preset
-
-    def settings(self) -> dict[str, str]:
-        """Returns preset, site and what differs from the default."""
-        plain = GraceConfig().model_dump()
-        changed = {
-            name: str(value)
-            for name, value in self._config.model_dump().items()
-            if value != plain[name]
-        }
-        return {"preset": str(self._preset), "site": self.kit.site, **changed}
-
-    together = 64
-
-    @property
-    def keys(self) -> int | None:
-        """Rows of the codebook."""
-        codebook = self.kit.diff("v0", "@").codebook
-        return codebook.added - codebook.removed

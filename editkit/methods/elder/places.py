@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from torch import nn
 
-from editkit.engines.transformers.layout import Layout, layout_of, text_config
+from editkit.engines.base import Keys, Patch
 from editkit.engines.transformers.site import ffn_output, shape_of
 from editkit.errors import UnknownSite, UnsupportedModel
 from editkit.methods.elder.config import ElderConfig
+from editkit.models.layout import Layout, text_config
 
-__all__ = ["adapted_paths", "default_modules"]
+__all__ = ["adapted_paths", "default_modules", "first_block", "patch_for"]
 
 _LAYERS = 6
 
@@ -24,17 +26,18 @@ def adapted_paths(model: nn.Module, layout: Layout, config: ElderConfig) -> list
     Raises:
         UnknownSite: None matches, or one that does is not a linear map in a block.
     """
-    if config.target_modules is None:
-        config.target_modules = default_modules(model, config)
+    asked = config.target_modules
+    if asked is None:
+        asked = default_modules(model, layout, config)
     paths = [
         path
-        for path, module in model.named_modules()
+        for path, _ in model.named_modules()
         if path
         and not any(part.startswith("elder_") for part in path.split("."))
         and not path.endswith(".base_layer")
-        and check_target_module_exists(config, path)
+        and not _matches(config.exclude_modules or (), path)
+        and _is_asked(path, asked, layout, config)
     ]
-    asked = config.target_modules
     if not paths:
         known = sorted({path.rpartition(".")[2] for path, _ in model.named_modules()})
         name = asked if isinstance(asked, str) else ", ".join(sorted(asked))
@@ -57,14 +60,13 @@ def adapted_paths(model: nn.Module, layout: Layout, config: ElderConfig) -> list
     return paths
 
 
-def default_modules(model: nn.Module, config: ElderConfig) -> list[str]:
+def default_modules(model: nn.Module, layout: Layout, config: ElderConfig) -> list[str]:
     """Returns the paths of the feed-forward outputs of the blocks to adapt.
 
     Raises:
         UnknownSite: No such block.
         UnsupportedModel: A block has none.
     """
-    layout = layout_of(model)
     count = min(_LAYERS, len(layout.blocks))
     first = min(round(config.depth * len(layout.blocks)), len(layout.blocks) - count)
     asked = config.layers_to_transform
@@ -90,6 +92,66 @@ def default_modules(model: nn.Module, config: ElderConfig) -> list[str]:
     return found
 
 
+def first_block(model: nn.Module, layout: Layout, paths: Sequence[str]) -> int:
+    """Returns the index of the first block that holds one of some layers.
+
+    Args:
+        model: The model.
+        layout: Its layout.
+        paths: Dotted paths of the layers.
+
+    Raises:
+        UnknownSite: The model has no such layer in one of its blocks.
+    """
+    blocks = [path.removeprefix(f"{layout.path}.").split(".")[0] for path in paths]
+    known = {path for path, _ in model.named_modules()}
+    for path, block in zip(paths, blocks, strict=True):
+        if path not in known or not block.isdecimal() or int(block) >= len(layout.blocks):
+            raise UnknownSite(
+                f"the history's adaptors were learned in '{path}', which this model does not have",
+                site=path,
+            )
+    return min(map(int, blocks))
+
+
+def patch_for(model: nn.Module, layout: Layout, paths: Sequence[str], keys: Keys | None) -> Patch:
+    """Returns where experts are added, given the dotted paths of the adapted layers.
+
+    Args:
+        model: The model.
+        layout: Its layout.
+        paths: Dotted paths of the layers.
+        keys: What gives pooled queries; None for the state that enters the first such block.
+
+    Raises:
+        UnknownSite: The model has no such layer in one of its blocks.
+    """
+    first = first_block(model, layout, paths)
+    modules = tuple(model.get_submodule(path) for path in paths)
+    return Patch("add", modules, keys, entry=layout.blocks[first])
+
+
+def _is_asked(path: str, asked: Collection[str] | str, layout: Layout, config: ElderConfig) -> bool:
+    """Returns whether a module is meant, by the rules that PEFT has for ``target_modules``."""
+    if not _matches(asked, path):
+        return False
+    layers = config.layers_to_transform
+    if isinstance(asked, str) or path in asked or layers is None or layers == []:
+        return True
+    patterns = config.layers_pattern or [re.escape(layout.path.rpartition(".")[2])]
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    found = (re.search(rf"(?:^|\.){pattern}\.(\d+)\.", path) for pattern in patterns)
+    block = next((int(one[1]) for one in found if one is not None), None)
+    return block in ([layers] if isinstance(layers, int) else layers)
+
+
+def _matches(names: Collection[str] | str, path: str) -> bool:
+    if isinstance(names, str):
+        return re.fullmatch(names, path) is not None
+    return path in names or any(path.endswith(f".{name}") for name in names)
+
+
 def _base(module: Any) -> Any:
     """Returns a module without the layers of adapters around it."""
-    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+    inner = getattr(module, "get_base_layer", None)
+    return module if inner is None else inner()

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from editkit.config import Position, Replacement
+from editkit.engines.base import Encoded
 from editkit.engines.transformers import training
-from editkit.engines.transformers.layout import Layout
-from editkit.engines.transformers.tokens import Encoded
+from editkit.models.layout import Layout
 
 __all__ = ["Batch", "lay_out", "supported"]
 

@@ -1,0 +1,151 @@
+"""The engine that runs models with Hugging Face transformers: the only one that can learn."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from editkit.engines.base import (
+    Encoded,
+    Engine,
+    Generated,
+    Patch,
+    Sampling,
+    Scored,
+    View,
+    Watch,
+)
+from editkit.engines.transformers.attachment import Attachment
+from editkit.engines.transformers.batches import Batch, lay_out
+from editkit.engines.transformers.generator import ROWS, Generator
+from editkit.engines.transformers.tokens import Encoder
+from editkit.models.layout import layout_of
+from editkit.models.load import LoadedModel
+from editkit.scope.keys import pooled_keys
+
+if TYPE_CHECKING:
+    from editkit.scope.pooled import PooledKeys
+
+__all__ = ["TransformersEngine"]
+
+
+class TransformersEngine(Engine):
+    """A transformers model that follows a view of edits.
+
+    Args:
+        loaded: The model. It is in eval mode until ``close``, which brings its own mode back:
+            dropout would make verification a game of chance.
+
+    Attributes:
+        layout: The parts of the model that editing needs.
+
+    Raises:
+        UnsupportedModel: Of a kind that cannot be edited; it is as it was.
+    """
+
+    encoder: Encoder
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.layout = layout_of(loaded.model)
+        self.name = loaded.name
+        self.fingerprint = loaded.fingerprint
+        self.model = loaded.model
+        self.tokenizer = loaded.tokenizer
+        self.encoder = Encoder(loaded.model, loaded.tokenizer)
+        self._loaded = loaded
+        self._was_training = bool(loaded.model.training)
+        self._attachment = Attachment(loaded.model, self.layout, View("v0"))
+        self._generator = Generator(loaded.model, self.encoder, self._attachment)
+        loaded.model.eval()
+
+    @property
+    def device(self) -> str:
+        """Torch's name of the device that the model is on."""
+        return str(self.model.device)
+
+    @functools.cached_property
+    def pooled(self) -> PooledKeys:
+        """What gives keys of the model's prompts from their words."""
+        return pooled_keys(self._loaded, self.encoder.family)
+
+    @property
+    def view(self) -> View:
+        """The edits that apply; assigning another view moves the model on."""
+        return self._attachment.view
+
+    @view.setter
+    def view(self, view: View) -> None:
+        self._attachment.view = view
+
+    @property
+    def is_open(self) -> bool:
+        """Whether edits can apply; not after ``close``."""
+        return self._attachment.is_attached
+
+    def patch(self, method: str, patch: Patch | None) -> None:
+        """Has a method act there from now on; see ``Engine.patch``."""
+        self._attachment.patch(method, patch)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        views: Sequence[View] = (),
+        max_new_tokens: int,
+        watch: Watch | None = None,
+        sampling: Sequence[Sampling | None] | None = None,
+        **options: Any,
+    ) -> list[Generated]:
+        """Returns one answer a prompt; see ``Engine.generate``. Options are ``model.generate``'s.
+
+        Raises:
+            InvalidRequest: Several continuations of one prompt were asked for.
+            ValueError: More prompts than one batch takes, with a watch or sampling.
+        """
+        return self._generator.run(
+            prompts,
+            views=views,
+            max_new_tokens=max_new_tokens,
+            watch=watch,
+            sampling=sampling,
+            **options,
+        )
+
+    def drafted(
+        self, batch: Batch, requests: Sequence[Encoded], views: Sequence[View]
+    ) -> list[Generated | None]:
+        """Returns the greedy answers that are the targets themselves; see ``Generator.drafted``."""
+        return self._generator.drafted(batch, requests, views)
+
+    def score(self, requests: Sequence[Encoded], *, views: Sequence[View] = ()) -> list[Scored]:
+        """Returns how likely targets are behind their prompts, in a pass a batch."""
+        found: dict[int, Scored] = {}
+        lengths = [len(one.prompt) + len(one.target) for one in requests]
+        order = sorted(range(len(requests)), key=lambda index: lengths[index])
+        for start in range(0, len(order), ROWS):
+            part = order[start : start + ROWS]
+            asked = [requests[index] for index in part]
+            chosen = [views[index] for index in part] if len(views) > 1 else views
+            scored = self._generator.scored(self.lay_out(asked), asked, chosen)
+            found.update(zip(part, scored, strict=True))
+        return [found[index] for index in range(len(requests))]
+
+    def lay_out(self, requests: Sequence[Encoded]) -> Batch:
+        """Returns requests as one batch, a sequence a row: whatever edits change in it is there."""
+        return lay_out(self.model, self.layout, requests, replacement="prompt", position=None)
+
+    def running(self, *views: View) -> AbstractContextManager[Any]:
+        """Runs the calls of its body as one generation; see ``Attachment.running``."""
+        return self._attachment.running(*views)
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Runs the calls of its body, and those of this thread alone, without any edit."""
+        return self._attachment.paused()
+
+    def close(self) -> None:
+        """Takes every hook off the model, and puts it back into the mode that it came in."""
+        if self._attachment.is_attached:
+            self._attachment.remove()
+            self.model.train(self._was_training)

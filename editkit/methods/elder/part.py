@@ -1,0 +1,263 @@
+"""What ELDER's edits at one version do: a mixture of LoRAs for the inputs in their scope.
+
+An input's code is compared with those of the edits (Algorithm 1 of Li et al. 2024): with the
+nearest at a Hamming distance below the threshold the mixture is on for its whole sequence, else the
+sequence is deferred to the model as it came.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Sequence
+from operator import itemgetter
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from editkit.engines.base import Near, Part, Positions, Queries, Selection
+from editkit.methods.elder import routing
+from editkit.methods.elder.mixture import selected
+from editkit.methods.elder.state import ElderState
+from editkit.methods.elder.tensors import METHOD
+
+__all__ = ["ElderPart", "ElderSelection"]
+
+_ROUNDING = 1e-5
+"""Of squared lengths: more than float32 loses in a product of some thousand terms."""
+
+
+class ElderSelection(Selection):
+    """Where some sequences go: to the experts of an edit, or, deferred, to the model as it came.
+
+    Args:
+        state: What was learned.
+        fired: Index of each sequence's edit, -1 for a deferred one.
+        allocations: ``(n, L, k)`` int64, the experts they take.
+        weights: ``(n, L, k)``, their weights times alpha / r.
+        apart: L2 distances of the queries to the nearest of those edits; none of a state that does
+            not look at them.
+    """
+
+    def __init__(
+        self,
+        state: ElderState,
+        fired: Sequence[int],
+        allocations: torch.Tensor,
+        weights: torch.Tensor,
+        apart: Sequence[float] = (),
+    ) -> None:
+        super().__init__(fired)
+        self.apart = apart
+        self._state = state
+        self._allocations = allocations
+        self._weights = weights
+
+    def distance(self, row: int) -> float:
+        """Returns the L2 distance from a query to the nearest of those of the edit that fires."""
+        return self.apart[row] if len(self.apart) else float("inf")
+
+    def radius(self, row: int) -> float:
+        """Returns how far edits reach, L2."""
+        return float("inf") if self._state.radius is None else self._state.radius
+
+    def positions(self, row: int) -> Positions:
+        """Returns where the mixture applies."""
+        return "all" if self._state.span == "sequence" else "query"
+
+    def lora(
+        self, module: int, rows: Sequence[int], like: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the experts of some of them as one LoRA each, on the device of ``like``."""
+        down, up = self._state.lora_A[module], self._state.lora_B[module]
+        at = torch.tensor(list(rows), device=down.device)
+        chosen = self._allocations.to(down.device)[at, module]
+        weights = self._weights.to(down.device)[at, module]
+        found = selected(down, up, chosen, weights)
+        return found[0].to(like.device), found[1].to(like.device)
+
+
+class ElderPart(Part):
+    """A state as a running model applies it: some of its edits, at one version. Immutable.
+
+    Args:
+        state: What was learned.
+        active: Indices of the edits that count; by default all. An input whose nearest active code
+            is not near enough is deferred.
+        is_training: Nothing is deferred, and every input takes its own experts.
+    """
+
+    method = METHOD
+
+    def __init__(
+        self,
+        state: ElderState,
+        active: Sequence[int] | None = None,
+        *,
+        is_training: bool = False,
+    ) -> None:
+        self.state = state
+        count = len(state.edit_ids)
+        self.active = np.arange(count) if active is None else np.array(active, np.int64)
+        self._codes = state.codes[self.active]
+        self._is_training = is_training
+        self.is_comparable = state.radius is not None  # codes alone tell no two edits apart
+
+    @property
+    def edit_ids(self) -> tuple[str, ...]:
+        """Ids of the edits that count."""
+        return tuple(self.state.edit_ids[index] for index in self.active)
+
+    def without(self, edit_ids: Collection[str]) -> ElderPart:
+        """Returns the same state without some of its edits."""
+        gone = set(edit_ids)
+        kept = [index for index in self.active if self.state.edit_ids[index] not in gone]
+        return self if len(kept) == len(self.active) else ElderPart(self.state, kept)
+
+    def does_the_same(self, other: Part) -> bool:
+        """Returns whether another part has the same edits of the same state."""
+        return (
+            isinstance(other, ElderPart)
+            and other.state is self.state
+            and np.array_equal(other.active, self.active)
+        )
+
+    def __len__(self) -> int:
+        return 1 if self._is_training else len(self.active)
+
+    def nearest(
+        self, codes: npt.NDArray[np.uint8], queries: npt.NDArray[np.float32] | None = None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+        """Returns for each input the nearest active edit, if it is in scope, and how far it is.
+
+        Whether it is deferred the nearest code decides. Which edit it is for the nearest query
+        does, where a state looks at them: what two codes differ in says nothing about the edits.
+        Of equally near ones the newest counts.
+
+        Args:
+            codes: ``(n, bytes)``.
+            queries: ``(n, d)``, for a state that looks at them too.
+
+        Returns:
+            Indices of edits, bools, and distances: L2 where a state looks at queries, else bits.
+        """
+        bits = self.bits(codes)
+        is_near = bits.min(axis=1) < self.state.threshold
+        if self.state.radius is None:
+            best = len(self.active) - 1 - bits[:, ::-1].argmin(axis=1)
+            return self.active[best], is_near, bits.min(axis=1).astype(np.float64)
+        assert queries is not None
+        found = [self._nearest_query(query) for query in queries]
+        apart = np.array([distance for _, distance in found])
+        is_near &= apart <= self.state.radius
+        return np.array([edit for edit, _ in found], np.int64), is_near, apart
+
+    def _nearest_query(self, query: npt.NDArray[np.float32]) -> tuple[int, float]:
+        """The active edit with the nearest query, the newest of several, and its distance.
+
+        A product of matrices finds those that could be it, up to rounding; of these the differences
+        are taken.
+        """
+        queries, owners, squares = self._sought
+        rough = squares - 2 * (queries @ query)
+        slack = _ROUNDING * (float(squares.max()) + float(query @ query))
+        near = np.flatnonzero(rough <= rough.min() + slack)
+        apart = np.linalg.norm(queries[near] - query, axis=1).astype(np.float64)
+        return int(owners[near][apart == apart.min()].max()), float(apart.min())
+
+    @functools.cached_property
+    def _sought(
+        self,
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Queries of the active edits, whose they are, and their squared lengths."""
+        state = self.state
+        assert state.queries is not None
+        assert state.owners is not None
+        queries, owners = state.queries, state.owners
+        if len(self.active) < len(state.edit_ids):
+            mine = np.isin(owners, self.active)
+            queries, owners = queries[mine], owners[mine]
+        return queries, owners, np.einsum("ij,ij->i", queries, queries)
+
+    def bits(self, codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+        """Hamming distances from codes ``(n, bytes)`` to those of the active edits."""
+        return routing.distances(codes, self._codes)
+
+    def between(self, queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """L2 distances from queries ``(n, d)`` to the nearest query of each active edit."""
+        state = self.state
+        assert state.queries is not None
+        assert state.owners is not None
+        found = np.full((len(queries), len(state.edit_ids)), np.inf)
+        for row, query in enumerate(queries):
+            apart = np.linalg.norm(state.queries - query, axis=1)
+            np.minimum.at(found[row], state.owners, apart)
+        return found[:, self.active]
+
+    def select(self, queries: Queries) -> ElderSelection:
+        """Returns where sequences with these queries ``(n, d)`` go."""
+        state = self.state
+        if not isinstance(queries, torch.Tensor):
+            queries = torch.from_numpy(queries)
+        found, best, codes = state.encoded(queries)
+        told: list[float] = []
+        if self._is_training:
+            fired = [0] * len(codes)
+        else:
+            asked = None
+            if state.radius is not None:
+                asked = queries.detach().to(device="cpu", dtype=torch.float32).numpy()
+            near, is_near, apart = self.nearest(codes, asked)
+            if asked is not None:
+                told = apart.tolist()
+            fired = [int(one) if is_in else -1 for one, is_in in zip(near, is_near, strict=True)]
+            if state.experts == "nearest":
+                theirs = routing.allocations_of(state.codes[near], state.layers, state.num_experts)
+                best = torch.from_numpy(theirs).to(best.device)
+        if state.weighting == "equal":
+            weights = torch.full(best.shape, 1 / state.top_k, device=found.device)
+        else:
+            weights = found.gather(2, best)
+        return ElderSelection(state, fired, best, weights * state.scaling, told)
+
+    def edit_id(self, chosen: int) -> str:
+        """Returns the id of an edit."""
+        return self.state.edit_ids[chosen]
+
+    def near(self, query: Queries, k: int) -> list[Near]:
+        """Returns the ``k`` edits nearest to a query ``(d,)``, and the one that fires.
+
+        Distances are L2 between queries, or bits between codes where the state does not look at
+        queries.
+        """
+        if not isinstance(query, torch.Tensor):
+            query = torch.from_numpy(query)
+        state = self.state
+        _, _, codes = state.encoded(query[None])
+        bits = dict(zip(self.edit_ids, self.bits(codes)[0].tolist(), strict=True))
+        apart: dict[str, float] = {one: float(found) for one, found in bits.items()}
+        reach: float = state.threshold
+        if state.radius is not None:
+            between = self.between(query[None].float().numpy())[0].tolist()
+            apart, reach = dict(zip(bits, between, strict=True)), state.radius
+        (chosen,) = self.select(query[None]).fired
+        fired = None if chosen < 0 else self.edit_id(chosen)
+        least = min(bits.values(), default=0)
+        doubt = None
+        if least >= state.threshold:
+            doubt = (
+                f"is within reach, but the prompt's code is {least} bits from that of any edit, "
+                f"and fewer than {state.threshold} are asked for"
+            )
+        return [
+            Near(
+                one,
+                distance,
+                reach,
+                in_scope=bits[one] < state.threshold and distance <= reach,
+                bits=bits[one],
+                doubt=doubt if distance <= reach else None,
+            )
+            for place, (one, distance) in enumerate(sorted(apart.items(), key=itemgetter(1)))
+            if place < k or one == fired
+        ]

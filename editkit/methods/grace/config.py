@@ -1,0 +1,170 @@
+"""Settings of GRACE, with units. ``GraceConfig.of("paper")`` gives the published constants."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from editkit.config import Position, PresetName, Replacement, ScopeName
+from editkit.scope.radii import RADII
+
+__all__ = ["GraceConfig", "KeyName", "Rule"]
+
+KeyName = Literal["state", "pooled", "text", "sentence"]
+Rule = Literal["nearest", "disjoint", "paper"]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class GraceConfig(BaseModel):
+    """How GRACE learns and how far its edits reach."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    site: str | None = Field(
+        default=None,
+        description="Dotted path of the edited module; by default chosen from the architecture",
+    )
+    units: Literal["activation", "absolute"] = Field(
+        default="activation",
+        description="Of radius and learning rate. `activation`: the radius is a share of the key's "
+        "L2 norm, the learning rate a multiple of the RMS of the site's own output at the query "
+        "(activations of one model are a hundred times those of another). `absolute`: as they are",
+    )
+    key: KeyName | None = Field(
+        default=None,
+        description="What an edit is looked up by. `state`: the hidden state that enters the site "
+        "at the query (the paper). `pooled`: a mean over the words of the prompt, which its "
+        "rephrasings share; see editkit.scope.pooled. `text`: the same of a text to be classified, "
+        "which asks nothing; see editkit.scope.texts. `sentence`: that and what a sentence encoder "
+        "says, which tells questions about one subject apart; see editkit.scope.sentences. By "
+        "default `pooled` in a decoder, `text` in a classifier whose tokenizer knows words, else "
+        "`state`",
+    )
+    sentence_encoder: str = Field(
+        default="all-minilm-l6-v2",
+        description="Alias, hub id or folder of the encoder, for keys of sentences",
+    )
+    scope: ScopeName = Field(
+        default="balanced",
+        description="How far edits reach, of keys that are not states: their radius, where none is "
+        "given",
+    )
+    radius: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="Initial radius, L2; see units. By default what `scope` says; of keys that are "
+        "states 0.06",
+    )
+    rule: Rule | None = Field(
+        default=None,
+        description="How radii give way to each other; see editkit.methods.grace.codebook. By "
+        "default `disjoint` for keys that are states, else `nearest`",
+    )
+    initial_value: Literal["output", "random"] = Field(
+        default="output",
+        description="Start of the optimization: the site's own output, or uniform on [0, 1)",
+    )
+    learning_rate: float = Field(default=3.0, gt=0.0, description="Adam's step; see units")
+    betas: tuple[Share, Share] = Field(
+        default=(0.5, 0.9),
+        description="Adam's memory of gradients and of their squares. Short ones: a value is "
+        "learned within a few steps, before the usual averages mean anything",
+    )
+    decay: float = Field(
+        default=0.9,
+        ge=0.0,
+        lt=1.0,
+        description="Share by which the learning rate has fallen at the last step, linearly",
+    )
+    max_steps: int = Field(default=100, ge=1, le=10_000, description="Limit, optimizer steps")
+    margin: float = Field(
+        default=8.0,
+        ge=0.0,
+        description="Stop when every target token leads all others by this much, in logits. One "
+        "that barely leads at the prompt does not lead at its rephrasings. Of targets of more than "
+        "8 tokens less, in proportion, and at least 2: see editkit.methods.losses.margins",
+    )
+    objective: Literal["margin", "likelihood"] = Field(
+        default="margin",
+        description="What learning minimizes: how much the target tokens' leads fall short of the "
+        "margin, or (the paper) their negative log likelihood",
+    )
+    replacement: Replacement = Field(
+        default="last",
+        description="Positions whose output the value replaces: the query's alone, the whole "
+        "prompt's, or the prompt's and every decoded one",
+    )
+    position: Position | None = Field(
+        default=None,
+        description="Token of the prompt that is the query. By default the last one, in a "
+        "bidirectional classifier the first ([CLS]), from which the label is read",
+    )
+    shortlist: int = Field(
+        default=64,
+        ge=0,
+        description="While learning, only the logits of this many leading tokens for each target "
+        "position are computed; a value is taken after a check of the whole vocabulary. 0: all",
+    )
+    restarts: tuple[int, ...] = Field(
+        default=(40, 70),
+        description="Steps at which a value that does not give its target yet begins again, with "
+        "steps of half the size; with any, also once more after the last step",
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the random initial value")
+
+    def initial_radius(self, key: KeyName, scope: ScopeName | None = None) -> float:
+        """Returns the radius of a new edit with such a key; see ``units`` for what it is of.
+
+        Args:
+            key: What it is looked up by.
+            scope: The edit's own, which goes before the radius and the scope of the settings; None
+                where it has none. Not of keys that are states.
+        """
+        if self.radius is not None and (scope is None or key == "state"):
+            return self.radius
+        return _STATE_RADIUS if key == "state" else RADII[key][scope or self.scope]
+
+    def rule_for(self, key: KeyName) -> Rule:
+        """Returns how radii of edits with such keys give way to each other."""
+        return self.rule or ("disjoint" if key == "state" else "nearest")
+
+    @classmethod
+    def of(cls, preset: PresetName, **changes: Any) -> GraceConfig:
+        """Returns a preset, with changes.
+
+        Args:
+            preset: ``paper`` has the constants of Hartvigsen et al. (2023) and their code;
+                ``default`` what measures best here.
+            **changes: Fields to set on top.
+
+        Raises:
+            ValueError: No preset of that name, or a value out of its range.
+        """
+        if preset not in _PRESETS:
+            raise ValueError(f"there is no preset '{preset}'; presets: {', '.join(_PRESETS)}")
+        return cls(**{**_PRESETS[preset], **changes})
+
+
+_STATE_RADIUS = 0.06
+"""Share of a hidden state's L2 norm."""
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "key": "state",
+        "units": "absolute",
+        "radius": 1.0,
+        "rule": "paper",
+        "initial_value": "random",
+        "learning_rate": 1.0,
+        "betas": (0.9, 0.999),
+        "decay": 0.0,
+        "max_steps": 100,
+        "margin": 0.0,
+        "objective": "likelihood",
+        "position": "last",
+        "shortlist": 0,
+        "restarts": (),
+    },
+}

@@ -1,0 +1,77 @@
+"""How a method is registered: its name, and where its parts are. Loads nothing heavy."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from editkit.config import PresetName
+
+__all__ = ["MethodSpec", "Variant"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Settings of a method that an evaluation compares under a name of their own.
+
+    Attributes:
+        preset: The preset.
+        settings: What is set on top of it.
+        keeps_failed: Edits that do not verify stay active, as a published procedure may have it.
+    """
+
+    preset: PresetName = "default"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    keeps_failed: bool = False
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method as a package registers it in the entry-point group ``editkit.methods``.
+
+    Parts are named and not imported, as in an entry point itself, so that commands which need no
+    model load none of it.
+
+    Attributes:
+        name: What users call it, e.g. ``grace``: small letters, digits and hyphens.
+        about: One line about it.
+        method: ``module:Class`` of its ``EditMethod``.
+        shares_weights: Its edits share what they change, so taking one back means learning.
+        arguments: Settings of it that ``editkit.open`` takes as arguments of their own.
+        has_scopes: Its edits can have a scope of their own: strict, balanced or broad.
+        variants: By name what ``editkit eval --method NAME:VARIANT`` compares.
+        compare: ``module:function`` that tells two versions apart without a model, as
+            ``editkit.history.diff.Compare`` says; None where the edits that came and went say all.
+        conflicts: ``module:function`` that finds the conflicts of artifacts that came from
+            elsewhere, as ``Store.import_bundle`` asks for them; None where edits have none.
+    """
+
+    name: str
+    about: str
+    method: str
+    shares_weights: bool = False
+    arguments: tuple[str, ...] = ()
+    has_scopes: bool = False
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+    compare: str | None = None
+    conflicts: str | None = None
+
+    def load(self) -> Any:
+        """Returns its ``EditMethod`` class."""
+        return _part(self.method)
+
+    def load_compare(self) -> Callable[..., Any] | None:
+        """Returns what compares versions, if the method has it."""
+        return None if self.compare is None else _part(self.compare)
+
+    def load_conflicts(self) -> Callable[..., Any] | None:
+        """Returns what finds conflicts, if the method has it."""
+        return None if self.conflicts is None else _part(self.conflicts)
+
+
+def _part(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
