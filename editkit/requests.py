@@ -68,10 +68,10 @@ def build_request(
             if problem["type"] == "extra_forbidden"
             else None,
         ) from error
-    if request.scope is not None and request.method == "elder":
+    if request.scope is not None and not _has_scopes(request.method):
         raise InvalidRequest(
-            "a scope is for edits of GRACE; those of ELDER all reach as far as the adaptors' radius"
-            " says",
+            f"edits of the method '{request.method}' have no scope of their own: how far they reach "
+            "is a setting of the method",
             field="scope",
             hint="leave it out",
         )
@@ -83,6 +83,14 @@ def build_request(
                 "the text holds a lone surrogate and is not valid Unicode", field="prompt"
             ) from error
     return request
+
+
+def _has_scopes(method: object) -> bool:
+    """Whether edits of a method can have a scope; of one that is not installed nobody knows."""
+    from editkit.methods.registry import registered  # most requests name no scope
+
+    found = registered().get(method) if isinstance(method, str) else None
+    return found is None or found.spec is None or found.spec.has_scopes
 
 
 def _has_text(text: str) -> bool:
@@ -147,6 +155,6 @@ def _translated(fields: dict[str, Any], unsaid: Mapping[str, Any]) -> dict[str, 
     if "id" in values:
         values.setdefault("source", str(values.pop("id")))
         values.pop("id", None)
-    if values.get("method") == "elder":
+    if "scope" in unsaid and not _has_scopes(values.get("method")):
         unsaid = {field: value for field, value in unsaid.items() if field != "scope"}
     return {**unsaid, **values}

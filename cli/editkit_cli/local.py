@@ -101,8 +101,10 @@ class Local:
 
     def status(self) -> Status:
         """Returns where the store stands."""
+        from editkit.history.status import status
+
         with self._reading() as store:
-            return store.status()
+            return status(store)
 
     def diff(self, before: str, after: str) -> Diff:
         """Returns what changed between two versions."""
@@ -179,7 +181,7 @@ class Local:
         with self._receiving(path, dry_run=dry_run) as store:
 
             def compare(learned: Mapping[str, Sequence[str]]) -> Any:
-                from editkit.methods.grace.restore import find_conflicts  # loads numpy
+                from editkit.methods.conflicts import find_conflicts  # may load numpy
 
                 return find_conflicts(store, learned)
 

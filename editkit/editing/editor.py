@@ -292,7 +292,7 @@ class Editor:
                     if not outcome.artifact.usable or outcome.view is not view:
                         break
             finally:  # what holds is kept, should the rest be interrupted
-                done = self._commit(batch, finished, provenance)
+                done = self._commit(batch, finished, method, provenance)
                 self._follow(finished, done)
         finally:
             for left in batch[len(done) :]:
@@ -327,6 +327,7 @@ class Editor:
         self,
         batch: Sequence[_Candidate],
         finished: Sequence[LearnedEdit],
+        method: EditMethod,
         provenance: Provenance,
     ) -> list[tuple[Operation, Edit]]:
         """Writes down what became of the first edits of a batch, all or none of them."""
@@ -337,6 +338,7 @@ class Editor:
                 outcome.payload,
                 outcome.artifact.usable,
                 outcome.snapshot,
+                method.shared_by,
             )
             for one, outcome in zip(batch, finished, strict=False)
         ]

@@ -342,7 +342,7 @@ class Kit:
 
     def status(self) -> records.Status:
         """Returns where the store stands."""
-        return self.store.status()
+        return self._timeline.status()
 
     def diff(
         self,

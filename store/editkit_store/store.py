@@ -47,7 +47,9 @@ class NewEdit:
         artifact: What the model at hand learned (or failed to).
         payload: Its tensors as safetensors bytes.
         activate: Whether the edit joins the view.
-        snapshot: What the model's adaptors become with it; taken only with ``activate``.
+        snapshot: The weights that edits share, with this one in them; stored only with
+            ``activate``. The artifact's metrics name its digest as ``snapshot``.
+        shared_by: Name under which these weights are kept; by default the model's fingerprint.
     """
 
     edit: Edit
@@ -55,6 +57,12 @@ class NewEdit:
     payload: bytes | None
     activate: bool
     snapshot: Snapshot | None = None
+    shared_by: str | None = None
+
+    @property
+    def owner(self) -> str:
+        """Name under which the weights that edits share are kept."""
+        return self.shared_by or self.artifact.fingerprint
 
     @property
     def status(self) -> EditStatus:
@@ -127,6 +135,7 @@ class Store(StoreReader):
         provenance: Provenance | None = None,
         settings: Mapping[str, str] | None = None,
         snapshot: Snapshot | None = None,
+        shared_by: str | None = None,
     ) -> tuple[Operation, Edit]:
         """Appends an edit with what it became, in one transaction.
 
@@ -137,12 +146,13 @@ class Store(StoreReader):
             activate: Whether the edit joins the view.
             provenance: Who and why.
             settings: What to remember in the same transaction.
-            snapshot: What the model's adaptors become with it; taken only with ``activate``.
+            snapshot: See ``NewEdit``.
+            shared_by: Likewise.
 
         Returns:
             The operation, and the edit with its status after it.
         """
-        new = NewEdit(edit, artifact, payload, activate, snapshot)
+        new = NewEdit(edit, artifact, payload, activate, snapshot, shared_by)
         return self.add_many([new], provenance=provenance, settings=settings)[0]
 
     def add_many(
@@ -195,12 +205,12 @@ class Store(StoreReader):
                 drafted = self.artifacts.draft(
                     artifact, one.payload, time=one.edit.time, is_new=is_new
                 )
-                put = self._put(one.snapshot, artifact.fingerprint) if one.activate else None
+                put = self._put(one.snapshot, one.owner) if one.activate else None
                 operation = self.history.add(
                     one.edit,
                     activate=one.activate,
                     peers=peers[prompt],
-                    snapshot=put,
+                    snapshot=None if put is None else (one.owner, put),
                     extra={
                         "artifact": artifact.digest,
                         "record": drafted.digest,
@@ -214,11 +224,11 @@ class Store(StoreReader):
                 peers[prompt].insert(0, one.edit.id)
         return operations
 
-    def _put(self, snapshot: Snapshot | None, fingerprint: str | None) -> str | None:
-        """Stores a snapshot beside the one that the model's adaptors are now."""
-        if snapshot is None or fingerprint is None:
+    def _put(self, snapshot: Snapshot | None, owner: str) -> str | None:
+        """Stores a snapshot as a difference from the current one of the same owner."""
+        if snapshot is None:
             return None
-        now = self.snapshots.at(self.history.current()).get(fingerprint)
+        now = self.snapshots.at(self.history.current()).get(owner)
         return self.snapshots.put(snapshot, like=now)
 
     def put_artifacts(
@@ -227,6 +237,7 @@ class Store(StoreReader):
         *,
         provenance: Provenance | None = None,
         snapshot: Snapshot | None = None,
+        shared_by: str | None = None,
         version: int | None = None,
     ) -> None:
         """Stores what edits became on one model, in one transaction: a replay's batch.
@@ -234,8 +245,9 @@ class Store(StoreReader):
         Args:
             learned: The artifacts and their tensors.
             provenance: Who and why.
-            snapshot: What the model's adaptors became with them.
-            version: From which version on they are so; by default the current one.
+            snapshot: The weights that edits share, with these in them.
+            shared_by: See ``NewEdit``.
+            version: First version with these weights; by default the current one.
         """
         if not learned:
             return
@@ -246,10 +258,11 @@ class Store(StoreReader):
                 for artifact, payload in learned
             }
             how = {**self._how(provenance), "fingerprint": model.fingerprint}
-            digest = self._put(snapshot, model.fingerprint)
+            owner = shared_by or model.fingerprint
+            digest = self._put(snapshot, owner)
             if digest is not None:
                 start = self.history.current() if version is None else version
-                how["snapshots"] = {model.fingerprint: (start, digest)}
+                how["snapshots"] = {owner: (start, digest)}
             self.history.record_batch({"model": model.model, "records": records}, **how)
 
     def revert(
@@ -266,21 +279,21 @@ class Store(StoreReader):
             edit: Its id, or the beginning of it.
             provenance: Who and why.
             detail: What else the operation is to say about itself.
-            snapshots: What the adaptors of models become without it, by fingerprint.
+            snapshots: The weights that edits share, without this one, by ``NewEdit.shared_by``;
+                None where nothing is left.
 
         Raises:
             UnknownEdit, AmbiguousId: ``edit`` names none or several.
             NotActive: It is not part of the current view.
         """
         edit_id = self.history.resolve_edit(edit)
-        if detail is None and self.is_mixed(edit_id):
+        if detail is None and self.shares_weights(edit_id):
             detail = {"deferred": True}
 
         def act(how: dict[str, Any]) -> Operation:
             start = self.history.current() + 1
             become = {
-                fingerprint: (start, self._put(one, fingerprint))
-                for fingerprint, one in (snapshots or {}).items()
+                owner: (start, self._put(one, owner)) for owner, one in (snapshots or {}).items()
             }
             return self.history.revert(edit_id, detail=detail, snapshots=become, **how)
 

@@ -109,12 +109,12 @@ def _radii(rows: Mapping[str, Row], wanted: set[str], active: set[str]) -> dict[
     radii = np.array(
         [(rows[e].radius if e in rows else 0.0) if e in active else -1.0 for e in ids], np.float32
     )
-    pairs = [
-        (place[e], place[other], apart)
-        for e, row in rows.items()
-        for other, apart in row.conflicts.items()
-    ]
-    give_way(radii, *([pair[part] for pair in pairs] for part in range(3)))
+    first, second, apart = list[int](), list[int](), list[float]()
+    for edit_id, row in rows.items():
+        first += [place[edit_id]] * len(row.conflicts)
+        second += [place[other] for other in row.conflicts]
+        apart += row.conflicts.values()
+    give_way(radii, first, second, apart)
     return {e: float(radii[place[e]]) for e in rows if e in wanted and e in active}
 
 

@@ -16,9 +16,7 @@ from typing import Any, NamedTuple
 from editkit_store.artifacts.artifacts import Artifacts
 from editkit_store.artifacts.snapshots import Snapshot, Snapshots
 from editkit_store.bundle.contents import Contents, read_contents
-from editkit_store.bundle.folder import (
-    tensor_file,
-)
+from editkit_store.bundle.folder import tensor_file
 from editkit_store.bundle.records import (
     BundledArtifact,
     Clash,
@@ -44,7 +42,7 @@ class _Plan(NamedTuple):
         edits: Edits to bring, oldest first.
         joining: Ids of those that join the view, superseded ones among them.
         artifacts: Artifacts to bring.
-        snapshots: What the adaptors of models become, by fingerprint.
+        snapshots: The weights that edits share to bring, by ``NewEdit.shared_by``.
         result: What to tell the caller.
     """
 
@@ -90,8 +88,8 @@ def import_bundle(
             }
 
         snapshots = Snapshots(database)
-        placed = {model: snapshots.put(one) for model, one in plan.snapshots.items()}
-        operation = history.import_edits(plan.edits, plan.joining, detail, adaptors=placed, **how)
+        placed = {owner: snapshots.put(one) for owner, one in plan.snapshots.items()}
+        operation = history.import_edits(plan.edits, plan.joining, detail, snapshots=placed, **how)
         made = {"version": format_version(operation.version), "view": operation.active_count}
         done = result.model_copy(update=made)
         if before_commit is not None:
@@ -170,17 +168,17 @@ class _Here:
         )
         return {(str(edit_id), str(model)) for edit_id, model in rows}
 
-    def mixed(self) -> set[str]:
-        """Returns the models that have adaptors here, at any version: all have one shape."""
+    def sharing(self) -> set[str]:
+        """Returns what shares weights here, at any version; see ``NewEdit.shared_by``."""
         rows = self._db.query(
             "SELECT DISTINCT fingerprint FROM snapshot_versions WHERE digest IS NOT NULL"
         )
         return {str(row[0]) for row in rows}
 
-    def place(self, fingerprint: str) -> tuple[bool, Any]:
-        """Returns whether a model has learned anything here, and where it learned the newest."""
-        newest = Artifacts(self._db).newest(fingerprint, method="grace")
-        return newest is not None, None if newest is None else _place(newest[1])
+    def place(self, fingerprint: str, method: str) -> tuple[Any, ...] | None:
+        """Returns where in a model a method learned the newest edit here, if its payload says."""
+        newest = Artifacts(self._db).newest(fingerprint, method=method)
+        return None if newest is None else _place(newest[1])
 
 
 def _planned(here: _Here, contents: Contents, on_conflict: OnConflict) -> _Plan:
@@ -199,9 +197,9 @@ def _planned(here: _Here, contents: Contents, on_conflict: OnConflict) -> _Plan:
             hint="--on-conflict keep leaves ours active, --on-conflict supersede theirs",
         )
     artifacts, elsewhere = _wanted(here, contents, {*known, *(edit.id for edit in edits)})
-    # Two models' worth of weights do not add up: those of the bundle come where there are none.
-    mixed = here.mixed()
-    snapshots = {model: one for model, one in contents.snapshots.items() if model not in mixed}
+    # Weights of two histories do not add up: those of the bundle come where there are none.
+    taken = here.sharing()
+    snapshots = {owner: one for owner, one in contents.snapshots.items() if owner not in taken}
     learned: dict[str, int] = {}
     for one in artifacts:
         if one.usable and one.edit_id in active:
@@ -225,7 +223,7 @@ def _planned(here: _Here, contents: Contents, on_conflict: OnConflict) -> _Plan:
         models=tuple(sorted({one.fingerprint for one in artifacts})),
         elsewhere=elsewhere,
         snapshots=tuple(snapshots),
-        unplaced=tuple(model for model in contents.snapshots if model in mixed),
+        unplaced=tuple(owner for owner in contents.snapshots if owner in taken),
         learned=learned,
     )
     return _Plan(edits, joining, artifacts, snapshots, result)
@@ -296,20 +294,22 @@ def _wanted(
 ) -> tuple[list[BundledArtifact], int]:
     """Returns the artifacts to bring, and how many are left out for the place they belong to.
 
-    All that a model learned has to be at one module: with another one among them, the history
-    could not be opened. And which rows meet those of ours nobody knows yet: null has it found out.
+    All that a method learned in a model has to be at one place: with another one among them, the
+    history could not be opened. A payload that says no place is taken as its record says. Which of
+    them conflict with ours is not known yet: null has it found out.
     """
     learned = here.learned(sorted(edit_ids))
-    places: dict[str, tuple[bool, Any]] = {}
+    places: dict[tuple[str, str], tuple[Any, ...] | None] = {}
     wanted: list[BundledArtifact] = []
     elsewhere = 0
     for one in contents.artifacts:
         if one.edit_id not in edit_ids or (one.edit_id, one.fingerprint) in learned:
             continue
-        if one.fingerprint not in places:
-            places[one.fingerprint] = here.place(one.fingerprint)
-        has_ours, ours = places[one.fingerprint]
-        if has_ours and one.digest is not None and one.method == "grace":
+        key = one.fingerprint, one.method
+        if key not in places:
+            places[key] = here.place(*key)
+        ours = places[key]
+        if ours is not None and one.digest is not None:
             if _place(contents.reader.read(tensor_file(one.digest))) != ours:
                 elsewhere += 1
                 continue
@@ -319,7 +319,7 @@ def _wanted(
 
 
 def _place(payload: bytes) -> tuple[Any, ...] | None:
-    """Returns what a GRACE payload's edits share, the module first; None for other bytes."""
+    """Returns the place that a payload names, the module first; None where it names none."""
     try:
         header = json.loads(payload[8 : 8 + int.from_bytes(payload[:8], "little")])
         about = json.loads(header["__metadata__"]["editkit"])

@@ -47,7 +47,7 @@ class History(Past):
         activate: bool,
         extra: Mapping[str, Any],
         peers: Sequence[str] | None = None,
-        snapshot: str | None = None,
+        snapshot: tuple[str, str] | None = None,
         **how: Any,
     ) -> Operation:
         """Appends an edit; with ``activate`` it joins the view, else it is a failed attempt.
@@ -57,7 +57,7 @@ class History(Past):
             activate: See above.
             extra: What else the operation says about itself.
             peers: The edits of its prompt, newest first, where they are known.
-            snapshot: What the adaptors of the model at hand become with it.
+            snapshot: Owner and digest of the weights that it shares; see ``NewEdit.shared_by``.
             **how: Time, provenance and model.
         """
         last = self.last()
@@ -79,7 +79,7 @@ class History(Past):
             active_count=last.active_count + (1 if activate and not older else 0),
             detail=detail,
             time=edit.time,
-            snapshots={how["fingerprint"]: (last.version + 1, snapshot)} if snapshot else None,
+            snapshots={snapshot[0]: (last.version + 1, snapshot[1])} if snapshot else None,
             **how,
         )
 
@@ -89,7 +89,7 @@ class History(Past):
         active: Collection[str],
         extra: Callable[[], Mapping[str, Any]],
         *,
-        adaptors: Mapping[str, str] | None = None,
+        snapshots: Mapping[str, str] | None = None,
         **how: Any,
     ) -> Operation:
         """Appends an import: edits that another history made, in their order.
@@ -99,7 +99,7 @@ class History(Past):
             active: Ids of those that join the view.
             extra: Returns what else the operation says about itself; called when the edits are in
                 place, so that artifacts can come beside them.
-            adaptors: Digests of the snapshots that the adaptors of models become.
+            snapshots: Digests of the weights that edits share, by ``NewEdit.shared_by``.
             **how: Time, provenance and model.
         """
         last = self.last()
@@ -119,8 +119,8 @@ class History(Past):
             detail={"requests": requests, "brought": brought, **said},
             is_member_stored=True,
             snapshots={
-                model: (last.version + bool(edits), digest)
-                for model, digest in (adaptors or {}).items()
+                owner: (last.version + bool(edits), digest)
+                for owner, digest in (snapshots or {}).items()
             },
             **how,
         )
@@ -164,7 +164,7 @@ class History(Past):
         Args:
             edit_id: The edit.
             detail: What else the operation says about itself.
-            **how: Time, provenance, model, and what adaptors become.
+            **how: Time, provenance, model, and what shared weights become.
 
         Raises:
             NotActive: It is not part of the current view.
@@ -282,15 +282,15 @@ class History(Past):
         )
 
     def _restored(self, version: int, current: int) -> dict[str, tuple[int, str | None]]:
-        """Returns what the adaptors of models become when ``version`` is restored."""
+        """Returns what shared weights become when ``version`` is restored."""
         snapshots = Snapshots(self._db)
         now = snapshots.at(current)
         if not now:
             return {}
         return {
-            fingerprint: (current + 1, digest)
-            for fingerprint, digest in snapshots.at(version).items()
-            if now[fingerprint] != digest
+            owner: (current + 1, digest)
+            for owner, digest in snapshots.at(version).items()
+            if now[owner] != digest
         }
 
     def _append(
@@ -309,13 +309,14 @@ class History(Past):
         is_member_stored: bool = False,
         snapshots: Mapping[str, tuple[int, str | None]] | None = None,
     ) -> Operation:
-        """Appends an operation; ``snapshots`` says what adaptors become, and from which version on.
+        """Appends an operation.
 
-        They are named in the operation's detail, by the model's fingerprint.
+        ``snapshots`` says what the weights that edits share become, and from which version on; the
+        operation's detail names them, by ``NewEdit.shared_by``.
         """
         changed = membership is not None
         if snapshots:
-            said = {fingerprint: list(one) for fingerprint, one in sorted(snapshots.items())}
+            said = {owner: list(one) for owner, one in sorted(snapshots.items())}
             detail = {**detail, "snapshots": said}
         version = last.version + 1 if changed else last.version
         undo, redo = (
@@ -361,8 +362,8 @@ class History(Past):
             self._db.insert("membership", rows)
         if snapshots:
             placed = Snapshots(self._db)
-            for model, (start, one) in snapshots.items():
-                placed.place(model, one, version=start, seq=body["seq"])
+            for owner, (start, one) in snapshots.items():
+                placed.place(owner, one, version=start, seq=body["seq"])
         operation = Operation(
             seq=body["seq"], kind=kind, version=version, changed=changed, edit_id=edit_id,
             target_version=target_version, undo_version=undo, redo_version=redo,
