@@ -70,8 +70,8 @@ def build_request(
         ) from error
     if request.scope is not None and not _has_scopes(request.method):
         raise InvalidRequest(
-            f"edits of the method '{request.method}' have no scope of their own: how far they reach "
-            "is a setting of the method",
+            f"edits of the method '{request.method}' have no scope of their own; they all reach as "
+            "far as its settings say",
             field="scope",
             hint="leave it out",
         )
