@@ -69,6 +69,53 @@ def test_only_hooks_registers_hooks() -> None:
     assert all(user.startswith("engines/transformers/") for user in users)
 
 
+METHODS = {path.parent.name for path in (PACKAGES["editkit"] / "methods").glob("*/method.py")}
+DEFAULT = "store/editkit_store/records/edits.py"
+"""The file that names the default method, as a default."""
+
+STILL_NAMING_METHODS = {"editkit_cli"}
+"""Packages that still name methods outside the one default. Nothing may join them."""
+
+
+def named_methods(path: Path) -> set[str]:
+    """Methods that a file names in strings or imports; docstrings are left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    unread: set[ast.AST] = set()  # docstrings, and imports that only type checkers see
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            unread.add(node.value)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            unread.update(inner for one in node.body for inner in ast.walk(one))
+    word = re.compile(rf"\b({'|'.join(METHODS)})\b")
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if node in unread:
+            continue
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.update(word.findall(node.value))
+        elif isinstance(node, ast.ImportFrom):
+            modules = [node.module or "", *(f"{node.module}.{one.name}" for one in node.names)]
+            found.update(name for name in METHODS if f"editkit.methods.{name}" in modules[0])
+            found.update(name for name in METHODS if f"editkit.methods.{name}" in modules)
+        elif isinstance(node, ast.Import):
+            for one in node.names:
+                found.update(name for name in METHODS if f"editkit.methods.{name}" in one.name)
+    return found
+
+
+def test_no_method_is_named_outside_its_folder() -> None:
+    assert len(METHODS) >= 2
+    folder = PACKAGES["editkit"] / "methods"
+    naming = {}
+    for package in PACKAGES.keys() - STILL_NAMING_METHODS:
+        for file in PACKAGES[package].rglob("*.py"):
+            own = {name for name in METHODS if (folder / name) in file.parents}
+            if found := named_methods(file) - own:
+                naming[str(file.relative_to(ROOT))] = sorted(found)
+    assert naming.pop(DEFAULT) == ["grace"]
+    assert naming == {}
+
+
 def modules(code: str) -> set[str]:
     """Top-level modules that are loaded after running some code in a new process."""
     done = subprocess.run(
@@ -115,50 +162,3 @@ def test_no_module_passes_five_hundred_lines() -> None:
         if (count := len(file.read_text().splitlines())) > 500
     }
     assert long == {}
-
-
-METHODS = {path.parent.name for path in (PACKAGES["editkit"] / "methods").glob("*/method.py")}
-DEFAULT = "store/editkit_store/records/edits.py"
-"""The file that names the default method, as a default."""
-
-STILL_NAMING_METHODS = {"editkit_cli"}
-"""Packages that still name methods outside the one default. Nothing may join them."""
-
-
-def named_methods(path: Path) -> set[str]:
-    """Methods that a file names in strings or imports; docstrings are left out."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    unread: set[ast.AST] = set()  # docstrings, and imports that only type checkers see
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            unread.add(node.value)
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-            unread.update(inner for one in node.body for inner in ast.walk(one))
-    word = re.compile(rf"\b({'|'.join(METHODS)})\b")
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if node in unread:
-            continue
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found.update(word.findall(node.value))
-        elif isinstance(node, ast.ImportFrom):
-            modules = [node.module or "", *(f"{node.module}.{one.name}" for one in node.names)]
-            found.update(name for name in METHODS if f"editkit.methods.{name}" in modules[0])
-            found.update(name for name in METHODS if f"editkit.methods.{name}" in modules)
-        elif isinstance(node, ast.Import):
-            for one in node.names:
-                found.update(name for name in METHODS if f"editkit.methods.{name}" in one.name)
-    return found
-
-
-def test_no_method_is_named_outside_its_folder() -> None:
-    assert len(METHODS) >= 2
-    folder = PACKAGES["editkit"] / "methods"
-    naming = {}
-    for package in PACKAGES.keys() - STILL_NAMING_METHODS:
-        for file in PACKAGES[package].rglob("*.py"):
-            own = {name for name in METHODS if (folder / name) in file.parents}
-            if found := named_methods(file) - own:
-                naming[str(file.relative_to(ROOT))] = sorted(found)
-    assert naming.pop(DEFAULT) == ["grace"]
-    assert naming == {}

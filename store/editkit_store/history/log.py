@@ -30,9 +30,10 @@ from editkit_store.errors import (
     NotActive,
     NothingToUndo,
 )
+from editkit_store.history.columns import EDIT
 from editkit_store.history.queries import RESTORING, Operation, Past, prompt_digest
 from editkit_store.history.versions import check_tag
-from editkit_store.records import Edit, OperationKind, Provenance
+from editkit_store.records import COLUMNS, Edit, OperationKind, Provenance
 
 __all__ = ["History", "Operation", "prompt_digest"]
 
@@ -137,12 +138,16 @@ class History(Past):
             text = canonical_json(request)
             digest = digest_bytes(text.encode("utf-8", errors="surrogatepass"))
             digests[edit.id] = digest
-            rows.append(
-                [
-                    edit.id, seq, text, digest, prompt_digest(edit), edit.prompt, edit.target,
-                    edit.kind, edit.method, _naive(edit.time), ordinal, edit.idempotency_key,
-                ]
-            )  # fmt: skip
+            values = {name: request.get(name) for name in COLUMNS} | {
+                "edit_id": edit.id,
+                "seq": seq,
+                "request": text,
+                "request_digest": digest,
+                "prompt_digest": prompt_digest(edit),
+                "added_at": _naive(edit.time),
+                "ordinal": ordinal,
+            }
+            rows.append([values[name] for name in EDIT])
         self._placed = self._placed[0], last + len(rows)
         self._db.insert("edits", rows)
         return digests

@@ -1,4 +1,4 @@
-"""What a history was at any version: its operations, its views, and the state of each edit.
+"""Queries of the history at any version: operations, views, and the state of each edit.
 
 A *member* of a version is an edit that was added and not taken back by then. A member is *active*
 unless a newer member corrects the same prompt (it is then *superseded*).
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from editkit_store.database.connection import Database
 from editkit_store.digest import digest_json
 from editkit_store.errors import AmbiguousId, InvalidRecord, UnknownEdit, UnknownVersion
+from editkit_store.history.columns import containing_text
 from editkit_store.history.versions import parse_version
 from editkit_store.records import Edit, EditRequest, EditStatus, OperationKind, Provenance
 
@@ -24,19 +25,6 @@ __all__ = ["Operation", "Past", "prompt_digest"]
 _MEMBERS = """
     SELECT edit_id FROM membership WHERE version <= ?
     GROUP BY edit_id HAVING arg_max(member, version)
-"""
-
-
-# What a reader of the log looks for; every `?` is the same text in lower case.
-# What is in braces leaves out whose author is but the operating system's user.
-_NAMED = "AND provenance->>'$.author' IS DISTINCT FROM provenance->>'$.user'"
-_CONTAINING = """
-    kind = ? OR 'v' || version = ?
-    OR contains(lower(json_extract_string(provenance, '$.author')), ?) {and_named}
-    OR contains(lower(json_extract_string(provenance, '$.reason')), ?)
-    OR edit_id IN (SELECT edit_id FROM edits
-                   WHERE contains(lower(prompt), ?) OR contains(lower(target), ?))
-    OR version IN (SELECT version FROM tags WHERE contains(lower(name), ?))
 """
 
 
@@ -128,8 +116,9 @@ class Past:
             limit: At most so many.
             at: Only those up to and including the one that made this version.
             before: Only those before this position in the log.
-            containing: Only those about this text, in whatever case: in prompt, target, author,
-                reason or a tag of the version, or the kind or version itself.
+            containing: Only those about this text, whatever its case: in prompt, target or another
+                of ``SEARCHED``, in author, reason or a tag of the version, or the kind or version
+                itself.
             redacted: Do not look for the operating system's user.
         """
         conditions = ["true"]
@@ -141,9 +130,9 @@ class Past:
             conditions.append("seq < ?")
             parameters.append(before)
         if containing:
-            found = _CONTAINING.format(and_named=_NAMED if redacted else "")
+            found = containing_text(redacted=redacted)
             conditions.append(f"({found})")
-            parameters += [containing.lower()] * _CONTAINING.count("?")
+            parameters += [containing.lower()] * found.count("?")
         bound = "" if limit is None else f"LIMIT {int(limit)}"
         where = " AND ".join(conditions)
         return self._operations(f"WHERE {where} ORDER BY seq DESC {bound}", parameters)

@@ -30,7 +30,7 @@ from editkit_store.database.schema import MIGRATIONS
 from editkit_store.digest import canonical_text, digest_bytes, digest_text
 from editkit_store.errors import StoreDamaged, StoreError
 from editkit_store.history.log import prompt_digest
-from editkit_store.records import Edit, Problem, Verified
+from editkit_store.records import COLUMNS, Edit, Problem, Verified
 from editkit_store.verify.blocks import damaged_blocks
 from editkit_store.verify.sql import (
     DOUBTFUL_ARTIFACTS,
@@ -223,7 +223,7 @@ class _Check:
         for (edit_id,) in self._db.query(_MISPLACED):
             self.blame("edit", f"edit {edit_id}", "has the place of another edit")
         last = (0, 0)
-        for edit_id, seq, request, digest, prompt, *columns, time, key in self._rows(
+        for edit_id, seq, request, digest, prompt, time, *columns in self._rows(
             DOUBTFUL_EDITS, [doubtful]
         ):
             name = f"edit {edit_id}"
@@ -239,8 +239,7 @@ class _Check:
                 self.blame("edit", name, "is not what was asked for: its request was altered")
                 continue
             said = from_json(request)
-            derived = [said[field] for field in ("prompt", "target", "kind", "method")]
-            if derived != columns or said.get("idempotency_key") != key:
+            if [said.get(name) for name in COLUMNS] != columns:
                 self.blame("edit", name, "has columns that differ from its request")
             elif _prompt(said, edit_id) != prompt:
                 self.blame("edit", name, "stands for another prompt than its own")

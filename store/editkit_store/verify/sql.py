@@ -11,6 +11,7 @@ as whole here has the digest that it should have, whoever wrote the text.
 from __future__ import annotations
 
 from editkit_store.artifacts.artifacts import ROW
+from editkit_store.records import COLUMNS
 
 __all__ = ["DOUBTFUL_ARTIFACTS", "DOUBTFUL_EDITS", "DOUBTFUL_OPERATIONS", "OPERATION"]
 
@@ -107,11 +108,13 @@ _SAYS = """
         '$.snapshots'])) = [e.request_digest, a.record_digest, NULL, NULL, NULL]
 """
 
+# What stands for the prompt of a conversation is derived in Python.
+_FIELDS = ", ".join(f"'$.{name}'" for name in (*COLUMNS, "chat"))
+_VALUES = ", ".join((*(f"e.{name}" for name in COLUMNS), "NULL"))
+
 _EDIT = f"""
     e.added_at = o.time AND e.request_digest = {_digest("e.request")}
-    AND TRY(json_extract_string(e.request, ['$.prompt', '$.target', '$.kind', '$.method',
-        '$.idempotency_key', '$.chat'])) = [e.prompt, e.target, e.kind, e.method,
-        e.idempotency_key, NULL]
+    AND TRY(json_extract_string(e.request, [{_FIELDS}])) = [{_VALUES}]
     AND e.prompt_digest = {_digest(_text("e.prompt"))}
 """
 
@@ -150,9 +153,9 @@ DOUBTFUL_OPERATIONS = f"""
 """
 """Operations from $1 to $2 that are no whole additions, each with what comes before it."""
 
-DOUBTFUL_EDITS = """
-    SELECT edit_id, e.seq, request, request_digest, prompt_digest, prompt, target, e.kind, method,
-           added_at, idempotency_key
+DOUBTFUL_EDITS = f"""
+    SELECT edit_id, e.seq, request, request_digest, prompt_digest, added_at,
+           {", ".join(f"e.{name}" for name in COLUMNS)}
     FROM edits e LEFT JOIN operations o USING (seq, edit_id)
     WHERE o.kind IS DISTINCT FROM 'add' OR e.seq IN (SELECT unnest(CAST($1 AS BIGINT[])))
     ORDER BY ordinal
