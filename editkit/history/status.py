@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from editkit.history.unusable import unusable
 from editkit.methods.registry import registered
 from editkit_store import Store
 from editkit_store.records import Status
@@ -12,11 +13,11 @@ __all__ = ["status"]
 def status(store: Store) -> Status:
     """Returns where a store stands."""
     found = store.status()
-    warnings = list(found.warnings)
     version = store.history.current()
+    specs = {name: one.spec for name, one in registered().items() if one.spec is not None}
+    warnings = [*found.warnings, *unusable(store, version, specs.__contains__).values()]
     for name in store.history.method_names():
-        method = registered().get(name)
-        warn = None if method is None or method.spec is None else method.spec.load_warnings()
+        warn = specs[name].load_warnings() if name in specs else None
         if warn is not None:
             warnings += warn(store, version)
     return found.model_copy(update={"warnings": tuple(warnings)})

@@ -326,13 +326,17 @@ class Artifacts:
         return row is not None
 
     def package_of(self, method: str) -> str | None:
-        """Returns the package that a method came in when an edit was learned by it, if known."""
+        """Returns the package that a method came in when an edit was learned by it, if known.
+
+        Bundles come from anybody, so what cannot be the name of a package is passed over.
+        """
         row = self._db.one(
-            "SELECT metrics FROM artifacts WHERE method = ? AND contains(metrics, '\"package\"') "
+            "SELECT json_extract_string(metrics, '$.package') AS package FROM artifacts "
+            "WHERE method = ? AND regexp_full_match(package, '[A-Za-z0-9][A-Za-z0-9._-]{0,99}') "
             "LIMIT 1",
             [method],
         )
-        return None if row is None else json.loads(row[0]).get("package")
+        return None if row is None else str(row[0])
 
     def learned_among(self, fingerprint: str, ids: Collection[str]) -> list[str]:
         """Returns which of some edits a model has learned."""
