@@ -1,7 +1,7 @@
 """The store: one DuckDB file behind one object, opened to read or to write.
 
-Every writing method is one transaction: after it returns, the operation is durable; if it raises,
-or the process dies inside it, the file is as before.
+Every writing method is one transaction: when it returns, the operation is durable; if it raises or
+the process dies, the file is unchanged.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Store(StoreReader):
         self._db.close()
 
     def compact(self) -> Compacted:
-        """Makes the file of this open store smaller; whoever reads it meanwhile waits.
+        """Makes the file of this open store smaller; readers wait meanwhile.
 
         Raises:
             As ``editkit_store.database.compact.compact``.
@@ -117,7 +117,7 @@ class Store(StoreReader):
     # Appending --------------------------------------------------------------------------------
 
     def prepare(self, request: EditRequest) -> Edit:
-        """Returns the edit that a request would become, with its id and time; writes nothing."""
+        """Returns the edit for a request, with its id and time; writes nothing."""
         import uuid
 
         time = self._clock()
@@ -162,10 +162,10 @@ class Store(StoreReader):
         provenance: Provenance | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> list[tuple[Operation, Edit]]:
-        """Appends edits, an operation each, in one transaction: all of them, or none.
+        """Appends edits, one operation each, in one transaction: all of them or none.
 
-        Most of the time of a small transaction goes into planning and syncing it, so that many
-        together take a fraction of what they take one by one.
+        Planning and syncing take most of the time of a small transaction, so many edits together
+        take a fraction of the time that they take one by one.
 
         Args:
             new: The edits, in their order.
@@ -173,13 +173,13 @@ class Store(StoreReader):
             settings: What to remember in the same transaction.
 
         Returns:
-            Of each the operation, and the edit with its status after it.
+            For each, the operation, and the edit with its status after it.
         """
         if not new:
             return []
         try:
             operations = self._appended(new, provenance, settings, is_new=True)
-        except Duplicate:  # nobody learns the same numbers twice; should they, look first
+        except Duplicate:  # a payload is stored already, which hardly ever happens
             operations = self._appended(new, provenance, settings, is_new=False)
         return [
             (operation, one.edit.model_copy(update={"status": one.status}))
@@ -197,7 +197,7 @@ class Store(StoreReader):
         operations: list[Operation] = []
         with self._db.transaction():
             self._remember(settings or {})
-            # All that is read comes before anything is written: the rows then go in together.
+            # All reads come before the first write, so that the rows are inserted together.
             prompts = [prompt_digest(one.edit) for one in new]
             peers = self.history.peers(prompts)
             for one, prompt in zip(new, prompts, strict=True):
@@ -273,12 +273,12 @@ class Store(StoreReader):
         detail: Mapping[str, Any] | None = None,
         snapshots: Mapping[str, Snapshot | None] | None = None,
     ) -> ViewChanged:
-        """Takes one edit back, as if it had never been; later ones stay.
+        """Removes one edit, as if it had never been added; later ones stay.
 
         Args:
             edit: Its id, or the beginning of it.
             provenance: Who and why.
-            detail: What else the operation is to say about itself.
+            detail: More details of the operation.
             snapshots: The weights that edits share, without this one, by ``NewEdit.shared_by``;
                 None where nothing is left.
 
@@ -309,7 +309,7 @@ class Store(StoreReader):
         return self._change(lambda how: self.history.rollback(number, **how), provenance)
 
     def undo(self, *, provenance: Provenance | None = None) -> ViewChanged:
-        """Takes the last change back; a second undo goes one further back.
+        """Undoes the last change; a second undo goes one step further back.
 
         Raises:
             NothingToUndo: Everything is undone.
@@ -317,7 +317,7 @@ class Store(StoreReader):
         return self._change(lambda how: self.history.undo(**how), provenance)
 
     def redo(self, *, provenance: Provenance | None = None) -> ViewChanged:
-        """Takes the last undo back.
+        """Reverses the last undo.
 
         Raises:
             NothingToUndo: The last change was not an undo.
@@ -346,17 +346,18 @@ class Store(StoreReader):
         compare: Compare | None = None,
         before_commit: Callable[[], None] | None = None,
     ) -> Imported:
-        """Brings the edits of a bundle, in one transaction and one operation.
+        """Imports the edits of a bundle, in one transaction and one operation.
 
         Args:
             path: Its folder.
             on_conflict: Where an active edit of ours corrects the same prompt: ``keep`` it active,
                 let the imported one ``supersede`` it, or ``error``.
-            dry_run: Only say what would happen.
+            dry_run: Only return what would happen.
             provenance: Who and why.
-            compare: Returns with which other edits those brought are in conflict, by model and
-                edit, given their ids by model. Left out, it is found out at every opening.
-            before_commit: Called when all is written. Where it or ``compare`` raises, nothing was.
+            compare: Returns the conflicts of imported edits with others, by model and edit, given
+                their ids by model. Without it, they are searched for at every opening.
+            before_commit: Called when everything is written. If it or ``compare`` raises, the
+                import is rolled back.
 
         Raises:
             BundleNotFound, BundleTooNew, BundleDamaged: The bundle cannot be read as it is.
@@ -412,8 +413,8 @@ class Store(StoreReader):
         }
 
     def _provenance(self, given: Provenance | None, edit: Edit | None = None) -> Provenance:
-        """Fills what the caller left open: the author, the user and the host."""
-        import socket  # like getpass, uuid and tempfile: reading commands do without
+        """Completes what the caller left out: author, user and host."""
+        import socket  # imported late, like getpass, uuid and tempfile: reading does not need them
 
         given = given or Provenance()
         user = given.user or user_name()

@@ -101,13 +101,13 @@ class Imported(Record):
     models: tuple[str, ...] = Field(default=(), description="Models of these, by fingerprint")
     snapshots: tuple[str, ...] = Field(
         default=(),
-        description="Models, by fingerprint, whose adaptors are now those of the bundle: they had "
-        "none here",
+        description="Models, by fingerprint, that now have the shared weights of the bundle: they "
+        "had none here",
     )
     unplaced: tuple[str, ...] = Field(
         default=(),
-        description="Models whose adaptors stayed ours; `replay` learns the bundle's edits of "
-        "ELDER on them",
+        description="Models that keep the shared weights they had here; `replay` learns the "
+        "bundle's edits into them",
     )
     elsewhere: int = Field(
         default=0,

@@ -3,11 +3,11 @@
 ``v0`` is the untouched model. Each operation that changes the set of edits makes the next version;
 versions form a line, and a rollback makes a *new* version whose view equals an older one. What a
 version changed is stored as membership rows (this edit came, that one went), so any past view is
-one query away and nothing is ever rewritten.
+one query, and nothing is ever rewritten.
 
-A *member* is an edit that was added and not taken back. A member is *active* unless a newer member
-corrects the same prompt (it is then *superseded*), so taking back the newer one brings the older
-one back without any bookkeeping.
+A *member* is an edit that was added and not reverted. A member is *active* unless a newer member
+corrects the same prompt (it is then *superseded*), so reverting the newer one reactivates the older
+one without any bookkeeping.
 
 Undo and redo are operations too. Each version remembers which version the next undo takes back
 (``undo_version``) and which undo the next redo takes back (``redo_version``); with U, R these two,
@@ -56,8 +56,8 @@ class History(Past):
         Args:
             edit: The edit.
             activate: See above.
-            extra: What else the operation says about itself.
-            peers: The edits of its prompt, newest first, where they are known.
+            extra: More details of the operation.
+            peers: The edits of its prompt, newest first, if known.
             snapshot: Owner and digest of the weights that it shares; see ``NewEdit.shared_by``.
             **how: Time, provenance and model.
         """
@@ -93,13 +93,13 @@ class History(Past):
         snapshots: Mapping[str, str] | None = None,
         **how: Any,
     ) -> Operation:
-        """Appends an import: edits that another history made, in their order.
+        """Appends an import: edits of another history, in their order.
 
         Args:
             edits: They keep their ids and times.
             active: Ids of those that join the view.
-            extra: Returns what else the operation says about itself; called when the edits are in
-                place, so that artifacts can come beside them.
+            extra: Returns more details of the operation; called after the edits are inserted, so
+                that it can insert artifacts.
             snapshots: Digests of the weights that edits share, by ``NewEdit.shared_by``.
             **how: Time, provenance and model.
         """
@@ -127,7 +127,7 @@ class History(Past):
         )
 
     def _insert(self, edits: Sequence[Edit], seq: int) -> dict[str, str]:
-        """Inserts the edits that an operation brings; returns the digests of their requests."""
+        """Inserts the edits of an operation; returns the digests of their requests."""
         if self._placed is None or self._placed[0] != self._db.failures:
             row = self._db.one("SELECT max(ordinal) FROM edits")
             self._placed = self._db.failures, int(row[0] or 0) if row else 0
@@ -153,7 +153,7 @@ class History(Past):
         return digests
 
     def with_key(self, key: str) -> str | None:
-        """Returns the newest edit that came with an idempotency key, failed attempts left out."""
+        """Returns the newest edit with an idempotency key, not counting failed attempts."""
         row = self._db.one(
             "SELECT e.edit_id FROM edits e JOIN operations o ON o.seq = e.seq "
             "WHERE e.idempotency_key = ? AND o.changed ORDER BY e.ordinal DESC LIMIT 1",
@@ -164,11 +164,11 @@ class History(Past):
     def revert(
         self, edit_id: str, *, detail: Mapping[str, Any] | None = None, **how: Any
     ) -> Operation:
-        """Appends an operation that takes one edit out, as if it had never been.
+        """Appends an operation that removes one edit, as if it had never been added.
 
         Args:
             edit_id: The edit.
-            detail: What else the operation says about itself.
+            detail: More details of the operation.
             **how: Time, provenance, model, and what shared weights become.
 
         Raises:
@@ -189,7 +189,7 @@ class History(Past):
             last,
             edit_id=edit_id,
             membership=[(edit_id, False)],
-            # With an older correction of the same prompt beneath it, that one is active again.
+            # An older correction of the same prompt, if there is one, becomes active again.
             active_count=last.active_count - (1 if len(peers) == 1 else 0),
             detail={"restores": peers[1:2] if peers[:1] == [edit_id] else [], **(detail or {})},
             **how,
@@ -200,7 +200,7 @@ class History(Past):
         return self._restore("rollback", version, {}, **how)
 
     def undo(self, **how: Any) -> Operation:
-        """Appends an operation that takes the last one back; repeated, it goes further back.
+        """Appends an operation that undoes the last one; repeated, it goes further back.
 
         Raises:
             NothingToUndo: Everything is undone.
@@ -211,7 +211,7 @@ class History(Past):
         )
 
     def redo(self, **how: Any) -> Operation:
-        """Appends an operation that takes the last undo back.
+        """Appends an operation that reverses the last undo.
 
         Raises:
             NothingToUndo: The last change was not an undo.
@@ -222,7 +222,7 @@ class History(Past):
         )
 
     def to_undo(self) -> int:
-        """Returns the version that the next undo takes back: the view becomes that before it.
+        """Returns the version that the next undo undoes: the view becomes that of the one before.
 
         Raises:
             NothingToUndo: Everything is undone.
@@ -233,7 +233,7 @@ class History(Past):
         return undone
 
     def to_redo(self) -> int:
-        """Returns the version whose view the next redo brings back.
+        """Returns the version whose view the next redo restores.
 
         Raises:
             NothingToUndo: The last change was not an undo.
@@ -257,11 +257,11 @@ class History(Past):
         return operation
 
     def record_batch(self, detail: Mapping[str, Any], **how: Any) -> Operation:
-        """Appends the record of artifacts that a replay stored; the view stays."""
+        """Appends the record of artifacts that a replay stored; the view does not change."""
         return self._append("replay", self.last(), detail=detail, **how)
 
     def replay(self, version: int, detail: Mapping[str, Any], **how: Any) -> Operation:
-        """Appends the record of a replay up to ``version``; the view stays."""
+        """Appends the record of a replay up to ``version``; the view does not change."""
         return self._append("replay", self.last(), target_version=version, detail=detail, **how)
 
     def _restore(
@@ -269,7 +269,7 @@ class History(Past):
     ) -> Operation:
         last = self.last()
         turned = sorted(self._turned(last.version, version).items())
-        moved = self.moves(last.version, version)  # known by now; asking for a number is not
+        moved = self.moves(last.version, version)  # cached, unlike a count
         count = (
             self.active_count(version)
             if moved is None
@@ -384,7 +384,7 @@ class History(Past):
     def _chain(
         self, kind: OperationKind, last: Operation, version: int
     ) -> tuple[int | None, int | None]:
-        """The undo and redo pointers of a new version; the module's head has the algebra."""
+        """Returns the undo and redo pointers of a new version; see the rules above."""
         if kind == "undo" and last.undo_version is not None:
             return self.maker(last.undo_version - 1).undo_version, version
         if kind == "redo" and last.redo_version is not None:

@@ -1,4 +1,4 @@
-"""What somebody wants corrected: the request, and the edit that it becomes.
+"""Requests for corrections, and the edits that they become.
 
 The fields of ``EditRequest`` are the one list of what a request holds. A field marked as a
 ``Column`` is also a column of the table ``edits``, which inserting, verifying and searching follow;
@@ -67,7 +67,7 @@ class Message(Record):
 
 
 class EditRequest(Record):
-    """What somebody wants corrected, independent of any model."""
+    """A correction, independent of any model."""
 
     prompt: Annotated[str, Column()] = Field(
         description="Input to correct; in a chat, the last user turn"
@@ -98,7 +98,7 @@ class EditRequest(Record):
         default=None, description="Where the request came from, e.g. an id in a data file"
     )
     agent: str | None = Field(
-        default=None, description="Program that asks for it, where it is not a person"
+        default=None, description="Program that requests it, if it is not a person"
     )
     conversation: str | None = Field(
         default=None, description="Id of the conversation in which the wrong answer was seen"
