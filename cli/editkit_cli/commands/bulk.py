@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -38,17 +37,17 @@ def add_file(
     on_failure: Literal["record", "keep"],
     on_conflict: Literal["supersede", "error", "keep"],
 ) -> int:
-    """Adds the edits of a JSON lines file and prints what became of each.
+    """Adds the edits of a file and prints what became of each.
 
     Args:
         settings: The shared options.
         source: Path of the file; ``-`` for standard input.
-        method: For lines that name none.
-        reason: Why, for the history. It does not enter the edits, so that a run with another one
-            still skips what is done.
+        method: Method of edits that name none.
+        reason: Why, for the history. It is not part of the edits, so a run with another reason
+            still skips those that are done.
         author: Who, likewise.
         preset: Constants of the methods.
-        scope: How far those reach whose lines do not say it.
+        scope: Scope of edits that name none.
         on_failure: What becomes of an edit that does not verify.
         on_conflict: What becomes of an edit that contradicts an active one.
 
@@ -56,10 +55,10 @@ def add_file(
         How many did not verify.
 
     Raises:
-        MalformedLine: A line holds no edit, or one that cannot be made; the lines before it are
+        MalformedLine: A line holds no edit, or one that cannot be made; the edits before it are
             done.
     """
-    from editkit.requests import read_requests
+    from editkit.editing.files import read_requests
 
     run = _Run(settings, on_failure, on_conflict)
     try:
@@ -108,7 +107,9 @@ class _Run:
     @contextlib.contextmanager
     def bar(self, source: str) -> Iterator[None]:
         """Shows the progress through the lines."""
-        self._progress.start("Adding edits", _count_lines(source), "edits")
+        from editkit.editing.files import count_edits
+
+        self._progress.start("Adding edits", count_edits(source), "edits")
         try:
             yield
         finally:
@@ -195,23 +196,10 @@ def _line(added: Added) -> str:
 
 @contextlib.contextmanager
 def _blamed_on(source: str, number: int) -> Iterator[None]:
-    """Adds the line's number to what is wrong with the edit in it."""
+    """Names the line of an edit that this model or its methods refuse."""
+    from editkit.editing.files import HINT, Source
+
     try:
         yield
     except (InvalidRequest, UnsupportedMethod, UnsupportedModel) as error:
-        where = "standard input" if source == "-" else source
-        raise MalformedLine(
-            f"line {number} of {where}: {error}",
-            path=source,
-            line=number,
-            hint=error.hint
-            or "correct the line and give the same command again; what is done is skipped",
-        ) from error
-
-
-def _count_lines(source: str) -> int | None:
-    # A pipe can be read once only.
-    if source == "-" or not os.path.isfile(source):
-        return None
-    with open(source, "rb") as file:
-        return sum(1 for line in file if line.strip())
+        raise Source(source, error.hint or HINT).malformed(number, str(error)) from error

@@ -53,7 +53,7 @@ NOT_VERIFIED = 3
     "from_file",
     type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True),
     metavar="FILE",
-    help="Add the edits of a JSON lines file, one a line; - reads stdin",
+    help="Add the edits of a file (JSON lines, JSON or CSV); - reads stdin",
 )
 @chat_options
 @click.option(
@@ -96,8 +96,8 @@ def add(
     """Correct the model: this prompt should give that target.
 
     The edit is learned, verified by free generation and written to the history in one step.
-    With --from, every line is committed by itself, and lines that are in the history already are
-    skipped: an interrupted run goes on when the same command is given again.
+    With --from, each edit of the file is committed by itself, and edits that are in the history
+    already are skipped: run the same command again to resume an interrupted run.
 
     Exits with 3 when an edit did not verify.
     """

@@ -64,7 +64,7 @@ def _bars(_: click.Context, parameter: click.Parameter, value: tuple[str, ...]) 
 )
 @click.option(
     "--data", "files", multiple=True, required=True, metavar="FILE",
-    help="Edits: JSON lines or an array, as of zsRE, CounterFact, WikiBio or your own; repeatable",
+    help="Edits in JSON lines, JSON or CSV: your own, or those of zsRE, CounterFact, …; repeatable",
 )  # fmt: skip
 @click.option(
     "--method", "methods", multiple=True, type=click.Choice(method_names()), default=("grace",),
@@ -111,8 +111,8 @@ def evaluate(
     do their rephrasings give the target, do unrelated prompts (and neighbours) still get the
     answer of the untouched model? Answers are generated freely and compared as a whole.
 
-    A line has `prompt` and `target`, and, to be judged by, `rephrases`, `locality` and
-    `neighbours`; the names of the published data sets are understood, too.
+    An edit has a `prompt` and a `target` and is judged by `rephrases`, `locality` and
+    `neighbours`; the shapes of zsRE, CounterFact, KnowEdit, MQuAKE and EasyEdit are understood.
 
     The folder gets report.html, report.json, points.csv, cases.csv and pictures. The same command
     goes on where an interrupted one stopped; another --method adds to what is there.
