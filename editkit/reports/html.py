@@ -71,6 +71,7 @@ def _environment() -> Environment:
         finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters["short"] = short
     return environment
