@@ -1,4 +1,4 @@
-"""Many edits from a file: one transaction each, so that a run can stop anywhere and go on."""
+"""Adding the edits of a file: a run can stop anywhere, and be resumed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["TOGETHER", "add_file"]
 
 TOGETHER = 8
-"""Edits learned together, and appended together: each an operation, all durable or none."""
+"""Edits that are learned and appended together: each is an operation, all are durable or none."""
 
 
 def add_file(
@@ -80,7 +80,7 @@ def add_file(
 
 
 class _Run:
-    """What became of the lines so far."""
+    """One run over a file, and what became of its edits so far."""
 
     def __init__(
         self,
@@ -99,14 +99,14 @@ class _Run:
         self.failed = 0
 
     def kept(self) -> str:
-        """Returns what an interrupted run leaves behind, and how to go on."""
+        """Returns what an interrupted run leaves behind, and how to resume it."""
         done = len(self._results) - self.failed - self._kept
         edits = f"{done} new edit{'' if done == 1 else 's'}"
-        return f"{edits} in the history; the same command goes on from here: {self._again}"
+        return f"{edits} in the history; run the same command again to resume: {self._again}"
 
     @contextlib.contextmanager
     def bar(self, source: str) -> Iterator[None]:
-        """Shows the progress through the lines."""
+        """Shows progress through the file."""
         from editkit.editing.files import count_edits
 
         self._progress.start("Adding edits", count_edits(source), "edits")
@@ -116,12 +116,12 @@ class _Run:
             self._progress.done()
 
     def through(self, kit: Kit, lines: Iterable[tuple[int, EditRequest]], source: str) -> None:
-        """Adds the lines, a few at a time; those before a bad one are done when it is met."""
+        """Adds the edits in batches; those before a bad line are added before it is reported."""
         seen: Counter[EditRequest] = Counter()
         waiting: list[EditRequest] = []
         try:
             for number, request in lines:
-                # The same line may stand in a file twice, with another answer in between.
+                # A file may repeat an edit after another one of the same prompt.
                 seen[request] += 1
                 if kit.count_requests(request) >= seen[request]:
                     self.skip()
@@ -147,7 +147,7 @@ class _Run:
         )
 
     def warn(self, request: EditRequest, found: tuple[Contradiction, ...]) -> None:
-        """Says what a line contradicts, before it is learned."""
+        """Warns about the edits that a request contradicts, before it is learned."""
         for one in found:
             self._out.warning(
                 f"'{request.prompt}' → '{request.target}' contradicts edit {one.edit_id}, with the "
@@ -155,12 +155,12 @@ class _Run:
             )
 
     def skip(self) -> None:
-        """Counts a line that is in the history already."""
+        """Counts an edit that is in the history already."""
         self._skipped += 1
         self._progress.advance(1)
 
     def take(self, added: Added) -> None:
-        """Counts a finished edit; prints it, unless a JSON list is to hold them all."""
+        """Counts a finished edit and prints it, unless they are all printed as one JSON list."""
         self._results.append(added)
         self._kept += added.outcome == "kept"
         self.failed += not added.verified and added.outcome != "kept"
@@ -170,11 +170,11 @@ class _Run:
         self._progress.advance(1)
 
     def report(self) -> None:
-        """Prints the list and the summary, however the run ended."""
+        """Prints the JSON list and the summary, however the run ended."""
         if self._out.as_json and not self._out.as_lines:
             self._out.result(self._results, lambda: None)
         done = len(self._results) - self.failed - self._kept
-        kept = f", {self._kept} left out for an edit that was to be kept" if self._kept else ""
+        kept = f", {self._kept} left out in favour of an edit to keep" if self._kept else ""
         self._out.status(
             f"{done} verified, {self.failed} not verified, "
             f"{self._skipped} skipped (in the history already){kept}"

@@ -119,7 +119,7 @@ def evaluate(
     """
     printer = settings.out
     again = shlex.join(["editkit", *settings.argv])
-    kept = f"what was judged so far is in '{out}'; the same command goes on from here: {again}"
+    kept = f"what was judged so far is in '{out}'; run the same command again to resume: {again}"
     general = _read(text)
     with keeping(lambda: kept):
         from editkit.evaluation.evaluate import evaluate as run
