@@ -7,11 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from editkit.methods.registry import registered
 from editkit_store.errors import InvalidRequest
 from editkit_store.records import EditKind, EditRequest
 
-__all__ = ["build_request"]
+__all__ = ["build_request", "has_scopes"]
 
 
 def build_request(
@@ -56,14 +55,13 @@ def build_request(
             if problem["type"] == "extra_forbidden"
             else None,
         ) from error
-    if request.scope is not None:
-        method = registered().get(request.method)
-        if method is not None and method.spec is not None and not method.spec.has_scopes:
-            raise InvalidRequest(
-                f"an edit of the method '{request.method}' has no scope of its own",
-                field="scope",
-                hint="leave it out",
-            )
+    if request.scope is not None and not has_scopes(request.method):
+        raise InvalidRequest(
+            f"edits of the method '{request.method}' have no scope of their own; they all reach as "
+            "far as its settings say",
+            field="scope",
+            hint="leave it out",
+        )
     for text in (request.prompt, request.target, *request.rephrases):
         try:
             text.encode("utf-8")
@@ -72,6 +70,14 @@ def build_request(
                 "the text holds a lone surrogate and is not valid Unicode", field="prompt"
             ) from error
     return request
+
+
+def has_scopes(method: object) -> bool:
+    """Whether edits of a method can have a scope; of one that is not installed nobody knows."""
+    from editkit.methods.registry import registered  # most requests name no scope
+
+    found = registered().get(method) if isinstance(method, str) else None
+    return found is None or found.spec is None or found.spec.has_scopes
 
 
 def _has_text(text: str) -> bool:

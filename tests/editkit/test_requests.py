@@ -18,6 +18,6 @@ def test_a_chat_brings_its_prompt() -> None:
 def test_a_scope_is_for_methods_that_have_scopes() -> None:
     asked = {"prompt": "p", "target": "t", "scope": "broad"}
     assert build_request(asked).scope == "broad"
-    with pytest.raises(InvalidRequest, match="method 'elder' has no scope") as caught:
+    with pytest.raises(InvalidRequest, match="method 'elder' have no scope") as caught:
         build_request({**asked, "method": "elder"})
     assert caught.value.field == "scope"

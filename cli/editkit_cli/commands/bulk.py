@@ -1,4 +1,4 @@
-"""Adding the edits of a file: a run can stop anywhere, and be resumed."""
+"""Many edits from a file: one transaction each, so that a run can stop anywhere and go on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["TOGETHER", "add_file"]
 
 TOGETHER = 8
-"""Edits that are learned and appended together: each is an operation, all are durable or none."""
+"""Edits learned together, and appended together: each an operation, all durable or none."""
 
 
 def add_file(
@@ -37,17 +37,17 @@ def add_file(
     on_failure: Literal["record", "keep"],
     on_conflict: Literal["supersede", "error", "keep"],
 ) -> int:
-    """Adds the edits of a file and prints what became of each.
+    """Adds the edits of a JSON lines file and prints what became of each.
 
     Args:
         settings: The shared options.
         source: Path of the file; ``-`` for standard input.
-        method: Method of edits that name none.
-        reason: Why, for the history. It is not part of the edits, so a run with another reason
-            still skips those that are done.
+        method: For lines that name none.
+        reason: Why, for the history. It does not enter the edits, so that a run with another one
+            still skips what is done.
         author: Who, likewise.
         preset: Constants of the methods.
-        scope: Scope of edits that name none.
+        scope: How far those reach whose lines do not say it.
         on_failure: What becomes of an edit that does not verify.
         on_conflict: What becomes of an edit that contradicts an active one.
 
@@ -55,7 +55,7 @@ def add_file(
         How many did not verify.
 
     Raises:
-        MalformedLine: A line holds no edit, or one that cannot be made; the edits before it are
+        MalformedLine: A line holds no edit, or one that cannot be made; the lines before it are
             done.
     """
     from editkit.editing.files import read_requests
@@ -80,7 +80,7 @@ def add_file(
 
 
 class _Run:
-    """One run over a file, and what became of its edits so far."""
+    """What became of the lines so far."""
 
     def __init__(
         self,
@@ -99,14 +99,14 @@ class _Run:
         self.failed = 0
 
     def kept(self) -> str:
-        """Returns what an interrupted run leaves behind, and how to resume it."""
+        """Returns what an interrupted run leaves behind, and how to go on."""
         done = len(self._results) - self.failed - self._kept
         edits = f"{done} new edit{'' if done == 1 else 's'}"
-        return f"{edits} in the history; run the same command again to resume: {self._again}"
+        return f"{edits} in the history; the same command goes on from here: {self._again}"
 
     @contextlib.contextmanager
     def bar(self, source: str) -> Iterator[None]:
-        """Shows progress through the file."""
+        """Shows the progress through the lines."""
         from editkit.editing.files import count_edits
 
         self._progress.start("Adding edits", count_edits(source), "edits")
@@ -116,12 +116,12 @@ class _Run:
             self._progress.done()
 
     def through(self, kit: Kit, lines: Iterable[tuple[int, EditRequest]], source: str) -> None:
-        """Adds the edits in batches; those before a bad line are added before it is reported."""
+        """Adds the lines, a few at a time; those before a bad one are done when it is met."""
         seen: Counter[EditRequest] = Counter()
         waiting: list[EditRequest] = []
         try:
             for number, request in lines:
-                # A file may repeat an edit after another one of the same prompt.
+                # The same line may stand in a file twice, with another answer in between.
                 seen[request] += 1
                 if kit.count_requests(request) >= seen[request]:
                     self.skip()
@@ -147,7 +147,7 @@ class _Run:
         )
 
     def warn(self, request: EditRequest, found: tuple[Contradiction, ...]) -> None:
-        """Warns about the edits that a request contradicts, before it is learned."""
+        """Says what a line contradicts, before it is learned."""
         for one in found:
             self._out.warning(
                 f"'{request.prompt}' → '{request.target}' contradicts edit {one.edit_id}, with the "
@@ -155,12 +155,12 @@ class _Run:
             )
 
     def skip(self) -> None:
-        """Counts an edit that is in the history already."""
+        """Counts a line that is in the history already."""
         self._skipped += 1
         self._progress.advance(1)
 
     def take(self, added: Added) -> None:
-        """Counts a finished edit and prints it, unless they are all printed as one JSON list."""
+        """Counts a finished edit; prints it, unless a JSON list is to hold them all."""
         self._results.append(added)
         self._kept += added.outcome == "kept"
         self.failed += not added.verified and added.outcome != "kept"
@@ -170,11 +170,11 @@ class _Run:
         self._progress.advance(1)
 
     def report(self) -> None:
-        """Prints the JSON list and the summary, however the run ended."""
+        """Prints the list and the summary, however the run ended."""
         if self._out.as_json and not self._out.as_lines:
             self._out.result(self._results, lambda: None)
         done = len(self._results) - self.failed - self._kept
-        kept = f", {self._kept} left out in favour of an edit to keep" if self._kept else ""
+        kept = f", {self._kept} left out for an edit that was to be kept" if self._kept else ""
         self._out.status(
             f"{done} verified, {self.failed} not verified, "
             f"{self._skipped} skipped (in the history already){kept}"
@@ -196,7 +196,7 @@ def _line(added: Added) -> str:
 
 @contextlib.contextmanager
 def _blamed_on(source: str, number: int) -> Iterator[None]:
-    """Names the line of an edit that this model or its methods refuse."""
+    """Adds the line's number to what is wrong with the edit in it."""
     from editkit.editing.files import HINT, Source
 
     try:

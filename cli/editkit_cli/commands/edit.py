@@ -96,8 +96,8 @@ def add(
     """Correct the model: this prompt should give that target.
 
     The edit is learned, verified by free generation and written to the history in one step.
-    With --from, each edit of the file is committed by itself, and edits that are in the history
-    already are skipped: run the same command again to resume an interrupted run.
+    With --from, every line is committed by itself, and lines that are in the history already are
+    skipped: an interrupted run goes on when the same command is given again.
 
     Exits with 3 when an edit did not verify.
     """

@@ -111,15 +111,15 @@ def evaluate(
     do their rephrasings give the target, do unrelated prompts (and neighbours) still get the
     answer of the untouched model? Answers are generated freely and compared as a whole.
 
-    An edit has a `prompt` and a `target` and is judged by `rephrases`, `locality` and
-    `neighbours`; the shapes of zsRE, CounterFact, KnowEdit, MQuAKE and EasyEdit are understood.
+    A line has `prompt` and `target`, and, to be judged by, `rephrases`, `locality` and
+    `neighbours`; the names of the published data sets are understood, too.
 
     The folder gets report.html, report.json, points.csv, cases.csv and pictures. The same command
     goes on where an interrupted one stopped; another --method adds to what is there.
     """
     printer = settings.out
     again = shlex.join(["editkit", *settings.argv])
-    kept = f"what was judged so far is in '{out}'; run the same command again to resume: {again}"
+    kept = f"what was judged so far is in '{out}'; the same command goes on from here: {again}"
     general = _read(text)
     with keeping(lambda: kept):
         from editkit.evaluation.evaluate import evaluate as run

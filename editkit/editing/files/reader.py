@@ -12,8 +12,7 @@ from editkit.editing.files.formats import read_objects
 from editkit.editing.files.shapes import FileEdit, edits_of
 from editkit.editing.files.source import Source
 from editkit.errors import MalformedLine
-from editkit.methods.registry import registered
-from editkit.requests import build_request
+from editkit.requests import build_request, has_scopes
 from editkit_store.errors import EditkitError, InvalidRequest
 from editkit_store.records import EditRequest, MethodName, ScopeName
 
@@ -89,9 +88,8 @@ def _request(edit: FileEdit, defaults: dict[str, str | None]) -> dict[str, Any]:
     given: dict[str, Any] = {"rephrases": edit.rephrases, "locality": locality}
     values |= {name: texts for name, texts in given.items() if texts}
     unsaid = {name: value for name, value in defaults.items() if value is not None}
-    own = registered().get(str(values.get("method")))
-    if own is not None and own.spec is not None and not own.spec.has_scopes:
-        unsaid.pop("scope", None)
+    if "scope" in unsaid and not has_scopes(values.get("method")):
+        del unsaid["scope"]
     return {**unsaid, **values}
 
 
