@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editkit_store.database.outputs import write_output
-from editkit_store.errors import StoreUnwritable
+from editkit_store.errors import OutputUnwritable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -40,7 +40,7 @@ def save(page: str, path: str | os.PathLike[str]) -> None:
         path: The file.
 
     Raises:
-        StoreUnwritable: The file cannot be written.
+        OutputUnwritable: The file cannot be written.
         UnsafeTarget: It is a store, or belongs to one.
     """
     target = Path(path)
@@ -48,7 +48,7 @@ def save(page: str, path: str | os.PathLike[str]) -> None:
         # Text that is not valid Unicode (a lone surrogate) must not cost the whole page.
         write_output(target, page.encode("utf-8", "xmlcharrefreplace"))
     except OSError as error:
-        raise StoreUnwritable(
+        raise OutputUnwritable(
             f"the page '{target}' cannot be written: {error.strerror}",
             path=target,
             hint="name a file in an existing folder that can be written to",
