@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from editkit_cli.group import RootGroup
-from editkit_cli.options import shared_options
-from editkit_cli.output import Output
+from editkit_cli.terminal.group import RootGroup
+from editkit_cli.terminal.options import shared_options
+from editkit_cli.terminal.output import Output
 
 __all__ = ["COMMANDS", "cli", "main"]
 

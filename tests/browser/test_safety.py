@@ -9,8 +9,8 @@ from browser.conftest import ask, link
 from cli.server.conftest import made, running
 from playwright.sync_api import expect
 
-from editkit_cli.server.serving import listen
-from editkit_cli.server.tokens import TokenFile
+from editkit_cli.http.serving import listen
+from editkit_cli.service.tokens import TokenFile
 
 SCRIPT = '<img src=x onerror="window.owned=1;alert(1)"><script>window.owned=1</script>'
 

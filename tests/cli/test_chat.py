@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from editkit_cli.chat import Chat
-from editkit_cli.output import Output
+from editkit_cli.commands.conversation import Chat
+from editkit_cli.terminal.output import Output
 from editkit_store import open_store
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from editkit_cli.group import ExampleCommand
 from editkit_cli.main import COMMANDS, cli
+from editkit_cli.terminal.group import ExampleCommand
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:

@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from editkit_cli.output import Bar, Output, Silent
-from editkit_cli.tables import Column, clean, fields, plain_table, shorten, visible
+from editkit_cli.terminal.output import Bar, Output, Silent
+from editkit_cli.terminal.tables import Column, clean, fields, plain_table, shorten, visible
 from editkit_store.errors import EditkitError
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -83,7 +83,7 @@ def test_visible_keeps_lines_and_disarms_escapes():
 
 
 def test_pieces_and_status_cannot_drive_a_terminal(capsys, monkeypatch):
-    monkeypatch.setattr("editkit_cli.output._is_terminal", lambda stream: True)
+    monkeypatch.setattr("editkit_cli.terminal.output._is_terminal", lambda stream: True)
     Output().piece("a\x1b[2J")
     Output().piece("b\r\n")
     Output().status("did \x1b]0;title\x07 that")

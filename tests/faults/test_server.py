@@ -20,8 +20,8 @@ import pytest
 from cli.server.conftest import made, running
 from faults.harness import SEED, Figures, check_whole, size
 
-from editkit_cli.remote.linking import new_session
-from editkit_cli.server.owner import find_server, read_owner
+from editkit_cli.service.client.sign_in import new_session
+from editkit_cli.service.owner import find_server, read_owner
 from editkit_store import open_store
 
 pytestmark = pytest.mark.slow

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from editkit import Kit
-from editkit_cli.chat import Chat
-from editkit_cli.output import Output
+from editkit_cli.commands.conversation import Chat
+from editkit_cli.terminal.output import Output
 
 pytestmark = pytest.mark.real
 

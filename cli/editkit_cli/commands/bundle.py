@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from editkit_cli.group import command
-from editkit_cli.options import Settings, provenance_options
-from editkit_cli.output import Output
-from editkit_cli.session import open_history
-from editkit_cli.tables import Column, short_digest
+from editkit_cli.backend.opening import open_history
+from editkit_cli.terminal.group import command
+from editkit_cli.terminal.options import Settings, provenance_options
+from editkit_cli.terminal.output import Output
+from editkit_cli.terminal.tables import Column, short_digest
 from editkit_store.bundle.records import Clash, Exported, Imported, OnConflict
 
 __all__ = ["export", "import_"]

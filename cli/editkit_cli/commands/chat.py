@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from editkit_cli.group import KEPT, command
-from editkit_cli.interrupts import CarriedOn, is_interrupt
-from editkit_cli.options import Settings, provenance_options, text, version_option
-from editkit_cli.output import Output
-from editkit_cli.session import check_store, open_model, voice_of
+from editkit_cli.backend.opening import check_store, open_model, voice_of
+from editkit_cli.terminal.group import KEPT, command
+from editkit_cli.terminal.interrupts import CarriedOn, is_interrupt
+from editkit_cli.terminal.options import Settings, provenance_options, text, version_option
+from editkit_cli.terminal.output import Output
 
 if TYPE_CHECKING:
     from editkit import Kit
-    from editkit_cli.chat import Chat
+    from editkit_cli.commands.conversation import Chat
 
 __all__ = ["chat"]
 
@@ -69,7 +69,7 @@ def chat(
     is_new = not settings.path.exists()
     how = settings.provenance(author=author, reason=reason)
     with open_model(settings, provenance=how) as kit:
-        from editkit_cli.chat import Chat
+        from editkit_cli.commands.conversation import Chat
 
         talk = Chat(
             kit,

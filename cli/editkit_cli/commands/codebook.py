@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from editkit_cli.group import command
-from editkit_cli.options import Settings, version_option
-from editkit_cli.session import open_history
+from editkit_cli.backend.opening import open_history
+from editkit_cli.terminal.group import command
+from editkit_cli.terminal.options import Settings, version_option
 
 __all__ = ["codebook"]
 

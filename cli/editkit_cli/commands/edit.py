@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from editkit_cli.group import command
-from editkit_cli.options import (
+from editkit_cli.backend.opening import chat_turn, check_question, open_model
+from editkit_cli.terminal.group import command
+from editkit_cli.terminal.options import (
     METHODS,
     Settings,
     agent_options,
@@ -18,11 +19,10 @@ from editkit_cli.options import (
     text,
     version_option,
 )
-from editkit_cli.session import chat_turn, check_question, open_model
-from editkit_cli.tables import Column, short_digest
+from editkit_cli.terminal.tables import Column, short_digest
 
 if TYPE_CHECKING:
-    from editkit_cli.output import Output
+    from editkit_cli.terminal.output import Output
     from editkit_store.records import (
         Added,
         Contradiction,
@@ -103,7 +103,7 @@ def add(
     """
     _check_usage(from_file, asked)
     if from_file is not None:
-        from editkit_cli.commands.bulk import add_file
+        from editkit_cli.commands.add_file import add_file
 
         shared = {name: asked[name] for name in ("method", "scope", "reason", "author")}
         failed = add_file(

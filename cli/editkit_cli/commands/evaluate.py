@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from editkit.evaluation.names import SCORES, method_names
-from editkit_cli.group import command
-from editkit_cli.interrupts import keeping
-from editkit_cli.options import Settings
-from editkit_cli.tables import Column
+from editkit_cli.terminal.group import command
+from editkit_cli.terminal.interrupts import keeping
+from editkit_cli.terminal.options import Settings
+from editkit_cli.terminal.tables import Column
 
 if TYPE_CHECKING:
     from editkit.evaluation.records import Mean, Report, Share
-    from editkit_cli.output import Output
+    from editkit_cli.terminal.output import Output
 
 __all__ = ["evaluate"]
 

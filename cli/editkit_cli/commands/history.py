@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from editkit_cli.group import command
-from editkit_cli.local import Local
-from editkit_cli.options import Settings, provenance_options, text
-from editkit_cli.output import Output
-from editkit_cli.session import check_store, open_history, open_model
-from editkit_cli.tables import Column, short_digest
+from editkit_cli.backend.local import Local
+from editkit_cli.backend.opening import check_store, open_history, open_model
+from editkit_cli.terminal.group import command
+from editkit_cli.terminal.options import Settings, provenance_options, text
+from editkit_cli.terminal.output import Output
+from editkit_cli.terminal.tables import Column, short_digest
 from editkit_store.errors import InvalidRequest
 from editkit_store.records import Edit, LogEntry, Provenance, Shown, ViewChanged
 from editkit_store.records.comparisons import BehaviorChange, CodesDiff, Diff

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 
 from editkit_cli.commands.serve import check_installed
-from editkit_cli.group import command
-from editkit_cli.options import Settings
+from editkit_cli.terminal.group import command
+from editkit_cli.terminal.options import Settings
 
 __all__ = ["mcp"]
 
@@ -29,8 +29,8 @@ def mcp(settings: Settings) -> None:
     Ends with its input, or with SIGTERM.
     """
     check_installed("mcp", "fastapi", "prometheus_client")
-    from editkit_cli.mcp.wire import claimed
-    from editkit_cli.server.owner import find_server
+    from editkit_cli.mcp.streams import claimed
+    from editkit_cli.service.owner import find_server
 
     out = settings.out
     with claimed() as wire:
@@ -41,8 +41,8 @@ def mcp(settings: Settings) -> None:
             out.status(f"through the server at {there.url}, which holds '{settings.store}'")
             relay(settings.path, wire)
             return
+        from editkit_cli.backend.opening import open_kit
         from editkit_cli.mcp.stdio import serve_stdio
-        from editkit_cli.session import open_kit
 
         with _sharing_advised(), open_kit(settings) as kit:
             out.status(f"{kit.name} at {kit.version}, for the agent at stdin and stdout")

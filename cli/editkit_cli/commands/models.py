@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import click
 
-from editkit_cli.group import command
-from editkit_cli.interrupts import keeping
-from editkit_cli.options import Settings
-from editkit_cli.output import Output
-from editkit_cli.tables import Column
+from editkit_cli.terminal.group import command
+from editkit_cli.terminal.interrupts import keeping
+from editkit_cli.terminal.options import Settings
+from editkit_cli.terminal.output import Output
+from editkit_cli.terminal.tables import Column
 from editkit_store.records import ModelInfo
 
 __all__ = ["models"]

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from editkit_cli.group import command
-from editkit_cli.interrupts import keeping
-from editkit_cli.options import METHODS, Settings, provenance_options
-from editkit_cli.session import check_store, open_model
-from editkit_cli.tables import Column, short_digest
+from editkit_cli.backend.opening import check_store, open_model
+from editkit_cli.terminal.group import command
+from editkit_cli.terminal.interrupts import keeping
+from editkit_cli.terminal.options import METHODS, Settings, provenance_options
+from editkit_cli.terminal.tables import Column, short_digest
 
 if TYPE_CHECKING:
-    from editkit_cli.output import Output
+    from editkit_cli.terminal.output import Output
     from editkit_store.records import MethodName, Replayed, ReplayPlan
 
 __all__ = ["replay"]

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from editkit_cli.group import command
-from editkit_cli.options import Settings
+from editkit_cli.terminal.group import command
+from editkit_cli.terminal.options import Settings
 
 if TYPE_CHECKING:
-    from editkit_cli.output import Output
-    from editkit_cli.server.serving import Served
+    from editkit_cli.http.serving import Served
+    from editkit_cli.terminal.output import Output
 
 __all__ = ["check_installed", "serve"]
 
@@ -67,11 +67,11 @@ def serve(
     Ends with Ctrl-C, when the changes under way are done.
     """
     check_installed("fastapi", "uvicorn", "prometheus_client", "mcp")
-    from editkit_cli.server.limits import Limits
-    from editkit_cli.server.owner import find_server
-    from editkit_cli.server.serving import AddressTaken, is_local, listen
-    from editkit_cli.server.serving import serve as run
-    from editkit_cli.session import open_kit
+    from editkit_cli.backend.opening import open_kit
+    from editkit_cli.http.serving import AddressTaken, is_local, listen
+    from editkit_cli.http.serving import serve as run
+    from editkit_cli.service.limits import Limits
+    from editkit_cli.service.owner import find_server
 
     out = settings.out
     there = find_server(settings.path)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from editkit_cli.group import command
-from editkit_cli.options import Settings, text
-from editkit_cli.server.tokens import ROLES, Role, TokenFile
-from editkit_cli.tables import Column
+from editkit_cli.service.tokens import ROLES, Role, TokenFile
+from editkit_cli.terminal.group import command
+from editkit_cli.terminal.options import Settings, text
+from editkit_cli.terminal.tables import Column
 
 if TYPE_CHECKING:
-    from editkit_cli.server.owner import Owner
+    from editkit_cli.service.owner import Owner
 
 __all__ = ["token"]
 
@@ -80,7 +80,7 @@ def link(settings: Settings) -> None:
 
     It works once, within a quarter of an hour, and on this machine only.
     """
-    from editkit_cli.remote.linking import new_link
+    from editkit_cli.service.client.sign_in import new_link
 
     made = new_link(_serving(settings))
     out = settings.out
@@ -94,7 +94,7 @@ def session(settings: Settings) -> None:
     It is good until the server ends, or until nobody has used it for twelve hours; not through a
     proxy, and not from other machines. For those, see `editkit token create`.
     """
-    from editkit_cli.remote.linking import new_session
+    from editkit_cli.service.client.sign_in import new_session
 
     made = new_session(_serving(settings))
     out = settings.out
@@ -107,8 +107,8 @@ def _serving(settings: Settings) -> Owner:
     Raises:
         NoServer: There is none.
     """
-    from editkit_cli.remote.linking import NoServer
-    from editkit_cli.server.owner import find_server
+    from editkit_cli.service.client.sign_in import NoServer
+    from editkit_cli.service.owner import find_server
 
     there = find_server(settings.path)
     if there is None:

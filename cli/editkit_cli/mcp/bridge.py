@@ -20,13 +20,13 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.server import ServerRequestContext
 from mcp.types.version import LATEST_MODERN_VERSION
 
-from editkit_cli.mcp.agents import serving
 from editkit_cli.mcp.endpoint import PATH
-from editkit_cli.mcp.failing import failed
+from editkit_cli.mcp.errors import failed
+from editkit_cli.mcp.server import serving
 from editkit_cli.mcp.stdio import converse
-from editkit_cli.remote.linking import new_session
-from editkit_cli.server.errors import Refused
-from editkit_cli.server.owner import Owner, find_server
+from editkit_cli.service.client.sign_in import new_session
+from editkit_cli.service.errors import Refused
+from editkit_cli.service.owner import Owner, find_server
 from editkit_store.errors import EditkitError
 
 __all__ = ["relay"]

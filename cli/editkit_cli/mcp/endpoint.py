@@ -13,10 +13,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from editkit_cli.mcp.agents import create_server
+from editkit_cli.mcp.server import create_server
 from editkit_cli.mcp.sessions import Sessions
-from editkit_cli.server.guard import CALLER, Caller
-from editkit_cli.server.runner import Runner
+from editkit_cli.service.guard import CALLER, Caller
+from editkit_cli.service.runner import Runner
 
 __all__ = ["AGENTS", "PATH", "ROUTE", "agents"]
 

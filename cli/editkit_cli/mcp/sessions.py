@@ -15,8 +15,8 @@ from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from editkit_cli.server.limits import Limits
-from editkit_cli.server.shares import giving_way, share
+from editkit_cli.service.limits import Limits
+from editkit_cli.service.shares import giving_way, share
 
 __all__ = ["Sessions"]
 

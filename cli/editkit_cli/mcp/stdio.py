@@ -14,11 +14,11 @@ from mcp.server import Server
 from mcp.server.stdio import stdio_server
 
 from editkit.kit import Kit
-from editkit_cli.mcp.agents import create_server
-from editkit_cli.mcp.wire import Lines
-from editkit_cli.server.guard import Caller
-from editkit_cli.server.limits import Limits
-from editkit_cli.server.runner import Runner
+from editkit_cli.mcp.server import create_server
+from editkit_cli.mcp.streams import Lines
+from editkit_cli.service.guard import Caller
+from editkit_cli.service.limits import Limits
+from editkit_cli.service.runner import Runner
 
 __all__ = ["converse", "serve_stdio"]
 

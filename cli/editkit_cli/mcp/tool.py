@@ -10,10 +10,10 @@ from mcp import types
 from pydantic import Field
 from pydantic.json_schema import GenerateJsonSchema
 
-from editkit_cli.server.guard import Caller
-from editkit_cli.server.runner import Runner
-from editkit_cli.server.shapes import Body
-from editkit_cli.server.tokens import Role
+from editkit_cli.http.openai_schemas import Body
+from editkit_cli.service.guard import Caller
+from editkit_cli.service.runner import Runner
+from editkit_cli.service.tokens import Role
 from editkit_store.records import Record
 
 __all__ = ["Call", "Reason", "Said", "Tell", "Tool", "Version"]

@@ -13,7 +13,7 @@ from cli.server.conftest import Running, held, made, running
 from mcp import MCPError
 
 from editkit.kit import Kit
-from editkit_cli.server.limits import Limits
+from editkit_cli.service.limits import Limits
 
 CAT = "The red cat is"
 

@@ -14,7 +14,7 @@ import pytest
 from cli.mcp.conftest import over_http, run
 from cli.server.conftest import Running, held, made, running
 
-from editkit_cli.server.limits import Limits
+from editkit_cli.service.limits import Limits
 
 HELLO = (
     '{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": '

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from cli.remote.conftest import Pair, Place, forbidden
 
-from editkit_cli.remote import wire as wires
-from editkit_cli.remote.client import Remote
-from editkit_cli.server import owner as owners
-from editkit_cli.server.owner import Owner, new_owner, owner_path
+from editkit_cli.backend.remote import Remote
+from editkit_cli.service import owner as owners
+from editkit_cli.service.client import connection as wires
+from editkit_cli.service.owner import Owner, new_owner, owner_path
 from editkit_store import open_store
 from editkit_store.database.files import write_private
 
@@ -225,7 +225,6 @@ def test_a_change_that_was_sent_is_not_made_twice(
 def test_a_server_that_starts_while_a_command_waits_for_the_store_is_found(
     serving: Callable[[], Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from editkit_cli import session
 
     place = serving()
     looks: list[bool] = []

@@ -96,7 +96,7 @@ def test_a_command_that_went_through_the_server_opened_neither_store_nor_model(
     calm_pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import editkit.kit.open
-    from editkit_cli import local
+    from editkit_cli.backend import local
 
     monkeypatch.setattr(editkit.kit.open, "open", forbidden)
     monkeypatch.setattr(editkit, "open", forbidden, raising=False)

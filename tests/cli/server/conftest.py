@@ -17,11 +17,11 @@ import openai
 import pytest
 
 import editkit
-from editkit_cli.remote.linking import new_session
-from editkit_cli.server.limits import Limits
-from editkit_cli.server.owner import Owner, read_owner
-from editkit_cli.server.serving import Served, listen, serve
-from editkit_cli.server.tokens import TokenFile
+from editkit_cli.http.serving import Served, listen, serve
+from editkit_cli.service.client.sign_in import new_session
+from editkit_cli.service.limits import Limits
+from editkit_cli.service.owner import Owner, read_owner
+from editkit_cli.service.tokens import TokenFile
 
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For clients that never use it: by default each of them reads all the certificates there are."""
@@ -112,7 +112,7 @@ def running(store: Path, model: Any, **how: Any) -> Iterator[Running]:
 
     servers: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
-        from editkit_cli.server import serving
+        from editkit_cli.http import serving
 
         made = serving.Server
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from editkit_cli.server.answer import Answer
+from editkit_cli.service.stream_buffer import Answer
 
 END = 0
 

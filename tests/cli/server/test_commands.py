@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from editkit_cli.server.tokens import TokenFile, tokens_path
+from editkit_cli.service.tokens import TokenFile, tokens_path
 from editkit_store.database.files import locked, write_private
 
 STORE = Path("history.db")
@@ -87,7 +87,7 @@ def test_tokens_that_many_processes_make_at_once_are_all_there(folder):
     (folder / ".history.db.tokens.lock").touch()  # of somebody who was killed
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from editkit_cli.server import tokens\n"
+        "from editkit_cli.service import tokens\n"
         "write = tokens.write_private\n"
         "tokens.write_private = lambda *a: (time.sleep(0.05), write(*a))\n"
         "file = tokens.TokenFile(Path('history.db'))\n"
@@ -148,7 +148,7 @@ def test_tokens_need_no_server_libraries(process, folder):
         "import sys; from editkit_cli.main import main\n"
         "try: main(['token', 'create', 'bot'])\n"
         "except SystemExit: pass\n"
-        "from editkit_cli.server.owner import find_server\n"
+        "from editkit_cli.service.owner import find_server\n"
         "print(sorted({'fastapi', 'uvicorn', 'torch', 'starlette'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -17,9 +17,9 @@ from cli.server.conftest import Running, held
 from cli.server.test_owner import other_address
 from cli.server.test_running import until
 
-from editkit_cli.server.connections import _AT_ONCE, _SPARE
-from editkit_cli.server.limits import Limits
-from editkit_cli.server.owner import find_server, proof
+from editkit_cli.http.connections import _AT_ONCE, _SPARE
+from editkit_cli.service.limits import Limits
+from editkit_cli.service.owner import find_server, proof
 
 CAT = "The red cat is"
 NONCE = "0" * 32

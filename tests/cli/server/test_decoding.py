@@ -12,8 +12,8 @@ from tiny import tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from editkit_cli.server.answer import Answer
-from editkit_cli.server.decoding import Decoder
+from editkit_cli.service.decoding import Decoder
+from editkit_cli.service.stream_buffer import Answer
 
 PIECES = ["[UNK]", "do", "it", "n", "'", "t", "s", "##t", "##'t", "n't", "'s", "'ve", ".", "?",
           ",", "!", "##s", "is"]  # fmt: skip

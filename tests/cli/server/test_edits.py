@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from editkit_cli.server.limits import Limits
+from editkit_cli.service.limits import Limits
 from editkit_store.errors import StoreError
 from editkit_store.records import Added, Edit, EditRequest, LogEntry, Shown, ViewChanged
 

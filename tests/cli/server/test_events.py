@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from editkit_cli.server.errors import Refused
-from editkit_cli.server.events import _KEPT, _KEPT_BYTES, Events, Listener
-from editkit_cli.server.limits import Limits
+from editkit_cli.service.errors import Refused
+from editkit_cli.service.events import _KEPT, _KEPT_BYTES, Events, Listener
+from editkit_cli.service.limits import Limits
 
 SMALL = {"is": "small"}
 

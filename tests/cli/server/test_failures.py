@@ -14,15 +14,15 @@ import pytest
 import torch
 
 import editkit
-from editkit_cli.server.answer import Answer
-from editkit_cli.server.app import create_app
-from editkit_cli.server.decoding import Decoder
-from editkit_cli.server.errors import Refused
-from editkit_cli.server.guard import Locks
-from editkit_cli.server.limits import Limits
-from editkit_cli.server.readers import Readers, Row
-from editkit_cli.server.routes import edits as routes
-from editkit_cli.server.tokens import TokenFile
+from editkit_cli.http.app import create_app
+from editkit_cli.http.routes import edits as routes
+from editkit_cli.service.decoding import Decoder
+from editkit_cli.service.errors import Refused
+from editkit_cli.service.guard import Locks
+from editkit_cli.service.limits import Limits
+from editkit_cli.service.readers import Readers, Row
+from editkit_cli.service.stream_buffer import Answer
+from editkit_cli.service.tokens import TokenFile
 from editkit_store.errors import EditkitError
 
 CAT = "The red cat is"

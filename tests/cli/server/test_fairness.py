@@ -12,15 +12,15 @@ import pytest
 from cli.server.test_running import until
 
 import editkit
-from editkit_cli.server import runner as module
-from editkit_cli.server.answer import Answer
-from editkit_cli.server.decoding import Decoder
-from editkit_cli.server.errors import Refused
-from editkit_cli.server.events import Events
-from editkit_cli.server.limits import Limits
-from editkit_cli.server.readers import Readers, Row
-from editkit_cli.server.runner import Runner
-from editkit_cli.server.writer import _KEPT, _KEPT_BYTES, Change, Writer
+from editkit_cli.service import runner as module
+from editkit_cli.service.decoding import Decoder
+from editkit_cli.service.errors import Refused
+from editkit_cli.service.events import Events
+from editkit_cli.service.limits import Limits
+from editkit_cli.service.readers import Readers, Row
+from editkit_cli.service.runner import Runner
+from editkit_cli.service.stream_buffer import Answer
+from editkit_cli.service.writer import _KEPT, _KEPT_BYTES, Change, Writer
 from editkit_store.records import Tagged
 
 

@@ -6,7 +6,7 @@ import json
 import threading
 from typing import Any
 
-from editkit_cli.server.limits import Limits
+from editkit_cli.service.limits import Limits
 from editkit_store.errors import UnknownEdit
 from editkit_store.records import Explanation, Status, Verified, ViewChanged
 from editkit_store.records.comparisons import Diff
@@ -150,7 +150,7 @@ def test_answers_of_a_comparison_that_take_too_long_are_cut_off(start):
 
 
 def test_only_so_many_comparisons_run_at_once(server, monkeypatch):
-    from editkit_cli.server import runner
+    from editkit_cli.service import runner
 
     monkeypatch.setattr(runner, "_PATIENCE", 0.05)
     go, inside = threading.Event(), threading.Semaphore(0)

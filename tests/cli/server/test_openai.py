@@ -5,7 +5,7 @@ from __future__ import annotations
 import openai
 import pytest
 
-from editkit_cli.server.limits import Limits
+from editkit_cli.service.limits import Limits
 
 CAT = "The red cat is"
 TURN = [{"role": "user", "content": "Which bird?"}]

@@ -27,7 +27,7 @@ ASKED = [
 
 
 def test_every_route_of_the_owner_is_tried_here(calm: Any) -> None:
-    from editkit_cli.server.routes.owned import router
+    from editkit_cli.http.routes.owner import router
 
     paths = {(method, route.path) for route in router.routes for method in route.methods}
     assert paths == {(method, "/v1/owner" + path.partition("?")[0]) for method, path, _ in ASKED}

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from editkit_cli.server.guard import Caller, Guard, Locks
-from editkit_cli.server.owner import find_server, proof, sign
-from editkit_cli.server.sessions import Sessions
-from editkit_cli.server.tokens import TokenFile
+from editkit_cli.service.guard import Caller, Guard, Locks
+from editkit_cli.service.owner import find_server, proof, sign
+from editkit_cli.service.sessions import Sessions
+from editkit_cli.service.tokens import TokenFile
 
 
 def test_the_owner_comes_from_loopback_only():
@@ -127,7 +127,7 @@ def test_what_comes_through_a_proxy_that_says_nothing_is_not_the_owners(calm):
 def test_a_session_ends_when_it_is_not_used_and_when_many_others_begin(monkeypatch):
     sessions = Sessions()
     now = [1000.0]
-    monkeypatch.setattr("editkit_cli.server.sessions.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("editkit_cli.service.sessions.time.monotonic", lambda: now[0])
     first = sessions.begin()
     now[0] += 11 * 3600
     assert sessions.is_open(first)

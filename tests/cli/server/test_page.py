@@ -11,12 +11,12 @@ import httpx
 import pytest
 
 import editkit_cli
-from editkit_cli import output
 from editkit_cli.commands.serve import _tell
-from editkit_cli.output import Output
-from editkit_cli.server import page
-from editkit_cli.server.page import FILES, PageKeys
-from editkit_cli.server.serving import Served
+from editkit_cli.http import page
+from editkit_cli.http.page import FILES, PageKeys
+from editkit_cli.http.serving import Served
+from editkit_cli.terminal import output
+from editkit_cli.terminal.output import Output
 
 WEB = Path(str(editkit_cli.__file__)).parent / "web"
 

@@ -18,10 +18,10 @@ import httpx
 import pytest
 from cli.server.conftest import held
 
-from editkit_cli.remote.linking import new_session
-from editkit_cli.server.errors import Refused
-from editkit_cli.server.limits import Limits
-from editkit_cli.server.owner import find_server, owner_path, read_owner
+from editkit_cli.service.client.sign_in import new_session
+from editkit_cli.service.errors import Refused
+from editkit_cli.service.limits import Limits
+from editkit_cli.service.owner import find_server, owner_path, read_owner
 from editkit_store import open_store
 
 CAT = "The red cat is"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from editkit_cli.server.shares import giving_way, share
+from editkit_cli.service.shares import giving_way, share
 
 
 @pytest.mark.parametrize(("most", "of_them"), [(1, 1), (2, 1), (3, 1), (64, 32)])

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from editkit_cli.server.limits import Limits
+from editkit_cli.service.limits import Limits
 
 ENDLESS = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE a.range > b.range"
 

@@ -1,0 +1,311 @@
+"""What OpenAI's clients ask for: models, chat, completions."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from editkit_cli.http.openai_schemas import (
+    Asking,
+    Chat,
+    ChatChoice,
+    ChatChunk,
+    ChatCompletion,
+    ChatDelta,
+    ChatDeltaChoice,
+    Choice,
+    Completion,
+    CompletionRequest,
+    Model,
+    Models,
+    SaidMessage,
+    Usage,
+)
+from editkit_cli.http.routes.common import (
+    SSE,
+    Reads,
+    Responses,
+    Runs,
+    Streamed,
+    check_size,
+    errors,
+    told,
+    unless_gone,
+)
+from editkit_cli.service.errors import ErrorBody, Refused, failure_of
+from editkit_cli.service.generation_job import Asked, Part, Question
+from editkit_cli.service.guard import Caller
+from editkit_cli.service.runner import Runner
+from editkit_store.errors import EditkitError
+from editkit_store.history.versions import format_version
+from editkit_store.records import Message, Record
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1", tags=["OpenAI"])
+
+VERSION = "X-Editkit-Version"
+"""Header that names the version an answer began on."""
+
+_STREAM: Responses = {
+    200: {
+        "description": "The answer; with `stream` its chunks, as server-sent events",
+        "content": SSE,
+        "headers": {VERSION: {"description": "Version that answers", "schema": {"type": "string"}}},
+    }
+}
+
+
+@router.get("/models", response_model=Models, responses=errors())
+def models(runner: Runs, _: Reads) -> Response:
+    """The running model, and its names at tagged versions."""
+    tags = runner.kit.store.history.tags()
+    named = [(f"{runner.name}@{tag}", format_version(at)) for tag, at in sorted(tags.items())]
+    every = [(runner.name, runner.kit.version), *named]
+    return told(Models(data=tuple(_model(runner, name, at) for name, at in every)))
+
+
+@router.get("/models/{model:path}", response_model=Model, responses=errors(404))
+def model(model: str, runner: Runs, _: Reads) -> Response:
+    """A name, if it stands for a version of the running model."""
+    return told(_model(runner, model, runner.model_version(model)))
+
+
+def _model(runner: Runner, name: str, version: str) -> Model:
+    return Model(id=name, created=runner.created, version=version)
+
+
+@router.post(
+    "/chat/completions",
+    response_model=ChatCompletion,
+    responses={**errors(404, 409, 413, 415, 429, 504), **_STREAM},
+)
+async def chat(asked: Chat, request: Request, runner: Runs, caller: Reads) -> Response:
+    """The assistant's next turn."""
+    if asked.max_tokens and asked.max_completion_tokens:
+        raise Refused(
+            "'max_tokens' and 'max_completion_tokens' are one thing; give one of them",
+            param="max_tokens",
+        )
+    turns = [
+        Message(role="system" if one.role == "developer" else one.role, content=one.text)
+        for one in asked.messages
+    ]
+    check_size(runner, [turn.content for turn in turns], param="messages")
+    limit = asked.max_completion_tokens or asked.max_tokens or runner.limits.default_tokens
+    question = await asyncio.to_thread(
+        _question, runner, asked, limit, lambda: [runner.kit.encoder.chat(turns)]
+    )
+    about = _about(runner, question, "chatcmpl")
+    if asked.stream:
+        shape = ChatShape(about, first=[ChatDelta(role="assistant", content="")])
+        return await _streamed(request, runner, question, caller, shape, asked.tells_usage)
+    done = await _finished(request, runner, question, caller)
+    choices = tuple(
+        ChatChoice(
+            index=index,
+            message=SaidMessage(content=one.text),
+            finish_reason=one.ending or "stop",
+            fired=one.fired,
+        )
+        for index, one in enumerate(done.answers)
+    )
+    answer = ChatCompletion(**about, choices=choices, usage=_usage(done))
+    return told(answer, headers={VERSION: question.version})
+
+
+@router.post(
+    "/completions",
+    response_model=Completion,
+    responses={**errors(404, 409, 413, 415, 429, 504), **_STREAM},
+)
+async def complete(
+    asked: CompletionRequest, request: Request, runner: Runs, caller: Reads
+) -> Response:
+    """Continuations of plain prompts. Whitespace around them is removed."""
+    prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
+    check_size(runner, prompts, param="prompt")
+    question = await asyncio.to_thread(
+        _question,
+        runner,
+        asked,
+        asked.max_tokens or 16,
+        lambda: [runner.kit.encoder.prompt(prompt) for prompt in prompts],
+    )
+    about = _about(runner, question, "cmpl")
+    if asked.stream:
+        shape = CompletionShape(about)
+        return await _streamed(request, runner, question, caller, shape, asked.tells_usage)
+    done = await _finished(request, runner, question, caller)
+    choices = tuple(
+        Choice(index=index, text=one.text, finish_reason=one.ending, fired=one.fired)
+        for index, one in enumerate(done.answers)
+    )
+    answer = Completion(**about, choices=choices, usage=_usage(done))
+    return told(answer, headers={VERSION: question.version})
+
+
+def _question(
+    runner: Runner,
+    asked: Asking,
+    limit: int,
+    encoded: Callable[[], list[tuple[int, ...]]],
+) -> Question:
+    """Returns the question; encodes and looks the version up, so in a thread of its own."""
+    if asked.stream_options is not None and not asked.stream:
+        raise Refused("'stream_options' needs 'stream'", param="stream_options")
+    if limit > runner.limits.tokens:
+        raise Refused(
+            f"{limit} tokens are more than this server gives, which is {runner.limits.tokens}",
+            param="max_tokens",
+        )
+    version = runner.model_version(asked.model)
+    prompts = tuple(encoded())
+    if len(prompts) * (asked.n or 1) > runner.limits.rows:
+        raise Refused(
+            f"prompts times 'n' are more than {runner.limits.rows}", code="too_many", param="n",
+            hint="ask several times",
+        )  # fmt: skip
+    top_p = 1.0 if asked.top_p is None else asked.top_p
+    temperature = asked.temperature
+    if temperature is None:  # greedy, but whoever names a nucleus means to sample
+        temperature = 0.0 if top_p == 1 else 1.0
+    return Question(
+        prompts=prompts,
+        version=version,
+        limit=limit,
+        copies=asked.n or 1,
+        stops=tuple(asked.stops),
+        temperature=temperature,
+        top_p=top_p,
+        seed=asked.seed,
+    )
+
+
+def _about(runner: Runner, question: Question, prefix: str) -> dict[str, Any]:
+    return {
+        "id": f"{prefix}-{secrets.token_hex(12)}",
+        "created": int(time.time()),
+        "model": f"{runner.name}@{question.version}",
+        "version": question.version,
+        "system_fingerprint": runner.kit.fingerprint,
+    }
+
+
+def _usage(asked: Asked) -> Usage:
+    prompt, completion = asked.prompt_tokens, asked.completion_tokens
+    return Usage(
+        prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
+    )
+
+
+async def _finished(request: Request, runner: Runner, question: Question, caller: Caller) -> Asked:
+    asked = runner.ask(question, caller.name)
+    try:
+        await unless_gone(request, asked.finished())
+    finally:
+        asked.abandon()
+    return asked
+
+
+class ChatShape:
+    """Chunks of a chat."""
+
+    def __init__(self, about: dict[str, Any], first: Sequence[ChatDelta]) -> None:
+        self._about = about
+        self._first = first
+
+    def begin(self, count: int) -> list[Record]:
+        """Returns what comes before anything is said."""
+        return [
+            self._chunk(ChatDeltaChoice(index=index, delta=delta))
+            for index in range(count)
+            for delta in self._first
+        ]
+
+    def part(self, part: Part, asked: Asked) -> Record:
+        """Returns the chunk of new text, or of an end."""
+        answer = asked.answers[part.index]
+        if part.is_last:
+            return self._chunk(
+                ChatDeltaChoice(
+                    index=part.index, delta=ChatDelta(), finish_reason=answer.ending,
+                    fired=answer.fired,
+                )
+            )  # fmt: skip
+        return self._chunk(ChatDeltaChoice(index=part.index, delta=ChatDelta(content=part.text)))
+
+    def usage(self, usage: Usage) -> Record:
+        """Returns the last chunk."""
+        return ChatChunk(**self._about, choices=(), usage=usage)
+
+    def _chunk(self, choice: ChatDeltaChoice) -> Record:
+        return ChatChunk(**self._about, choices=(choice,))
+
+
+class CompletionShape:
+    """Chunks of plain continuations."""
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        self._about = about
+
+    def begin(self, count: int) -> list[Record]:
+        """Returns what comes before anything is said: nothing."""
+        return []
+
+    def part(self, part: Part, asked: Asked) -> Record:
+        """Returns the chunk of new text, or of an end."""
+        answer = asked.answers[part.index]
+        choice = Choice(
+            index=part.index,
+            text=part.text,
+            finish_reason=answer.ending if part.is_last else None,
+            fired=answer.fired if part.is_last else None,
+        )
+        return Completion(**self._about, choices=(choice,))
+
+    def usage(self, usage: Usage) -> Record:
+        """Returns the last chunk."""
+        return Completion(**self._about, choices=(), usage=usage)
+
+
+async def _streamed(
+    request: Request,
+    runner: Runner,
+    question: Question,
+    caller: Caller,
+    shape: ChatShape | CompletionShape,
+    tells_usage: bool,
+) -> Response:
+    asked = runner.ask(question, caller.name, is_streamed=True)
+    parts = asked.parts()
+    try:
+        # What goes wrong before the first word still gets a status of its own.
+        first = await unless_gone(request, anext(parts))
+    except BaseException:
+        asked.abandon()
+        raise
+
+    async def lines() -> AsyncIterator[str]:
+        try:
+            for chunk in shape.begin(len(asked.answers)):
+                yield _line(chunk)
+            yield _line(shape.part(first, asked))
+            async for part in parts:
+                yield _line(shape.part(part, asked))
+            if tells_usage:
+                yield _line(shape.usage(_usage(asked)))
+            yield "data: [DONE]\n\n"
+        except EditkitError as error:
+            yield _line(ErrorBody(error=failure_of(error)[1]))
+
+    return Streamed(lines(), ended=asked.abandon, headers={VERSION: question.version})
+
+
+def _line(record: Record) -> str:
+    return f"data: {record.model_dump_json()}\n\n"

@@ -1,0 +1,251 @@
+"""What the command line asks of the server that holds its store: the owner's only.
+
+These routes name files of this machine, or answer without the limits that others have. They are
+between one version of editkit and itself, so they are not in the OpenAPI document.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
+
+from editkit.errors import ArtifactsMissing
+from editkit_cli.http.openai_schemas import Body
+from editkit_cli.http.routes.common import Owners, Runs, errors, told, unless_gone
+from editkit_cli.http.routes.edits import ACCEPTED, WRITES, Asked, NewEdit, changed
+from editkit_cli.http.routes.page import new_session
+from editkit_cli.service.errors import ErrorBody, Refused, closing, failure_of, too_late
+from editkit_cli.service.schemas import Logged, Running, Session
+from editkit_cli.service.writer import Learning, Result
+from editkit_store.bundle.records import Exported, Imported, OnConflict
+from editkit_store.database.sandbox import SqlQuery
+from editkit_store.errors import EditkitError, QueryStopped
+from editkit_store.records import Compacted, Record, Shown, Table, ViewChanged
+from editkit_store.records.comparisons import CodebookPlot
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/owner", include_in_schema=False)
+
+Place = Annotated[str, Field(min_length=1, max_length=4096, description="Full path")]
+
+
+@router.get("", response_model=Running)
+def running(runner: Runs, _: Owners) -> Response:
+    """What runs here."""
+    kit = runner.kit
+    return told(
+        Running(
+            name=runner.name,
+            model=kit.name,
+            source=kit.source,
+            version=kit.version,
+            has_template=bool(getattr(kit.tokenizer, "chat_template", None)),
+        )
+    )
+
+
+@router.get("/log", response_model=Logged, responses=errors(404))
+def log(
+    runner: Runs,
+    _: Owners,
+    limit: Annotated[int | None, Query(ge=1)] = None,
+    at: Annotated[str | None, Query()] = None,
+) -> Response:
+    """The log with what its table shows beside it, as long as it is."""
+    store = runner.kit.store
+    tags = [name for name, number in store.history.tags().items() if number == 0]
+    entries = store.log(limit=limit, at=at)
+    return told(Logged(entries=tuple(entries), version=store.version(), first_tags=tuple(tags)))
+
+
+@router.get("/show", response_model=Shown, responses=errors(404))
+def show(runner: Runs, _: Owners, name: Annotated[str, Query()]) -> Response:
+    """One version in full, by any name there is."""
+    return told(runner.kit.show(name))
+
+
+@router.post("/session", response_model=Session, responses=errors())
+async def session(request: Request, _: Owners) -> Response:
+    """Begins a session, for a program of the owner's that cannot sign what it asks."""
+    return new_session(request)
+
+
+class Resolved(Record):
+    """Answer of `/v1/owner/resolve`."""
+
+    version: str
+
+
+@router.get("/resolve", response_model=Resolved, responses=errors(404))
+def resolve(runner: Runs, _: Owners, version: Annotated[str, Query()]) -> Response:
+    """The own name of a version."""
+    return told(Resolved(version=runner.version(version)))
+
+
+class Checked(Record):
+    """Answer of `/v1/owner/check`."""
+
+    known: int = Field(description="Members of the current version that came of this request")
+    error: ErrorBody | None = Field(description="Why it cannot be learned")
+
+
+@router.post("/check", response_model=Checked, responses=errors())
+def check(asked: NewEdit, runner: Runs, _: Owners) -> Response:
+    """What is known of an edit before it is asked for."""
+    from editkit.requests import build_request
+
+    given = {name: getattr(asked, name) for name in asked.model_fields_set}
+    known, error = 0, None
+    try:
+        request = build_request(given, kind=runner.kit.encoder.default_kind)
+        known = runner.kit.store.count_requests(request)
+        runner.kit.check(request)
+    except EditkitError as wrong:
+        error = ErrorBody(error=failure_of(wrong)[1])
+    return told(Checked(known=known, error=error))
+
+
+class Reverting(Asked):
+    """Body of `POST /v1/owner/revert`."""
+
+    edit_id: str
+    defer_only: bool = False
+
+
+@router.post("/revert", response_model=ViewChanged, responses={**ACCEPTED, **WRITES})
+async def revert(asked: Reverting, request: Request, runner: Runs, caller: Owners) -> Response:
+    """Takes an edit back, whatever its id was typed as."""
+
+    def act(kit: Any, learning: Learning) -> Result:
+        done: ViewChanged = kit.revert(
+            asked.edit_id, defer_only=asked.defer_only, progress=learning
+        )
+        return done
+
+    return await changed(request, runner, caller, "revert", act, asked, None, None)
+
+
+class Querying(Body):
+    """Body of `POST /v1/owner/sql`."""
+
+    query: str
+
+
+_CELLS = 1_000_000
+"""Values of an answer: more would be too much for the memory beside a model."""
+
+
+@router.post("/sql", response_model=Table, responses=errors(504))
+async def sql(asked: Querying, request: Request, runner: Runs, _: Owners) -> Response:
+    """Rows that one SELECT gives on a copy of the store; ended when nobody waits any more."""
+    query = SqlQuery(asked.query)
+    seconds = runner.limits.seconds
+
+    def answered() -> Response:
+        return told(runner.kit.store.sql(query, seconds=seconds, cells=_CELLS))
+
+    with runner.stopping(query.stop):
+        try:
+            return await unless_gone(request, asyncio.to_thread(answered))
+        except QueryStopped as stopped:
+            raise (closing() if runner.is_closing else too_late()) from stopped
+        finally:
+            query.stop()
+
+
+class Plotting(Body):
+    """Body of `POST /v1/owner/codebook`."""
+
+    path: Place
+    version: str
+
+
+@router.post("/codebook", response_model=CodebookPlot, responses=errors(404))
+async def codebook(asked: Plotting, runner: Runs, _: Owners) -> Response:
+    """A picture of the codebook, written to a file."""
+    from editkit.methods.grace.plot import plot_codebook
+
+    path = _full(asked.path)
+    drawn = await asyncio.to_thread(plot_codebook, runner.kit.store, path, version=asked.version)
+    return told(drawn)
+
+
+class Exporting(Body):
+    """Body of `POST /v1/owner/export`."""
+
+    path: Place
+    to: str
+    since: str | None = None
+    only: str | None = None
+    tool: str
+
+
+@router.post("/export", response_model=Exported, responses=errors(404, 409))
+async def export(asked: Exporting, runner: Runs, _: Owners) -> Response:
+    """Edits and what they became, written into a new folder."""
+    done = await asyncio.to_thread(
+        runner.kit.store.export, _full(asked.path), to=asked.to, since=asked.since,
+        only=asked.only, tool=asked.tool,
+    )  # fmt: skip
+    return told(done)
+
+
+class Importing(Asked):
+    """Body of `POST /v1/owner/import`."""
+
+    path: Place
+    on_conflict: OnConflict = "keep"
+    dry_run: bool = False
+
+
+@router.post("/import", response_model=Imported, responses={**ACCEPTED, **WRITES})
+async def bring(asked: Importing, request: Request, runner: Runs, caller: Owners) -> Response:
+    """Brings the edits of a bundle into the history and onto the running model."""
+    if asked.dry_run:
+        return told(await asyncio.to_thread(_brought, runner.kit, asked))
+    return await changed(
+        request, runner, caller, "import", lambda kit, _: _brought(kit, asked), asked, None, None
+    )
+
+
+def _brought(kit: Any, asked: Importing) -> Imported:
+    try:
+        done: Imported = kit.import_bundle(
+            _full(asked.path), on_conflict=asked.on_conflict, dry_run=asked.dry_run
+        )
+    except ArtifactsMissing as error:
+        error.hint = (
+            "nothing was imported: the running model would answer without them. Stop the server, "
+            "`editkit import`, and `editkit replay`, which learns them"
+        )
+        raise
+    # Others may look at the operation, and where files lie is not theirs to know.
+    return done.model_copy(update={"bundle": Path(done.bundle).name})
+
+
+@router.post("/compact", response_model=Compacted, responses={**ACCEPTED, **WRITES})
+async def compact(asked: Asked, request: Request, runner: Runs, caller: Owners) -> Response:
+    """Makes the file smaller; whoever reads it meanwhile waits."""
+    return await changed(request, runner, caller, "compact", _compacted, asked, None, None)
+
+
+def _compacted(kit: Any, _: Learning) -> Result:
+    done: Compacted = kit.store.compact()
+    return done.model_copy(update={"store": Path(done.store).name})
+
+
+def _full(path: str) -> Path:
+    """Returns a path of this machine; the server's own working folder means nothing to others.
+
+    Raises:
+        Refused: It depends on a working folder.
+    """
+    found = Path(path)
+    if not found.is_absolute():
+        raise Refused(f"'{path[:100]}' is not a full path", param="path")
+    return found

@@ -1,0 +1,104 @@
+"""Replaying the history: onto the running model, or onto another one beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from editkit.models import resolve
+from editkit_cli.http.routes.common import Expression, Runs, Tags, told
+from editkit_cli.http.routes.edits import ACCEPTED, WRITES, Asked, Command, Prefer, changed
+from editkit_cli.service.errors import Refused
+from editkit_cli.service.guard import Caller
+from editkit_cli.service.model_names import is_same_model
+from editkit_cli.service.runner import Runner
+from editkit_cli.service.writer import Learning
+from editkit_store.records import MethodName, Replayed, ReplayPlan
+
+__all__ = ["Replaying", "replayed", "router"]
+
+router = APIRouter(prefix="/v1", tags=["history"])
+
+
+class Replaying(Asked):
+    """Body of `POST /v1/replay`."""
+
+    to: Expression | None = Field(default=None, description="Replay up to this version; current")
+    method: MethodName | None = Field(default=None, description="Learn with this method instead")
+    only: Expression | None = Field(
+        default=None, description="Only edits that are active at this version too"
+    )
+    model: str | None = Field(
+        default=None, max_length=1000, description="Another model than the running one"
+    )
+    dry_run: bool = Field(default=False, description="Say what would be done, and do nothing")
+
+
+@router.post("/replay", response_model=Replayed | ReplayPlan, responses={**ACCEPTED, **WRITES})
+async def replay(
+    asked: Replaying,
+    request: Request,
+    runner: Runs,
+    caller: Tags,
+    prefer: Prefer = None,
+    x_editkit_command: Command = None,
+) -> Response:
+    """Brings the active edits of a version to a model: restores what it learned, learns the rest.
+
+    Another model than the running one is loaded for that, here, and let go afterwards. Other
+    changes wait meanwhile. It takes an admin's token: it may fetch a model, and take hours.
+    """
+    other = _other(asked.model, runner, caller)
+    if asked.dry_run and other is None:  # nothing to load and nothing to write: no need to wait
+        return told(await asyncio.to_thread(replayed, runner.kit, asked, None, None))
+    return await changed(
+        request, runner, caller, "replay",
+        lambda kit, learning: replayed(kit, asked, other, learning), asked, prefer,
+        x_editkit_command,
+    )  # fmt: skip
+
+
+def replayed(
+    kit: Any, asked: Replaying, other: str | None, learning: Learning | None
+) -> Replayed | ReplayPlan:
+    """Replays, or plans to, in the writer's thread.
+
+    Args:
+        kit: The running model.
+        asked: What to replay, and how.
+        other: Onto this model instead.
+        learning: Told about every edit.
+    """
+    what: dict[str, Any] = {"to": asked.to, "method": asked.method, "only": asked.only}
+    if other is not None:
+        import editkit
+
+        with editkit.open(
+            kit.store, model=other, missing="skip", provenance=kit.provenance, progress=learning
+        ) as beside:
+            return replayed(beside, asked, None, learning)
+    if asked.dry_run:
+        plan: ReplayPlan = kit.plan_replay(**what)
+        return plan
+    done: Replayed = kit.replay(**what, progress=learning)
+    return done
+
+
+def _other(name: str | None, runner: Runner, caller: Caller) -> str | None:
+    """Returns the model to load beside the running one, if another is asked for.
+
+    Raises:
+        UnknownModel, ModelUnavailable: There is none of that name.
+        Refused: It is a path of this machine, and not the owner asks.
+    """
+    if name is None or name == runner.name or is_same_model(name, runner.kit.source):
+        return None
+    if resolve(name).path is not None and caller.name is not None:
+        raise Refused(
+            "a model in a folder of the server's machine is for its owner only", status=403,
+            code="owner_only", param="model", hint="name an alias or a hub id",
+        )  # fmt: skip
+    return name

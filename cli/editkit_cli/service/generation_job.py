@@ -1,0 +1,190 @@
+"""What one request asked for: its continuations, awaited in the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from editkit_cli.service.decoding import Decoder
+from editkit_cli.service.errors import too_late
+from editkit_cli.service.readers import Readers, Row
+from editkit_cli.service.stream_buffer import Answer
+from editkit_store.errors import EditkitError
+
+if TYPE_CHECKING:
+    from editkit import Kit
+    from editkit.engines.base import Sampling
+
+__all__ = ["Asked", "Part", "Question"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be continued, and how.
+
+    Attributes:
+        prompts: Token ids.
+        version: Version to answer at, by its own name: `v12`.
+        limit: Tokens of each continuation.
+        copies: Continuations of each prompt.
+        stops: Strings that end one.
+        temperature: 0 is greedy.
+        top_p: Share of the probability that is drawn from.
+        seed: Makes drawing repeatable.
+    """
+
+    prompts: tuple[tuple[int, ...], ...]
+    version: str
+    limit: int
+    copies: int = 1
+    stops: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+    def sampling(self, copy: int) -> Sampling | None:
+        """Returns how a copy is drawn; each has noise of its own."""
+        if self.temperature == 0:
+            return None
+        from editkit.engines.base import Sampling
+
+        seed = None if self.seed is None else self.seed + copy
+        return Sampling(self.temperature, self.top_p, seed)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something new of one continuation.
+
+    Attributes:
+        index: Which one.
+        text: New text.
+        is_last: It has ended.
+    """
+
+    index: int
+    text: str
+    is_last: bool
+
+
+_SLACK = 2.0
+"""Seconds that a reader has to tell that the time is up."""
+
+_Item = Part | EditkitError
+
+
+class Asked:
+    """The continuations of one question. Whoever leaves early calls ``abandon``.
+
+    Attributes:
+        question: The question.
+        answers: One a continuation: prompt times ``copies`` plus copy.
+    """
+
+    def __init__(
+        self,
+        question: Question,
+        *,
+        kit: Kit,
+        readers: Readers,
+        decoder: Decoder,
+        seconds: float,
+        caller: str | None,
+        is_streamed: bool,
+    ) -> None:
+        self.question = question
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[_Item] = asyncio.Queue()
+        stop_ids = kit.encoder.stop_ids
+        rows = []
+        self.answers: list[Answer] = []
+        for index in range(len(question.prompts) * question.copies):
+            prompt = question.prompts[index // question.copies]
+            answer = Answer(
+                decoder,
+                stop_ids=stop_ids,
+                limit=_room(question.limit, len(prompt), kit),
+                stops=question.stops,
+                told=self._teller(index) if is_streamed else None,
+            )
+            self.answers.append(answer)
+            rows.append(
+                Row(
+                    prompt=prompt,
+                    version=question.version,
+                    answer=answer,
+                    deadline=time.monotonic() + seconds,
+                    ended=functools.partial(self._ended, index),
+                    caller=caller,
+                    sampling=question.sampling(index % question.copies),
+                )
+            )
+        self._rows = rows
+        readers.put(rows)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompts, each counted once."""
+        return sum(map(len, self.question.prompts))
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens generated so far."""
+        return sum(answer.tokens for answer in self.answers)
+
+    async def parts(self) -> AsyncGenerator[Part]:
+        """Yields what is new, until every continuation has ended.
+
+        Raises:
+            EditkitError: One of them could not be generated; the others are abandoned.
+        """
+        left = len(self._rows)
+        while left:
+            try:
+                found = await asyncio.wait_for(self._queue.get(), self._seconds + _SLACK)
+            except TimeoutError:  # every reader is busy, so nobody could tell
+                found = too_late()
+            if isinstance(found, EditkitError):
+                self.abandon()
+                raise found
+            left -= found.is_last
+            yield found
+
+    async def finished(self) -> Sequence[Answer]:
+        """Returns the continuations, when all of them have ended.
+
+        Raises:
+            EditkitError: One of them could not be generated.
+        """
+        async for _ in self.parts():
+            pass
+        return self.answers
+
+    def abandon(self) -> None:
+        """Stops generating: nobody waits for it any more."""
+        for row in self._rows:
+            row.is_abandoned = True
+
+    def _teller(self, index: int) -> Callable[[str], None]:
+        return lambda text: self._tell(Part(index, text, False))
+
+    def _ended(self, index: int, error: EditkitError | None) -> None:
+        self._tell(Part(index, "", True) if error is None else error)
+
+    def _tell(self, item: _Item) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+
+
+def _room(limit: int, prompt: int, kit: Kit) -> int:
+    """Returns how many tokens fit behind a prompt."""
+    context = kit.encoder.context
+    if context is None:
+        return limit
+    return max(1, min(limit, context - (prompt if kit.encoder.family == "decoder" else 1)))

@@ -1,0 +1,355 @@
+"""The one thread that changes the history: each change waits in line, is carried out, and is told.
+
+A change that was taken is carried out even if its client leaves: a correction is not lost to a
+broken connection, and the idempotency key tells a client that comes back what became of it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from editkit_cli.service.errors import (
+    LOG,
+    Failure,
+    Refused,
+    closing,
+    failure_of,
+    internal_error,
+    too_busy,
+)
+from editkit_cli.service.events import Events
+from editkit_cli.service.limits import Limits
+from editkit_cli.service.shares import giving_way, share
+from editkit_store.bundle.records import Imported
+from editkit_store.errors import EditkitError
+from editkit_store.records import (
+    Added,
+    Compacted,
+    Provenance,
+    Record,
+    Replayed,
+    ReplayPlan,
+    Tagged,
+    ViewChanged,
+)
+
+if TYPE_CHECKING:
+    from editkit import Kit
+
+__all__ = ["Act", "Change", "Learning", "Pending", "PendingKind", "Result", "Writer", "unknown"]
+
+_KEPT = 1000
+"""Changes that are remembered, finished ones among them."""
+
+_KEPT_BYTES = 8 << 20
+"""Bytes of what is told of finished ones, as JSON; the newest is kept however large it is."""
+
+PendingKind = Literal[
+    "add", "revert", "rollback", "undo", "redo", "tag", "replay", "import", "compact"
+]
+
+Result = (
+    Added | ViewChanged | Tagged | Replayed | ReplayPlan | Imported | Compacted | tuple[Added, ...]
+)
+
+
+class Pending(Record):
+    """A change that was asked for, and what became of it: an operation to follow."""
+
+    id: str
+    kind: PendingKind
+    state: Literal["waiting", "running", "done", "failed"]
+    time: datetime = Field(description="When it was asked for, UTC")
+    done: int = Field(default=0, description="Edits that are learned")
+    total: int = Field(default=1, description="Edits to learn")
+    result: Result | None = Field(
+        default=None, description="With `done`: what would have been the answer"
+    )
+    error: Failure | None = Field(default=None, description="With `failed`: why")
+
+
+Act = Callable[["Kit", "Learning"], Result]
+
+
+class Change:
+    """A change in line.
+
+    Args:
+        kind: What it is.
+        act: Does it.
+        provenance: What the log says of it.
+        total: Edits that it learns.
+        caller: Whose it is: the name of a token, ``None`` for the owner.
+
+    Attributes:
+        pending: Where it stands.
+        future: What comes of it.
+    """
+
+    def __init__(
+        self, kind: PendingKind, act: Act, provenance: Provenance, total: int, caller: str | None
+    ) -> None:
+        self.caller = caller
+        self.act = act
+        self.provenance = provenance
+        self.future: Future[Result] = Future()
+        self.future.set_running_or_notify_cancel()  # whoever waits cannot cancel it
+        self.pending = Pending(
+            id="op-" + secrets.token_hex(8), kind=kind, state="waiting", time=datetime.now(UTC),
+            total=total,
+        )  # fmt: skip
+
+    def become(self, **fields: Any) -> Pending:
+        """Moves on, by one assignment."""
+        self.pending = self.pending.model_copy(update=fields)
+        return self.pending
+
+
+class _Ended(NamedTuple):
+    """A change that has ended: what is told of it, and not all that was asked."""
+
+    pending: Pending
+    caller: str | None
+    size: int
+
+
+class Learning:
+    """Progress of a change, told to the listeners."""
+
+    def __init__(self, change: Change, events: Events) -> None:
+        self._change = change
+        self._events = events
+        self._stages: list[tuple[str, int | None, int]] = []
+        self._counts = False  # whether the outermost stage is about edits
+
+    def start(self, task: str, total: int | None = None, unit: str = "steps") -> None:
+        """Begins a stage; those inside another are the method's own."""
+        if not self._stages:
+            self._counts = unit == "edits"
+            if self._counts and total is not None:
+                self._change.become(done=0, total=total)
+        self._stages.append((task, total, 0))
+        self._tell()
+
+    def advance(self, amount: int = 1) -> None:
+        """Moves the innermost stage on."""
+        if self._stages:
+            task, total, done = self._stages.pop()
+            self._stages.append((task, total, done + amount))
+            if len(self._stages) == 1 and self._counts:
+                self._change.become(done=done + amount)
+            self._tell()
+
+    def done(self) -> None:
+        """Ends the innermost stage."""
+        if self._stages:
+            self._stages.pop()
+
+    def _tell(self) -> None:
+        task, total, done = self._stages[-1]
+        operation = self._change.pending.id
+        self._events.tell(
+            "learning", {"operation": operation, "task": task, "done": done, "total": total}
+        )
+
+
+class Writer:
+    """Carries out changes, one after the other, in a thread of its own.
+
+    Args:
+        kit: The running model; nobody else writes through it.
+        limits: How many changes may wait.
+        events: Who is told.
+        counted: Told about every change that has ended, and how many seconds it took.
+    """
+
+    def __init__(
+        self,
+        kit: Kit,
+        limits: Limits,
+        events: Events,
+        counted: Callable[[Change, float], None],
+    ) -> None:
+        self._kit = kit
+        self._limits = limits
+        self._events = events
+        self._counted = counted
+        self._line: deque[Change] = deque()
+        self._known: OrderedDict[str, Change | _Ended] = OrderedDict()
+        self._changed = threading.Condition()
+        self._is_open = True
+        self._is_cut = False
+        self._seconds = 1.0  # of a change, lately
+        self._thread = threading.Thread(target=self._work, name="editkit-writer", daemon=True)
+
+    @property
+    def waiting(self) -> int:
+        """Changes in line."""
+        return len(self._line)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def put(self, change: Change) -> None:
+        """Puts a change in line.
+
+        Raises:
+            Refused: The line is full, or the server is closing.
+        """
+        with self._changed:
+            if not self._is_open:
+                raise closing()
+            most = self._limits.waiting_writes
+            own = sum(one.caller == change.caller for one in self._line)
+            if len(self._line) >= most or own >= share(most):
+                raise too_busy("changes", self._seconds * len(self._line) / 2)
+            self._line.append(change)
+            self._known[change.pending.id] = change
+            self._tell(change.pending)  # here, so that nobody hears of its beginning before
+            self._changed.notify()
+
+    def find(self, name: str) -> Pending:
+        """Returns where a change stands that is waiting, running or lately finished.
+
+        Raises:
+            Refused: It is not known, or not any more.
+        """
+        with self._changed:
+            found = self._known.get(name)
+        if found is None:
+            raise unknown(name)
+        return found.pending
+
+    def all(self) -> list[Pending]:
+        """Returns the changes that are known, newest first."""
+        with self._changed:
+            return [one.pending for one in reversed(self._known.values())]
+
+    def close(self, grace: float) -> int:
+        """Takes no more; finishes what waits, or after ``grace`` seconds gives up what is left.
+
+        What is being carried out is finished in any case. What was given up has left no trace in
+        the history; whoever waits for it is told.
+
+        Returns:
+            How many were given up.
+        """
+        deadline = time.monotonic() + grace
+        with self._changed:
+            self._is_open = False
+            self._changed.notify_all()
+            while self._line and not self._is_cut and time.monotonic() < deadline:
+                self._changed.wait(min(0.2, max(0.0, deadline - time.monotonic())))
+            left = list(self._line)
+            self._line.clear()
+            self._changed.notify_all()
+        for change in left:
+            self._fail(change, closing())
+        if self._thread.is_alive():
+            self._thread.join()
+        return len(left)
+
+    def cut(self) -> None:
+        """Gives up what waits, now, if the writer is closing."""
+        self._is_cut = True
+
+    def _forget(self, newest: _Ended) -> None:
+        """Forgets what has ended, where it is too much: of whoever has the most, the oldest."""
+        ended = [one for one in self._known.values() if isinstance(one, _Ended)]
+        while len(ended) > 1:
+            is_large = sum(one.size for one in ended) > _KEPT_BYTES
+            if not is_large and len(self._known) <= _KEPT:
+                return
+            out = giving_way(
+                ended, lambda one: one.caller, may=lambda one: one is not newest,
+                weigh=(lambda one: one.size) if is_large else (lambda _: 1),
+            )  # fmt: skip
+            assert out is not None
+            ended.remove(out)
+            del self._known[out.pending.id]
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._line:
+                    if not self._is_open:
+                        return
+                    self._changed.wait()
+                change = self._line.popleft()
+                self._changed.notify_all()
+            start = time.monotonic()
+            try:
+                self._carry_out(change)
+                self._counted(change, time.monotonic() - start)
+            except Exception as error:  # without this thread, changes would be taken in vain
+                LOG.error("a change failed", exc_info=error)
+                if not change.future.done():
+                    self._fail(change, internal_error())
+            self._seconds = 0.8 * self._seconds + 0.2 * (time.monotonic() - start)
+            del change  # with all that was asked, which may be much, until the next one comes
+
+    def _carry_out(self, change: Change) -> None:
+        self._tell(change.become(state="running"))
+        # The kit writes this down with what it does next; nobody but this thread writes.
+        self._kit.provenance = change.provenance
+        before = None
+        try:
+            before = self._kit.store.history.count()
+            result = change.act(self._kit, Learning(change, self._events))
+        except EditkitError as error:
+            self._fail(change, error)
+        except Exception as error:
+            LOG.error("a change failed", exc_info=error)
+            self._fail(change, internal_error())
+        else:
+            self._end(change, state="done", done=change.pending.total, result=result)
+            change.future.set_result(result)
+        if before is not None:
+            self._tell_versions(before)
+
+    def _fail(self, change: Change, error: EditkitError) -> None:
+        self._end(change, state="failed", error=failure_of(error)[1])
+        change.future.set_exception(error)
+
+    def _end(self, change: Change, **fields: Any) -> None:
+        pending = change.become(**fields)
+        ended = _Ended(pending, change.caller, len(pending.model_dump_json()))
+        with self._changed:
+            self._known[pending.id] = ended
+            self._forget(ended)
+        self._tell(pending)
+
+    def _tell(self, pending: Pending) -> None:
+        self._events.tell("operation", pending.model_dump(mode="json"))
+
+    def _tell_versions(self, before: int) -> None:
+        """Tells of what was appended to the log since it had so many entries."""
+        try:
+            new = self._kit.store.history.count() - before
+            if new > 0:
+                full, redacted = (self._kit.log(limit=new, redacted=one) for one in (False, True))
+                for entry, other in reversed([*zip(full, redacted, strict=True)]):
+                    self._events.tell(
+                        "version", entry.model_dump(mode="json"), other.model_dump(mode="json")
+                    )
+        except EditkitError as error:  # the change itself has been told already
+            LOG.error("the log could not be read", exc_info=error)
+
+
+def unknown(name: str) -> Refused:
+    """Returns what is told of an operation that is not known, or not any more."""
+    return Refused(
+        f"there is no operation '{name}', or not any more", status=404, code="unknown_operation",
+        hint="it is forgotten when the server starts anew, and when much was done since it ended; "
+        "the log tells what was done",
+    )  # fmt: skip
