@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cli.server.conftest import made, running
+from cli.http.conftest import made, running
 from faults.harness import SEED, Figures, check_whole, size
 
 from editkit_cli.service.client.sign_in import new_session

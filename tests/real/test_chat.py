@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cli.conftest import backend_of
 
 from editkit import Kit
-from editkit_cli.commands.conversation import Chat
+from editkit_cli.commands.conversation import Conversation
 from editkit_cli.terminal.output import Output
 
 pytestmark = pytest.mark.real
@@ -24,7 +25,9 @@ class Conversation:
     """A conversation in which nobody looks at the terminal."""
 
     def __init__(self, kit: Kit, capsys: pytest.CaptureFixture[str]) -> None:
-        self._chat = Chat(kit, Output(), Output(is_aside=True), max_new_tokens=24)
+        self._chat = Conversation(
+            backend_of(kit), Output(), Output(is_aside=True), max_new_tokens=24
+        )
         self._capsys = capsys
 
     def __call__(self, line: str) -> tuple[str, str]:

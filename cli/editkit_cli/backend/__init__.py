@@ -1,14 +1,15 @@
-"""The server that holds a store, as the command line asks it.
+"""The seam between commands and whatever does the work.
 
-========  ========================================================================
-errors    errors of the wire, and the server's own turned back into their classes
-wire      one connection: proved before the owner's token is sent, JSON both ways
-changes   what is written: sent, waited for or followed, carried out in any case
-client    the methods of a kit and of a history, over a wire
-voice     a streamed answer, which can be stopped
-linking   asking for a link that opens the web page, signed in
-either    the server, or alone where it has gone before it was asked
-========  ========================================================================
+===========  ==================================================================================
+base         the protocol: the verbs of a history and of a model
+local        this process, on the store's file
+remote       the server that holds the store
+failover     either of them, whichever can answer by the time it is asked
+opening      decides which of them a command gets
+chat         the protocol of streamed answers; ``local_chat`` and ``remote_chat`` implement it
+operations   changes made through a server: sent once, then awaited
+===========  ==================================================================================
 
-Nothing here imports torch: with a server, a command costs what it asks.
+A new verb is declared in ``base`` and implemented in ``local``, ``remote`` and ``failover``; mypy
+fails until it is.
 """

@@ -1,43 +1,73 @@
-"""The server or alone, whichever it is by the time that something is asked.
+"""The server or this process, whichever can answer by the time a verb is called.
 
-A server may end between the moment it was found and the first question, and one may start on a
-store that nobody held a moment ago.
+A server may stop after it was found and before the first request, and one may start on a store that
+was free a moment ago.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from editkit_cli.backend.base import (
+    AddConflict,
+    AddFailure,
+    Backend,
+    OnAdded,
+    OnContradiction,
+    Turns,
+)
 from editkit_cli.service.client.errors import ServerGone
+from editkit_cli.service.schemas import LogPage
+from editkit_store.bundle.records import Exported, Imported, OnConflict
 from editkit_store.errors import EditkitError, StoreLocked
+from editkit_store.records import (
+    Added,
+    Compacted,
+    EditRequest,
+    Explanation,
+    Generation,
+    Initialized,
+    MethodName,
+    Replayed,
+    ReplayPlan,
+    Shown,
+    Status,
+    Table,
+    Tagged,
+    Verified,
+    ViewChanged,
+)
+from editkit_store.records.comparisons import CodebookPlot, Diff
 
-__all__ = ["Either"]
+if TYPE_CHECKING:
+    from editkit.models.progress import Progress
+    from editkit_cli.backend.chat import ChatBackend
+
+__all__ = ["FailoverBackend"]
+
+_T = TypeVar("_T")
 
 
-class Either:
-    """Has the methods of one of two, and changes over to the other, once, where that one cannot.
+class FailoverBackend(Backend):
+    """Calls one backend, and switches to another once if the first one cannot answer.
 
-    What was read, and a change that was not sent, is then asked of the other. A change that was
-    sent is not: it may have been made.
+    The verb that failed is then called on the second one: unless it is a change that was sent to a
+    server, which may have carried it out.
 
     Args:
-        first: The server, or what works alone.
-        second: Returns the other, or ``None`` where there is none either.
+        first: The server, or this process.
+        second: Returns the other one, or ``None`` if there is none.
     """
 
-    def __init__(self, first: Any, second: Callable[[], Any]) -> None:
-        self._now = first
-        self._second: Callable[[], Any] | None = second
+    def __init__(self, first: Backend, second: Callable[[], Backend | None]) -> None:
+        self._current = first
+        self._second: Callable[[], Backend | None] | None = second
 
-    def __getattr__(self, name: str) -> Any:
-        if callable(getattr(type(self._now), name, None)):
-            return lambda *args, **how: self._tried(lambda: getattr(self._now, name)(*args, **how))
-        return self._tried(lambda: getattr(self._now, name))
-
-    def _tried(self, ask: Callable[[], Any]) -> Any:
+    def _call(self, verb: Callable[[Backend], _T]) -> _T:
         try:
-            return ask()
+            return verb(self._current)
         except (ServerGone, StoreLocked) as error:
             if self._second is None or _may_be_done(error):
                 raise
@@ -45,8 +75,203 @@ class Either:
             other = second()
             if other is None:
                 raise
-            self._now = other
-        return ask()
+            self._current = other
+        return verb(self._current)
+
+    @property
+    def name(self) -> str:
+        """See ``Model.name``."""
+        return self._call(lambda one: one.name)
+
+    @property
+    def version(self) -> str:
+        """See ``Model.version``."""
+        return self._call(lambda one: one.version)
+
+    def init_store(self, model: str | None) -> Initialized:
+        """See ``History.init_store``."""
+        return self._call(lambda one: one.init_store(model))
+
+    def log_page(self, *, limit: int | None = None, at: str | None = None) -> LogPage:
+        """See ``History.log_page``."""
+        return self._call(lambda one: one.log_page(limit=limit, at=at))
+
+    def check_versions(self, *versions: str) -> None:
+        """See ``History.check_versions``."""
+        self._call(lambda one: one.check_versions(*versions))
+
+    def fingerprint(self) -> str | None:
+        """See ``History.fingerprint``."""
+        return self._call(lambda one: one.fingerprint())
+
+    def show(self, name: str) -> Shown:
+        """See ``History.show``."""
+        return self._call(lambda one: one.show(name))
+
+    def status(self) -> Status:
+        """See ``History.status``."""
+        return self._call(lambda one: one.status())
+
+    def diff(
+        self,
+        before: str,
+        after: str,
+        *,
+        behavior: bool = False,
+        probes: Sequence[str] = (),
+        max_new_tokens: int = 16,
+        progress: Progress | None = None,
+    ) -> Diff:
+        """See ``History.diff``."""
+        return self._call(
+            lambda one: one.diff(
+                before,
+                after,
+                behavior=behavior,
+                probes=probes,
+                max_new_tokens=max_new_tokens,
+                progress=progress,
+            )
+        )
+
+    def rollback(self, version: str) -> ViewChanged:
+        """See ``History.rollback``."""
+        return self._call(lambda one: one.rollback(version))
+
+    def revert(
+        self, edit_id: str, *, defer_only: bool = False, progress: Progress | None = None
+    ) -> ViewChanged:
+        """See ``History.revert``."""
+        return self._call(lambda one: one.revert(edit_id, defer_only=defer_only, progress=progress))
+
+    def undo(self) -> ViewChanged:
+        """See ``History.undo``."""
+        return self._call(lambda one: one.undo())
+
+    def redo(self) -> ViewChanged:
+        """See ``History.redo``."""
+        return self._call(lambda one: one.redo())
+
+    def tag(self, version: str, name: str) -> Tagged:
+        """See ``History.tag``."""
+        return self._call(lambda one: one.tag(version, name))
+
+    def verify(self, *, head: str | None = None) -> Verified:
+        """See ``History.verify``."""
+        return self._call(lambda one: one.verify(head=head))
+
+    def sql(self, query: str) -> Table:
+        """See ``History.sql``."""
+        return self._call(lambda one: one.sql(query))
+
+    def compact(self) -> Compacted:
+        """See ``History.compact``."""
+        return self._call(lambda one: one.compact())
+
+    def export(
+        self, path: str, *, to: str = "@", since: str | None = None, only: str | None = None
+    ) -> Exported:
+        """See ``History.export``."""
+        return self._call(lambda one: one.export(path, to=to, since=since, only=only))
+
+    def import_bundle(
+        self, path: str, *, on_conflict: OnConflict = "keep", dry_run: bool = False
+    ) -> Imported:
+        """See ``History.import_bundle``."""
+        return self._call(
+            lambda one: one.import_bundle(path, on_conflict=on_conflict, dry_run=dry_run)
+        )
+
+    def plot_codebook(self, path: Path, *, version: str) -> CodebookPlot:
+        """See ``History.plot_codebook``."""
+        return self._call(lambda one: one.plot_codebook(path, version=version))
+
+    def resolve(self, version: str) -> str:
+        """See ``Model.resolve``."""
+        return self._call(lambda one: one.resolve(version))
+
+    def generate(
+        self, prompts: Sequence[str], *, version: str | None = None, max_new_tokens: int = 64
+    ) -> list[Generation]:
+        """See ``Model.generate``."""
+        return self._call(
+            lambda one: one.generate(prompts, version=version, max_new_tokens=max_new_tokens)
+        )
+
+    def chat(
+        self, messages: Turns, *, version: str | None = None, max_new_tokens: int = 256
+    ) -> Generation:
+        """See ``Model.chat``."""
+        return self._call(
+            lambda one: one.chat(messages, version=version, max_new_tokens=max_new_tokens)
+        )
+
+    def chat_backend(self) -> ChatBackend:
+        """See ``Model.chat_backend``."""
+        return self._call(lambda one: one.chat_backend())
+
+    def explain(
+        self,
+        prompt: str | None = None,
+        *,
+        chat: Turns | None = None,
+        version: str | None = None,
+        k: int = 5,
+    ) -> Explanation:
+        """See ``Model.explain``."""
+        return self._call(lambda one: one.explain(prompt, chat=chat, version=version, k=k))
+
+    def add_many(
+        self,
+        requests: Iterable[EditRequest | Mapping[str, Any]],
+        *,
+        on_failure: AddFailure = "record",
+        on_conflict: AddConflict = "supersede",
+        progress: Progress | None = None,
+        told: OnAdded | None = None,
+        warned: OnContradiction | None = None,
+        before: bool = False,
+    ) -> list[Added]:
+        """See ``Model.add_many``."""
+        several = list(requests)  # an iterator would be used up by the first attempt
+        return self._call(
+            lambda one: one.add_many(
+                several,
+                on_failure=on_failure,
+                on_conflict=on_conflict,
+                progress=progress,
+                told=told,
+                warned=warned,
+                before=before,
+            )
+        )
+
+    def count_requests(self, request: EditRequest) -> int:
+        """See ``Model.count_requests``."""
+        return self._call(lambda one: one.count_requests(request))
+
+    def check(self, request: EditRequest) -> None:
+        """See ``Model.check``."""
+        self._call(lambda one: one.check(request))
+
+    def replay(
+        self,
+        *,
+        to: str | None = None,
+        method: MethodName | None = None,
+        only: str | None = None,
+        progress: Progress | None = None,
+    ) -> Replayed:
+        """See ``Model.replay``."""
+        return self._call(
+            lambda one: one.replay(to=to, method=method, only=only, progress=progress)
+        )
+
+    def plan_replay(
+        self, *, to: str | None = None, method: MethodName | None = None, only: str | None = None
+    ) -> ReplayPlan:
+        """See ``Model.plan_replay``."""
+        return self._call(lambda one: one.plan_replay(to=to, method=method, only=only))
 
 
 def _may_be_done(error: EditkitError) -> bool:

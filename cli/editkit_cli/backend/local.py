@@ -1,21 +1,34 @@
-"""A history without a server: the methods of ``Remote``, over the store's own file.
-
-The store is open as short as can be: one writer keeps everybody else out.
-"""
+"""This process as a backend: the store's own file, and a model that is loaded when it is needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from editkit_cli.service.schemas import Logged
+from editkit_cli.backend.base import (
+    AddConflict,
+    AddFailure,
+    Backend,
+    OnAdded,
+    OnContradiction,
+    Turns,
+)
+from editkit_cli.service.schemas import LogPage
 from editkit_store.bundle.records import Exported, Imported, OnConflict
 from editkit_store.records import (
+    Added,
     Compacted,
+    EditRequest,
+    Explanation,
+    Generation,
     Initialized,
+    MethodName,
     Provenance,
+    Replayed,
+    ReplayPlan,
     Shown,
     Status,
     Table,
@@ -26,88 +39,125 @@ from editkit_store.records import (
 from editkit_store.records.comparisons import CodebookPlot, Diff
 
 if TYPE_CHECKING:
+    from editkit import Kit
     from editkit.models.progress import Progress
+    from editkit_cli.backend.chat import ChatBackend
     from editkit_store import Store
 
-__all__ = ["Local"]
+__all__ = ["LocalBackend"]
 
 
-class Reverts(Protocol):
-    """What can take an edit back that shares its weights: a running model."""
-
-    def revert(
-        self, edit_id: str, *, defer_only: bool = False, progress: Progress | None = None
-    ) -> ViewChanged:
-        """See ``Kit.revert``."""
-
-
-def _opened(path: Path | str, *, write: bool = False, create: bool = False) -> Store:
-    # Here, because it loads DuckDB: a command that finds a server does without.
+def _open_store(path: Path | str, *, write: bool = False, create: bool = False) -> Store:
+    # Imported here because it loads DuckDB, which a command that finds a server does without.
     from editkit_store import open_store
 
     return open_store(path, write=write, create=create)
 
 
-class Local:
-    """The history in a file. Loads no model, but to take back an edit of ELDER.
+class LocalBackend(Backend):
+    """The history in a file, and the model of this process. A context manager.
+
+    Without a running model the store is open for one verb at a time, and no longer: a writer keeps
+    everybody else out. Once a verb needs the model, it is loaded, and stays with the store open
+    until the end.
 
     Args:
         store: Path of the store.
-        provenance: What is written down with every change.
-        model: Opens the running model, where one is needed.
+        provenance: Recorded with every change.
+        open_kit: Loads the model with the store's edits.
     """
 
-    def __init__(self, store: Path, *, provenance: Provenance, model: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        store: Path,
+        *,
+        provenance: Provenance,
+        open_kit: Callable[[], AbstractContextManager[Kit]],
+    ) -> None:
         self._path = store
         self._provenance = provenance
-        self._model = model
+        self._open_kit = open_kit
+        self._kit: Kit | None = None
+        self._stack = contextlib.ExitStack()
 
-    def begin(self, model: str | None) -> Initialized:
-        """Makes the store where there is none, and remembers a model, if one is given."""
-        with _opened(self._path, write=True, create=True) as store:
+    def __enter__(self) -> LocalBackend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the model and the store."""
+        self._kit = None
+        self._stack.close()
+
+    def load(self) -> Kit:
+        """Returns the running model, after loading it if this is the first call."""
+        if self._kit is None:
+            self._kit = self._stack.enter_context(self._open_kit())
+        return self._kit
+
+    # The history ------------------------------------------------------------------------------
+
+    def init_store(self, model: str | None) -> Initialized:
+        """See ``History.init_store``."""
+        with _open_store(self._path, write=True, create=True) as store:
             if model is not None:
                 store.remember(model=model)
             return Initialized(
                 store=str(self._path), model=store.setting("model"), version=store.version()
             )
 
-    def logged(self, *, limit: int | None = None, at: str | None = None) -> Logged:
-        """Returns the log, and what its table shows beside it."""
+    def log_page(self, *, limit: int | None = None, at: str | None = None) -> LogPage:
+        """See ``History.log_page``."""
         with self._reading() as store:
-            tags = [name for name, number in store.history.tags().items() if number == 0]
-            return Logged(
-                entries=tuple(store.log(limit=limit, at=at)),
-                version=store.version(),
-                first_tags=tuple(tags),
-            )
+            return LogPage.of(store, limit=limit, at=at)
 
-    def look(self, *versions: str) -> None:
-        """Refuses a missing or unreadable store, or an unknown version."""
+    def check_versions(self, *versions: str) -> None:
+        """See ``History.check_versions``."""
         with self._reading() as store:
             for version in versions:
                 store.history.resolve(version)
 
     def fingerprint(self) -> str | None:
-        """Returns which model the store remembers, if there is a store."""
+        """See ``History.fingerprint``; ``None`` also if there is no store."""
         if not self._path.exists():
             return None
         with self._reading() as store:
             return store.setting("fingerprint")
 
     def show(self, name: str) -> Shown:
-        """Returns a version in full; see ``Store.show``."""
+        """See ``History.show``."""
         with self._reading() as store:
             return store.show(name)
 
     def status(self) -> Status:
-        """Returns where the store stands."""
+        """See ``History.status``."""
         with self._reading() as store:
             return store.status()
 
-    def diff(self, before: str, after: str) -> Diff:
-        """Returns what changed between two versions."""
+    def diff(
+        self,
+        before: str,
+        after: str,
+        *,
+        behavior: bool = False,
+        probes: Sequence[str] = (),
+        max_new_tokens: int = 16,
+        progress: Progress | None = None,
+    ) -> Diff:
+        """See ``History.diff``; loads the model only if it is to answer."""
+        if behavior or probes or self._kit is not None:
+            return self.load().diff(
+                before,
+                after,
+                behavior=behavior,
+                probes=probes,
+                max_new_tokens=max_new_tokens,
+                progress=progress,
+            )
         with self._reading() as store:
-            # Names are checked first: they need no numpy, the comparison of artifacts does.
+            # Names are checked before numpy is imported, which compares artifacts.
             for name in (before, after):
                 store.history.resolve(name)
             from editkit.history import diff as compare
@@ -115,59 +165,65 @@ class Local:
             return compare.diff(store, before, after)
 
     def rollback(self, version: str) -> ViewChanged:
-        """Makes the edits of an older version the active ones."""
+        """See ``History.rollback``."""
+        if self._kit is not None:
+            return self._kit.rollback(version)
         with self._writing() as store:
             return store.rollback(version, provenance=self._provenance)
 
     def revert(
         self, edit_id: str, *, defer_only: bool = False, progress: Progress | None = None
     ) -> ViewChanged:
-        """Takes one edit back; loads the model where later edits are to be learned again."""
-        with self._reading() as store:
-            # Deferring needs no model; but an older edit that comes back must be in the weights.
-            asks = store.brings_back_mixed if defer_only else store.takes_learning
-            learns = asks(edit_id)
-        if learns:
-            with self._model() as kit:
-                able: Reverts = kit
-                return able.revert(edit_id, defer_only=defer_only, progress=progress)
-        with self._writing() as store:
-            return store.revert(edit_id, provenance=self._provenance)
+        """See ``History.revert``."""
+        if self._kit is None:
+            with self._reading() as store:
+                # Deferring needs no model, but an older edit that comes back must be in the
+                # weights.
+                needs_model = store.brings_back_mixed if defer_only else store.takes_learning
+                loads = needs_model(edit_id)
+            if not loads:
+                with self._writing() as store:
+                    return store.revert(edit_id, provenance=self._provenance)
+        return self.load().revert(edit_id, defer_only=defer_only, progress=progress)
 
     def undo(self) -> ViewChanged:
-        """Takes the last change back."""
+        """See ``History.undo``."""
+        if self._kit is not None:
+            return self._kit.undo()
         with self._writing() as store:
             return store.undo(provenance=self._provenance)
 
     def redo(self) -> ViewChanged:
-        """Takes the last undo back."""
+        """See ``History.redo``."""
+        if self._kit is not None:
+            return self._kit.redo()
         with self._writing() as store:
             return store.redo(provenance=self._provenance)
 
     def tag(self, version: str, name: str) -> Tagged:
-        """Names a version."""
+        """See ``History.tag``."""
         with self._writing() as store:
             return store.tag(version, name, provenance=self._provenance)
 
     def verify(self, *, head: str | None = None) -> Verified:
-        """Derives every digest anew; see ``Store.verify``."""
+        """See ``History.verify``."""
         with self._reading() as store:
             return store.verify(head=head)
 
     def sql(self, query: str) -> Table:
-        """Answers a query in SQL; see ``Store.sql``."""
+        """See ``History.sql``."""
         with self._reading() as store:
             return store.sql(query)
 
     def compact(self) -> Compacted:
-        """Makes the file smaller."""
+        """See ``History.compact``."""
         with self._writing() as store:
             return store.compact()
 
     def export(
         self, path: str, *, to: str = "@", since: str | None = None, only: str | None = None
     ) -> Exported:
-        """Writes edits into a new folder; see ``Store.export``."""
+        """See ``History.export``."""
         tool = self._provenance.tool or "editkit"
         with self._reading() as store:
             return store.export(path, to=to, since=since, only=only, tool=tool)
@@ -175,11 +231,13 @@ class Local:
     def import_bundle(
         self, path: str, *, on_conflict: OnConflict = "keep", dry_run: bool = False
     ) -> Imported:
-        """Brings the edits of a bundle; see ``Store.import_bundle``."""
+        """See ``History.import_bundle``."""
+        if self._kit is not None:
+            return self._kit.import_bundle(path, on_conflict=on_conflict, dry_run=dry_run)
         with self._receiving(path, dry_run=dry_run) as store:
 
             def compare(learned: Mapping[str, Sequence[str]]) -> Any:
-                from editkit.methods.grace.restore import find_conflicts  # loads numpy
+                from editkit.kit.bundles import find_conflicts  # loads the methods
 
                 return find_conflicts(store, learned)
 
@@ -188,30 +246,128 @@ class Local:
                 compare=compare,
             )  # fmt: skip
 
-    def plot(self, path: Path, *, version: str) -> CodebookPlot:
-        """Draws the codebook to a file; see ``plot_codebook``."""
+    def plot_codebook(self, path: Path, *, version: str) -> CodebookPlot:
+        """See ``History.plot_codebook``."""
         from editkit.methods.grace.plot import plot_codebook
 
         with self._reading() as store:
             return plot_codebook(store, path, version=version)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _reading(self) -> Iterator[Store]:
-        with _opened(self._path) as store:
-            yield store
+        if self._kit is not None:
+            yield self._kit.store
+        else:
+            with _open_store(self._path) as store:
+                yield store
 
-    @contextmanager
+    @contextlib.contextmanager
     def _writing(self) -> Iterator[Store]:
-        with _opened(self._path, write=True) as store:
-            yield store
+        if self._kit is not None:
+            yield self._kit.store
+        else:
+            with _open_store(self._path, write=True) as store:
+                yield store
 
     def _receiving(self, folder: str, *, dry_run: bool) -> Store:
-        """The store; made where there is none, but not for a dry run or a refused bundle."""
+        """The store of an import; created if missing, but not for a dry run or a bad bundle."""
         if self._path.exists():
-            return _opened(self._path, write=not dry_run)
-        empty = _opened(":memory:", write=True, create=True)
+            return _open_store(self._path, write=not dry_run)
+        empty = _open_store(":memory:", write=True, create=True)
         if dry_run:
             return empty
         with empty:
             empty.import_bundle(folder, dry_run=True)
-        return _opened(self._path, write=True, create=True)
+        return _open_store(self._path, write=True, create=True)
+
+    # The model --------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """See ``Model.name``."""
+        return self.load().name
+
+    @property
+    def version(self) -> str:
+        """See ``Model.version``."""
+        return self.load().version
+
+    def resolve(self, version: str) -> str:
+        """See ``Model.resolve``."""
+        return self.load().resolve(version)
+
+    def generate(
+        self, prompts: Sequence[str], *, version: str | None = None, max_new_tokens: int = 64
+    ) -> list[Generation]:
+        """See ``Model.generate``."""
+        return self.load().generate(list(prompts), version=version, max_new_tokens=max_new_tokens)
+
+    def chat(
+        self, messages: Turns, *, version: str | None = None, max_new_tokens: int = 256
+    ) -> Generation:
+        """See ``Model.chat``."""
+        return self.load().chat(messages, version=version, max_new_tokens=max_new_tokens)
+
+    def chat_backend(self) -> ChatBackend:
+        """See ``Model.chat_backend``."""
+        from editkit_cli.backend.local_chat import LocalChat
+
+        return LocalChat(self.load())
+
+    def explain(
+        self,
+        prompt: str | None = None,
+        *,
+        chat: Turns | None = None,
+        version: str | None = None,
+        k: int = 5,
+    ) -> Explanation:
+        """See ``Model.explain``."""
+        return self.load().explain(prompt, chat=chat, version=version, k=k)
+
+    def add_many(
+        self,
+        requests: Iterable[EditRequest | Mapping[str, Any]],
+        *,
+        on_failure: AddFailure = "record",
+        on_conflict: AddConflict = "supersede",
+        progress: Progress | None = None,
+        told: OnAdded | None = None,
+        warned: OnContradiction | None = None,
+        before: bool = False,
+    ) -> list[Added]:
+        """See ``Model.add_many``."""
+        return self.load().add_many(
+            requests,
+            on_failure=on_failure,
+            on_conflict=on_conflict,
+            progress=progress,
+            told=told,
+            warned=warned,
+            before=before,
+        )
+
+    def count_requests(self, request: EditRequest) -> int:
+        """See ``Model.count_requests``."""
+        return self.load().count_requests(request)
+
+    def check(self, request: EditRequest) -> None:
+        """See ``Model.check``."""
+        self.load().check(request)
+
+    def replay(
+        self,
+        *,
+        to: str | None = None,
+        method: MethodName | None = None,
+        only: str | None = None,
+        progress: Progress | None = None,
+    ) -> Replayed:
+        """See ``Model.replay``."""
+        return self.load().replay(to=to, method=method, only=only, progress=progress)
+
+    def plan_replay(
+        self, *, to: str | None = None, method: MethodName | None = None, only: str | None = None
+    ) -> ReplayPlan:
+        """See ``Model.plan_replay``."""
+        return self.load().plan_replay(to=to, method=method, only=only)

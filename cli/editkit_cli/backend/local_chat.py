@@ -1,6 +1,6 @@
-"""Answers as they come: pieces of text for the terminal, and a way to stop the model.
+"""Streaming the answers of a model in this process.
 
-Imports torch: only commands that run a model import this module.
+Imports torch: only commands that run a model here import this module.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
 
-from editkit_cli.terminal.interrupts import Wish
+from editkit_cli.terminal.interrupts import Cancellation
 
 if TYPE_CHECKING:
     from editkit import Kit
     from editkit_store.records import Generation
 
-__all__ = ["LocalVoice", "Stop", "Streamer"]
+__all__ = ["LocalChat", "StopWhenCancelled", "TextPieces"]
 
 
-class Streamer(TextStreamer):
-    """Hands on an answer piece by piece, without the whitespace around it.
+class TextPieces(TextStreamer):
+    """Passes an answer on piece by piece, without the whitespace around it.
 
     Args:
         tokenizer: The model's.
-        write: Takes each piece.
+        write: Called with each piece.
     """
 
     def __init__(self, tokenizer: Any, write: Callable[[str], None]) -> None:
@@ -35,7 +35,7 @@ class Streamer(TextStreamer):
         self.has_begun = False
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Writes what is certain; trailing whitespace waits for what may follow it."""
+        """Writes final text; trailing whitespace is held back until more text follows."""
         text = self._held + text if self.has_begun else text.lstrip()
         kept = text.rstrip()
         self._held = text[len(kept) :]
@@ -44,24 +44,26 @@ class Streamer(TextStreamer):
             self._write(kept)
 
 
-class Stop(StoppingCriteria):
-    """Ends a generation after the token under way, once somebody asked for it.
+class StopWhenCancelled(StoppingCriteria):
+    """Ends a generation after the current token once its cancellation was requested.
 
-    The answer so far then comes back as any other does, with the edit that applied to it; an
-    exception out of the model's forward pass would lose both.
+    The answer so far is then returned as usual, with the edit that fired; an exception out of the
+    forward pass would lose both.
     """
 
-    def __init__(self, wish: Wish) -> None:
-        self._wish = wish
+    def __init__(self, cancellation: Cancellation) -> None:
+        self._cancellation = cancellation
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.BoolTensor:
         """Returns for each row whether it ends, ``(rows,)`` bool."""
-        asked = torch.full((len(input_ids),), self._wish.is_asked, device=input_ids.device)
-        return asked.bool()  # type: ignore[return-value]  # torch says Tensor
+        ends = torch.full(
+            (len(input_ids),), self._cancellation.is_requested, device=input_ids.device
+        )
+        return ends.bool()  # type: ignore[return-value]  # torch says Tensor
 
 
-class LocalVoice:
-    """Lets a model of this process answer.
+class LocalChat:
+    """Lets a model of this process answer; implements ``backend.chat.ChatBackend``.
 
     Args:
         kit: The running model.
@@ -71,20 +73,21 @@ class LocalVoice:
         self._kit = kit
         self.has_template = bool(getattr(kit.tokenizer, "chat_template", None))
 
-    def say(
+    def answer(
         self,
-        asked: Sequence[Mapping[str, str]],
-        wish: Wish,
+        turns: Sequence[Mapping[str, str]],
+        cancellation: Cancellation,
         *,
         version: str | None,
         limit: int,
-        piece: Callable[[str], None] | None,
+        on_text: Callable[[str], None] | None,
     ) -> Generation:
-        """Returns the answer to a conversation, or to its last turn; see ``voice.Voice``."""
-        options: dict[str, Any] = {"stopping_criteria": StoppingCriteriaList([Stop(wish)])}
-        if piece is not None:
-            options["streamer"] = Streamer(self._kit.tokenizer, piece)
+        """Returns the answer to a conversation, or to its last turn."""
+        stop = StoppingCriteriaList([StopWhenCancelled(cancellation)])
+        options: dict[str, Any] = {"stopping_criteria": stop}
+        if on_text is not None:
+            options["streamer"] = TextPieces(self._kit.tokenizer, on_text)
         if self.has_template:
-            return self._kit.chat(asked, version=version, max_new_tokens=limit, **options)
-        prompt = asked[-1]["content"]
+            return self._kit.chat(turns, version=version, max_new_tokens=limit, **options)
+        prompt = turns[-1]["content"]
         return self._kit.generate(prompt, version=version, max_new_tokens=limit, **options)

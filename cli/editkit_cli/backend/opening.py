@@ -1,6 +1,6 @@
-"""A history or a running model for one command: through the server that holds them, or alone.
+"""Opens the backend of a command: through the server that holds the store, or in this process.
 
-This is the one place that decides. A command asks what it is given, and prints the same either way.
+This is the only place that decides. Commands call the same verbs and print the same either way.
 """
 
 from __future__ import annotations
@@ -8,86 +8,88 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from editkit_cli.backend.local import Local
+from editkit_cli.backend.local import LocalBackend
 from editkit_cli.terminal.options import Settings
 from editkit_store.errors import StoreLocked
 
 if TYPE_CHECKING:
     from editkit import Kit
-    from editkit_cli.backend.chat import Voice
-    from editkit_cli.backend.remote import Remote
-    from editkit_cli.service.client.connection import Wire
+    from editkit_cli.backend.base import Backend, History
+    from editkit_cli.backend.remote import RemoteBackend
+    from editkit_cli.service.client.connection import ServerConnection
+    from editkit_cli.service.client.errors import ServerDiffers
     from editkit_cli.service.owner import Owner
     from editkit_store.records import Provenance
 
 __all__ = [
     "chat_turn",
+    "check_question",
     "check_store",
-    "find_wire",
+    "find_connection",
     "open_history",
     "open_kit",
     "open_model",
-    "voice_of",
 ]
 
-_OWNER_SUFFIX = ".server"  # as owner.owner_path has it; that module is not loaded to look
+_OWNER_SUFFIX = ".server"  # as in service.owner, which is imported only if such a file exists
 
 
 def check_store(settings: Settings, *versions: str | None) -> None:
-    """Refuses a missing or unreadable store, or an unknown version, before a model is loaded."""
+    """Raises for a missing or unreadable store or version, before a model is loaded."""
     with open_history(settings) as history:
-        history.look(*(version for version in versions if version is not None))
+        history.check_versions(*(version for version in versions if version is not None))
 
 
 def check_question(settings: Settings, version: str | None) -> None:
-    """Checks the store of a question; in a folder without one, the model answers as it came.
+    """Checks the store of a question; in a folder without one, the unedited model answers.
 
-    A store that somebody named must be there: an unedited answer would be silently wrong.
+    A store that was named explicitly must exist: an unedited answer would be silently wrong.
     """
     if version is None and not settings.is_store_named and not settings.path.exists():
         settings.out.warning(
-            f"there is no store '{settings.store}' here; this is the model as it came",
+            f"there is no store '{settings.store}' here; the unedited model answers",
             hint="`editkit add` makes a store and corrects the model",
         )
     else:
         check_store(settings, version)
 
 
-def find_wire(settings: Settings) -> Wire | None:
-    """Returns a connection to the server that holds the store, if one answers.
+def find_connection(settings: Settings) -> ServerConnection | None:
+    """Returns a connection to the server that holds the store, if one responds.
 
-    What a dead server left behind is passed over. So is a file that somebody else could have
-    written, with a warning: it might name a stranger's server.
+    The file of a dead server is ignored. So is a file that somebody else could have written, with a
+    warning: it might name a stranger's server.
     """
     place = os.path.realpath(settings.path) + _OWNER_SUFFIX
-    if settings.wire is None and os.path.lexists(place):
+    if settings.connection is None and os.path.lexists(place):
         from editkit_cli.service.owner import read_owner
 
         owner = read_owner(settings.path)
         if owner is not None:
-            from editkit_cli.service.client.connection import Wire
+            from editkit_cli.service.client.connection import ServerConnection
 
-            wire = Wire(owner)
-            if wire.is_there():
+            connection = ServerConnection(owner)
+            if connection.is_alive():
                 _check_tool(settings, owner)
-                settings.wire = wire
+                settings.connection = connection
                 context = click.get_current_context(silent=True)
                 if context is not None:
-                    context.find_root().call_on_close(wire.close)
+                    context.find_root().call_on_close(connection.close)
         elif not _is_ours(place):
             settings.out.warning(
-                f"'{place}' is passed over: others than you could have written it",
-                hint=f"if a server of yours runs, make the file yours alone: chmod 600 '{place}'",
+                f"'{place}' is ignored: other users could have written it",
+                hint=f"if it belongs to a server of yours, run: chmod 600 '{place}'",
             )
-    return settings.wire
+    return settings.connection
 
 
 def _check_tool(settings: Settings, owner: Owner) -> None:
-    """Refuses a server of another editkit: records that one sends are not known to the other."""
+    """Refuses a server of another editkit version, whose records may differ."""
     tool = settings.provenance().tool
     if owner.tool != tool:
         from editkit_cli.service.client.errors import ServerDiffers
@@ -100,26 +102,36 @@ def _check_tool(settings: Settings, owner: Owner) -> None:
 
 
 def _is_ours(place: str) -> bool:
-    from pathlib import Path
-
     from editkit_store.database.files import is_private
 
     return not os.path.lexists(place) or is_private(Path(place))
 
 
 @contextlib.contextmanager
-def open_history(settings: Settings, *, provenance: Provenance | None = None) -> Iterator[Local]:
-    """Yields the history, for a command that needs no model."""
-    how = provenance or settings.provenance()
-    local = Local(settings.path, provenance=how, model=lambda: open_kit(settings, provenance=how))
-    wire = find_wire(settings)
-    from editkit_cli.backend.failover import Either
+def open_history(settings: Settings, *, provenance: Provenance | None = None) -> Iterator[History]:
+    """Yields the history, for a command that needs no running model."""
+    from editkit_cli.backend.failover import FailoverBackend
 
-    if wire is None:
-        either = Either(local, lambda: _found(settings, how))
-    else:
-        either = Either(_remote(settings, wire, how), lambda: _alone(settings, local))
-    yield cast("Local", either)
+    how = provenance or settings.provenance()
+    with LocalBackend(
+        settings.path,
+        provenance=how,
+        open_kit=lambda: open_kit(settings, provenance=how),
+    ) as local:
+
+        def go_local() -> LocalBackend:
+            settings.connection = None
+            return local
+
+        def find_remote() -> RemoteBackend | None:
+            found = find_connection(settings)
+            return None if found is None else _remote(settings, found, how)
+
+        connection = find_connection(settings)
+        if connection is None:
+            yield FailoverBackend(local, find_remote)
+        else:
+            yield FailoverBackend(_remote(settings, connection, how), go_local)
 
 
 @contextlib.contextmanager
@@ -131,55 +143,58 @@ def open_model(
     missing: Literal["error", "skip"] = "error",
     provenance: Provenance | None = None,
     any_model: bool = False,
-) -> Iterator[Kit]:
-    """Yields the running model: the server's, or one of this process.
+) -> Iterator[Backend]:
+    """Yields the running model with its history: the server's, or one loaded into this process.
 
     Args:
         settings: The shared options.
-        read_only: See ``editkit.open``, as the next two.
-        preset: Constants of the methods.
-        missing: Edits that the model has not learned.
-        provenance: What is written down with every change.
-        any_model: Whether ``--model`` may differ from what the server runs.
+        read_only: See ``editkit.open``.
+        preset: See ``editkit.open``.
+        missing: See ``editkit.open``.
+        provenance: Recorded with every change.
+        any_model: Whether ``--model`` may name another model than the server runs.
 
     Raises:
         ServerDiffers: The server runs another model, or with another preset.
     """
     how = provenance or settings.provenance()
-    with contextlib.ExitStack() as stack:
+    with LocalBackend(
+        settings.path,
+        provenance=how,
+        open_kit=lambda: open_kit(
+            settings, read_only=read_only, preset=preset, missing=missing, provenance=how
+        ),
+    ) as local:
 
-        def alone() -> Kit:
-            settings.wire = None
-            return stack.enter_context(
-                open_kit(
-                    settings, read_only=read_only, preset=preset, missing=missing, provenance=how
-                )
-            )
+        def go_local() -> LocalBackend:
+            settings.connection = None
+            local.load()
+            return local
 
-        wire = find_wire(settings)
-        if wire is None:
+        connection = find_connection(settings)
+        if connection is None:
             try:
-                kit = alone()
+                go_local()
             except StoreLocked:
-                wire = find_wire(settings)
-                if wire is None:
+                connection = find_connection(settings)
+                if connection is None:
                     raise
             else:
-                yield kit
+                yield local
                 return
-        from editkit_cli.backend.failover import Either
+        from editkit_cli.backend.failover import FailoverBackend
         from editkit_cli.service.client.errors import ServerGone
 
         if preset != "default":
             raise _another_preset(settings, preset)
-        remote = _remote(settings, wire, how)
+        remote = _remote(settings, connection, how)
         try:
             if settings.model is not None and not any_model:
                 remote.check_model(settings.model)
         except ServerGone:
-            yield alone()
+            yield go_local()
         else:
-            yield cast("Kit", Either(remote, alone))
+            yield FailoverBackend(remote, go_local)
 
 
 @contextlib.contextmanager
@@ -191,7 +206,7 @@ def open_kit(
     missing: Literal["error", "skip"] = "error",
     provenance: Provenance | None = None,
 ) -> Iterator[Kit]:
-    """Yields the model that the settings name, running in this process with the store's edits."""
+    """Yields the model that the settings name, loaded into this process with the store's edits."""
     import editkit
 
     with editkit.open(
@@ -207,35 +222,15 @@ def open_kit(
         yield kit
 
 
-def voice_of(settings: Settings, kit: Kit) -> Voice:
-    """Returns what answers in a conversation with the model of ``open_model``."""
-    if settings.wire is not None:
-        from editkit_cli.backend.remote_chat import RemoteVoice
+def _remote(
+    settings: Settings, connection: ServerConnection, provenance: Provenance
+) -> RemoteBackend:
+    from editkit_cli.backend.remote import RemoteBackend
 
-        return RemoteVoice(settings.wire)
-    from editkit_cli.backend.local_chat import LocalVoice
-
-    return LocalVoice(kit)
+    return RemoteBackend(connection, settings.path, model=settings.model, provenance=provenance)
 
 
-def _remote(settings: Settings, wire: Wire, provenance: Provenance) -> Remote:
-    from editkit_cli.backend.remote import Remote
-
-    return Remote(wire, settings.path, model=settings.model, provenance=provenance)
-
-
-def _found(settings: Settings, provenance: Provenance) -> Any:
-    """The server that has come meanwhile, and holds the store."""
-    wire = find_wire(settings)
-    return None if wire is None else _remote(settings, wire, provenance)
-
-
-def _alone(settings: Settings, local: Local) -> Local:
-    settings.wire = None
-    return local
-
-
-def _another_preset(settings: Settings, preset: str) -> Exception:
+def _another_preset(settings: Settings, preset: str) -> ServerDiffers:
     from editkit_cli.service.client.errors import ServerDiffers
 
     return ServerDiffers(

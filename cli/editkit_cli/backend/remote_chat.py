@@ -1,4 +1,4 @@
-"""Answers of a server's model, as they come."""
+"""Streaming the answers of a server's model."""
 
 from __future__ import annotations
 
@@ -6,35 +6,36 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
-from editkit_cli.service.client.connection import Wire
-from editkit_cli.service.schemas import Running
-from editkit_cli.terminal.interrupts import Wish
+from editkit_cli.service.client.connection import ServerConnection
+from editkit_cli.service.schemas import ServedModel
+from editkit_cli.terminal.interrupts import Cancellation
 from editkit_store.records import Explanation, Generation
 
-__all__ = ["RemoteVoice"]
+__all__ = ["RemoteChat"]
 
 
-class RemoteVoice:
-    """Lets a server's model answer; see ``editkit_cli.backend.chat.Voice``.
+class RemoteChat:
+    """Lets a server's model answer; implements ``backend.chat.ChatBackend``.
 
     Args:
-        wire: To the server. Answers come over one of their own, whose end ends the answer.
+        connection: To the server. Each answer is streamed over a connection of its own, which ends
+            the answer when it is closed.
     """
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-        running = Running.model_validate(wire.get("/v1/owner"))
+    def __init__(self, connection: ServerConnection) -> None:
+        self._connection = connection
+        running = ServedModel.model_validate(connection.get("/v1/owner"))
         self._name = running.name
         self.has_template = running.has_template
 
-    def say(
+    def answer(
         self,
-        asked: Sequence[Mapping[str, str]],
-        wish: Wish,
+        turns: Sequence[Mapping[str, str]],
+        cancellation: Cancellation,
         *,
         version: str | None,
         limit: int,
-        piece: Callable[[str], None] | None,
+        on_text: Callable[[str], None] | None,
     ) -> Generation:
         """Returns the answer to a conversation, or to its last turn."""
         body: dict[str, Any] = {
@@ -44,34 +45,35 @@ class RemoteVoice:
             "stream_options": {"include_usage": True},
         }
         if self.has_template:
-            path, body["messages"] = "/v1/chat/completions", list(asked)
+            path, body["messages"] = "/v1/chat/completions", list(turns)
         else:
-            path, body["prompt"] = "/v1/completions", asked[-1]["content"]
-        heard = _Heard()
-        with closing(Wire(self._wire.owner)) as wire, closing(wire.stream(path, body)) as events:
+            path, body["prompt"] = "/v1/completions", turns[-1]["content"]
+        received = _StreamedAnswer()
+        own = ServerConnection(self._connection.owner)
+        with closing(own), closing(own.stream(path, body)) as events:
             for event in events:
-                said = heard.take(event)
-                if said and piece is not None:
-                    piece(said)
-                if wish.is_asked:
+                text = received.take(event)
+                if text and on_text is not None:
+                    on_text(text)
+                if cancellation.is_requested:
                     break
-        if not heard.has_ended:
-            heard.fired = self._fired(asked, heard.version)
-        return heard.generation(asked[-1]["content"])
+        if not received.has_ended:
+            received.fired = self._fired(turns, received.version)
+        return received.generation(turns[-1]["content"])
 
-    def _fired(self, asked: Sequence[Mapping[str, str]], version: str) -> tuple[str, ...]:
-        """Which edit gave an answer that was stopped: that would have been told at its end."""
+    def _fired(self, turns: Sequence[Mapping[str, str]], version: str) -> tuple[str, ...]:
+        """Returns which edit fired for an answer that was cancelled before the event that tells."""
         body: dict[str, Any] = {"version": version, "k": 1}
         if self.has_template:
-            body["chat"] = list(asked)
+            body["chat"] = list(turns)
         else:
-            body["prompt"] = asked[-1]["content"]
-        found = Explanation.model_validate(self._wire.ask("/v1/explain", body))
+            body["prompt"] = turns[-1]["content"]
+        found = Explanation.model_validate(self._connection.post("/v1/explain", body))
         return () if found.fired is None else (found.fired,)
 
 
-class _Heard:
-    """What has come of an answer so far."""
+class _StreamedAnswer:
+    """The part of an answer that has arrived."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -82,22 +84,22 @@ class _Heard:
         self._reason: Any = "stop"
 
     def take(self, event: Mapping[str, Any]) -> str:
-        """Takes an event of the stream; returns the text in it."""
+        """Adds an event of the stream; returns the text in it."""
         self.version = event["version"]
         if event.get("usage"):
             self._tokens = event["usage"]["completion_tokens"]
-        said = ""
+        text = ""
         for choice in event["choices"]:
             delta = choice.get("delta", choice)
-            said += delta.get("content") or delta.get("text") or ""
+            text += delta.get("content") or delta.get("text") or ""
             if choice.get("finish_reason"):
                 self.has_ended, self._reason = True, choice["finish_reason"]
                 self.fired = tuple(choice.get("fired") or ())
-        self.text += said
-        return said
+        self.text += text
+        return text
 
     def generation(self, prompt: str) -> Generation:
-        """Returns all of it."""
+        """Returns the answer as a record."""
         return Generation(
             text=self.text, version=self.version, fired=self.fired, prompt=prompt,
             tokens=self._tokens, finish_reason=self._reason,

@@ -18,7 +18,7 @@ from editkit_store.errors import InvalidRequest
 from editkit_store.records import Added, Contradiction, EditRequest, MethodName
 
 if TYPE_CHECKING:
-    from editkit import Kit
+    from editkit_cli.backend.base import Backend
 
 __all__ = ["TOGETHER", "add_file"]
 
@@ -71,10 +71,10 @@ def add_file(
             else:
                 how = settings.provenance(author=author, reason=reason)
                 with (
-                    open_model(settings, preset=preset, provenance=how) as kit,
+                    open_model(settings, preset=preset, provenance=how) as backend,
                     run.bar(source),
                 ):
-                    run.through(kit, itertools.chain([first], lines), source)
+                    run.through(backend, itertools.chain([first], lines), source)
     finally:
         run.report()
     return run.failed
@@ -114,7 +114,9 @@ class _Run:
         finally:
             self._progress.done()
 
-    def through(self, kit: Kit, lines: Iterable[tuple[int, EditRequest]], source: str) -> None:
+    def through(
+        self, backend: Backend, lines: Iterable[tuple[int, EditRequest]], source: str
+    ) -> None:
         """Adds the lines, a few at a time; those before a bad one are done when it is met."""
         seen: Counter[EditRequest] = Counter()
         waiting: list[EditRequest] = []
@@ -122,22 +124,22 @@ class _Run:
             for number, request in lines:
                 # The same line may stand in a file twice, with another answer in between.
                 seen[request] += 1
-                if kit.count_requests(request) >= seen[request]:
+                if backend.count_requests(request) >= seen[request]:
                     self.skip()
                     continue
                 with _blamed_on(source, number):
-                    kit.check(request)
+                    backend.check(request)
                 waiting.append(request)
                 if len(waiting) == TOGETHER:
                     batch, waiting = waiting, []
-                    self._add(kit, batch)
+                    self._add(backend, batch)
         except MalformedLine:
-            self._add(kit, waiting)
+            self._add(backend, waiting)
             raise
-        self._add(kit, waiting)
+        self._add(backend, waiting)
 
-    def _add(self, kit: Kit, batch: list[EditRequest]) -> None:
-        kit.add_many(
+    def _add(self, backend: Backend, batch: list[EditRequest]) -> None:
+        backend.add_many(
             batch,
             on_failure=self._on_failure,
             on_conflict=self._on_conflict,

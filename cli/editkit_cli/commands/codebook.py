@@ -34,7 +34,7 @@ def plot(settings: Settings, version: str | None, out: Path) -> None:
     Needs no model. Discs on the map are the edits' balls, to scale.
     """
     with open_history(settings) as history:
-        drawn = history.plot(out, version=version or "@")
+        drawn = history.plot_codebook(out, version=version or "@")
     shown = settings.out
     shown.result(
         drawn,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from editkit.evaluation.names import SCORES, method_names
-from editkit_cli.terminal.group import command
+from editkit_cli.terminal.group import CHECK_FAILED, command
 from editkit_cli.terminal.interrupts import keeping
 from editkit_cli.terminal.options import Settings
 from editkit_cli.terminal.tables import Column
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from editkit_cli.terminal.output import Output
 
 __all__ = ["evaluate"]
-
-UNDER_THE_BAR = 3
-"""Exit code when a required score was not reached."""
 
 
 def _counts(
@@ -142,7 +139,7 @@ def evaluate(
     printer.status(f"report: {out / 'report.html'}")
     for missed in report.failed_requirements:
         printer.warning(missed)
-    return UNDER_THE_BAR if report.failed_requirements else 0
+    return CHECK_FAILED if report.failed_requirements else 0
 
 
 def _read(path: Path | None) -> str | None:

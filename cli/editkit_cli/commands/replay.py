@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from editkit_cli.backend.opening import check_store, open_model
-from editkit_cli.terminal.group import command
+from editkit_cli.terminal.group import CHECK_FAILED, command
 from editkit_cli.terminal.interrupts import keeping
 from editkit_cli.terminal.options import METHODS, Settings, provenance_options
 from editkit_cli.terminal.tables import Column, short_digest
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from editkit_store.records import MethodName, Replayed, ReplayPlan
 
 __all__ = ["replay"]
-
-SOME_FAILED = 3
-"""Exit code when the model did not learn every edit."""
 
 
 @command(
@@ -72,8 +69,8 @@ def replay(
     check_store(settings, to, only)
     out = settings.out
     if dry_run:
-        with open_model(settings, read_only=True, missing="skip", any_model=True) as kit:
-            planned = kit.plan_replay(to=to, method=method, only=only)
+        with open_model(settings, read_only=True, missing="skip", any_model=True) as backend:
+            planned = backend.plan_replay(to=to, method=method, only=only)
         out.result(planned, lambda: _draw_plan(out, planned))
         return 0
     how = settings.provenance(author=author, reason=reason)
@@ -81,11 +78,11 @@ def replay(
     kept = f"what was learned so far is stored; the same command goes on from here: {again}"
     with (
         keeping(lambda: kept),
-        open_model(settings, missing="skip", provenance=how, any_model=True) as kit,
+        open_model(settings, missing="skip", provenance=how, any_model=True) as backend,
     ):
-        done = kit.replay(to=to, method=method, only=only, progress=out.progress())
+        done = backend.replay(to=to, method=method, only=only, progress=out.progress())
     out.result(done, lambda: _draw_replayed(out, done))
-    return SOME_FAILED if done.failed else 0
+    return CHECK_FAILED if done.failed else 0
 
 
 def _use_store(settings: Settings, history: str) -> None:

@@ -6,23 +6,20 @@ that spells out defaults is served, and one that means it is refused.
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
-    model_validator,
 )
 
+from editkit_cli.service.schemas import Body
 from editkit_store.records import Record
 
 __all__ = [
     "UNSUPPORTED",
     "AskedMessage",
-    "Body",
     "Chat",
     "ChatChoice",
     "ChatChunk",
@@ -52,23 +49,6 @@ _Zero = Annotated[float | None, Field(ge=0, le=0, description="Not supported her
 _Empty = Annotated[list[Any] | None, Field(max_length=0, description="Not supported here: empty")]
 
 Ending = Literal["stop", "length"]
-
-
-class Body(Record):
-    """Base of the bodies of requests."""
-
-    # Built at once: FastAPI keeps a warning of pydantic's to itself only while it sets up a route.
-    model_config = ConfigDict(defer_build=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_unicode(cls, data: Any) -> Any:
-        """Refuses what JSON can spell and no text can hold, in keys and values alike."""
-        try:
-            json.dumps(data, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise ValueError("it holds a lone surrogate, which is no Unicode") from error
-        return data
 
 
 class StreamOptions(Body):

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 from mcp import types
 from pydantic import ValidationError
 
-from editkit_cli.http.openai_schemas import Body
 from editkit_cli.service.errors import Refused, failure_of
 from editkit_cli.service.guard import Caller
+from editkit_cli.service.schemas import Body
 from editkit_cli.service.tokens import Role
 from editkit_store.errors import EditkitError
 

@@ -9,11 +9,11 @@ from typing import TypeVar
 from pydantic import Field
 
 from editkit.kit import Kit
-from editkit_cli.http.openai_schemas import Body
 from editkit_cli.mcp import render
 from editkit_cli.mcp.operations import Changing, ReplayOutcome, ViewOutcome, carried_out
 from editkit_cli.mcp.tool import Call, Reason, Tool, Version
 from editkit_cli.service.errors import Refused
+from editkit_cli.service.schemas import Body
 from editkit_cli.service.writer import Learning, Pending, Result
 from editkit_store.history.versions import format_version
 from editkit_store.records import MethodName, ReplayPlan

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from editkit_cli.http.openai_schemas import Body
 from editkit_cli.http.routes.common import check_size
 from editkit_cli.mcp import render
 from editkit_cli.mcp.tool import Call, Tool, Version
 from editkit_cli.service.errors import Refused
 from editkit_cli.service.generation_job import Question
+from editkit_cli.service.schemas import Body
 from editkit_store.records import Explanation, Generation, Message
 
 __all__ = ["CHAT", "TOOLS", "Asked"]

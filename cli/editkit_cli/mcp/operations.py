@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from editkit_cli.http.openai_schemas import Body
 from editkit_cli.mcp.tool import Call
+from editkit_cli.service.schemas import Body
 from editkit_cli.service.writer import Act, Change, Learning, Pending, PendingKind, Result
 from editkit_store.records import (
     Added,

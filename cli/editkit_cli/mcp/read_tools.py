@@ -11,12 +11,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from editkit_cli.http.openai_schemas import Body
 from editkit_cli.http.routes.common import check_size
 from editkit_cli.mcp import render
 from editkit_cli.mcp.operations import Waiting
 from editkit_cli.mcp.results import Listed, Logged, Situation
 from editkit_cli.mcp.tool import Call, Tool, Version
+from editkit_cli.service.schemas import Body
 from editkit_store.records import Edit, Shown, Verified
 from editkit_store.records.comparisons import Diff
 

@@ -10,9 +10,9 @@ from mcp import types
 from pydantic import Field
 from pydantic.json_schema import GenerateJsonSchema
 
-from editkit_cli.http.openai_schemas import Body
 from editkit_cli.service.guard import Caller
 from editkit_cli.service.runner import Runner
+from editkit_cli.service.schemas import Body
 from editkit_cli.service.tokens import Role
 from editkit_store.records import Record
 

@@ -15,7 +15,10 @@ from editkit_cli.terminal.interrupts import is_interrupt
 from editkit_cli.terminal.options import Settings, shared_options
 from editkit_cli.terminal.output import Output
 
-__all__ = ["ExampleCommand", "LazyGroup", "RootGroup", "command"]
+__all__ = ["CHECK_FAILED", "KEPT", "ExampleCommand", "LazyGroup", "RootGroup", "command"]
+
+CHECK_FAILED = 3
+"""Exit code of a command that checked something, and the answer is no."""
 
 
 KEPT = "every operation finished before is kept; the one under way left no trace"

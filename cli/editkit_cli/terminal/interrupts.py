@@ -1,4 +1,4 @@
-"""Ctrl-C: recognising it, and saying what an interrupted command leaves behind."""
+"""Ctrl-C: recognising it, and telling the user what an interrupted command leaves behind."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["CarriedOn", "Wish", "is_interrupt", "keeping"]
+__all__ = ["Cancellation", "ServerContinues", "is_interrupt", "keeping"]
 
 
-class CarriedOn(KeyboardInterrupt):
-    """Ctrl-C reached a command whose change a server has taken and carries out."""
+class ServerContinues(KeyboardInterrupt):
+    """Ctrl-C ended a command whose change a server has accepted and carries out."""
 
     def __init__(self) -> None:
         super().__init__("the server carries out what it was asked; `editkit log` shows it then")
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Returns whether an exception is a Ctrl-C, in whatever guise.
+    """Returns whether an exception was caused by Ctrl-C.
 
-    DuckDB reports one that reaches it in the middle of a query as a ``RuntimeError``.
+    DuckDB raises a ``RuntimeError`` if one interrupts a query.
     """
     return isinstance(error, KeyboardInterrupt) or (
         isinstance(error, RuntimeError) and "query interrupted" in str(error).lower()
@@ -30,41 +30,41 @@ def is_interrupt(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def keeping(kept: Callable[[], str]) -> Iterator[None]:
-    """Lets an interrupt of the body say what is kept; the error boundary prints it."""
+    """Adds to an interrupt of the body what was kept; the error boundary prints it."""
     try:
         yield
     except (KeyboardInterrupt, RuntimeError) as error:
         if not is_interrupt(error):
             raise
-        if isinstance(error, CarriedOn):
+        if isinstance(error, ServerContinues):
             raise KeyboardInterrupt(f"{error}. {kept()}") from None
         raise KeyboardInterrupt(kept()) from None
 
 
-class Wish:
-    """The wish to stop an answer, which somebody may have while it is given.
+class Cancellation:
+    """Cooperative cancellation of a running answer.
 
     Attributes:
-        is_asked: Somebody has it.
+        is_requested: Whether the answer should end.
     """
 
     def __init__(self) -> None:
-        self.is_asked = False
+        self.is_requested = False
 
     @contextlib.contextmanager
     def on_interrupt(self) -> Iterator[None]:
-        """Takes the first Ctrl-C of the body as the wish to stop; a second one interrupts."""
+        """Makes the first Ctrl-C in the body request it; a second one interrupts."""
         if threading.current_thread() is not threading.main_thread():
-            yield  # signals are the main thread's
+            yield  # only the main thread receives signals
             return
         before = signal.getsignal(signal.SIGINT)
 
-        def ask(number: int, frame: Any) -> None:
-            if self.is_asked:
+        def request(number: int, frame: Any) -> None:
+            if self.is_requested:
                 raise KeyboardInterrupt
-            self.is_asked = True
+            self.is_requested = True
 
-        signal.signal(signal.SIGINT, ask)
+        signal.signal(signal.SIGINT, request)
         try:
             yield
         finally:

@@ -21,7 +21,7 @@ from click.core import ParameterSource
 from editkit_cli.terminal.output import Output
 
 if TYPE_CHECKING:
-    from editkit_cli.service.client.connection import Wire
+    from editkit_cli.service.client.connection import ServerConnection
     from editkit_store.records import Provenance
 
 __all__ = [
@@ -47,17 +47,17 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 @dataclass
 class Settings:
-    """What the shared options say; one object a run.
+    """The values of the shared options; one object per run.
 
     Attributes:
-        argv: The command line, for the history.
+        argv: The command line, which the history records.
         store: Path of the DuckDB file.
-        model: Model name, or ``None`` for what the store remembers.
-        allow_pickle: Whether pickled weights may be read, if the command line says so.
+        model: Name of the model; ``None`` is the one that the store remembers.
+        allow_pickle: Whether pickled weights may be read; ``None`` if nobody said.
         as_json: Print JSON instead of text.
-        as_lines: Print one JSON object a line.
+        as_lines: Print one JSON object per line.
         quiet: Print no status and no progress.
-        wire: To the server that holds the store, once it was found.
+        connection: To the server that holds the store, once it was found.
     """
 
     argv: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class Settings:
     as_json: bool = False
     as_lines: bool = False
     quiet: bool = False
-    wire: Wire | None = None
+    connection: ServerConnection | None = None
     _flagged: set[str] = field(default_factory=set)
 
     @property
@@ -77,13 +77,13 @@ class Settings:
 
     @functools.cached_property
     def out(self) -> Output:
-        """The printer that these settings ask for; one a run, for it knows the bar on display."""
+        """The printer for these settings; one per run, because it tracks the progress bar."""
         return Output(
             as_json=self.as_json or self.as_lines, as_lines=self.as_lines, quiet=self.quiet
         )
 
     def take(self, name: str, value: Any, source: ParameterSource | None) -> None:
-        """Keeps a value, unless it is a default, or an environment's against a flag."""
+        """Stores a value. Defaults never count, and flags count over the environment."""
         if source is ParameterSource.COMMANDLINE:
             self._flagged.add(name)
         elif value in (None, False) or name in self._flagged:
@@ -91,16 +91,16 @@ class Settings:
         setattr(self, name, value)
 
     def was_flagged(self, name: str) -> bool:
-        """Returns whether the command line itself gave this setting."""
+        """Returns whether the command line gave this setting."""
         return name in self._flagged
 
     @property
     def is_store_named(self) -> bool:
-        """Whether somebody named the store; else it is the default one of this folder."""
+        """Whether the store was named explicitly; otherwise it is this folder's default."""
         return self.was_flagged("store") or bool(os.environ.get("EDITKIT_STORE"))
 
     def provenance(self, *, author: str | None = None, reason: str | None = None) -> Provenance:
-        """Returns who runs this command line, with what, and why."""
+        """Returns the provenance that the history records for this command line."""
         from editkit_cli import __version__
         from editkit_store.records import Provenance
 

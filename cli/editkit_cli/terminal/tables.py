@@ -6,7 +6,18 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Column", "clean", "fields", "plain_table", "short_digest", "shorten", "visible"]
+__all__ = [
+    "Column",
+    "clean",
+    "fields",
+    "fit",
+    "keep_filled",
+    "megabytes",
+    "plain_table",
+    "short_digest",
+    "shorten",
+    "visible",
+]
 
 GAP = "  "
 NARROWEST = 16
@@ -46,6 +57,11 @@ def visible(text: str) -> str:
 def short_digest(digest: str) -> str:
     """Returns the first 12 hex digits of an id or a digest, without the algorithm's name."""
     return digest.rpartition(":")[2][:12]
+
+
+def megabytes(count: int) -> str:
+    """Returns a number of bytes in megabytes."""
+    return f"{count / 1e6:.1f} MB"
 
 
 def _width(text: str) -> int:

@@ -8,8 +8,8 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
+from cli.http.conftest import Running, held, made, running
 from cli.mcp.conftest import over_http, run, text
-from cli.server.conftest import Running, held, made, running
 from mcp import MCPError
 
 from editkit.kit import Kit

@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from cli.http.conftest import Running
 from cli.mcp.conftest import over_http, run
-from cli.server.conftest import Running
 from mcp import MCPError
 
 from editkit_cli.mcp.server import TOOLS

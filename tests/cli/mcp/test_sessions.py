@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from cli.http.conftest import Running, held, made, running
 from cli.mcp.conftest import over_http, run
-from cli.server.conftest import Running, held, made, running
 
 from editkit_cli.service.limits import Limits
 

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import Field
 
-from editkit_cli.http.openai_schemas import Body
 from editkit_cli.http.routes.common import Edits, Reads, Responses, Runs, errors, told
 from editkit_cli.service.errors import Incomplete, Refused
 from editkit_cli.service.guard import Caller
 from editkit_cli.service.runner import Runner
+from editkit_cli.service.schemas import Body
 from editkit_cli.service.writer import (
     Act,
     Change,

@@ -9,7 +9,6 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from editkit_cli.http.openai_schemas import Body
 from editkit_cli.http.routes.common import (
     Expression,
     Reads,
@@ -21,6 +20,7 @@ from editkit_cli.http.routes.common import (
 )
 from editkit_cli.service.errors import Refused
 from editkit_cli.service.generation_job import Question
+from editkit_cli.service.schemas import Body
 from editkit_store.records import Explanation, Generation, Message
 
 __all__ = ["router"]

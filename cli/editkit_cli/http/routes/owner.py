@@ -14,12 +14,11 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from editkit.errors import ArtifactsMissing
-from editkit_cli.http.openai_schemas import Body
 from editkit_cli.http.routes.common import Owners, Runs, errors, told, unless_gone
 from editkit_cli.http.routes.edits import ACCEPTED, WRITES, Asked, NewEdit, changed
 from editkit_cli.http.routes.page import new_session
 from editkit_cli.service.errors import ErrorBody, Refused, closing, failure_of, too_late
-from editkit_cli.service.schemas import Logged, Running, Session
+from editkit_cli.service.schemas import Body, LogPage, ServedModel, SessionToken
 from editkit_cli.service.writer import Learning, Result
 from editkit_store.bundle.records import Exported, Imported, OnConflict
 from editkit_store.database.sandbox import SqlQuery
@@ -34,12 +33,12 @@ router = APIRouter(prefix="/v1/owner", include_in_schema=False)
 Place = Annotated[str, Field(min_length=1, max_length=4096, description="Full path")]
 
 
-@router.get("", response_model=Running)
+@router.get("", response_model=ServedModel)
 def running(runner: Runs, _: Owners) -> Response:
     """What runs here."""
     kit = runner.kit
     return told(
-        Running(
+        ServedModel(
             name=runner.name,
             model=kit.name,
             source=kit.source,
@@ -49,7 +48,7 @@ def running(runner: Runs, _: Owners) -> Response:
     )
 
 
-@router.get("/log", response_model=Logged, responses=errors(404))
+@router.get("/log", response_model=LogPage, responses=errors(404))
 def log(
     runner: Runs,
     _: Owners,
@@ -57,10 +56,7 @@ def log(
     at: Annotated[str | None, Query()] = None,
 ) -> Response:
     """The log with what its table shows beside it, as long as it is."""
-    store = runner.kit.store
-    tags = [name for name, number in store.history.tags().items() if number == 0]
-    entries = store.log(limit=limit, at=at)
-    return told(Logged(entries=tuple(entries), version=store.version(), first_tags=tuple(tags)))
+    return told(LogPage.of(runner.kit.store, limit=limit, at=at))
 
 
 @router.get("/show", response_model=Shown, responses=errors(404))
@@ -69,7 +65,7 @@ def show(runner: Runs, _: Owners, name: Annotated[str, Query()]) -> Response:
     return told(runner.kit.show(name))
 
 
-@router.post("/session", response_model=Session, responses=errors())
+@router.post("/session", response_model=SessionToken, responses=errors())
 async def session(request: Request, _: Owners) -> Response:
     """Begins a session, for a program of the owner's that cannot sign what it asks."""
     return new_session(request)

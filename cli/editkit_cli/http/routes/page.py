@@ -7,12 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, FastAPI, Header, Request, Response
 from pydantic import Field
 
-from editkit_cli.http.openai_schemas import Body
 from editkit_cli.http.page import FILES, SECONDS, PageKeys
 from editkit_cli.http.routes.common import Reads, Runs, errors, told
 from editkit_cli.service.errors import Refused
 from editkit_cli.service.guard import NEAR
-from editkit_cli.service.schemas import Session
+from editkit_cli.service.schemas import Body, SessionToken
 from editkit_cli.service.tokens import Role
 from editkit_store.records import Record
 
@@ -81,7 +80,7 @@ class SigningIn(Body):
     key: str = Field(max_length=200, description="What a link to the page has behind `#key=`")
 
 
-@router.post("/v1/session", response_model=Session, responses=errors(413, 415))
+@router.post("/v1/session", response_model=SessionToken, responses=errors(413, 415))
 async def sign_in(asked: SigningIn, request: Request) -> Response:
     """Exchanges the key of a link for a session of the owner, once, on this machine. No token."""
     # Elsewhere a session would be refused, so there is no reason to begin one.
@@ -95,7 +94,7 @@ async def sign_in(asked: SigningIn, request: Request) -> Response:
 
 def new_session(request: Request) -> Response:
     """Begins a session of the owner, and tells its token."""
-    session = Session(token=request.app.state.sessions.begin())
+    session = SessionToken(token=request.app.state.sessions.begin())
     return told(session, headers={"Cache-Control": "no-store"})
 
 

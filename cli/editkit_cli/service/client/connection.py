@@ -1,7 +1,7 @@
-"""One connection to a server: it proves who it is, then each request does, JSON both ways.
+"""One connection to a server: the server proves its identity, then each request is signed.
 
-What is asked is nobody else's business, so the proof comes first and over the same connection: a
-stranger could take the port in between. A connection that breaks is proved anew.
+The proof comes first and over the same connection, because a request must reach nobody else: a
+stranger could take over the port in between. A new connection needs a new proof.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from urllib.parse import urlencode
 from editkit_cli.service.client.errors import RemoteError, ServerGone, error_of
 from editkit_cli.service.owner import Owner, proved, sign
 
-__all__ = ["Wire"]
+__all__ = ["ServerConnection"]
 
 _IDLE = 2.0
-"""Seconds after which a connection may have been closed by the server, and is made anew."""
+"""Seconds after which the server may have closed the connection, so that a new one is made."""
 
 _PATIENCE = 60.0
-"""Seconds to try again while the server is too busy to take a request."""
+"""Seconds to retry while the server is too busy to accept a request."""
 
 
-class Wire:
-    """Asks one server.
+class ServerConnection:
+    """Sends requests to one server.
 
     Args:
-        owner: What the owner's file says.
+        owner: Content of the server's owner file.
     """
 
     def __init__(self, owner: Owner) -> None:
@@ -37,52 +37,52 @@ class Wire:
         self._connection: http.client.HTTPConnection | None = None
         self._used = 0.0
 
-    def is_there(self) -> bool:
-        """Returns whether the server answers, and is the one of the owner's file."""
+    def is_alive(self) -> bool:
+        """Returns whether the server responds and is the one of the owner file."""
         try:
-            self._ready(fresh=True)
+            self._connected(fresh=True)
         except ServerGone:
             return False
         return True
 
     def close(self) -> None:
-        """Closes the connection; the next request makes another."""
+        """Closes the connection; the next request opens a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
     def get(self, path: str, **query: Any) -> Any:
-        """Returns what a path answers; parameters that are ``None`` are left out."""
+        """Returns the response to GET; query parameters that are ``None`` are left out."""
         given = {name: value for name, value in query.items() if value is not None}
-        where = f"{path}?{urlencode(given, doseq=True)}" if given else path
-        return self._answered("GET", where, None, is_change=False)[1]
+        target = f"{path}?{urlencode(given, doseq=True)}" if given else path
+        return self._request("GET", target, None, is_change=False)[1]
 
-    def ask(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Returns what a question with a body is answered; it changes nothing."""
-        return self._answered("POST", path, body, is_change=False)[1]
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Returns the response to a POST that changes nothing, so it may be sent again."""
+        return self._request("POST", path, body, is_change=False)[1]
 
-    def change(self, path: str, body: Mapping[str, Any]) -> tuple[bool, Any]:
+    def submit(self, path: str, body: Mapping[str, Any]) -> tuple[bool, Any]:
         """Sends a change, once.
 
         Returns:
-            Whether it is done, and what came of it; or else the operation to follow.
+            Whether it is done, and its result; if not, the operation to follow.
         """
-        status, said = self._answered("POST", path, body, is_change=True)
-        return status != 202, said
+        status, answer = self._request("POST", path, body, is_change=True)
+        return status != 202, answer
 
     def stream(self, path: str, body: Mapping[str, Any]) -> Generator[Any, None, None]:
-        """Yields the events of a streamed answer. Whoever stops early closes the wire."""
-        connection = self._ready(fresh=True)
+        """Yields the events of a streamed response. To stop early, close the connection."""
+        connection = self._connected(fresh=True)
         try:
-            answer = self._sent(connection, "POST", path, body)
-            if answer.status >= 400:
-                raise error_of(self._read(answer)["error"])
-            while line := answer.readline():
-                said = line.removeprefix(b"data: ").strip()
-                if said == b"[DONE]":
+            response = self._send(connection, "POST", path, body)
+            if response.status >= 400:
+                raise error_of(self._read(response)["error"])
+            while line := response.readline():
+                data = line.removeprefix(b"data: ").strip()
+                if data == b"[DONE]":
                     return
-                if said:
-                    event = json.loads(said)
+                if data:
+                    event = json.loads(data)
                     if "error" in event:
                         raise error_of(event["error"])
                     yield event
@@ -92,44 +92,45 @@ class Wire:
         finally:
             self.close()
 
-    def _answered(
+    def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None, *, is_change: bool
     ) -> tuple[int, Any]:
         end = time.monotonic() + _PATIENCE
         while True:
-            answer, said = self._once(method, path, body, is_change=is_change)
-            if answer.status < 400:
-                return answer.status, said
-            wait = float(answer.headers.get("Retry-After") or 1)
-            is_taken = said["error"].get("code") != "busy"
-            if is_taken or time.monotonic() + wait > end:
-                raise error_of(said["error"])
+            response, answer = self._attempt(method, path, body, is_change=is_change)
+            if response.status < 400:
+                return response.status, answer
+            wait = float(response.headers.get("Retry-After") or 1)
+            is_final = answer["error"].get("code") != "busy"
+            if is_final or time.monotonic() + wait > end:
+                raise error_of(answer["error"])
             time.sleep(wait)
 
-    def _once(
+    def _attempt(
         self, method: str, path: str, body: Mapping[str, Any] | None, *, is_change: bool
     ) -> tuple[http.client.HTTPResponse, Any]:
-        # A change goes over a connection that was proved just now: if that one breaks, it was sent.
-        connection = self._ready(fresh=is_change)
+        # A change is sent over a connection that was proved just now, so if that one breaks, the
+        # change has reached the server.
+        connection = self._connected(fresh=is_change)
         try:
             try:
-                answer = self._sent(connection, method, path, body)
+                response = self._send(connection, method, path, body)
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 if is_change:
                     raise ServerGone(self.owner.url, was_sent=True) from error
-                answer = self._sent(self._ready(fresh=True), method, path, body)
-            said = self._read(answer)
+                response = self._send(self._connected(fresh=True), method, path, body)
+            answer = self._read(response)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise ServerGone(self.owner.url, was_sent=is_change) from error
-        except BaseException:  # Ctrl-C: what comes back now belongs to nobody
+        except BaseException:  # Ctrl-C: a response that arrives now would go to the next request
             self.close()
             raise
         self._used = time.monotonic()
-        return answer, said
+        return response, answer
 
-    def _sent(
+    def _send(
         self,
         connection: http.client.HTTPConnection,
         method: str,
@@ -143,25 +144,26 @@ class Wire:
         connection.request(method, path, data, headers)
         return connection.getresponse()
 
-    def _read(self, answer: http.client.HTTPResponse) -> Any:
-        data = answer.read()
+    def _read(self, response: http.client.HTTPResponse) -> Any:
+        data = response.read()
         try:
-            said = json.loads(data)
-            if answer.status >= 400:
-                said["error"]["message"]
+            answer = json.loads(data)
+            if response.status >= 400:
+                answer["error"]["message"]
         except (ValueError, KeyError, TypeError) as error:
             raise RemoteError(
-                f"the server at {self.owner.url} answers with status {answer.status} and no record",
+                f"the server at {self.owner.url} answers with status {response.status} and no "
+                "record",
                 hint="stop it, and start it again with this editkit",
             ) from error
-        return said
+        return answer
 
-    def _ready(self, *, fresh: bool) -> http.client.HTTPConnection:
-        """Returns a connection to the proved server.
+    def _connected(self, *, fresh: bool) -> http.client.HTTPConnection:
+        """Returns a connection to the server, which has proved its identity.
 
         Raises:
-            ServerGone: Nobody is there, or somebody else.
-            ServerBusy: Somebody is, and is too busy to prove who it is.
+            ServerGone: Nobody responds, or somebody else does.
+            ServerBusy: Somebody responds who is too busy to prove their identity.
         """
         known = self._connection
         is_old = time.monotonic() - self._used > _IDLE
@@ -171,6 +173,6 @@ class Wire:
         made = proved(self.owner)
         if made is None:
             raise ServerGone(self.owner.url, was_sent=False)
-        made.sock.settimeout(None)  # the server has the time limits
+        made.sock.settimeout(None)  # the server enforces the time limits
         self._connection, self._used = made, time.monotonic()
         return made

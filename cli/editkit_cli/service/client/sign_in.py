@@ -1,4 +1,4 @@
-"""Asking a running server for what lets its owner in: a link to its page, or a session."""
+"""Sign-in links and session tokens, requested from a running server by its owner."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from contextlib import closing
 
 from pydantic import Field
 
-from editkit_cli.service.client.connection import Wire
+from editkit_cli.service.client.connection import ServerConnection
 from editkit_cli.service.owner import Owner
-from editkit_cli.service.schemas import Session
+from editkit_cli.service.schemas import SessionToken
 from editkit_store.errors import EditkitError
 from editkit_store.records import Record
 
-__all__ = ["Linked", "NoServer", "new_link", "new_session"]
+__all__ = ["NoServer", "SignInLink", "new_link", "new_session"]
 
 
 class NoServer(EditkitError):
@@ -21,27 +21,27 @@ class NoServer(EditkitError):
     code = "no_server"
 
 
-class Linked(Record):
+class SignInLink(Record):
     """Result of `token link`."""
 
     link: str = Field(repr=False, description="Opens the page, signed in, once")
 
 
-def new_link(owner: Owner) -> Linked:
-    """Returns a link that opens the page of a server, signed in, once.
+def new_link(owner: Owner) -> SignInLink:
+    """Returns a link that opens the server's page, signed in; it works once.
 
     Raises:
-        ServerGone: It does not answer.
+        ServerGone: The server does not respond.
     """
-    with closing(Wire(owner)) as wire:
-        return Linked(link=f"{owner.url}{wire.ask('/v1/session/links', {})['path']}")
+    with closing(ServerConnection(owner)) as connection:
+        return SignInLink(link=f"{owner.url}{connection.post('/v1/session/links', {})['path']}")
 
 
-def new_session(owner: Owner) -> Session:
-    """Returns a token that is the owner's until it is not used for a while.
+def new_session(owner: Owner) -> SessionToken:
+    """Returns a bearer token of the owner, valid until it has not been used for a while.
 
     Raises:
-        ServerGone: The server does not answer.
+        ServerGone: The server does not respond.
     """
-    with closing(Wire(owner)) as wire:
-        return Session.model_validate(wire.ask("/v1/owner/session", {}))
+    with closing(ServerConnection(owner)) as connection:
+        return SessionToken.model_validate(connection.post("/v1/owner/session", {}))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.server.test_running import until
+from cli.http.test_running import until
 
 import editkit
 from editkit_cli.service import runner as module

@@ -110,7 +110,7 @@ def test_a_conversation_in_a_terminal(terminal: Terminal) -> None:
     terminal.shows("fires: the prompt is")
 
     terminal.type("/log\r")
-    assert "\x1b[2J" not in terminal.shows("the model as it came")
+    assert "\x1b[2J" not in terminal.shows("the model without edits")
 
     terminal.type("\x04")
     assert terminal.child.wait(timeout=SECONDS) == 0

@@ -68,7 +68,7 @@ def test_a_table_in_a_pipe_needs_no_rich(history):
 def test_a_command_imports_no_other_commands_module(history):
     _, modules = imports_of(["log", "--json"])
     loaded = {name for name in modules if name.startswith("editkit_cli.commands.")}
-    assert loaded == {"editkit_cli.commands.history"}
+    assert loaded == {"editkit_cli.commands.log"}
 
 
 @pytest.mark.parametrize("line", [["--help"], ["--version"], ["add", "--help"], ["chat", "--help"]])

@@ -1,4 +1,4 @@
-"""Correcting the model, asking it, and asking why it answers so."""
+"""`editkit add`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from editkit_cli.backend.opening import chat_turn, check_question, open_model
-from editkit_cli.terminal.group import command
+from editkit_cli.backend.opening import chat_turn, open_model
+from editkit_cli.terminal.group import CHECK_FAILED, command
 from editkit_cli.terminal.options import (
     METHODS,
     Settings,
@@ -17,9 +17,8 @@ from editkit_cli.terminal.options import (
     conflict_option,
     provenance_options,
     text,
-    version_option,
 )
-from editkit_cli.terminal.tables import Column, short_digest
+from editkit_cli.terminal.tables import short_digest
 
 if TYPE_CHECKING:
     from editkit_cli.terminal.output import Output
@@ -27,14 +26,10 @@ if TYPE_CHECKING:
         Added,
         Contradiction,
         EditRequest,
-        Explanation,
-        Generation,
     )
+from editkit_cli.terminal.edits import warn_contradiction, warn_unverified
 
-__all__ = ["add", "explain", "generate"]
-
-NOT_VERIFIED = 3
-"""Exit code when an edit was tried and the model still answers otherwise."""
+__all__ = ["add"]
 
 
 @command(
@@ -110,7 +105,7 @@ def add(
             settings, from_file, preset=preset, on_failure=on_failure,
             on_conflict=on_conflict, **shared,
         )  # fmt: skip
-        return NOT_VERIFIED if failed else 0
+        return CHECK_FAILED if failed else 0
     from editkit.requests import build_request
 
     is_chat, system = asked.pop("chat"), asked.pop("system")
@@ -125,8 +120,8 @@ def add(
     def warned(_: EditRequest, found: tuple[Contradiction, ...]) -> None:
         warn_contradiction(out, found)
 
-    with open_model(settings, preset=preset, provenance=how) as kit:
-        (added,) = kit.add_many(
+    with open_model(settings, preset=preset, provenance=how) as backend:
+        (added,) = backend.add_many(
             [given], on_failure=on_failure, on_conflict=on_conflict, warned=warned, before=True
         )
     out.result(added, lambda: _draw_added(out, added))
@@ -143,7 +138,7 @@ def add(
     if added.lost:
         names = ", ".join(short_digest(one) for one in added.lost)
         out.warning(f"earlier edits that do not give their target any more: {names}")
-    return 0 if added.verified else NOT_VERIFIED
+    return 0 if added.verified else CHECK_FAILED
 
 
 def _check_usage(from_file: str | None, asked: dict[str, Any]) -> None:
@@ -166,30 +161,6 @@ def _check_usage(from_file: str | None, asked: dict[str, Any]) -> None:
         raise click.UsageError(f"--from brings the edits with it; {options} cannot go with it")
 
 
-def warn_contradiction(out: Output, found: tuple[Contradiction, ...]) -> None:
-    """Says which active edits a new one contradicts."""
-    for one in found:
-        what = (
-            f"it supersedes edit {one.edit_id}, which has the same prompt and the target "
-            f"'{one.target}'"
-            if one.kind == "prompt"
-            else f"its prompt lies in the scope of edit {one.edit_id} ('{one.prompt}' -> "
-            f"'{one.target}'), which gives way there"
-        )
-        out.warning(what)
-
-
-def warn_unverified(out: Output, added: Added) -> None:
-    """Says that an edit did not verify, and what became of it."""
-    active = added.edit.status == "active"
-    out.warning(
-        f"the edit did not verify: the model answers '{added.answer}', not "
-        f"'{added.edit.target}'; it is recorded as "
-        + ("active all the same" if active else "failed and is not active"),
-        hint=None if active else "try another wording, or make it active with --on-failure keep",
-    )
-
-
 def _draw_added(out: Output, added: Added) -> None:
     out.fields(
         ("prompt", added.edit.prompt),
@@ -203,96 +174,3 @@ def _draw_added(out: Output, added: Added) -> None:
         ("supersedes", ", ".join(short_digest(edit_id) for edit_id in added.supersedes)),
         ("outcome", "" if added.outcome == "added" else added.outcome),
     )
-
-
-@command(
-    "generate",
-    example="""
-        editkit generate 'The capital of Australia is' --max-new-tokens 8
-        editkit generate 'The capital of Australia is' --version v0
-    """,
-    shared=("store", "model", "json", "nl", "quiet"),
-)
-@click.argument("prompts", metavar="PROMPT...", nargs=-1, required=True, type=text)
-@chat_options
-@version_option
-@click.option(
-    "--max-new-tokens", type=click.IntRange(min=1), default=64, show_default=True, metavar="N",
-    help="Stop after so many tokens",
-)  # fmt: skip
-def generate(
-    settings: Settings,
-    prompts: tuple[str, ...],
-    chat: bool,
-    system: str | None,
-    version: str | None,
-    max_new_tokens: int,
-) -> None:
-    """Let the edited model continue a prompt.
-
-    Several prompts give several answers, in their order. A prompt of - is read from stdin.
-    """
-    check_chat(chat=chat, system=system)
-    check_question(settings, version)
-    with open_model(settings, read_only=True) as kit:
-        if chat:
-            turns = [chat_turn(prompt, system=system) for prompt in prompts]
-            made = [kit.chat(t, version=version, max_new_tokens=max_new_tokens) for t in turns]
-        else:
-            made = kit.generate(list(prompts), version=version, max_new_tokens=max_new_tokens)
-    out = settings.out
-    out.result(made if len(made) > 1 else made[0], lambda: _draw_answers(out, made))
-
-
-def _draw_answers(out: Output, made: list[Generation]) -> None:
-    for one in made:
-        out.text(one.text)
-        fired = ", ".join(short_digest(edit_id) for edit_id in one.fired)
-        out.status(f"{one.version}, " + (f"fired {fired}" if fired else "no edit fired"))
-
-
-@command(
-    "explain",
-    example="""editkit explain "What is Australia's capital city?\"""",
-    shared=("store", "model", "json", "quiet"),
-)
-@click.argument("prompt", metavar="PROMPT", type=text)
-@chat_options
-@version_option
-@click.option(
-    "-k", type=click.IntRange(min=1), default=5, show_default=True, metavar="N",
-    help="Show so many of the nearest edits",
-)  # fmt: skip
-def explain(
-    settings: Settings, prompt: str, chat: bool, system: str | None, version: str | None, k: int
-) -> None:
-    """Show which edit applies to a prompt, and how near the others are."""
-    check_chat(chat=chat, system=system)
-    check_question(settings, version)
-    turns = chat_turn(prompt, system=system) if chat else None
-    with open_model(settings, read_only=True) as kit:
-        found = kit.explain(None if chat else prompt, chat=turns, version=version, k=k)
-    out = settings.out
-    out.result(found, lambda: _draw_explanation(out, found))
-
-
-def _draw_explanation(out: Output, found: Explanation) -> None:
-    out.text(found.summary)
-    if found.candidates:
-        out.table(
-            (Column("edit", style="cyan"), Column("distance", right=True),
-             Column("radius", right=True), Column("in scope"),
-             Column("prompt", flexible=True), Column("target", flexible=True)),
-            [
-                (
-                    short_digest(one.edit_id),
-                    f"{one.distance:.4g}",
-                    f"{one.radius:.4g}",
-                    "yes" if one.in_scope else "no",
-                    one.prompt,
-                    one.target,
-                )
-                for one in found.candidates
-            ],
-        )  # fmt: skip
-    out.status(f"at {found.version}, compared at {found.site}")

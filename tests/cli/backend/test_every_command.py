@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 import pytest
-from cli.remote.lines import CHANGING, READING
+from cli.backend.lines import CHANGING, READING
 
 from editkit_cli.main import cli
 
@@ -66,7 +66,7 @@ def test_every_command_is_compared_with_a_server_or_says_why_it_needs_none(
     if name in ALONE:
         assert not used(name)
     elif name not in ELSEWHERE:
-        assert used(name), f"run `editkit {name}` in tests/cli/remote/lines.py, or say why not"
+        assert used(name), f"run `editkit {name}` in tests/cli/backend/lines.py, or say why not"
         words = {word for line in used(name) for word in line}
         for option in found.params:
             if isinstance(option, click.Option) and not SHARED & set(option.opts):

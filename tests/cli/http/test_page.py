@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-import editkit_cli
+import editkit_cli.http
 from editkit_cli.commands.serve import _tell
 from editkit_cli.http import page
 from editkit_cli.http.page import FILES, PageKeys
@@ -18,7 +18,7 @@ from editkit_cli.http.serving import Served
 from editkit_cli.terminal import output
 from editkit_cli.terminal.output import Output
 
-WEB = Path(str(editkit_cli.__file__)).parent / "web"
+WEB = Path(str(editkit_cli.http.__file__)).parent / "web"
 
 
 def test_every_file_of_the_page_is_served_to_anybody_with_its_type_and_a_strict_policy(calm):

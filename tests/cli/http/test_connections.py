@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from cli.server.conftest import Running, held
-from cli.server.test_owner import other_address
-from cli.server.test_running import until
+from cli.http.conftest import Running, held
+from cli.http.test_running import until
+from cli.service.test_owner import other_address
 
 from editkit_cli.http.connections import _AT_ONCE, _SPARE
 from editkit_cli.service.limits import Limits

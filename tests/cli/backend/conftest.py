@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from cli.conftest import Ran
-from cli.server.conftest import Running, running
+from cli.http.conftest import Running, running
 from click.testing import CliRunner
 
 import editkit

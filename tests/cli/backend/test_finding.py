@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.remote.conftest import Pair, Place, forbidden
+from cli.backend.conftest import Pair, Place, forbidden
 
-from editkit_cli.backend.remote import Remote
+from editkit_cli.backend import opening
+from editkit_cli.backend.remote import RemoteBackend
 from editkit_cli.service import owner as owners
-from editkit_cli.service.client import connection as wires
+from editkit_cli.service.client import connection as connections
 from editkit_cli.service.owner import Owner, new_owner, owner_path
 from editkit_store import open_store
 from editkit_store.database.files import write_private
@@ -172,8 +173,8 @@ def test_progress_on_a_terminal_follows_the_operation(
 
     monkeypatch.setattr(replay, "_learn", watched)
     assert pair.served.server is not None
-    with contextlib.closing(wires.Wire(pair.served.server.owner)) as wire:
-        remote = Remote(wire, Path("history.db"), model=other_model, provenance=Provenance())
+    with contextlib.closing(connections.ServerConnection(pair.served.server.owner)) as wire:
+        remote = RemoteBackend(wire, Path("history.db"), model=other_model, provenance=Provenance())
         done = remote.replay(progress=Bar())
     assert done.learned == 2
     assert steps[0] == ("Learning edits", 2, "edits")
@@ -186,15 +187,15 @@ def test_a_server_that_ends_between_finding_and_asking_is_done_without(
 ) -> None:
     place = serving()
     assert place.server is not None
-    there, stop = wires.Wire.is_there, place.server.stop
-    monkeypatch.setattr(wires, "_IDLE", -1.0)  # so that no connection outlives its server
+    there, stop = connections.ServerConnection.is_alive, place.server.stop
+    monkeypatch.setattr(connections, "_IDLE", -1.0)  # so that no connection outlives its server
 
     def found(self: Any) -> bool:
         is_there = there(self)
         stop()
         return is_there
 
-    monkeypatch.setattr(wires.Wire, "is_there", found)
+    monkeypatch.setattr(connections.ServerConnection, "is_alive", found)
     ran = place.run(*line)
     assert ran.code == 0, ran
     assert ran.stdout
@@ -205,7 +206,7 @@ def test_a_change_that_was_sent_is_not_made_twice(
     serving: Callable[[], Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = serving()
-    sent = wires.Wire._sent
+    sent = connections.ServerConnection._send
 
     def lost(self: Any, connection: Any, method: str, path: str, body: Any) -> Any:
         answer = sent(self, connection, method, path, body)
@@ -214,10 +215,10 @@ def test_a_change_that_was_sent_is_not_made_twice(
             raise ConnectionResetError
         return answer
 
-    monkeypatch.setattr(wires.Wire, "_sent", lost)
+    monkeypatch.setattr(connections.ServerConnection, "_send", lost)
     ran = place.run("undo")
     assert (ran.code, ran.stdout) == (1, "")
-    assert "went away before it answered; whether the change was made" in ran.stderr
+    assert "went away before it answered; it is not known whether the change was made" in ran.stderr
     assert "hint: `editkit log`" in ran.stderr
     assert [one["operation"] for one in place.run("log", "--json").json].count("undo") == 1
 
@@ -228,13 +229,13 @@ def test_a_server_that_starts_while_a_command_waits_for_the_store_is_found(
 
     place = serving()
     looks: list[bool] = []
-    found = session.find_wire
+    found = opening.find_connection
 
     def late(settings: Any) -> Any:
         looks.append(True)
         return None if len(looks) == 1 else found(settings)
 
-    monkeypatch.setattr(session, "find_wire", late)
+    monkeypatch.setattr(opening, "find_connection", late)
     assert place.run("log").code == 0
     assert len(looks) == 2
 
@@ -261,8 +262,8 @@ def test_a_file_that_others_could_have_written_is_passed_over_with_a_warning(
     owner_path(tmp_path / "history.db").chmod(0o644)
     ran = place.run("log")
     assert ran.code == 0
-    assert "others than you could have written it" in ran.stderr
-    assert "hint: if a server of yours runs" in ran.stderr
+    assert "other users could have written it" in ran.stderr
+    assert "hint: if it belongs to a server of yours" in ran.stderr
     write_private(owner_path(tmp_path / "history.db"), "not a record")
     assert place.run("log").stderr == ""
 
@@ -309,7 +310,7 @@ def test_ctrl_c_ends_the_command_and_not_the_change(
     serving: Callable[[], Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = serving()
-    sent = wires.Wire._sent
+    sent = connections.ServerConnection._send
 
     def pressed(self: Any, connection: Any, method: str, path: str, body: Any) -> Any:
         answer = sent(self, connection, method, path, body)
@@ -317,7 +318,7 @@ def test_ctrl_c_ends_the_command_and_not_the_change(
             raise KeyboardInterrupt
         return answer
 
-    monkeypatch.setattr(wires.Wire, "_sent", pressed)
+    monkeypatch.setattr(connections.ServerConnection, "_send", pressed)
     ran = place.run("add", "--prompt", "sea", "--target", "sky")
     assert (ran.code, ran.stdout) == (130, "")
     said = "interrupted: the server carries out what it was asked; `editkit log` shows it then\n"
@@ -333,9 +334,9 @@ def test_a_dead_port_is_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     owner: Owner = new_owner(tmp_path / "h.db", host="127.0.0.1", port=port, tool="x")
-    assert not wires.Wire(owner).is_there()
+    assert not connections.ServerConnection(owner).is_alive()
     monkeypatch.setattr(owners, "_is_proved", forbidden)
-    assert not wires.Wire(owner).is_there()
+    assert not connections.ServerConnection(owner).is_alive()
 
 
 class Crowded(http.server.BaseHTTPRequestHandler):

@@ -6,8 +6,9 @@ import json
 import signal
 
 import pytest
+from cli.conftest import backend_of
 
-from editkit_cli.commands.conversation import Chat
+from editkit_cli.commands.conversation import Conversation
 from editkit_cli.terminal.output import Output
 from editkit_store import open_store
 
@@ -39,7 +40,7 @@ def test_a_piped_conversation_prints_one_answer_a_turn_and_nothing_else_on_stdou
     plain = talk(SKY, "", "/new", "Where is Rome?")
     assert ran.stdout == plain.stdout != ""
     assert "No edit is active at v0" in ran.stderr
-    assert "the model as it came" in ran.stderr
+    assert "the model without edits" in ran.stderr
     assert "/fix TEXT" in ran.stderr
     assert "a fresh conversation" in ran.stderr
 
@@ -101,7 +102,7 @@ def said_elsewhere(kit, monkeypatch, *texts):
 def test_what_would_not_hold_in_a_fresh_conversation_is_learned_there_instead(
     kit, capsys, monkeypatch
 ):
-    chat = Chat(kit, Output(), Output(is_aside=True), max_new_tokens=4)
+    chat = Conversation(backend_of(kit), Output(), Output(is_aside=True), max_new_tokens=4)
     chat.take("Good milk")
     chat.take(SKY)
     said_elsewhere(kit, monkeypatch, "blue or so")
@@ -122,7 +123,7 @@ def test_what_would_not_hold_in_a_fresh_conversation_is_learned_there_instead(
 def test_what_cannot_hold_in_both_conversations_holds_where_it_was_corrected(
     kit, capsys, monkeypatch
 ):
-    chat = Chat(kit, Output(), Output(is_aside=True), max_new_tokens=4)
+    chat = Conversation(backend_of(kit), Output(), Output(is_aside=True), max_new_tokens=4)
     chat.take("Good milk")
     chat.take(SKY)
     said_elsewhere(kit, monkeypatch, "blue or so", "not here")
@@ -137,7 +138,7 @@ def test_what_cannot_hold_in_both_conversations_holds_where_it_was_corrected(
 
 def test_the_correction_stays_while_another_is_learned_in_its_place(kit, monkeypatch):
     """Whatever ends the process there: nothing has been taken back yet."""
-    chat = Chat(kit, Output(quiet=True), Output(quiet=True), max_new_tokens=4)
+    chat = Conversation(backend_of(kit), Output(quiet=True), Output(quiet=True), max_new_tokens=4)
     chat.take("Good milk")
     chat.take(SKY)
     said_elsewhere(kit, monkeypatch, "blue or so")
@@ -154,7 +155,7 @@ def test_the_correction_stays_while_another_is_learned_in_its_place(kit, monkeyp
 
 
 def test_an_interrupted_look_at_a_fresh_conversation_does_not_lose_the_correction(kit, monkeypatch):
-    chat = Chat(kit, Output(quiet=True), Output(quiet=True), max_new_tokens=4)
+    chat = Conversation(backend_of(kit), Output(quiet=True), Output(quiet=True), max_new_tokens=4)
     chat.take("Good milk")
     chat.take(SKY)
     said_elsewhere(kit, monkeypatch, "blue or so")
@@ -182,7 +183,9 @@ def test_other_families_are_corrected_prompt_by_prompt(tmp_path, capsys, make, r
     tokenizer = tiny.tiny_tokenizer()
     tokenizer.chat_template = None
     with editkit.open(tmp_path / "h.db", model=(getattr(tiny, make)(), tokenizer)) as kit:
-        chat = Chat(kit, Output(), Output(is_aside=True), max_new_tokens=4, streams=True)
+        chat = Conversation(
+            backend_of(kit), Output(), Output(is_aside=True), max_new_tokens=4, streams=True
+        )
         assert [chat.take(line) for line in (SKY, f"/fix {right}", "Good milk", SKY)] == [0] * 4
     assert capsys.readouterr().out.splitlines()[1::2] == [right, right]
 
@@ -242,7 +245,7 @@ def test_a_correction_that_does_not_verify_exits_with_3_and_changes_nothing(talk
 
 
 def test_a_line_that_goes_wrong_is_told_and_the_next_one_is_answered(kit, capsys):
-    chat = Chat(kit, Output(), Output(is_aside=True), max_new_tokens=4)
+    chat = Conversation(backend_of(kit), Output(), Output(is_aside=True), max_new_tokens=4)
     for line, code, said in [
         ("/fix blue", 1, "error: there is no answer yet\nhint: ask the model something first"),
         ("/why", 1, "error: there is no answer yet"),
@@ -275,7 +278,9 @@ class Interrupting(Output):
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(kit, capsys):
-    chat = Chat(kit, Interrupting(), Output(is_aside=True), max_new_tokens=200, streams=True)
+    chat = Conversation(
+        backend_of(kit), Interrupting(), Output(is_aside=True), max_new_tokens=200, streams=True
+    )
     before = signal.getsignal(signal.SIGINT)
     assert chat.take("red red red") == 0
     assert signal.getsignal(signal.SIGINT) is before
@@ -289,8 +294,10 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(kit, capsys):
 
 
 def test_a_streamed_answer_is_the_answer(kit, capsys):
-    whole = Chat(kit, Output(), Output(is_aside=True), max_new_tokens=60)
-    bits = Chat(kit, Output(), Output(is_aside=True), max_new_tokens=60, streams=True)
+    whole = Conversation(backend_of(kit), Output(), Output(is_aside=True), max_new_tokens=60)
+    bits = Conversation(
+        backend_of(kit), Output(), Output(is_aside=True), max_new_tokens=60, streams=True
+    )
     for line in ("red red red", SKY, "Where is Rome?"):
         whole.take(line)
         said = capsys.readouterr().out

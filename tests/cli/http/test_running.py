@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from cli.server.conftest import held
+from cli.http.conftest import held
 
 from editkit_cli.service.client.sign_in import new_session
 from editkit_cli.service.errors import Refused

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from cli.remote.conftest import Pair, forbidden
-from cli.remote.lines import CAT, CHANGING, READING
+from cli.backend.conftest import Pair, forbidden
+from cli.backend.lines import CAT, CHANGING, READING
 
 
 @pytest.mark.parametrize("line", READING, ids=lambda line: " ".join(line)[:60] or "empty")
@@ -100,7 +100,7 @@ def test_a_command_that_went_through_the_server_opened_neither_store_nor_model(
 
     monkeypatch.setattr(editkit.kit.open, "open", forbidden)
     monkeypatch.setattr(editkit, "open", forbidden, raising=False)
-    monkeypatch.setattr(local, "_opened", forbidden)
+    monkeypatch.setattr(local, "_open_store", forbidden)
     for line in (["log"], ["generate", CAT], ["explain", CAT], ["status"], ["diff"]):
         assert calm_pair.served.run(*line).code == 0
 

@@ -1,0 +1,46 @@
+"""`editkit revert`."""
+
+from __future__ import annotations
+
+import click
+
+from editkit_cli.commands.view import change_view
+from editkit_cli.terminal.group import command
+from editkit_cli.terminal.options import Settings, provenance_options
+
+__all__ = ["revert"]
+
+
+@command(
+    "revert",
+    example="""
+        editkit revert 1f3a0c7e91b2 --reason 'the source was wrong'
+        editkit revert 1f3a0c7e91b2 --defer-only
+    """,
+    shared=("store", "model", "json", "quiet"),
+)
+@click.argument("edit_id", metavar="EDIT_ID")
+@click.option(
+    "--defer-only",
+    is_flag=True,
+    help="Of an edit of ELDER: at once and without a model; no prompt reaches it any more, but "
+    "what it did to the weights stays",
+)
+@provenance_options
+def revert(
+    settings: Settings, edit_id: str, defer_only: bool, reason: str | None, author: str | None
+) -> None:
+    """Take back one edit; later ones stay.
+
+    EDIT_ID may be shortened as long as it stays unique.
+
+    An edit of ELDER shares its weights with others. The model is loaded, the weights from before
+    the edit come back, and the edits that came later are learned again.
+    """
+    how = settings.provenance(author=author, reason=reason)
+    bar = settings.out.progress()
+    change_view(
+        settings,
+        how,
+        lambda history: history.revert(edit_id, defer_only=defer_only, progress=bar),
+    )
