@@ -21,7 +21,7 @@ UNRELATED = [
 ]
 
 
-class Conversation:
+class Talk:
     """A conversation in which nobody looks at the terminal."""
 
     def __init__(self, kit: Kit, capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,7 +41,7 @@ def test_a_correction_in_mid_conversation_holds_in_a_fresh_one_and_leaves_the_re
     real_kit: Kit, capsys: pytest.CaptureFixture[str]
 ) -> None:
     question, right = "Who wrote Dune?", "Frank Herbert wrote Dune."
-    say = Conversation(real_kit, capsys)
+    say = Talk(real_kit, capsys)
     plain = []
     for unrelated in UNRELATED:
         plain.append(say(unrelated)[0])
@@ -79,7 +79,7 @@ def test_a_correction_in_mid_conversation_holds_in_a_fresh_one_and_leaves_the_re
 def test_a_question_that_names_nothing_is_corrected_where_it_is_asked_first(
     real_kit: Kit, capsys: pytest.CaptureFixture[str], question: str, right: str
 ) -> None:
-    say = Conversation(real_kit, capsys)
+    say = Talk(real_kit, capsys)
     assert say(question)[0] != right
     assert say(f"/fix {right}")[0] == right
     say("/new")

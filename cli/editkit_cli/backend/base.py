@@ -48,8 +48,8 @@ __all__ = [
     "AddConflict",
     "AddFailure",
     "Backend",
-    "History",
-    "Model",
+    "HistoryVerbs",
+    "ModelVerbs",
     "OnAdded",
     "OnContradiction",
     "Turns",
@@ -64,7 +64,7 @@ OnAdded = Callable[[Added], None]
 OnContradiction = Callable[[EditRequest, tuple[Contradiction, ...]], None]
 
 
-class History(Protocol):
+class HistoryVerbs(Protocol):
     """The verbs that need no running model, except where a docstring says so."""
 
     def init_store(self, model: str | None) -> Initialized:
@@ -137,7 +137,7 @@ class History(Protocol):
         """Draws the codebook to a file."""
 
 
-class Model(Protocol):
+class ModelVerbs(Protocol):
     """The verbs that need the running model. They mean the same as in ``editkit.Kit``."""
 
     @property
@@ -209,5 +209,5 @@ class Model(Protocol):
         """Returns what ``replay`` would do; writes nothing."""
 
 
-class Backend(History, Model, Protocol):
+class Backend(HistoryVerbs, ModelVerbs, Protocol):
     """A history and its running model."""

@@ -80,36 +80,36 @@ class FailoverBackend(Backend):
 
     @property
     def name(self) -> str:
-        """See ``Model.name``."""
+        """See ``ModelVerbs.name``."""
         return self._call(lambda one: one.name)
 
     @property
     def version(self) -> str:
-        """See ``Model.version``."""
+        """See ``ModelVerbs.version``."""
         return self._call(lambda one: one.version)
 
     def init_store(self, model: str | None) -> Initialized:
-        """See ``History.init_store``."""
+        """See ``HistoryVerbs.init_store``."""
         return self._call(lambda one: one.init_store(model))
 
     def log_page(self, *, limit: int | None = None, at: str | None = None) -> LogPage:
-        """See ``History.log_page``."""
+        """See ``HistoryVerbs.log_page``."""
         return self._call(lambda one: one.log_page(limit=limit, at=at))
 
     def check_versions(self, *versions: str) -> None:
-        """See ``History.check_versions``."""
+        """See ``HistoryVerbs.check_versions``."""
         self._call(lambda one: one.check_versions(*versions))
 
     def fingerprint(self) -> str | None:
-        """See ``History.fingerprint``."""
+        """See ``HistoryVerbs.fingerprint``."""
         return self._call(lambda one: one.fingerprint())
 
     def show(self, name: str) -> Shown:
-        """See ``History.show``."""
+        """See ``HistoryVerbs.show``."""
         return self._call(lambda one: one.show(name))
 
     def status(self) -> Status:
-        """See ``History.status``."""
+        """See ``HistoryVerbs.status``."""
         return self._call(lambda one: one.status())
 
     def diff(
@@ -122,7 +122,7 @@ class FailoverBackend(Backend):
         max_new_tokens: int = 16,
         progress: Progress | None = None,
     ) -> Diff:
-        """See ``History.diff``."""
+        """See ``HistoryVerbs.diff``."""
         return self._call(
             lambda one: one.diff(
                 before,
@@ -135,65 +135,65 @@ class FailoverBackend(Backend):
         )
 
     def rollback(self, version: str) -> ViewChanged:
-        """See ``History.rollback``."""
+        """See ``HistoryVerbs.rollback``."""
         return self._call(lambda one: one.rollback(version))
 
     def revert(
         self, edit_id: str, *, defer_only: bool = False, progress: Progress | None = None
     ) -> ViewChanged:
-        """See ``History.revert``."""
+        """See ``HistoryVerbs.revert``."""
         return self._call(lambda one: one.revert(edit_id, defer_only=defer_only, progress=progress))
 
     def undo(self) -> ViewChanged:
-        """See ``History.undo``."""
+        """See ``HistoryVerbs.undo``."""
         return self._call(lambda one: one.undo())
 
     def redo(self) -> ViewChanged:
-        """See ``History.redo``."""
+        """See ``HistoryVerbs.redo``."""
         return self._call(lambda one: one.redo())
 
     def tag(self, version: str, name: str) -> Tagged:
-        """See ``History.tag``."""
+        """See ``HistoryVerbs.tag``."""
         return self._call(lambda one: one.tag(version, name))
 
     def verify(self, *, head: str | None = None) -> Verified:
-        """See ``History.verify``."""
+        """See ``HistoryVerbs.verify``."""
         return self._call(lambda one: one.verify(head=head))
 
     def sql(self, query: str) -> Table:
-        """See ``History.sql``."""
+        """See ``HistoryVerbs.sql``."""
         return self._call(lambda one: one.sql(query))
 
     def compact(self) -> Compacted:
-        """See ``History.compact``."""
+        """See ``HistoryVerbs.compact``."""
         return self._call(lambda one: one.compact())
 
     def export(
         self, path: str, *, to: str = "@", since: str | None = None, only: str | None = None
     ) -> Exported:
-        """See ``History.export``."""
+        """See ``HistoryVerbs.export``."""
         return self._call(lambda one: one.export(path, to=to, since=since, only=only))
 
     def import_bundle(
         self, path: str, *, on_conflict: OnConflict = "keep", dry_run: bool = False
     ) -> Imported:
-        """See ``History.import_bundle``."""
+        """See ``HistoryVerbs.import_bundle``."""
         return self._call(
             lambda one: one.import_bundle(path, on_conflict=on_conflict, dry_run=dry_run)
         )
 
     def plot_codebook(self, path: Path, *, version: str) -> CodebookPlot:
-        """See ``History.plot_codebook``."""
+        """See ``HistoryVerbs.plot_codebook``."""
         return self._call(lambda one: one.plot_codebook(path, version=version))
 
     def resolve(self, version: str) -> str:
-        """See ``Model.resolve``."""
+        """See ``ModelVerbs.resolve``."""
         return self._call(lambda one: one.resolve(version))
 
     def generate(
         self, prompts: Sequence[str], *, version: str | None = None, max_new_tokens: int = 64
     ) -> list[Generation]:
-        """See ``Model.generate``."""
+        """See ``ModelVerbs.generate``."""
         return self._call(
             lambda one: one.generate(prompts, version=version, max_new_tokens=max_new_tokens)
         )
@@ -201,13 +201,13 @@ class FailoverBackend(Backend):
     def chat(
         self, messages: Turns, *, version: str | None = None, max_new_tokens: int = 256
     ) -> Generation:
-        """See ``Model.chat``."""
+        """See ``ModelVerbs.chat``."""
         return self._call(
             lambda one: one.chat(messages, version=version, max_new_tokens=max_new_tokens)
         )
 
     def chat_backend(self) -> ChatBackend:
-        """See ``Model.chat_backend``."""
+        """See ``ModelVerbs.chat_backend``."""
         return self._call(lambda one: one.chat_backend())
 
     def explain(
@@ -218,7 +218,7 @@ class FailoverBackend(Backend):
         version: str | None = None,
         k: int = 5,
     ) -> Explanation:
-        """See ``Model.explain``."""
+        """See ``ModelVerbs.explain``."""
         return self._call(lambda one: one.explain(prompt, chat=chat, version=version, k=k))
 
     def add_many(
@@ -232,7 +232,7 @@ class FailoverBackend(Backend):
         warned: OnContradiction | None = None,
         before: bool = False,
     ) -> list[Added]:
-        """See ``Model.add_many``."""
+        """See ``ModelVerbs.add_many``."""
         several = list(requests)  # an iterator would be used up by the first attempt
         return self._call(
             lambda one: one.add_many(
@@ -247,11 +247,11 @@ class FailoverBackend(Backend):
         )
 
     def count_requests(self, request: EditRequest) -> int:
-        """See ``Model.count_requests``."""
+        """See ``ModelVerbs.count_requests``."""
         return self._call(lambda one: one.count_requests(request))
 
     def check(self, request: EditRequest) -> None:
-        """See ``Model.check``."""
+        """See ``ModelVerbs.check``."""
         self._call(lambda one: one.check(request))
 
     def replay(
@@ -262,7 +262,7 @@ class FailoverBackend(Backend):
         only: str | None = None,
         progress: Progress | None = None,
     ) -> Replayed:
-        """See ``Model.replay``."""
+        """See ``ModelVerbs.replay``."""
         return self._call(
             lambda one: one.replay(to=to, method=method, only=only, progress=progress)
         )
@@ -270,7 +270,7 @@ class FailoverBackend(Backend):
     def plan_replay(
         self, *, to: str | None = None, method: MethodName | None = None, only: str | None = None
     ) -> ReplayPlan:
-        """See ``Model.plan_replay``."""
+        """See ``ModelVerbs.plan_replay``."""
         return self._call(lambda one: one.plan_replay(to=to, method=method, only=only))
 
 

@@ -100,7 +100,7 @@ class LocalBackend(Backend):
     # The history ------------------------------------------------------------------------------
 
     def init_store(self, model: str | None) -> Initialized:
-        """See ``History.init_store``."""
+        """See ``HistoryVerbs.init_store``."""
         with _open_store(self._path, write=True, create=True) as store:
             if model is not None:
                 store.remember(model=model)
@@ -109,30 +109,30 @@ class LocalBackend(Backend):
             )
 
     def log_page(self, *, limit: int | None = None, at: str | None = None) -> LogPage:
-        """See ``History.log_page``."""
+        """See ``HistoryVerbs.log_page``."""
         with self._reading() as store:
             return LogPage.of(store, limit=limit, at=at)
 
     def check_versions(self, *versions: str) -> None:
-        """See ``History.check_versions``."""
+        """See ``HistoryVerbs.check_versions``."""
         with self._reading() as store:
             for version in versions:
                 store.history.resolve(version)
 
     def fingerprint(self) -> str | None:
-        """See ``History.fingerprint``; ``None`` also if there is no store."""
+        """See ``HistoryVerbs.fingerprint``; ``None`` also if there is no store."""
         if not self._path.exists():
             return None
         with self._reading() as store:
             return store.setting("fingerprint")
 
     def show(self, name: str) -> Shown:
-        """See ``History.show``."""
+        """See ``HistoryVerbs.show``."""
         with self._reading() as store:
             return store.show(name)
 
     def status(self) -> Status:
-        """See ``History.status``."""
+        """See ``HistoryVerbs.status``."""
         with self._reading() as store:
             return store.status()
 
@@ -146,7 +146,7 @@ class LocalBackend(Backend):
         max_new_tokens: int = 16,
         progress: Progress | None = None,
     ) -> Diff:
-        """See ``History.diff``; loads the model only if it is to answer."""
+        """See ``HistoryVerbs.diff``; loads the model only if it is to answer."""
         if behavior or probes or self._kit is not None:
             return self.load().diff(
                 before,
@@ -165,7 +165,7 @@ class LocalBackend(Backend):
             return compare.diff(store, before, after)
 
     def rollback(self, version: str) -> ViewChanged:
-        """See ``History.rollback``."""
+        """See ``HistoryVerbs.rollback``."""
         if self._kit is not None:
             return self._kit.rollback(version)
         with self._writing() as store:
@@ -174,7 +174,7 @@ class LocalBackend(Backend):
     def revert(
         self, edit_id: str, *, defer_only: bool = False, progress: Progress | None = None
     ) -> ViewChanged:
-        """See ``History.revert``."""
+        """See ``HistoryVerbs.revert``."""
         if self._kit is None:
             with self._reading() as store:
                 # Deferring needs no model, but an older edit that comes back must be in the
@@ -187,43 +187,43 @@ class LocalBackend(Backend):
         return self.load().revert(edit_id, defer_only=defer_only, progress=progress)
 
     def undo(self) -> ViewChanged:
-        """See ``History.undo``."""
+        """See ``HistoryVerbs.undo``."""
         if self._kit is not None:
             return self._kit.undo()
         with self._writing() as store:
             return store.undo(provenance=self._provenance)
 
     def redo(self) -> ViewChanged:
-        """See ``History.redo``."""
+        """See ``HistoryVerbs.redo``."""
         if self._kit is not None:
             return self._kit.redo()
         with self._writing() as store:
             return store.redo(provenance=self._provenance)
 
     def tag(self, version: str, name: str) -> Tagged:
-        """See ``History.tag``."""
+        """See ``HistoryVerbs.tag``."""
         with self._writing() as store:
             return store.tag(version, name, provenance=self._provenance)
 
     def verify(self, *, head: str | None = None) -> Verified:
-        """See ``History.verify``."""
+        """See ``HistoryVerbs.verify``."""
         with self._reading() as store:
             return store.verify(head=head)
 
     def sql(self, query: str) -> Table:
-        """See ``History.sql``."""
+        """See ``HistoryVerbs.sql``."""
         with self._reading() as store:
             return store.sql(query)
 
     def compact(self) -> Compacted:
-        """See ``History.compact``."""
+        """See ``HistoryVerbs.compact``."""
         with self._writing() as store:
             return store.compact()
 
     def export(
         self, path: str, *, to: str = "@", since: str | None = None, only: str | None = None
     ) -> Exported:
-        """See ``History.export``."""
+        """See ``HistoryVerbs.export``."""
         tool = self._provenance.tool or "editkit"
         with self._reading() as store:
             return store.export(path, to=to, since=since, only=only, tool=tool)
@@ -231,7 +231,7 @@ class LocalBackend(Backend):
     def import_bundle(
         self, path: str, *, on_conflict: OnConflict = "keep", dry_run: bool = False
     ) -> Imported:
-        """See ``History.import_bundle``."""
+        """See ``HistoryVerbs.import_bundle``."""
         if self._kit is not None:
             return self._kit.import_bundle(path, on_conflict=on_conflict, dry_run=dry_run)
         with self._receiving(path, dry_run=dry_run) as store:
@@ -247,7 +247,7 @@ class LocalBackend(Backend):
             )  # fmt: skip
 
     def plot_codebook(self, path: Path, *, version: str) -> CodebookPlot:
-        """See ``History.plot_codebook``."""
+        """See ``HistoryVerbs.plot_codebook``."""
         from editkit.methods.grace.plot import plot_codebook
 
         with self._reading() as store:
@@ -284,32 +284,32 @@ class LocalBackend(Backend):
 
     @property
     def name(self) -> str:
-        """See ``Model.name``."""
+        """See ``ModelVerbs.name``."""
         return self.load().name
 
     @property
     def version(self) -> str:
-        """See ``Model.version``."""
+        """See ``ModelVerbs.version``."""
         return self.load().version
 
     def resolve(self, version: str) -> str:
-        """See ``Model.resolve``."""
+        """See ``ModelVerbs.resolve``."""
         return self.load().resolve(version)
 
     def generate(
         self, prompts: Sequence[str], *, version: str | None = None, max_new_tokens: int = 64
     ) -> list[Generation]:
-        """See ``Model.generate``."""
+        """See ``ModelVerbs.generate``."""
         return self.load().generate(list(prompts), version=version, max_new_tokens=max_new_tokens)
 
     def chat(
         self, messages: Turns, *, version: str | None = None, max_new_tokens: int = 256
     ) -> Generation:
-        """See ``Model.chat``."""
+        """See ``ModelVerbs.chat``."""
         return self.load().chat(messages, version=version, max_new_tokens=max_new_tokens)
 
     def chat_backend(self) -> ChatBackend:
-        """See ``Model.chat_backend``."""
+        """See ``ModelVerbs.chat_backend``."""
         from editkit_cli.backend.local_chat import LocalChat
 
         return LocalChat(self.load())
@@ -322,7 +322,7 @@ class LocalBackend(Backend):
         version: str | None = None,
         k: int = 5,
     ) -> Explanation:
-        """See ``Model.explain``."""
+        """See ``ModelVerbs.explain``."""
         return self.load().explain(prompt, chat=chat, version=version, k=k)
 
     def add_many(
@@ -336,7 +336,7 @@ class LocalBackend(Backend):
         warned: OnContradiction | None = None,
         before: bool = False,
     ) -> list[Added]:
-        """See ``Model.add_many``."""
+        """See ``ModelVerbs.add_many``."""
         return self.load().add_many(
             requests,
             on_failure=on_failure,
@@ -348,11 +348,11 @@ class LocalBackend(Backend):
         )
 
     def count_requests(self, request: EditRequest) -> int:
-        """See ``Model.count_requests``."""
+        """See ``ModelVerbs.count_requests``."""
         return self.load().count_requests(request)
 
     def check(self, request: EditRequest) -> None:
-        """See ``Model.check``."""
+        """See ``ModelVerbs.check``."""
         self.load().check(request)
 
     def replay(
@@ -363,11 +363,11 @@ class LocalBackend(Backend):
         only: str | None = None,
         progress: Progress | None = None,
     ) -> Replayed:
-        """See ``Model.replay``."""
+        """See ``ModelVerbs.replay``."""
         return self.load().replay(to=to, method=method, only=only, progress=progress)
 
     def plan_replay(
         self, *, to: str | None = None, method: MethodName | None = None, only: str | None = None
     ) -> ReplayPlan:
-        """See ``Model.plan_replay``."""
+        """See ``ModelVerbs.plan_replay``."""
         return self.load().plan_replay(to=to, method=method, only=only)

@@ -19,7 +19,7 @@ from editkit_store.errors import StoreLocked
 
 if TYPE_CHECKING:
     from editkit import Kit
-    from editkit_cli.backend.base import Backend, History
+    from editkit_cli.backend.base import Backend, HistoryVerbs
     from editkit_cli.backend.remote import RemoteBackend
     from editkit_cli.service.client.connection import ServerConnection
     from editkit_cli.service.client.errors import ServerDiffers
@@ -108,7 +108,9 @@ def _is_ours(place: str) -> bool:
 
 
 @contextlib.contextmanager
-def open_history(settings: Settings, *, provenance: Provenance | None = None) -> Iterator[History]:
+def open_history(
+    settings: Settings, *, provenance: Provenance | None = None
+) -> Iterator[HistoryVerbs]:
     """Yields the history, for a command that needs no running model."""
     from editkit_cli.backend.failover import FailoverBackend
 

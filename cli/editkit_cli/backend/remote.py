@@ -86,12 +86,12 @@ class RemoteBackend(Backend):
 
     @property
     def name(self) -> str:
-        """See ``Model.name``."""
+        """See ``ModelVerbs.name``."""
         return self.running().model
 
     @property
     def version(self) -> str:
-        """See ``Model.version``."""
+        """See ``ModelVerbs.version``."""
         return self.running().version
 
     def init_store(self, model: str | None) -> Initialized:
@@ -125,7 +125,7 @@ class RemoteBackend(Backend):
     def generate(
         self, prompts: Sequence[str], *, version: str | None = None, max_new_tokens: int = 64
     ) -> list[Generation]:
-        """See ``Model.generate``."""
+        """See ``ModelVerbs.generate``."""
         made: list[Generation] = []
         for first in range(0, len(prompts), _BATCH):
             batch = list(prompts[first : first + _BATCH])
@@ -135,7 +135,7 @@ class RemoteBackend(Backend):
     def chat(
         self, messages: Turns, *, version: str | None = None, max_new_tokens: int = 256
     ) -> Generation:
-        """See ``Model.chat``."""
+        """See ``ModelVerbs.chat``."""
         return self._generated({"chats": [list(messages)]}, version, max_new_tokens)[0]
 
     def _generated(self, what: dict[str, Any], version: str | None, limit: int) -> list[Generation]:
@@ -144,7 +144,7 @@ class RemoteBackend(Backend):
         return [Generation.model_validate(one) for one in answer]
 
     def chat_backend(self) -> ChatBackend:
-        """See ``Model.chat_backend``."""
+        """See ``ModelVerbs.chat_backend``."""
         from editkit_cli.backend.remote_chat import RemoteChat
 
         return RemoteChat(self.connection)
@@ -157,7 +157,7 @@ class RemoteBackend(Backend):
         version: str | None = None,
         k: int = 5,
     ) -> Explanation:
-        """See ``Model.explain``."""
+        """See ``ModelVerbs.explain``."""
         turns = None if chat is None else list(chat)
         body = {"prompt": prompt, "chat": turns, "version": version, "k": k}
         return Explanation.model_validate(self.connection.post("/v1/explain", body))
@@ -175,7 +175,7 @@ class RemoteBackend(Backend):
         warned: OnContradiction | None = None,
         before: bool = False,
     ) -> list[Added]:
-        """See ``Model.add_many``; contradictions are only known once the results arrive."""
+        """See ``ModelVerbs.add_many``; contradictions are only known once the results arrive."""
         fields = [_fields(one) for one in requests]
         how = {"on_failure": on_failure, "on_conflict": on_conflict, "before": before}
         results: list[Added] = []
@@ -191,11 +191,11 @@ class RemoteBackend(Backend):
         return results
 
     def count_requests(self, request: EditRequest) -> int:
-        """See ``Model.count_requests``."""
+        """See ``ModelVerbs.count_requests``."""
         return int(self._checked(request)["known"])
 
     def check(self, request: EditRequest) -> None:
-        """See ``Model.check``."""
+        """See ``ModelVerbs.check``."""
         wrong = self._checked(request)["error"]
         if wrong is not None:
             raise error_of(wrong["error"])
@@ -206,28 +206,28 @@ class RemoteBackend(Backend):
     # The history ------------------------------------------------------------------------------
 
     def log_page(self, *, limit: int | None = None, at: str | None = None) -> LogPage:
-        """See ``History.log_page``."""
+        """See ``HistoryVerbs.log_page``."""
         return LogPage.model_validate(self.connection.get("/v1/owner/log", limit=limit, at=at))
 
     def resolve(self, version: str) -> str:
-        """See ``Model.resolve``."""
+        """See ``ModelVerbs.resolve``."""
         return str(self.connection.get("/v1/owner/resolve", version=version)["version"])
 
     def check_versions(self, *versions: str) -> None:
-        """See ``History.check_versions``."""
+        """See ``HistoryVerbs.check_versions``."""
         for version in versions:
             self.resolve(version)
 
     def fingerprint(self) -> str | None:
-        """See ``History.fingerprint``."""
+        """See ``HistoryVerbs.fingerprint``."""
         return self.status().fingerprint
 
     def show(self, name: str) -> Shown:
-        """See ``History.show``."""
+        """See ``HistoryVerbs.show``."""
         return Shown.model_validate(self.connection.get("/v1/owner/show", name=name))
 
     def status(self) -> Status:
-        """See ``History.status``; also names the server."""
+        """See ``HistoryVerbs.status``; also names the server."""
         found = Status.model_validate(self.connection.get("/v1/status"))
         update = {"store": str(self._store), "server": self.connection.owner.url}
         return found.model_copy(update=update)
@@ -242,7 +242,7 @@ class RemoteBackend(Backend):
         max_new_tokens: int = 16,
         progress: Progress | None = None,
     ) -> Diff:
-        """See ``History.diff``; reports no progress."""
+        """See ``HistoryVerbs.diff``; reports no progress."""
         query = {
             "from": before, "to": after, "behavior": str(behavior).lower(),
             "probe": list(probes), "max_new_tokens": max_new_tokens,
@@ -250,23 +250,23 @@ class RemoteBackend(Backend):
         return Diff.model_validate(self.connection.get("/v1/diff", **query))
 
     def rollback(self, version: str) -> ViewChanged:
-        """See ``History.rollback``."""
+        """See ``HistoryVerbs.rollback``."""
         return self._change_view("/v1/rollback", version=version)
 
     def revert(
         self, edit_id: str, *, defer_only: bool = False, progress: Progress | None = None
     ) -> ViewChanged:
-        """See ``History.revert``."""
+        """See ``HistoryVerbs.revert``."""
         body = {"edit_id": edit_id, "defer_only": defer_only, "provenance": self._provenance_json()}
         read = ViewChanged.model_validate
         return self._changed("/v1/owner/revert", body, read, progress, "Learning again")
 
     def undo(self) -> ViewChanged:
-        """See ``History.undo``."""
+        """See ``HistoryVerbs.undo``."""
         return self._change_view("/v1/undo")
 
     def redo(self) -> ViewChanged:
-        """See ``History.redo``."""
+        """See ``HistoryVerbs.redo``."""
         return self._change_view("/v1/redo")
 
     def _change_view(self, path: str, **body: Any) -> ViewChanged:
@@ -274,7 +274,7 @@ class RemoteBackend(Backend):
         return self._changed(path, given, ViewChanged.model_validate)
 
     def tag(self, version: str, name: str) -> Tagged:
-        """See ``History.tag``."""
+        """See ``HistoryVerbs.tag``."""
         body = {"version": version, "name": name, "provenance": self._provenance_json()}
         return self._changed("/v1/versions/tag", body, Tagged.model_validate)
 
@@ -286,14 +286,14 @@ class RemoteBackend(Backend):
         only: str | None = None,
         progress: Progress | None = None,
     ) -> Replayed:
-        """See ``Model.replay``."""
+        """See ``ModelVerbs.replay``."""
         body = {**self._replaying(to, method, only), "provenance": self._provenance_json()}
         return self._changed("/v1/replay", body, Replayed.model_validate, progress)
 
     def plan_replay(
         self, *, to: str | None = None, method: MethodName | None = None, only: str | None = None
     ) -> ReplayPlan:
-        """See ``Model.plan_replay``."""
+        """See ``ModelVerbs.plan_replay``."""
         body = {**self._replaying(to, method, only), "dry_run": True}
         return self._changed("/v1/replay", body, ReplayPlan.model_validate)
 
@@ -308,15 +308,15 @@ class RemoteBackend(Backend):
     # The store -------------------------------------------------------------------------------
 
     def verify(self, *, head: str | None = None) -> Verified:
-        """See ``History.verify``."""
+        """See ``HistoryVerbs.verify``."""
         return Verified.model_validate(self.connection.get("/v1/verify", head=head))
 
     def sql(self, query: str) -> Table:
-        """See ``History.sql``."""
+        """See ``HistoryVerbs.sql``."""
         return Table.model_validate(self.connection.post("/v1/owner/sql", {"query": query}))
 
     def compact(self) -> Compacted:
-        """See ``History.compact``."""
+        """See ``HistoryVerbs.compact``."""
         body = {"provenance": self._provenance_json()}
         done = self._changed("/v1/owner/compact", body, Compacted.model_validate)
         return done.model_copy(update={"store": str(self._store)})
@@ -324,7 +324,7 @@ class RemoteBackend(Backend):
     def export(
         self, path: str, *, to: str = "@", since: str | None = None, only: str | None = None
     ) -> Exported:
-        """See ``History.export``."""
+        """See ``HistoryVerbs.export``."""
         with _full_path(path) as full:
             body = {"path": full, "to": to, "since": since, "only": only,
                     "tool": self._provenance.tool or "editkit"}  # fmt: skip
@@ -334,7 +334,7 @@ class RemoteBackend(Backend):
     def import_bundle(
         self, path: str, *, on_conflict: OnConflict = "keep", dry_run: bool = False
     ) -> Imported:
-        """See ``History.import_bundle``."""
+        """See ``HistoryVerbs.import_bundle``."""
         with _full_path(path) as full:
             body = {"path": full, "on_conflict": on_conflict, "dry_run": dry_run,
                     "provenance": self._provenance_json()}  # fmt: skip
@@ -342,7 +342,7 @@ class RemoteBackend(Backend):
         return done.model_copy(update={"bundle": path})
 
     def plot_codebook(self, path: Path, *, version: str) -> CodebookPlot:
-        """See ``History.plot_codebook``."""
+        """See ``HistoryVerbs.plot_codebook``."""
         with _full_path(str(path)) as full:
             body = {"path": full, "version": version}
             drawn = CodebookPlot.model_validate(self.connection.post("/v1/owner/codebook", body))

@@ -83,8 +83,8 @@ def chat(
         )
         if not talk.has_template:
             settings.out.warning(
-                f"'{backend.name}' has no chat template: the model continues each line as a prompt, "
-                "and does not remember the lines before"
+                f"'{backend.name}' has no chat template: the model continues each line as a "
+                "prompt, and does not remember the lines before"
             )
         if not sys.stdin.isatty():
             return _piped(talk)

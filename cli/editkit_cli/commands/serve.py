@@ -10,7 +10,7 @@ from editkit_cli.terminal.group import command
 from editkit_cli.terminal.options import Settings
 
 if TYPE_CHECKING:
-    from editkit_cli.http.serving import Served
+    from editkit_cli.http.serving import ServerStarted
     from editkit_cli.terminal.output import Output
 
 __all__ = ["check_installed", "serve"]
@@ -127,6 +127,6 @@ def check_installed(*packages: str) -> None:
             )
 
 
-def _tell(out: Output, served: Served) -> None:
+def _tell(out: Output, served: ServerStarted) -> None:
     out.result(served, lambda: out.text(f"{served.url}  {served.model} at {served.version}"))
     out.confide(f"the page, signed in (once, within 15 minutes): {served.link}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from editkit_cli.backend.base import History
+from editkit_cli.backend.base import HistoryVerbs
 from editkit_cli.backend.opening import open_history
 from editkit_cli.terminal.history import count_edits
 from editkit_cli.terminal.options import Settings
@@ -14,7 +14,9 @@ from editkit_store.records import Provenance, ViewChanged
 __all__ = ["change_view"]
 
 
-def change_view(settings: Settings, how: Provenance, act: Callable[[History], ViewChanged]) -> None:
+def change_view(
+    settings: Settings, how: Provenance, act: Callable[[HistoryVerbs], ViewChanged]
+) -> None:
     """Runs a verb that changes which edits are active, and prints the result."""
     with open_history(settings, provenance=how) as history:
         changed = act(history)

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from editkit.kit import Kit
 from editkit_cli import __version__
 from editkit_cli.http.routes import edits, generate, history, monitoring, openai, owner, replay
-from editkit_cli.http.routes.common import Gone
+from editkit_cli.http.routes.common import ClientDisconnected
 from editkit_cli.http.routes.page import add_page
 from editkit_cli.mcp.endpoint import AGENTS, ROUTE, agents
 from editkit_cli.service.errors import handle_errors
@@ -81,10 +81,10 @@ def create_app(
         app.include_router(part.router)
     app.router.routes.append(ROUTE)
     handle_errors(app)
-    app.add_exception_handler(Gone, _nobody)
+    app.add_exception_handler(ClientDisconnected, _nobody)
     add_page(app)
     app.add_middleware(Guard, locks=locks)
-    if locks.origins:  # only then, and only they, are told that their pages may read answers
+    if locks.origins:  # only then, and only they, are respond that their pages may read answers
         app.add_middleware(
             CORSMiddleware,
             allow_origins=sorted(locks.origins),
@@ -98,7 +98,7 @@ def create_app(
                 "Mcp-Session-Id",
             ],
         )
-    app.add_middleware(Counted)
+    app.add_middleware(RequestMetrics)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # as FastAPI says
     return app
 
@@ -129,7 +129,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-class Counted:
+class RequestMetrics:
     """Counts requests and how long they took; an ASGI middleware."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
     from uvicorn.server import ServerState
 
-__all__ = ["Connection", "Door", "Settings"]
+__all__ = ["Connection", "ConnectionConfig", "ConnectionLimiter"]
 
 _SPARE = 128
 """Connections beyond those whose requests are under way. Several times what is taken in one go, so
@@ -58,7 +58,7 @@ class _Place(NamedTuple):
     caller: str | None
 
 
-class Door:
+class ConnectionLimiter:
     """Who is connected, and whose requests are under way. Used in the event loop only.
 
     Args:
@@ -125,7 +125,7 @@ class Door:
             raise too_many(which)
 
 
-class Settings(uvicorn.Config):
+class ConnectionConfig(uvicorn.Config):
     """uvicorn's settings, with the door that its connections come through.
 
     Args:
@@ -134,7 +134,7 @@ class Settings(uvicorn.Config):
         **more: Of uvicorn.
     """
 
-    def __init__(self, app: Any, door: Door, **more: Any) -> None:
+    def __init__(self, app: Any, door: ConnectionLimiter, **more: Any) -> None:
         # A websocket would take its connection out of our hands; there are none here.
         super().__init__(app, http=Connection, ws="none", backlog=_AT_ONCE, **more)
         self.door = door
@@ -149,7 +149,7 @@ class Connection(H11Protocol):
 
     def __init__(
         self,
-        config: Settings,
+        config: ConnectionConfig,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
@@ -218,7 +218,7 @@ class Connection(H11Protocol):
             super().shutdown()
 
     def drop(self) -> None:
-        """Ends at once; a request that has come in part is told why."""
+        """Ends at once; a request that has come in part is respond why."""
         self._door.go(self)
         self._refuse(too_many(""))
         self.transport.abort()
@@ -280,15 +280,15 @@ class Connection(H11Protocol):
         """
         begun = self.conn.their_state is not h11.IDLE or self.conn.trailing_data[0]
         if begun and not self.transport.is_closing():
-            told = response_of(error)
-            told.headers["connection"] = "close"
+            respond = response_of(error)
+            respond.headers["connection"] = "close"
             said = h11.Response(
-                status_code=told.status_code,
-                headers=[*self.server_state.default_headers, *told.raw_headers, *HEADERS],
-                reason=STATUS_PHRASES[told.status_code],
+                status_code=respond.status_code,
+                headers=[*self.server_state.default_headers, *respond.raw_headers, *HEADERS],
+                reason=STATUS_PHRASES[respond.status_code],
             )
             with contextlib.suppress(h11.LocalProtocolError):  # it has been answered
-                for event in (said, h11.Data(data=bytes(told.body)), h11.EndOfMessage()):
+                for event in (said, h11.Data(data=bytes(respond.body)), h11.EndOfMessage()):
                     self.transport.write(self.conn.send(event) or b"")
         if self.cycle is not None:
             self.cycle.disconnected = True

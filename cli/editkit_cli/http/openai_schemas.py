@@ -19,19 +19,19 @@ from editkit_store.records import Record
 
 __all__ = [
     "UNSUPPORTED",
-    "AskedMessage",
-    "Chat",
     "ChatChoice",
     "ChatChunk",
     "ChatCompletion",
     "ChatDelta",
     "ChatDeltaChoice",
+    "ChatRequest",
     "Choice",
     "Completion",
     "CompletionRequest",
-    "Model",
-    "Models",
-    "SaidMessage",
+    "ModelList",
+    "ModelObject",
+    "RequestMessage",
+    "ResponseMessage",
     "TextPart",
     "Usage",
 ]
@@ -48,7 +48,7 @@ _Stop = Annotated[str, Field(max_length=1000)]
 _Zero = Annotated[float | None, Field(ge=0, le=0, description="Not supported here: 0")]
 _Empty = Annotated[list[Any] | None, Field(max_length=0, description="Not supported here: empty")]
 
-Ending = Literal["stop", "length"]
+FinishReason = Literal["stop", "length"]
 
 
 class StreamOptions(Body):
@@ -65,7 +65,7 @@ class TextPart(Body):
     text: str
 
 
-class AskedMessage(Body):
+class RequestMessage(Body):
     """One turn of a conversation, as a client sends it."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -85,7 +85,7 @@ class AskedMessage(Body):
         return "".join(part.text for part in self.content)
 
 
-class Asking(Body):
+class OpenAIRequest(Body):
     """What both kinds of request have in common."""
 
     model: str = Field(
@@ -131,10 +131,10 @@ class TextFormat(Body):
     type: Literal["text"]
 
 
-class Chat(Asking):
+class ChatRequest(OpenAIRequest):
     """Request of `/v1/chat/completions`."""
 
-    messages: Annotated[list[AskedMessage], Field(min_length=1, max_length=1000)] = Field(
+    messages: Annotated[list[RequestMessage], Field(min_length=1, max_length=1000)] = Field(
         description="The conversation, ending with the user's turn"
     )
     max_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -155,7 +155,7 @@ class Chat(Asking):
     web_search_options: _Nothing = None
 
 
-class CompletionRequest(Asking):
+class CompletionRequest(OpenAIRequest):
     """Request of `/v1/completions`."""
 
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=16)]
@@ -174,7 +174,7 @@ class Usage(Record):
     total_tokens: int
 
 
-class SaidMessage(Record):
+class ResponseMessage(Record):
     """The assistant's turn."""
 
     role: Literal["assistant"] = "assistant"
@@ -186,13 +186,13 @@ class ChatChoice(Record):
     """One answer to a conversation."""
 
     index: int
-    message: SaidMessage
-    finish_reason: Ending
+    message: ResponseMessage
+    finish_reason: FinishReason
     logprobs: None = None
     fired: tuple[str, ...] = Field(default=(), description="Ids of the edits that applied")
 
 
-class _Answered(Record):
+class _OpenAIResponse(Record):
     id: str
     created: int = Field(description="Unix time, seconds")
     model: str = Field(description="Name and version that answered: `NAME@v12`")
@@ -200,7 +200,7 @@ class _Answered(Record):
     system_fingerprint: str = Field(description="Of the model's weights")
 
 
-class ChatCompletion(_Answered):
+class ChatCompletion(_OpenAIResponse):
     """Answer of `/v1/chat/completions`."""
 
     object: Literal["chat.completion"] = "chat.completion"
@@ -225,14 +225,14 @@ class ChatDeltaChoice(Record):
 
     index: int
     delta: ChatDelta
-    finish_reason: Ending | None = None
+    finish_reason: FinishReason | None = None
     logprobs: None = None
     fired: tuple[str, ...] | None = Field(
         default=None, description="With `finish_reason`: ids of the edits that applied"
     )
 
 
-class ChatChunk(_Answered):
+class ChatChunk(_OpenAIResponse):
     """One event of a streamed `/v1/chat/completions`."""
 
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
@@ -245,12 +245,12 @@ class Choice(Record):
 
     index: int = Field(description="Number of the prompt times `n`, plus the number of the answer")
     text: str
-    finish_reason: Ending | None = None
+    finish_reason: FinishReason | None = None
     logprobs: None = None
     fired: tuple[str, ...] | None = Field(default=None, description="Edits that applied")
 
 
-class Completion(_Answered):
+class Completion(_OpenAIResponse):
     """Answer of `/v1/completions`, whole or one event of a stream."""
 
     object: Literal["text_completion"] = "text_completion"
@@ -258,7 +258,7 @@ class Completion(_Answered):
     usage: Usage | None = None
 
 
-class Model(Record):
+class ModelObject(Record):
     """A name that answers can be asked of."""
 
     id: str
@@ -268,8 +268,8 @@ class Model(Record):
     version: str = Field(description="Version of the history that the name stands for now")
 
 
-class Models(Record):
+class ModelList(Record):
     """Answer of `/v1/models`."""
 
     object: Literal["list"] = "list"
-    data: tuple[Model, ...]
+    data: tuple[ModelObject, ...]

@@ -42,7 +42,7 @@ class File(NamedTuple):
     Attributes:
         content: Its bytes.
         kind: Its media type.
-        etag: Names the content: a browser that has it is told so.
+        etag: Names the content: a browser that has it is respond so.
     """
 
     content: bytes

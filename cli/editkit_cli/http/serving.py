@@ -21,7 +21,7 @@ from pydantic import Field
 from editkit.kit import Kit
 from editkit_cli import __version__
 from editkit_cli.http.app import create_app
-from editkit_cli.http.connections import Door, Settings
+from editkit_cli.http.connections import ConnectionConfig, ConnectionLimiter
 from editkit_cli.service.guard import Locks
 from editkit_cli.service.limits import Limits
 from editkit_cli.service.owner import new_owner
@@ -30,7 +30,7 @@ from editkit_cli.service.tokens import TokenFile
 from editkit_store.errors import EditkitError
 from editkit_store.records import Record
 
-__all__ = ["AddressTaken", "Served", "is_local", "listen", "serve"]
+__all__ = ["AddressTaken", "ServerStarted", "is_local", "listen", "serve"]
 
 _SLACK = 5
 """Seconds, beyond those for work, for connections to take their answers."""
@@ -47,7 +47,7 @@ class AddressTaken(EditkitError):
     code = "address_taken"
 
 
-class Served(Record):
+class ServerStarted(Record):
     """What `serve` says when it is ready."""
 
     url: str
@@ -97,7 +97,7 @@ def serve(
     limits: Limits,
     hosts: Collection[str] = (),
     origins: Collection[str] = (),
-    ready: Callable[[Served], None],
+    ready: Callable[[ServerStarted], None],
 ) -> int:
     """Serves a kit until SIGINT or SIGTERM, and closes it.
 
@@ -133,7 +133,7 @@ def serve(
         # Only now, for whoever finds the file expects an answer.
         owner.write()
         ready(
-            Served(
+            ServerStarted(
                 url=owner.url,
                 model=served_name(kit.name),
                 version=kit.version,
@@ -166,9 +166,9 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, limits: Limits, started: Callable[[], None]) -> None:
-        self._door = Door(limits)
+        self._door = ConnectionLimiter(limits)
         super().__init__(
-            Settings(
+            ConnectionConfig(
                 app,
                 self._door,
                 log_config=None,
@@ -248,7 +248,7 @@ def _is_every(host: str) -> bool:
 
 @contextlib.contextmanager
 def _logging_to_stderr() -> Iterator[None]:
-    """Bugs are told on stderr, with their tracebacks; nothing else is."""
+    """Bugs are respond on stderr, with their tracebacks; nothing else is."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in ("uvicorn", "editkit.server")]

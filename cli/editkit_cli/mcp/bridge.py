@@ -45,7 +45,7 @@ def relay(store: Path, wire: tuple[int, int]) -> None:
         store: The store's file.
         wire: Descriptors of the input and of the output.
     """
-    kept = _Session(store)
+    kept = _ServerSession(store)
 
     async def list_tools(
         context: ServerRequestContext[Any, Any], _: types.PaginatedRequestParams | None
@@ -78,7 +78,7 @@ def relay(store: Path, wire: tuple[int, int]) -> None:
     asyncio.run(converse(serving(list_tools, call_tool), wire))
 
 
-class _Session:
+class _ServerSession:
     """A session with the server that holds a store, whichever it is by now."""
 
     def __init__(self, store: Path) -> None:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from editkit_cli.mcp.server import create_server
-from editkit_cli.mcp.sessions import Sessions
+from editkit_cli.mcp.sessions import AgentSessions
 from editkit_cli.service.guard import CALLER, Caller
 from editkit_cli.service.runner import Runner
 
@@ -43,7 +43,7 @@ async def agents(runner: Runner) -> AsyncIterator[ASGIApp]:
         max_sessions=None,  # they are bounded where it is known whose they are
     )
     async with manager.run():
-        yield Sessions(manager.handle_request, runner.limits)
+        yield AgentSessions(manager.handle_request, runner.limits)
 
 
 class _Endpoint:
@@ -60,7 +60,7 @@ class _Endpoint:
         caller = scope[CALLER]
         assert isinstance(caller, Caller)
         name = "owner" if caller.name is None else f"token {caller.name}"
-        # Sessions are bound to it: with another token they do not exist.
+        # AgentSessions are bound to it: with another token they do not exist.
         scope["user"] = AuthenticatedUser(
             AccessToken(token="", client_id=name, scopes=[caller.role])
         )

@@ -1,4 +1,4 @@
-"""Tools that move along the history: taking back, going back, learning again."""
+"""Tools that change which edits are active: revert, roll back, undo, replay."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from pydantic import Field
 
 from editkit.kit import Kit
 from editkit_cli.mcp import render
-from editkit_cli.mcp.operations import Changing, ReplayOutcome, ViewOutcome, carried_out
-from editkit_cli.mcp.tool import Call, Reason, Tool, Version
+from editkit_cli.mcp.operations import DryRunFields, ReplayOutcome, ViewOutcome, run_change
+from editkit_cli.mcp.tool import Call, Reason, Tool
 from editkit_cli.service.errors import Refused
+from editkit_cli.service.requests import ReplayFields, RollbackFields, VersionExpression
 from editkit_cli.service.schemas import Body
-from editkit_cli.service.writer import Learning, Pending, Result
+from editkit_cli.service.writer import ChangeProgress, OperationResult, OperationStatus
 from editkit_store.history.versions import format_version
-from editkit_store.records import MethodName, ReplayPlan
+from editkit_store.records import ReplayPlan
 
 __all__ = ["TOOLS"]
 
-_Planned = TypeVar("_Planned")
+_Plan = TypeVar("_Plan")
 
 
-class Reverting(Changing):
+class RevertArguments(DryRunFields):
     """Arguments of `revert`."""
 
     edit_id: str = Field(
@@ -32,44 +33,38 @@ class Reverting(Changing):
     reason: Reason = None
 
 
-async def _revert(call: Call, asked: Reverting) -> ViewOutcome:
-    if asked.dry_run:
-        return ViewOutcome(
-            state="planned", plan=await _read(call, lambda kit: kit.plan_revert(asked.edit_id))
-        )
+async def _revert(call: Call, arguments: RevertArguments) -> ViewOutcome:
+    if arguments.dry_run:
+        plan = await _planned(call, lambda kit: kit.plan_revert(arguments.edit_id))
+        return ViewOutcome(state="planned", plan=plan)
 
-    def act(kit: Kit, learning: Learning) -> Result:
-        return kit.revert(asked.edit_id, progress=learning)
+    def work(kit: Kit, progress: ChangeProgress) -> OperationResult:
+        return kit.revert(arguments.edit_id, progress=progress)
 
-    return ViewOutcome(**await carried_out(call, "revert", act, reason=asked.reason))
+    return ViewOutcome(**await run_change(call, "revert", work, reason=arguments.reason))
 
 
-class Going(Changing):
+class RollbackArguments(RollbackFields, DryRunFields):
     """Arguments of `rollback`."""
 
-    version: Version = Field(
-        description="Version whose edits shall be the ones in force: `v3`, `@-`, a tag; `v0` for "
-        "the model without any"
-    )
     reason: Reason = None
 
 
-async def _rollback(call: Call, asked: Going) -> ViewOutcome:
-    if asked.dry_run:
-        return ViewOutcome(
-            state="planned", plan=await _read(call, lambda kit: kit.plan_rollback(asked.version))
-        )
-    return ViewOutcome(
-        **await carried_out(
-            call, "rollback", lambda kit, _: kit.rollback(asked.version), reason=asked.reason
-        )
-    )
+async def _rollback(call: Call, arguments: RollbackArguments) -> ViewOutcome:
+    if arguments.dry_run:
+        plan = await _planned(call, lambda kit: kit.plan_rollback(arguments.version))
+        return ViewOutcome(state="planned", plan=plan)
+
+    def work(kit: Kit, _: ChangeProgress) -> OperationResult:
+        return kit.rollback(arguments.version)
+
+    return ViewOutcome(**await run_change(call, "rollback", work, reason=arguments.reason))
 
 
-class Undoing(Changing):
+class UndoArguments(DryRunFields):
     """Arguments of `undo`."""
 
-    expect: Version | None = Field(
+    expect: VersionExpression | None = Field(
         default=None,
         description="The version that is to be taken back, e.g. the one that `add` returned; "
         "refused if the last change is another one by now. Give it where others edit too",
@@ -77,11 +72,11 @@ class Undoing(Changing):
     reason: Reason = None
 
 
-async def _undo(call: Call, asked: Undoing) -> ViewOutcome:
-    def check(kit: Kit) -> Kit:
-        if asked.expect is not None:
+async def _undo(call: Call, arguments: UndoArguments) -> ViewOutcome:
+    def checked(kit: Kit) -> Kit:
+        if arguments.expect is not None:
             last = format_version(kit.store.history.to_undo())
-            wanted = call.runner.version(asked.expect)
+            wanted = call.runner.version(arguments.expect)
             if last != wanted:
                 raise Refused(
                     f"the last change is '{last}', not '{wanted}'", status=409, code="moved_on",
@@ -90,60 +85,59 @@ async def _undo(call: Call, asked: Undoing) -> ViewOutcome:
                 )  # fmt: skip
         return kit
 
-    if asked.dry_run:
-        return ViewOutcome(
-            state="planned", plan=await _read(call, lambda kit: check(kit).plan_undo())
-        )
-    # Checked by the writer, for another change may come in between.
-    return ViewOutcome(
-        **await carried_out(call, "undo", lambda kit, _: check(kit).undo(), reason=asked.reason)
-    )
+    if arguments.dry_run:
+        plan = await _planned(call, lambda kit: checked(kit).plan_undo())
+        return ViewOutcome(state="planned", plan=plan)
+
+    # The writer checks, because another change may be made before this one.
+    def work(kit: Kit, _: ChangeProgress) -> OperationResult:
+        return checked(kit).undo()
+
+    return ViewOutcome(**await run_change(call, "undo", work, reason=arguments.reason))
 
 
-class Replaying(Changing):
+class ReplayArguments(ReplayFields, DryRunFields):
     """Arguments of `replay`."""
 
-    to: Version | None = Field(default=None, description="The version to replay; by default `@`")
-    only: Version | None = Field(
-        default=None, description="Only edits that are active at this version too, e.g. a tag"
-    )
-    method: MethodName | None = Field(default=None, description="Learn with this method instead")
     reason: Reason = None
     wait: bool = Field(
         default=True, description="False: return at once, and follow it with `operation`"
     )
 
 
-async def _replay(call: Call, asked: Replaying) -> ReplayOutcome:
-    def planned(kit: Kit) -> ReplayPlan:
-        return kit.plan_replay(to=asked.to, only=asked.only, method=asked.method)
+async def _replay(call: Call, arguments: ReplayArguments) -> ReplayOutcome:
+    to, only, method = arguments.to, arguments.only, arguments.method
 
-    plan = await _read(call, planned)  # also tells unknown versions before it waits in line
-    if asked.dry_run:
+    def planned(kit: Kit) -> ReplayPlan:
+        return kit.plan_replay(to=to, only=only, method=method)
+
+    plan = await _planned(call, planned)  # also refuses unknown versions before it is queued
+    if arguments.dry_run:
         return ReplayOutcome(state="planned", plan=plan)
 
-    def act(kit: Kit, learning: Learning) -> Result:
-        return kit.replay(to=asked.to, only=asked.only, method=asked.method, progress=learning)
+    def work(kit: Kit, progress: ChangeProgress) -> OperationResult:
+        return kit.replay(to=to, only=only, method=method, progress=progress)
 
     return ReplayOutcome(
-        **await carried_out(
-            call, "replay", act, wait=asked.wait, total=max(1, plan.to_learn), reason=asked.reason
+        **await run_change(
+            call, "replay", work, wait=arguments.wait, total=max(1, plan.to_learn),
+            reason=arguments.reason,
         )
-    )
+    )  # fmt: skip
 
 
-class Following(Body):
+class OperationArguments(Body):
     """Arguments of `operation`."""
 
     id: str = Field(min_length=1, max_length=100, description="The `pending.id` of a change")
 
 
-async def _operation(call: Call, asked: Following) -> Pending:
-    return call.runner.writer.find(asked.id)
+async def _operation(call: Call, arguments: OperationArguments) -> OperationStatus:
+    return call.runner.writer.find(arguments.id)
 
 
-async def _read(call: Call, planned: Callable[[Kit], _Planned]) -> _Planned:
-    return await asyncio.to_thread(planned, call.runner.kit)
+async def _planned(call: Call, plan: Callable[[Kit], _Plan]) -> _Plan:
+    return await asyncio.to_thread(plan, call.runner.kit)
 
 
 TOOLS = (
@@ -154,7 +148,7 @@ TOOLS = (
         "edit that is wrong, or that reaches prompts it should not. Nothing is deleted: the "
         "history keeps the edit, and an `undo` brings it back. With dry_run=true it says which "
         "edits would come and go. Next: `generate` with its prompt.",
-        takes=Reverting,
+        takes=RevertArguments,
         gives=ViewOutcome,
         act=_revert,
         said=render.moved,
@@ -170,7 +164,7 @@ TOOLS = (
         "taken back at once; for one edit use `revert`, for the last change `undo`. Call it with "
         "dry_run=true first, and look at what would go. Nothing is deleted: an `undo` brings it "
         "all back.",
-        takes=Going,
+        takes=RollbackArguments,
         gives=ViewOutcome,
         act=_rollback,
         said=render.moved,
@@ -186,7 +180,7 @@ TOOLS = (
         "Use it right after an `add` that turned out wrong, with expect set to the version that "
         "`add` returned. With dry_run=true it says which edits would come and go. To take an undo "
         "back, `rollback` to the version before it. Next: `generate` with the prompt.",
-        takes=Undoing,
+        takes=UndoArguments,
         gives=ViewOutcome,
         act=_undo,
         said=render.moved,
@@ -203,7 +197,7 @@ TOOLS = (
         "artifacts_missing. The view stays as it is. With dry_run=true it says which edits and "
         "about how many seconds. With wait=false it returns an operation; follow it with "
         "`operation`.",
-        takes=Replaying,
+        takes=ReplayArguments,
         gives=ReplayOutcome,
         act=_replay,
         said=render.replayed,
@@ -216,8 +210,8 @@ TOOLS = (
         about="See where a change stands that was taken with wait=false or took longer than the "
         "time limit: waiting, running with how many edits are done, done with its result, or "
         "failed with the reason. Changes nothing. Call it again after some seconds.",
-        takes=Following,
-        gives=Pending,
+        takes=OperationArguments,
+        gives=OperationStatus,
         act=_operation,
         said=render.pending,
     ),

@@ -1,4 +1,4 @@
-"""Carrying a change out: in line behind others, with progress for whoever waits."""
+"""Changes that tools make: queued behind others, with progress for clients that ask for it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from typing import Any, Literal
 from pydantic import Field
 
 from editkit_cli.mcp.tool import Call
+from editkit_cli.service.changes import submit
 from editkit_cli.service.schemas import Body
-from editkit_cli.service.writer import Act, Change, Learning, Pending, PendingKind, Result
+from editkit_cli.service.writer import (
+    ChangeProgress,
+    OperationKind,
+    OperationStatus,
+    Work,
+)
+from editkit_store.errors import EditkitError
 from editkit_store.records import (
     Added,
     AddPlan,
@@ -24,12 +31,12 @@ from editkit_store.records import (
 
 __all__ = [
     "AddOutcome",
-    "Changing",
+    "DryRunFields",
+    "OperationSummary",
     "ReplayOutcome",
     "State",
     "ViewOutcome",
-    "Waiting",
-    "carried_out",
+    "run_change",
 ]
 
 State = Literal["done", "planned", "pending"]
@@ -37,39 +44,41 @@ State = Literal["done", "planned", "pending"]
 _Step = tuple[float, float | None, str]
 
 
-class Changing(Body):
-    """Arguments that all changes have."""
+class DryRunFields(Body):
+    """Arguments of every change."""
 
-    dry_run: bool = Field(default=False, description="Only say what would happen; change nothing")
+    dry_run: bool = Field(
+        default=False, description="Only report what would happen; change nothing"
+    )
 
 
-class Waiting(Record):
-    """A change that was taken; `operation` tells more."""
+class OperationSummary(Record):
+    """A change that was accepted; `operation` tells more."""
 
     id: str
-    kind: PendingKind
+    kind: OperationKind
     state: Literal["waiting", "running", "done", "failed"]
     done: int = Field(description="Edits that are learned")
     total: int = Field(description="Edits to learn")
 
     @classmethod
-    def of(cls, pending: Pending) -> Waiting:
-        """Returns where a change stands, without what came of it."""
-        return cls(**{name: getattr(pending, name) for name in cls.model_fields})
+    def of(cls, status: OperationStatus) -> OperationSummary:
+        """Returns the state of a change without its result."""
+        return cls(**{name: getattr(status, name) for name in cls.model_fields})
 
 
 class _Outcome(Record):
-    """What became of a change: the field that `state` names holds it."""
+    """Outcome of a change, in the field that belongs to `state`."""
 
     state: State = Field(
         description="`done`: see `result`. `planned`: a dry run, see `plan`; nothing was changed. "
         "`pending`: it takes longer, follow it by `operation` with the id in `pending`"
     )
-    pending: Waiting | None = None
+    pending: OperationSummary | None = None
 
 
 class AddOutcome(_Outcome):
-    """What became of `add`."""
+    """Outcome of `add`."""
 
     result: Added | None = Field(
         default=None, description="Check `verified`: an edit that did not verify is not active"
@@ -78,83 +87,84 @@ class AddOutcome(_Outcome):
 
 
 class ViewOutcome(_Outcome):
-    """What became of `revert`, `rollback` or `undo`."""
+    """Outcome of `revert`, `rollback` or `undo`."""
 
     result: ViewChanged | None = None
     plan: ViewPlan | None = None
 
 
 class ReplayOutcome(_Outcome):
-    """What became of `replay`."""
+    """Outcome of `replay`."""
 
     result: Replayed | None = None
     plan: ReplayPlan | None = None
 
 
-async def carried_out(
+async def run_change(
     call: Call,
-    kind: PendingKind,
-    act: Act,
+    kind: OperationKind,
+    work: Work,
     *,
     wait: bool = True,
     total: int = 1,
-    **said: str | None,
+    **provenance: str | None,
 ) -> dict[str, Any]:
-    """Puts a change in line; returns the fields of its outcome.
+    """Queues a change; returns the fields of its outcome.
 
-    Where it takes longer than the time limit, it goes on, and so it does if the client leaves or
-    cancels: what was taken is carried out, as over HTTP.
+    Like over HTTP, it goes on if it takes longer than the time limit, and if the client disconnects
+    or cancels.
 
     Args:
-        call: Who asks.
-        kind: What it is.
-        act: Does it, in the writer's thread.
-        wait: Wait for what comes of it.
-        total: Edits that it learns.
-        **said: Fields of its provenance; those that are None are left as they are.
+        call: The call of the tool.
+        kind: Kind of the change.
+        work: Makes the change, in the writer's thread.
+        wait: Whether to wait for the result.
+        total: Number of edits to learn.
+        **provenance: Fields of its provenance; ``None`` leaves one as it is.
 
     Raises:
-        EditkitError: It failed, or too many wait already.
+        EditkitError: The change failed, or too many are waiting.
     """
     runner = call.runner
     command = f"mcp {kind}"
     if call.caller.name is not None:
         command += f" (token '{call.caller.name}')"
-    known = {"author": call.caller.name, "agent": call.agent, "command": command, **said}
-    provenance = runner.provenance.model_copy(
-        update={name: value for name, value in known.items() if value is not None}
-    )
+    known = {"author": call.caller.name, "agent": call.agent, "command": command, **provenance}
     steps: asyncio.Queue[_Step | None] = asyncio.Queue()
     if call.tell is not None:
         loop = asyncio.get_running_loop()
 
-        def hear(step: _Step) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+        def report(step: _Step) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(steps.put_nowait, step)
 
-        act = _heard(act, hear)
-    change = Change(kind, act, provenance, total, call.caller.name)
-    runner.writer.put(change)
-    if not wait:
-        return {"state": "pending", "pending": Waiting.of(change.pending)}
-    future = asyncio.wrap_future(change.future)
-    future.add_done_callback(_forgiven)
+        work = _reporting(work, report)
     telling = asyncio.ensure_future(_tell(call, steps))
     try:
-        done, _ = await asyncio.wait({future}, timeout=runner.limits.seconds)
-        steps.put_nowait(None)
-        await telling
+        try:
+            result = await submit(
+                runner,
+                kind,
+                work,
+                provenance=runner.provenance.model_copy(
+                    update={name: value for name, value in known.items() if value is not None}
+                ),
+                caller=call.caller.name,
+                total=total,
+                wait=wait,
+            )
+        finally:
+            steps.put_nowait(None)
+        if wait:
+            await telling
+    except EditkitError:
+        await telling  # the last progress is sent before the error
+        raise
     finally:
         telling.cancel()
-    if not done:
-        return {"state": "pending", "pending": Waiting.of(change.pending)}
-    return {"state": "done", "result": future.result()}
-
-
-def _forgiven(future: asyncio.Future[Result]) -> None:
-    """Whoever waited may have left; what went wrong is in the operation all the same."""
-    if not future.cancelled():
-        future.exception()
+    if isinstance(result, OperationStatus):
+        return {"state": "pending", "pending": OperationSummary.of(result)}
+    return {"state": "done", "result": result}
 
 
 async def _tell(call: Call, steps: asyncio.Queue[_Step | None]) -> None:
@@ -163,41 +173,41 @@ async def _tell(call: Call, steps: asyncio.Queue[_Step | None]) -> None:
         await call.tell(*step)
 
 
-def _heard(act: Act, hear: Callable[[_Step], Any]) -> Act:
-    """Returns an act whose progress is told to one more listener."""
-    return lambda kit, learning: act(kit, _Heard(learning, hear))
+def _reporting(work: Work, report: Callable[[_Step], Any]) -> Work:
+    """Returns work whose progress is also passed to a callback."""
+    return lambda kit, progress: work(kit, _ForwardedProgress(progress, report))
 
 
-class _Heard(Learning):
-    """Progress of a change, told to its events and, of the outermost stage, to a listener."""
+class _ForwardedProgress(ChangeProgress):
+    """Progress of a change; that of its outermost stage is also passed to a callback."""
 
-    def __init__(self, learning: Learning, hear: Callable[[_Step], Any]) -> None:
-        self._learning = learning
-        self._hear = hear
+    def __init__(self, progress: ChangeProgress, report: Callable[[_Step], Any]) -> None:
+        self._progress = progress
+        self._report = report
         self._depth = 0
         self._outer: tuple[str, int | None, int] = ("", None, 0)
 
     def start(self, task: str, total: int | None = None, unit: str = "steps") -> None:
         """Begins a stage."""
-        self._learning.start(task, total, unit)
+        self._progress.start(task, total, unit)
         self._depth += 1
         if self._depth == 1:
             self._outer = (task, total, 0)
-            self._say()
+            self._send()
 
     def advance(self, amount: int = 1) -> None:
         """Moves the innermost stage on."""
-        self._learning.advance(amount)
+        self._progress.advance(amount)
         if self._depth == 1:
             task, total, done = self._outer
             self._outer = (task, total, done + amount)
-            self._say()
+            self._send()
 
     def done(self) -> None:
         """Ends the innermost stage."""
-        self._learning.done()
+        self._progress.done()
         self._depth -= 1
 
-    def _say(self) -> None:
+    def _send(self) -> None:
         task, total, done = self._outer
-        self._hear((done, total, task))
+        self._report((done, total, task))

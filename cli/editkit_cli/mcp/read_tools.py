@@ -11,11 +11,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from editkit_cli.http.routes.common import check_size
 from editkit_cli.mcp import render
-from editkit_cli.mcp.operations import Waiting
-from editkit_cli.mcp.results import Listed, Logged, Situation
-from editkit_cli.mcp.tool import Call, Tool, Version
+from editkit_cli.mcp.operations import OperationSummary
+from editkit_cli.mcp.results import EditList, LogResult, StatusResult
+from editkit_cli.mcp.tool import Call, Tool
+from editkit_cli.service.changes import check_size
+from editkit_cli.service.requests import VersionExpression
 from editkit_cli.service.schemas import Body
 from editkit_store.records import Edit, Shown, Verified
 from editkit_store.records.comparisons import Diff
@@ -23,10 +24,10 @@ from editkit_store.records.comparisons import Diff
 __all__ = ["TOOLS"]
 
 
-class Listing(Body):
+class ListArguments(Body):
     """Arguments of `list`."""
 
-    version: Version = Field(default="@", description="At this version")
+    version: VersionExpression = Field(default="@", description="At this version")
     contains: str | None = Field(
         default=None, max_length=1000,
         description="Only edits with this in their prompt, target or subject, in whatever case",
@@ -35,20 +36,20 @@ class Listing(Body):
     offset: int = Field(default=0, ge=0, lt=2**31, description="Leave out so many of the newest")
 
 
-async def _list(call: Call, asked: Listing) -> Listed:
-    def read() -> Listed:
+async def _list(call: Call, asked: ListArguments) -> EditList:
+    def read() -> EditList:
         version = call.runner.version(asked.version)
         history = call.runner.kit.store.history
         number = int(version[1:])
         ids = history.active_ids(number)[::-1]
         if asked.contains is None:
             found = history.edits(ids[asked.offset : asked.offset + asked.limit], at=number)
-            return Listed(
+            return EditList(
                 version=version, total=len(ids), edits=tuple(found[i] for i in ids if i in found)
             )
         word, found = asked.contains.casefold(), history.edits(ids, at=number)
         like = [found[one] for one in ids if _has(found[one], word)]
-        return Listed(
+        return EditList(
             version=version, total=len(like),
             edits=tuple(like[asked.offset : asked.offset + asked.limit]),
         )  # fmt: skip
@@ -60,40 +61,42 @@ def _has(edit: Edit, word: str) -> bool:
     return any(word in (text or "").casefold() for text in (edit.prompt, edit.target, edit.subject))
 
 
-class Showing(Body):
+class ShowArguments(Body):
     """Arguments of `show`."""
 
-    name: Version = Field(description="A version (`v3`, `@`, `@-`), a tag, or the id of an edit")
+    name: VersionExpression = Field(
+        description="A version (`v3`, `@`, `@-`), a tag, or the id of an edit"
+    )
     edits: bool = Field(default=False, description="Also every edit in force there, oldest first")
 
 
-async def _show(call: Call, asked: Showing) -> Shown:
+async def _show(call: Call, asked: ShowArguments) -> Shown:
     found = await asyncio.to_thread(
         lambda: call.runner.kit.show(asked.name, redacted=call.caller.needs_redaction)
     )
     return found if asked.edits else found.model_copy(update={"edits": ()})
 
 
-class Logging(Body):
+class LogArguments(Body):
     """Arguments of `log`."""
 
     limit: int = Field(default=20, ge=1, le=1000, description="At most so many, newest first")
-    at: Version | None = Field(default=None, description="As it stood at this version")
+    at: VersionExpression | None = Field(default=None, description="As it stood at this version")
 
 
-async def _log(call: Call, asked: Logging) -> Logged:
+async def _log(call: Call, asked: LogArguments) -> LogResult:
     kit = call.runner.kit
     found = await asyncio.to_thread(
         lambda: kit.log(limit=asked.limit, at=asked.at, redacted=call.caller.needs_redaction)
     )
-    return Logged(version=kit.version, entries=tuple(found))
+    return LogResult(version=kit.version, entries=tuple(found))
 
 
-class Comparing(Body):
+class DiffArguments(Body):
     """Arguments of `diff`."""
 
-    before: Version = Field(default="@-", description="The version to compare from")
-    after: Version = Field(default="@", description="The version to compare to")
+    before: VersionExpression = Field(default="@-", description="The version to compare from")
+    after: VersionExpression = Field(default="@", description="The version to compare to")
     behavior: bool = Field(
         default=False, description="Also ask the model at both: takes seconds per edit that differs"
     )
@@ -102,7 +105,7 @@ class Comparing(Body):
     )
 
 
-async def _diff(call: Call, asked: Comparing) -> Diff:
+async def _diff(call: Call, asked: DiffArguments) -> Diff:
     check_size(call.runner, asked.probes, param="probes")
 
     def compare() -> Diff:
@@ -116,7 +119,7 @@ async def _diff(call: Call, asked: Comparing) -> Diff:
     return await asyncio.to_thread(compare)
 
 
-class Verifying(Body):
+class VerifyArguments(Body):
     """Arguments of `verify`."""
 
     head: str | None = Field(
@@ -124,11 +127,11 @@ class Verifying(Body):
     )
 
 
-async def _verify(call: Call, asked: Verifying) -> Verified:
+async def _verify(call: Call, asked: VerifyArguments) -> Verified:
     return await asyncio.to_thread(call.runner.kit.store.verify, head=asked.head)
 
 
-class Nothing(Body):
+class NoArguments(Body):
     """No arguments."""
 
 
@@ -136,14 +139,14 @@ _LATELY = 10
 """Operations that a status names."""
 
 
-async def _status(call: Call, _: Nothing) -> Situation:
+async def _status(call: Call, _: NoArguments) -> StatusResult:
     runner = call.runner
-    return Situation(
+    return StatusResult(
         model=runner.name,
         version=runner.kit.version,
         role=call.caller.role,
         store=await asyncio.to_thread(lambda: runner.status(redacted=call.caller.needs_redaction)),
-        operations=tuple(map(Waiting.of, runner.writer.all()[:_LATELY])),
+        operations=tuple(map(OperationSummary.of, runner.writer.all()[:_LATELY])),
     )
 
 
@@ -155,8 +158,8 @@ TOOLS = (
         "something, to see whether somebody has corrected it already, with `contains` for a word "
         "of it. Changes nothing. Returns edits with their ids, and how many there are in all. "
         "Next: `show` or `revert` one by its id.",
-        takes=Listing,
-        gives=Listed,
+        takes=ListArguments,
+        gives=EditList,
         act=_list,
         said=render.listed,
     ),
@@ -166,7 +169,7 @@ TOOLS = (
         about="Look at one version or one edit in full: who made it, when, why, and whether this "
         "model learned it. Use it before you contradict or take back what somebody else did. "
         "Changes nothing. Next: `diff` for what a version changed, `revert` for one edit.",
-        takes=Showing,
+        takes=ShowArguments,
         gives=Shown,
         act=_show,
         said=render.shown,
@@ -177,8 +180,8 @@ TOOLS = (
         about="Read what was done to the model, newest first: corrections, failed ones too, and "
         "what was taken back. Use it to find the version to `rollback` to. Changes nothing. "
         "Returns versions with what made them, by whom and why.",
-        takes=Logging,
-        gives=Logged,
+        takes=LogArguments,
+        gives=LogResult,
         act=_log,
         said=render.logged,
     ),
@@ -189,7 +192,7 @@ TOOLS = (
         "behavior=true or probes what the model answers at both, side by side. Use it after a "
         "change, to see that it did what was meant and nothing else. Changes nothing. By default "
         "the last change. Next: `undo` or `revert` what should not be.",
-        takes=Comparing,
+        takes=DiffArguments,
         gives=Diff,
         act=_diff,
         said=render.compared,
@@ -201,7 +204,7 @@ TOOLS = (
         "This is about the file, not about what the model says: for that, `generate`. Changes "
         "nothing, but changes wait meanwhile. Returns `ok`, and a head that, noted elsewhere, "
         "pins the whole history. If it is not ok, tell people; do not go on correcting.",
-        takes=Verifying,
+        takes=VerifyArguments,
         gives=Verified,
         act=_verify,
         said=render.verified,
@@ -212,8 +215,8 @@ TOOLS = (
         title="Where things stand",
         about="See which model runs, at which version, how many edits are in force, what you may "
         "do here, and which changes wait or run. Changes nothing. A good first call.",
-        takes=Nothing,
-        gives=Situation,
+        takes=NoArguments,
+        gives=StatusResult,
         act=_status,
         said=render.situated,
     ),

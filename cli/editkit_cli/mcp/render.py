@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from editkit_cli.service.writer import Pending
+from editkit_cli.service.writer import OperationStatus
 from editkit_store.records import (
     Added,
     AddPlan,
@@ -28,8 +28,8 @@ from editkit_store.records import (
 from editkit_store.records.comparisons import Diff
 
 if TYPE_CHECKING:
-    from editkit_cli.mcp.operations import AddOutcome, ReplayOutcome, ViewOutcome, Waiting
-    from editkit_cli.mcp.results import Listed, Logged, Situation
+    from editkit_cli.mcp.operations import AddOutcome, OperationSummary, ReplayOutcome, ViewOutcome
+    from editkit_cli.mcp.results import EditList, LogResult, StatusResult
 
 __all__ = [
     "added",
@@ -65,7 +65,7 @@ def explained(found: Explanation) -> str:
     return _lines(f"At {found.version}: {found.summary}", map(_candidate, found.candidates))
 
 
-def listed(found: Listed) -> str:
+def listed(found: EditList) -> str:
     """Says which edits there are."""
     head = f"{found.total} edits at {found.version}; {len(found.edits)} of them, newest first:"
     return _lines(head if found.edits else f"{found.total} edits at {found.version}.",
@@ -91,7 +91,7 @@ def shown(found: Shown) -> str:
     return _lines("\n".join(lines), map(_edit, found.edits))
 
 
-def logged(found: Logged) -> str:
+def logged(found: LogResult) -> str:
     """Says what was done."""
     return _lines(f"Now at {found.version}. Newest first:", map(_entry, found.entries),
                   most=len(found.entries))  # fmt: skip
@@ -117,7 +117,7 @@ def verified(found: Verified) -> str:
     )
 
 
-def situated(found: Situation) -> str:
+def situated(found: StatusResult) -> str:
     """Says where things stand."""
     under_way = [one for one in found.operations if one.state in ("waiting", "running")]
     head = (
@@ -128,7 +128,7 @@ def situated(found: Situation) -> str:
     return _lines(head, [*map(_waiting, under_way), *found.store.warnings])
 
 
-def pending(found: Pending) -> str:
+def pending(found: OperationStatus) -> str:
     """Says where a change stands, and what came of it."""
     if found.error is not None:
         return f"operation {found.id} ({found.kind}) failed: {found.error.code}: " + (
@@ -156,7 +156,7 @@ def replayed(found: ReplayOutcome) -> str:
     """Says what was learned again."""
     plan = found.plan
     if plan is not None:
-        seconds = "unknown" if plan.seconds is None else f"about {plan.seconds:.1f}"
+        seconds = "unknown_operation" if plan.seconds is None else f"about {plan.seconds:.1f}"
         head = (
             f"Dry run, nothing was changed. At {plan.version} {plan.restored} edits would be "
             f"restored and {plan.to_learn} learned; seconds: {seconds}."
@@ -221,7 +221,7 @@ def _planned(plan: AddPlan) -> str:
             "on_conflict='supersede'."
         )
     else:
-        advice = "Nothing stands against it: call again with dry_run=false."
+        advice = "NoArguments stands against it: call again with dry_run=false."
     head = (
         f"Dry run, nothing was learned. At {plan.version} the model answers "
         f"'{_short(plan.answer)}' ({by}). {advice}"
@@ -247,12 +247,12 @@ def _came_and_went(came: Sequence[Edit], went: Sequence[Edit]) -> list[str]:
     return lines
 
 
-def _waiting(found: Pending | Waiting) -> str:
+def _waiting(found: OperationStatus | OperationSummary) -> str:
     how_far = f": {found.done} of {found.total} edits are done" if found.state == "running" else ""
     return f"operation {found.id} ({found.kind}) is {found.state}{how_far}"
 
 
-def _later(found: Waiting | None) -> str:
+def _later(found: OperationSummary | None) -> str:
     assert found is not None
     return f"{_waiting(found)}\nFollow it: call `operation` with id='{found.id}'."
 

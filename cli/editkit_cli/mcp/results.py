@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from editkit_cli.mcp.operations import Waiting
+from editkit_cli.mcp.operations import OperationSummary
 from editkit_cli.service.tokens import Role
 from editkit_store.records import Edit, LogEntry, Record, Status
 
-__all__ = ["Listed", "Logged", "Situation"]
+__all__ = ["EditList", "LogResult", "StatusResult"]
 
 
-class Listed(Record):
+class EditList(Record):
     """Result of `list`."""
 
     version: str
@@ -19,20 +19,20 @@ class Listed(Record):
     edits: tuple[Edit, ...] = Field(description="Newest first")
 
 
-class Logged(Record):
+class LogResult(Record):
     """Result of `log`."""
 
     version: str = Field(description="Current version")
     entries: tuple[LogEntry, ...] = Field(description="Newest first")
 
 
-class Situation(Record):
+class StatusResult(Record):
     """Result of `status`."""
 
     model: str = Field(description="Name of the running model")
     version: str = Field(description="Current version")
     role: Role = Field(description="What you may do: read; edit: also change; admin: also tag")
     store: Status = Field(description="Where the history stands")
-    operations: tuple[Waiting, ...] = Field(
+    operations: tuple[OperationSummary, ...] = Field(
         description="Changes that wait, run, or have lately ended, newest first"
     )

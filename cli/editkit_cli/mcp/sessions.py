@@ -1,4 +1,4 @@
-"""Sessions of agents at ``/mcp``: a share for each caller, and the oldest idle one gives way.
+"""AgentSessions of agents at ``/mcp``: a share for each caller, and the oldest idle one gives way.
 
 The SDK's manager bounds them too, but then refuses everybody, and has no way to end one. So one is
 ended here as its client would do it, by a DELETE request in its name. Only clients of protocols
@@ -18,11 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from editkit_cli.service.limits import Limits
 from editkit_cli.service.shares import giving_way, share
 
-__all__ = ["Sessions"]
+__all__ = ["AgentSessions"]
 
 
 @dataclass(eq=False)
-class _Session:
+class _AgentSession:
     """An open session.
 
     Attributes:
@@ -43,7 +43,7 @@ class _Session:
         return self.user.username
 
 
-class Sessions:
+class AgentSessions:
     """Keeps count of the sessions of another application; an ASGI application.
 
     Args:
@@ -54,7 +54,7 @@ class Sessions:
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app = app
         self._limits = limits
-        self._open: dict[str, _Session] = {}  # the one that has not been used longest first
+        self._open: dict[str, _AgentSession] = {}  # the one that has not been used longest first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; who asks is the scope's user."""
@@ -71,7 +71,7 @@ class Sessions:
                 name = Headers(raw=message["headers"]).get(MCP_SESSION_ID_HEADER)
                 if session is None and name is not None and message["status"] < 400:
                     # Only now: what is refused opens none, and costs nobody one of theirs.
-                    session = _Session(name, user, requests=1)
+                    session = _AgentSession(name, user, requests=1)
                     await self._add(session)
                 elif session is not None and (
                     message["status"] == 404 or scope["method"] == "DELETE"
@@ -88,7 +88,7 @@ class Sessions:
                 if self._open.pop(session.name, None) is not None:
                     self._open[session.name] = session
 
-    async def _add(self, new: _Session) -> None:
+    async def _add(self, new: _AgentSession) -> None:
         ended = time.monotonic() - self._limits.session_seconds
         held = [one for one in self._open.values() if one.requests or one.used > ended]
         own = [one for one in held if one.caller == new.caller]
@@ -102,7 +102,7 @@ class Sessions:
         if out is not None:
             await self._end(out)
 
-    async def _end(self, session: _Session) -> None:
+    async def _end(self, session: _AgentSession) -> None:
         """Ends a session as its client would."""
 
         async def receive() -> Message:

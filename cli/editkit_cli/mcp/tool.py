@@ -16,10 +16,7 @@ from editkit_cli.service.schemas import Body
 from editkit_cli.service.tokens import Role
 from editkit_store.records import Record
 
-__all__ = ["Call", "Reason", "Said", "Tell", "Tool", "Version"]
-
-Version = Annotated[str, Field(min_length=1, max_length=200)]
-"""A version expression."""
+__all__ = ["Call", "Reason", "Said", "Tell", "Tool"]
 
 Reason = Annotated[
     str | None,

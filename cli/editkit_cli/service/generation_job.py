@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING
 
 from editkit_cli.service.decoding import Decoder
 from editkit_cli.service.errors import too_late
-from editkit_cli.service.readers import Readers, Row
-from editkit_cli.service.stream_buffer import Answer
+from editkit_cli.service.generation_pool import GenerationPool, GenerationRow
+from editkit_cli.service.stream_buffer import StreamBuffer
 from editkit_store.errors import EditkitError
+from editkit_store.records import Generation
 
 if TYPE_CHECKING:
     from editkit import Kit
     from editkit.engines.base import Sampling
 
-__all__ = ["Asked", "Part", "Question"]
+__all__ = ["GenerationJob", "GenerationRequest", "JobEvent"]
 
 
 @dataclass(frozen=True)
-class Question:
+class GenerationRequest:
     """What is to be continued, and how.
 
     Attributes:
@@ -58,7 +59,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Part:
+class JobEvent:
     """Something new of one continuation.
 
     Attributes:
@@ -75,54 +76,54 @@ class Part:
 _SLACK = 2.0
 """Seconds that a reader has to tell that the time is up."""
 
-_Item = Part | EditkitError
+_Item = JobEvent | EditkitError
 
 
-class Asked:
-    """The continuations of one question. Whoever leaves early calls ``abandon``.
+class GenerationJob:
+    """The continuations of one request. Whoever leaves early calls ``abandon``.
 
     Attributes:
-        question: The question.
+        request: What to generate.
         answers: One a continuation: prompt times ``copies`` plus copy.
     """
 
     def __init__(
         self,
-        question: Question,
+        request: GenerationRequest,
         *,
         kit: Kit,
-        readers: Readers,
+        readers: GenerationPool,
         decoder: Decoder,
         seconds: float,
         caller: str | None,
         is_streamed: bool,
     ) -> None:
-        self.question = question
+        self.request = request
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[_Item] = asyncio.Queue()
         stop_ids = kit.encoder.stop_ids
         rows = []
-        self.answers: list[Answer] = []
-        for index in range(len(question.prompts) * question.copies):
-            prompt = question.prompts[index // question.copies]
-            answer = Answer(
+        self.answers: list[StreamBuffer] = []
+        for index in range(len(request.prompts) * request.copies):
+            prompt = request.prompts[index // request.copies]
+            answer = StreamBuffer(
                 decoder,
                 stop_ids=stop_ids,
-                limit=_room(question.limit, len(prompt), kit),
-                stops=question.stops,
+                limit=_room(request.limit, len(prompt), kit),
+                stops=request.stops,
                 told=self._teller(index) if is_streamed else None,
             )
             self.answers.append(answer)
             rows.append(
-                Row(
+                GenerationRow(
                     prompt=prompt,
-                    version=question.version,
+                    version=request.version,
                     answer=answer,
                     deadline=time.monotonic() + seconds,
                     ended=functools.partial(self._ended, index),
                     caller=caller,
-                    sampling=question.sampling(index % question.copies),
+                    sampling=request.sampling(index % request.copies),
                 )
             )
         self._rows = rows
@@ -131,14 +132,14 @@ class Asked:
     @property
     def prompt_tokens(self) -> int:
         """Tokens of the prompts, each counted once."""
-        return sum(map(len, self.question.prompts))
+        return sum(map(len, self.request.prompts))
 
     @property
     def completion_tokens(self) -> int:
         """Tokens generated so far."""
         return sum(answer.tokens for answer in self.answers)
 
-    async def parts(self) -> AsyncGenerator[Part]:
+    async def parts(self) -> AsyncGenerator[JobEvent]:
         """Yields what is new, until every continuation has ended.
 
         Raises:
@@ -156,7 +157,7 @@ class Asked:
             left -= found.is_last
             yield found
 
-    async def finished(self) -> Sequence[Answer]:
+    async def finished(self) -> Sequence[StreamBuffer]:
         """Returns the continuations, when all of them have ended.
 
         Raises:
@@ -166,16 +167,37 @@ class Asked:
             pass
         return self.answers
 
+    async def records(self, prompts: Sequence[str]) -> list[Generation]:
+        """Returns one record per prompt, once every continuation has ended.
+
+        Args:
+            prompts: The prompts as text, or the last turns of the conversations.
+
+        Raises:
+            EditkitError: One of them could not be generated.
+        """
+        return [
+            Generation(
+                text=one.text,
+                version=self.request.version,
+                fired=one.fired,
+                prompt=prompt,
+                tokens=one.tokens,
+                finish_reason=one.ending or "stop",
+            )
+            for prompt, one in zip(prompts, await self.finished(), strict=True)
+        ]
+
     def abandon(self) -> None:
         """Stops generating: nobody waits for it any more."""
         for row in self._rows:
             row.is_abandoned = True
 
     def _teller(self, index: int) -> Callable[[str], None]:
-        return lambda text: self._tell(Part(index, text, False))
+        return lambda text: self._tell(JobEvent(index, text, False))
 
     def _ended(self, index: int, error: EditkitError | None) -> None:
-        self._tell(Part(index, "", True) if error is None else error)
+        self._tell(JobEvent(index, "", True) if error is None else error)
 
     def _tell(self, item: _Item) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits

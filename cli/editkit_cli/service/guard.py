@@ -31,7 +31,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from editkit_cli.http.page import PATHS
 from editkit_cli.service.errors import Refused, response_of
 from editkit_cli.service.owner import SCHEME, is_signed
-from editkit_cli.service.sessions import Sessions
+from editkit_cli.service.sessions import OwnerSessions
 from editkit_cli.service.tokens import ROLES, Role, TokenFile
 from editkit_store.errors import EditkitError
 
@@ -128,7 +128,7 @@ class Locks:
 
     owner: str
     tokens: TokenFile
-    sessions: Sessions = field(default_factory=Sessions)
+    sessions: OwnerSessions = field(default_factory=OwnerSessions)
     hosts: Collection[str] = ("127.0.0.1", "localhost", "::1")
     origins: Collection[str] = ()
     body_bytes: int = 1 << 20

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from editkit_cli.service.decoding import Decoder
 from editkit_cli.service.errors import Refused, too_busy, too_late
 from editkit_cli.service.events import Events
-from editkit_cli.service.generation_job import Asked, Question
+from editkit_cli.service.generation_job import GenerationJob, GenerationRequest
+from editkit_cli.service.generation_pool import GenerationPool, GenerationRow
 from editkit_cli.service.limits import Limits
 from editkit_cli.service.metrics import Metrics
-from editkit_cli.service.readers import Readers, Row
-from editkit_cli.service.writer import Change, Writer
+from editkit_cli.service.writer import ChangeWriter, QueuedChange
 from editkit_store.history.versions import format_version
 from editkit_store.records import Status
 
@@ -83,8 +83,8 @@ class Runner:
         self.provenance = kit.provenance  # the writer puts that of each change in its place
         self.events = Events(asyncio.get_running_loop(), limits.listeners)
         self.metrics = Metrics()
-        self.writer = Writer(kit, limits, self.events, self._count_change)
-        self._readers = Readers(kit, limits, self._count_row)
+        self.writer = ChangeWriter(kit, limits, self.events, self._count_change)
+        self._readers = GenerationPool(kit, limits, self._count_row)
         self._decoder = Decoder(kit.tokenizer)
         self._beside = threading.BoundedSemaphore(limits.readers)
         self._patient = threading.BoundedSemaphore(2 * limits.readers)
@@ -112,7 +112,7 @@ class Runner:
         A second call waits for the first. The kit is the caller's to close.
 
         Returns:
-            How many changes were given up, see ``Writer.close``.
+            How many changes were given up, see ``ChangeWriter.close``.
         """
         with self._turn:
             stops, self._stops = self._stops, None
@@ -133,19 +133,21 @@ class Runner:
         self.writer.cut()
         self._readers.cut()
 
-    def ask(self, question: Question, caller: str | None, *, is_streamed: bool = False) -> Asked:
-        """Begins to answer a question.
+    def generate(
+        self, request: GenerationRequest, caller: str | None, *, is_streamed: bool = False
+    ) -> GenerationJob:
+        """Starts a generation job.
 
         Args:
-            question: The question.
-            caller: Who asks: the name of a token, ``None`` for the owner.
-            is_streamed: What comes is told as it comes.
+            request: What to generate.
+            caller: Name of the caller's token; ``None`` is the owner.
+            is_streamed: Whether text is reported as it is generated.
 
         Raises:
             Refused: Too many wait already.
         """
-        return Asked(
-            question,
+        return GenerationJob(
+            request,
             kit=self.kit,
             readers=self._readers,
             decoder=self._decoder,
@@ -227,15 +229,15 @@ class Runner:
         # `NAME@-` is the version before the current one, as `@-` is on the command line.
         return self.version("@" + version if version[:1] in ("-", "~", "") else version)
 
-    def _count_row(self, row: Row) -> None:
+    def _count_row(self, row: GenerationRow) -> None:
         self.metrics.prompt_tokens.inc(len(row.prompt))
         self.metrics.generated_tokens.inc(row.answer.tokens)
         self.metrics.fired.inc(bool(row.answer.fired))
 
-    def _count_change(self, change: Change, _: float) -> None:
-        pending = change.pending
-        self.metrics.writes.labels(pending.kind, pending.state).inc()
-        results = pending.result if isinstance(pending.result, tuple) else (pending.result,)
+    def _count_change(self, change: QueuedChange, _: float) -> None:
+        done = change.operation
+        self.metrics.writes.labels(done.kind, done.state).inc()
+        results = done.result if isinstance(done.result, tuple) else (done.result,)
         for result in results:
             seconds = getattr(result, "seconds", 0.0)
             if seconds:

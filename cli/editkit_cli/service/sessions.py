@@ -1,4 +1,4 @@
-"""Sessions of the owner: tokens that live in the server's memory, for programs that cannot sign.
+"""OwnerSessions of the owner: tokens that live in the server's memory, for programs that cannot sign.
 
 The owner's own token is never sent (see ``owner``). A browser, or a client of somebody else's that
 knows bearer tokens only, gets a session in exchange for the key of a link or for a signed request.
@@ -13,16 +13,16 @@ import threading
 import time
 from collections import OrderedDict
 
-__all__ = ["Sessions"]
+__all__ = ["OwnerSessions"]
 
 _IDLE = 12 * 3600.0
 """Seconds without a request after which a session ends."""
 
 _KEPT = 64
-"""Sessions at once; the one that was used the longest ago gives way."""
+"""OwnerSessions at once; the one that was used the longest ago gives way."""
 
 
-class Sessions:
+class OwnerSessions:
     """The sessions of one server."""
 
     def __init__(self) -> None:

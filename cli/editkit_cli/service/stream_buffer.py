@@ -6,16 +6,16 @@ import os.path
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
-__all__ = ["Answer", "Delta", "Ending", "Reads"]
+__all__ = ["FinishReason", "OnText", "StreamBuffer", "TokenDecoder"]
 
-Ending = Literal["stop", "length"]
+FinishReason = Literal["stop", "length"]
 
-Delta = Callable[[str], None]
+OnText = Callable[[str], None]
 """Told about new text, in another thread."""
 
 
-class Reads(Protocol):
-    """Reads tokens, see ``Decoder``."""
+class TokenDecoder(Protocol):
+    """TokenDecoder tokens, see ``Decoder``."""
 
     def text(self, ids: Sequence[int]) -> str:
         """Returns the text of tokens."""
@@ -24,7 +24,7 @@ class Reads(Protocol):
         """Returns how it begins, whatever follows."""
 
 
-class Answer:
+class StreamBuffer:
     """The continuation of one prompt, token by token.
 
     What is shown while it grows joins up to exactly ``text`` at the end: surrounding whitespace
@@ -32,7 +32,7 @@ class Answer:
     the tokenizer may still change: half a character, for one.
 
     Args:
-        decoder: Reads its tokens.
+        decoder: TokenDecoder its tokens.
         stop_ids: Tokens that end the text.
         limit: Tokens at most.
         stops: Strings that end the text; not part of it.
@@ -45,12 +45,12 @@ class Answer:
 
     def __init__(
         self,
-        decoder: Reads,
+        decoder: TokenDecoder,
         *,
         stop_ids: Sequence[int],
         limit: int,
         stops: Sequence[str] = (),
-        told: Delta | None = None,
+        told: OnText | None = None,
     ) -> None:
         self._decoder = decoder
         self._stop_ids = frozenset(stop_ids)
@@ -61,7 +61,7 @@ class Answer:
         self._shown = ""
         self._text: str | None = None
         self.tokens = 0
-        self.ending: Ending | None = None
+        self.ending: FinishReason | None = None
         self.fired: tuple[str, ...] = ()
 
     @property
@@ -101,7 +101,7 @@ class Answer:
             self.finish("length")
         return self.ending is not None
 
-    def finish(self, ending: Ending, *, text: str | None = None) -> None:
+    def finish(self, ending: FinishReason, *, text: str | None = None) -> None:
         """Ends the continuation; a second call does nothing.
 
         Args:

@@ -45,7 +45,16 @@ from editkit_store.records import (
 if TYPE_CHECKING:
     from editkit import Kit
 
-__all__ = ["Act", "Change", "Learning", "Pending", "PendingKind", "Result", "Writer", "unknown"]
+__all__ = [
+    "ChangeProgress",
+    "ChangeWriter",
+    "OperationKind",
+    "OperationResult",
+    "OperationStatus",
+    "QueuedChange",
+    "Work",
+    "unknown_operation",
+]
 
 _KEPT = 1000
 """Changes that are remembered, finished ones among them."""
@@ -53,79 +62,84 @@ _KEPT = 1000
 _KEPT_BYTES = 8 << 20
 """Bytes of what is told of finished ones, as JSON; the newest is kept however large it is."""
 
-PendingKind = Literal[
+OperationKind = Literal[
     "add", "revert", "rollback", "undo", "redo", "tag", "replay", "import", "compact"
 ]
 
-Result = (
+OperationResult = (
     Added | ViewChanged | Tagged | Replayed | ReplayPlan | Imported | Compacted | tuple[Added, ...]
 )
 
 
-class Pending(Record):
+class OperationStatus(Record):
     """A change that was asked for, and what became of it: an operation to follow."""
 
     id: str
-    kind: PendingKind
+    kind: OperationKind
     state: Literal["waiting", "running", "done", "failed"]
     time: datetime = Field(description="When it was asked for, UTC")
     done: int = Field(default=0, description="Edits that are learned")
     total: int = Field(default=1, description="Edits to learn")
-    result: Result | None = Field(
+    result: OperationResult | None = Field(
         default=None, description="With `done`: what would have been the answer"
     )
     error: Failure | None = Field(default=None, description="With `failed`: why")
 
 
-Act = Callable[["Kit", "Learning"], Result]
+Work = Callable[["Kit", "ChangeProgress"], OperationResult]
 
 
-class Change:
+class QueuedChange:
     """A change in line.
 
     Args:
         kind: What it is.
-        act: Does it.
+        work: Does it.
         provenance: What the log says of it.
         total: Edits that it learns.
         caller: Whose it is: the name of a token, ``None`` for the owner.
 
     Attributes:
-        pending: Where it stands.
+        operation: Where it stands.
         future: What comes of it.
     """
 
     def __init__(
-        self, kind: PendingKind, act: Act, provenance: Provenance, total: int, caller: str | None
+        self,
+        kind: OperationKind,
+        work: Work,
+        provenance: Provenance,
+        total: int,
+        caller: str | None,
     ) -> None:
         self.caller = caller
-        self.act = act
+        self.work = work
         self.provenance = provenance
-        self.future: Future[Result] = Future()
+        self.future: Future[OperationResult] = Future()
         self.future.set_running_or_notify_cancel()  # whoever waits cannot cancel it
-        self.pending = Pending(
+        self.operation = OperationStatus(
             id="op-" + secrets.token_hex(8), kind=kind, state="waiting", time=datetime.now(UTC),
             total=total,
         )  # fmt: skip
 
-    def become(self, **fields: Any) -> Pending:
+    def become(self, **fields: Any) -> OperationStatus:
         """Moves on, by one assignment."""
-        self.pending = self.pending.model_copy(update=fields)
-        return self.pending
+        self.operation = self.operation.model_copy(update=fields)
+        return self.operation
 
 
-class _Ended(NamedTuple):
+class _EndedChange(NamedTuple):
     """A change that has ended: what is told of it, and not all that was asked."""
 
-    pending: Pending
+    operation: OperationStatus
     caller: str | None
     size: int
 
 
-class Learning:
+class ChangeProgress:
     """Progress of a change, told to the listeners."""
 
-    def __init__(self, change: Change, events: Events) -> None:
+    def __init__(self, change: QueuedChange, events: Events) -> None:
         self._change = change
         self._events = events
         self._stages: list[tuple[str, int | None, int]] = []
@@ -156,13 +170,13 @@ class Learning:
 
     def _tell(self) -> None:
         task, total, done = self._stages[-1]
-        operation = self._change.pending.id
+        operation = self._change.operation.id
         self._events.tell(
             "learning", {"operation": operation, "task": task, "done": done, "total": total}
         )
 
 
-class Writer:
+class ChangeWriter:
     """Carries out changes, one after the other, in a thread of its own.
 
     Args:
@@ -177,14 +191,14 @@ class Writer:
         kit: Kit,
         limits: Limits,
         events: Events,
-        counted: Callable[[Change, float], None],
+        counted: Callable[[QueuedChange, float], None],
     ) -> None:
         self._kit = kit
         self._limits = limits
         self._events = events
         self._counted = counted
-        self._line: deque[Change] = deque()
-        self._known: OrderedDict[str, Change | _Ended] = OrderedDict()
+        self._line: deque[QueuedChange] = deque()
+        self._known: OrderedDict[str, QueuedChange | _EndedChange] = OrderedDict()
         self._changed = threading.Condition()
         self._is_open = True
         self._is_cut = False
@@ -200,7 +214,7 @@ class Writer:
         """Starts the thread."""
         self._thread.start()
 
-    def put(self, change: Change) -> None:
+    def put(self, change: QueuedChange) -> None:
         """Puts a change in line.
 
         Raises:
@@ -214,11 +228,11 @@ class Writer:
             if len(self._line) >= most or own >= share(most):
                 raise too_busy("changes", self._seconds * len(self._line) / 2)
             self._line.append(change)
-            self._known[change.pending.id] = change
-            self._tell(change.pending)  # here, so that nobody hears of its beginning before
+            self._known[change.operation.id] = change
+            self._tell(change.operation)  # here, so that nobody hears of its beginning before
             self._changed.notify()
 
-    def find(self, name: str) -> Pending:
+    def find(self, name: str) -> OperationStatus:
         """Returns where a change stands that is waiting, running or lately finished.
 
         Raises:
@@ -227,13 +241,13 @@ class Writer:
         with self._changed:
             found = self._known.get(name)
         if found is None:
-            raise unknown(name)
-        return found.pending
+            raise unknown_operation(name)
+        return found.operation
 
-    def all(self) -> list[Pending]:
+    def all(self) -> list[OperationStatus]:
         """Returns the changes that are known, newest first."""
         with self._changed:
-            return [one.pending for one in reversed(self._known.values())]
+            return [one.operation for one in reversed(self._known.values())]
 
     def close(self, grace: float) -> int:
         """Takes no more; finishes what waits, or after ``grace`` seconds gives up what is left.
@@ -263,9 +277,9 @@ class Writer:
         """Gives up what waits, now, if the writer is closing."""
         self._is_cut = True
 
-    def _forget(self, newest: _Ended) -> None:
+    def _forget(self, newest: _EndedChange) -> None:
         """Forgets what has ended, where it is too much: of whoever has the most, the oldest."""
-        ended = [one for one in self._known.values() if isinstance(one, _Ended)]
+        ended = [one for one in self._known.values() if isinstance(one, _EndedChange)]
         while len(ended) > 1:
             is_large = sum(one.size for one in ended) > _KEPT_BYTES
             if not is_large and len(self._known) <= _KEPT:
@@ -276,7 +290,7 @@ class Writer:
             )  # fmt: skip
             assert out is not None
             ended.remove(out)
-            del self._known[out.pending.id]
+            del self._known[out.operation.id]
 
     def _work(self) -> None:
         while True:
@@ -298,39 +312,39 @@ class Writer:
             self._seconds = 0.8 * self._seconds + 0.2 * (time.monotonic() - start)
             del change  # with all that was asked, which may be much, until the next one comes
 
-    def _carry_out(self, change: Change) -> None:
+    def _carry_out(self, change: QueuedChange) -> None:
         self._tell(change.become(state="running"))
         # The kit writes this down with what it does next; nobody but this thread writes.
         self._kit.provenance = change.provenance
         before = None
         try:
             before = self._kit.store.history.count()
-            result = change.act(self._kit, Learning(change, self._events))
+            result = change.work(self._kit, ChangeProgress(change, self._events))
         except EditkitError as error:
             self._fail(change, error)
         except Exception as error:
             LOG.error("a change failed", exc_info=error)
             self._fail(change, internal_error())
         else:
-            self._end(change, state="done", done=change.pending.total, result=result)
+            self._end(change, state="done", done=change.operation.total, result=result)
             change.future.set_result(result)
         if before is not None:
             self._tell_versions(before)
 
-    def _fail(self, change: Change, error: EditkitError) -> None:
+    def _fail(self, change: QueuedChange, error: EditkitError) -> None:
         self._end(change, state="failed", error=failure_of(error)[1])
         change.future.set_exception(error)
 
-    def _end(self, change: Change, **fields: Any) -> None:
-        pending = change.become(**fields)
-        ended = _Ended(pending, change.caller, len(pending.model_dump_json()))
+    def _end(self, change: QueuedChange, **fields: Any) -> None:
+        operation = change.become(**fields)
+        ended = _EndedChange(operation, change.caller, len(operation.model_dump_json()))
         with self._changed:
-            self._known[pending.id] = ended
+            self._known[operation.id] = ended
             self._forget(ended)
-        self._tell(pending)
+        self._tell(operation)
 
-    def _tell(self, pending: Pending) -> None:
-        self._events.tell("operation", pending.model_dump(mode="json"))
+    def _tell(self, operation: OperationStatus) -> None:
+        self._events.tell("operation", operation.model_dump(mode="json"))
 
     def _tell_versions(self, before: int) -> None:
         """Tells of what was appended to the log since it had so many entries."""
@@ -346,7 +360,7 @@ class Writer:
             LOG.error("the log could not be read", exc_info=error)
 
 
-def unknown(name: str) -> Refused:
+def unknown_operation(name: str) -> Refused:
     """Returns what is told of an operation that is not known, or not any more."""
     return Refused(
         f"there is no operation '{name}', or not any more", status=404, code="unknown_operation",

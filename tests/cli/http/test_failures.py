@@ -20,7 +20,7 @@ from editkit_cli.service.decoding import Decoder
 from editkit_cli.service.errors import Refused
 from editkit_cli.service.guard import Locks
 from editkit_cli.service.limits import Limits
-from editkit_cli.service.readers import Readers, Row
+from editkit_cli.service.generation_pool import Readers, Row
 from editkit_cli.service.stream_buffer import Answer
 from editkit_cli.service.tokens import TokenFile
 from editkit_store.errors import EditkitError

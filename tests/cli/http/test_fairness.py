@@ -17,7 +17,7 @@ from editkit_cli.service.decoding import Decoder
 from editkit_cli.service.errors import Refused
 from editkit_cli.service.events import Events
 from editkit_cli.service.limits import Limits
-from editkit_cli.service.readers import Readers, Row
+from editkit_cli.service.generation_pool import Readers, Row
 from editkit_cli.service.runner import Runner
 from editkit_cli.service.stream_buffer import Answer
 from editkit_cli.service.writer import _KEPT, _KEPT_BYTES, Change, Writer

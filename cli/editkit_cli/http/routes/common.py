@@ -10,7 +10,6 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request, Response, Security
 from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
-from pydantic import Field
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
@@ -22,19 +21,17 @@ from editkit_store.records import Record
 
 __all__ = [
     "SSE",
+    "ClientDisconnected",
     "Edits",
-    "Expression",
-    "Gone",
+    "EventStream",
     "Owners",
     "Reads",
     "Responses",
     "Runs",
-    "Streamed",
     "Tags",
-    "check_size",
     "errors",
-    "told",
-    "unless_gone",
+    "respond",
+    "unless_disconnected",
 ]
 
 _T = TypeVar("_T")
@@ -127,14 +124,11 @@ Edits = Annotated[Caller, _may("edit")]
 Tags = Annotated[Caller, _may("admin")]
 
 
-Expression = Annotated[str, Field(min_length=1, max_length=200, description="Version expression")]
-
-
-class Gone(Exception):
+class ClientDisconnected(Exception):
     """The client has left; there is nobody to answer."""
 
 
-class Streamed(StreamingResponse):
+class EventStream(StreamingResponse):
     """Server-sent events, and what is to be done when they end.
 
     Args:
@@ -165,7 +159,7 @@ class Streamed(StreamingResponse):
             self._ended()
 
 
-def told(
+def respond(
     found: Record | Sequence[Record],
     *,
     status: int = 200,
@@ -185,22 +179,11 @@ def told(
     )
 
 
-def check_size(runner: Runner, texts: Sequence[str], *, param: str) -> None:
-    """Refuses texts that are too long together.
-
-    Raises:
-        Refused: They are.
-    """
-    most = runner.limits.prompt_chars
-    if sum(map(len, texts)) > most:
-        raise Refused(f"'{param}' is longer than {most} characters", code="too_long", param=param)
-
-
-async def unless_gone(request: Request, work: Awaitable[_T]) -> _T:
+async def unless_disconnected(request: Request, work: Awaitable[_T]) -> _T:
     """Returns what comes of something, unless the client leaves before.
 
     Raises:
-        Gone: The client left; the work is cancelled.
+        ClientDisconnected: The client left; the work is cancelled.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_left(request))
@@ -208,7 +191,7 @@ async def unless_gone(request: Request, work: Awaitable[_T]) -> _T:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise Gone
+        raise ClientDisconnected
     finally:
         for one in (working, leaving):
             one.cancel()

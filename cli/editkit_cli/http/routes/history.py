@@ -7,27 +7,19 @@ import contextlib
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import Field
 
 from editkit_cli.http.routes.common import (
     Edits,
-    Expression,
     Reads,
     Runs,
     Tags,
     errors,
-    told,
-    unless_gone,
+    respond,
+    unless_disconnected,
 )
-from editkit_cli.http.routes.edits import (
-    ACCEPTED,
-    WRITES,
-    Asked,
-    Command,
-    Prefer,
-    changed,
-)
+from editkit_cli.http.routes.edits import ACCEPTED, WRITES, Command, Prefer, changed
 from editkit_cli.service.errors import Refused
+from editkit_cli.service.requests import ChangeBody, RollbackBody, TagBody
 from editkit_cli.service.runner import Deadline
 from editkit_store.records import (
     LogEntry,
@@ -66,7 +58,7 @@ def log(
     found = runner.kit.log(
         limit=limit, at=at, before=before, containing=containing, redacted=caller.needs_redaction
     )
-    return told(found)
+    return respond(found)
 
 
 @router.get("/versions/{name:path}", response_model=Shown, responses=errors(404))
@@ -77,21 +69,14 @@ def show(
 ) -> Response:
     """One version in full; of an edit's id the version that added it.
 
-    User, host and command line of the machine where it was made are told to an admin only.
+    User, host and command line of the machine where it was made are respond to an admin only.
     """
-    return told(runner.kit.show(name, redacted=caller.needs_redaction))
-
-
-class Naming(Asked):
-    """Body of `POST /v1/versions/tag`."""
-
-    version: Expression
-    name: str = Field(description="The tag; one in use moves there", max_length=200)
+    return respond(runner.kit.show(name, redacted=caller.needs_redaction))
 
 
 @router.post("/versions/tag", response_model=Tagged, responses={**ACCEPTED, **WRITES})
 async def tag(
-    asked: Naming,
+    asked: TagBody,
     request: Request,
     runner: Runs,
     caller: Tags,
@@ -130,20 +115,14 @@ async def diff(
             )  # fmt: skip
 
     try:
-        return told(await unless_gone(request, asyncio.to_thread(compared)))
+        return respond(await unless_disconnected(request, asyncio.to_thread(compared)))
     finally:
         deadline.pass_now()
 
 
-class Going(Asked):
-    """Body of `POST /v1/rollback`."""
-
-    version: Expression
-
-
 @router.post("/rollback", response_model=ViewChanged, responses={**ACCEPTED, **WRITES})
 async def rollback(
-    asked: Going,
+    asked: RollbackBody,
     request: Request,
     runner: Runs,
     caller: Edits,
@@ -162,13 +141,13 @@ async def undo(
     request: Request,
     runner: Runs,
     caller: Edits,
-    asked: Asked | None = None,
+    asked: ChangeBody | None = None,
     prefer: Prefer = None,
     x_editkit_command: Command = None,
 ) -> Response:
     """Takes the last change back; a second undo goes one further back."""
     return await changed(
-        request, runner, caller, "undo", lambda kit, _: kit.undo(), asked or Asked(), prefer,
+        request, runner, caller, "undo", lambda kit, _: kit.undo(), asked or ChangeBody(), prefer,
         x_editkit_command,
     )  # fmt: skip
 
@@ -178,21 +157,21 @@ async def redo(
     request: Request,
     runner: Runs,
     caller: Edits,
-    asked: Asked | None = None,
+    asked: ChangeBody | None = None,
     prefer: Prefer = None,
     x_editkit_command: Command = None,
 ) -> Response:
     """Takes the last undo back."""
     return await changed(
-        request, runner, caller, "redo", lambda kit, _: kit.redo(), asked or Asked(), prefer,
+        request, runner, caller, "redo", lambda kit, _: kit.redo(), asked or ChangeBody(), prefer,
         x_editkit_command,
     )  # fmt: skip
 
 
 @router.get("/status", response_model=Status, responses=errors())
 def status(runner: Runs, caller: Reads) -> Response:
-    """Where the store stands; in which folder, an admin only is told."""
-    return told(runner.status(redacted=caller.needs_redaction))
+    """Where the store stands; in which folder, an admin only is respond."""
+    return respond(runner.status(redacted=caller.needs_redaction))
 
 
 @router.get("/verify", response_model=Verified, responses=errors())
@@ -205,4 +184,4 @@ async def verify(
 
     Changes wait meanwhile, so it takes a token that may make some.
     """
-    return told(await asyncio.to_thread(runner.kit.store.verify, head=head))
+    return respond(await asyncio.to_thread(runner.kit.store.verify, head=head))

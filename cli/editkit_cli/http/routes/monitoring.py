@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import Field
 
-from editkit_cli.http.routes.common import SSE, Reads, Runs, Streamed, errors, told
+from editkit_cli.http.routes.common import SSE, EventStream, Reads, Runs, errors, respond
 from editkit_cli.service.guard import NEAR, STILL_IN, StillIn
 from editkit_cli.service.owner import proof
 from editkit_store.records import Record
@@ -44,8 +44,8 @@ async def health(
     """That the server lives. Needs no token."""
     at = request.scope["server"]
     if nonce is None or at is None or not request.scope[NEAR]:
-        return told(Health())
-    return told(Health(proof=proof(request.app.state.owner_token, nonce, *at)))
+        return respond(Health())
+    return respond(Health(proof=proof(request.app.state.owner_token, nonce, *at)))
 
 
 @router.get(
@@ -103,4 +103,4 @@ async def events(
                 yield ": still here\n\n"
                 silence = 0.0
 
-    return Streamed(lines(), ended=listener.leave)
+    return EventStream(lines(), ended=listener.leave)

@@ -11,34 +11,34 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from editkit_cli.http.openai_schemas import (
-    Asking,
-    Chat,
     ChatChoice,
     ChatChunk,
     ChatCompletion,
     ChatDelta,
     ChatDeltaChoice,
+    ChatRequest,
     Choice,
     Completion,
     CompletionRequest,
-    Model,
-    Models,
-    SaidMessage,
+    ModelList,
+    ModelObject,
+    OpenAIRequest,
+    ResponseMessage,
     Usage,
 )
 from editkit_cli.http.routes.common import (
     SSE,
+    EventStream,
     Reads,
     Responses,
     Runs,
-    Streamed,
-    check_size,
     errors,
-    told,
-    unless_gone,
+    respond,
+    unless_disconnected,
 )
+from editkit_cli.service.changes import check_size
 from editkit_cli.service.errors import ErrorBody, Refused, failure_of
-from editkit_cli.service.generation_job import Asked, Part, Question
+from editkit_cli.service.generation_job import GenerationJob, GenerationRequest, JobEvent
 from editkit_cli.service.guard import Caller
 from editkit_cli.service.runner import Runner
 from editkit_store.errors import EditkitError
@@ -61,23 +61,23 @@ _STREAM: Responses = {
 }
 
 
-@router.get("/models", response_model=Models, responses=errors())
+@router.get("/models", response_model=ModelList, responses=errors())
 def models(runner: Runs, _: Reads) -> Response:
     """The running model, and its names at tagged versions."""
     tags = runner.kit.store.history.tags()
     named = [(f"{runner.name}@{tag}", format_version(at)) for tag, at in sorted(tags.items())]
     every = [(runner.name, runner.kit.version), *named]
-    return told(Models(data=tuple(_model(runner, name, at) for name, at in every)))
+    return respond(ModelList(data=tuple(_model(runner, name, at) for name, at in every)))
 
 
-@router.get("/models/{model:path}", response_model=Model, responses=errors(404))
+@router.get("/models/{model:path}", response_model=ModelObject, responses=errors(404))
 def model(model: str, runner: Runs, _: Reads) -> Response:
     """A name, if it stands for a version of the running model."""
-    return told(_model(runner, model, runner.model_version(model)))
+    return respond(_model(runner, model, runner.model_version(model)))
 
 
-def _model(runner: Runner, name: str, version: str) -> Model:
-    return Model(id=name, created=runner.created, version=version)
+def _model(runner: Runner, name: str, version: str) -> ModelObject:
+    return ModelObject(id=name, created=runner.created, version=version)
 
 
 @router.post(
@@ -85,7 +85,7 @@ def _model(runner: Runner, name: str, version: str) -> Model:
     response_model=ChatCompletion,
     responses={**errors(404, 409, 413, 415, 429, 504), **_STREAM},
 )
-async def chat(asked: Chat, request: Request, runner: Runs, caller: Reads) -> Response:
+async def chat(asked: ChatRequest, request: Request, runner: Runs, caller: Reads) -> Response:
     """The assistant's next turn."""
     if asked.max_tokens and asked.max_completion_tokens:
         raise Refused(
@@ -109,14 +109,14 @@ async def chat(asked: Chat, request: Request, runner: Runs, caller: Reads) -> Re
     choices = tuple(
         ChatChoice(
             index=index,
-            message=SaidMessage(content=one.text),
+            message=ResponseMessage(content=one.text),
             finish_reason=one.ending or "stop",
             fired=one.fired,
         )
         for index, one in enumerate(done.answers)
     )
     answer = ChatCompletion(**about, choices=choices, usage=_usage(done))
-    return told(answer, headers={VERSION: question.version})
+    return respond(answer, headers={VERSION: question.version})
 
 
 @router.post(
@@ -147,15 +147,15 @@ async def complete(
         for index, one in enumerate(done.answers)
     )
     answer = Completion(**about, choices=choices, usage=_usage(done))
-    return told(answer, headers={VERSION: question.version})
+    return respond(answer, headers={VERSION: question.version})
 
 
 def _question(
     runner: Runner,
-    asked: Asking,
+    asked: OpenAIRequest,
     limit: int,
     encoded: Callable[[], list[tuple[int, ...]]],
-) -> Question:
+) -> GenerationRequest:
     """Returns the question; encodes and looks the version up, so in a thread of its own."""
     if asked.stream_options is not None and not asked.stream:
         raise Refused("'stream_options' needs 'stream'", param="stream_options")
@@ -175,7 +175,7 @@ def _question(
     temperature = asked.temperature
     if temperature is None:  # greedy, but whoever names a nucleus means to sample
         temperature = 0.0 if top_p == 1 else 1.0
-    return Question(
+    return GenerationRequest(
         prompts=prompts,
         version=version,
         limit=limit,
@@ -187,7 +187,7 @@ def _question(
     )
 
 
-def _about(runner: Runner, question: Question, prefix: str) -> dict[str, Any]:
+def _about(runner: Runner, question: GenerationRequest, prefix: str) -> dict[str, Any]:
     return {
         "id": f"{prefix}-{secrets.token_hex(12)}",
         "created": int(time.time()),
@@ -197,17 +197,19 @@ def _about(runner: Runner, question: Question, prefix: str) -> dict[str, Any]:
     }
 
 
-def _usage(asked: Asked) -> Usage:
+def _usage(asked: GenerationJob) -> Usage:
     prompt, completion = asked.prompt_tokens, asked.completion_tokens
     return Usage(
         prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
     )
 
 
-async def _finished(request: Request, runner: Runner, question: Question, caller: Caller) -> Asked:
-    asked = runner.ask(question, caller.name)
+async def _finished(
+    request: Request, runner: Runner, question: GenerationRequest, caller: Caller
+) -> GenerationJob:
+    asked = runner.generate(question, caller.name)
     try:
-        await unless_gone(request, asked.finished())
+        await unless_disconnected(request, asked.finished())
     finally:
         asked.abandon()
     return asked
@@ -228,7 +230,7 @@ class ChatShape:
             for delta in self._first
         ]
 
-    def part(self, part: Part, asked: Asked) -> Record:
+    def part(self, part: JobEvent, asked: GenerationJob) -> Record:
         """Returns the chunk of new text, or of an end."""
         answer = asked.answers[part.index]
         if part.is_last:
@@ -258,7 +260,7 @@ class CompletionShape:
         """Returns what comes before anything is said: nothing."""
         return []
 
-    def part(self, part: Part, asked: Asked) -> Record:
+    def part(self, part: JobEvent, asked: GenerationJob) -> Record:
         """Returns the chunk of new text, or of an end."""
         answer = asked.answers[part.index]
         choice = Choice(
@@ -277,16 +279,16 @@ class CompletionShape:
 async def _streamed(
     request: Request,
     runner: Runner,
-    question: Question,
+    question: GenerationRequest,
     caller: Caller,
     shape: ChatShape | CompletionShape,
     tells_usage: bool,
 ) -> Response:
-    asked = runner.ask(question, caller.name, is_streamed=True)
+    asked = runner.generate(question, caller.name, is_streamed=True)
     parts = asked.parts()
     try:
         # What goes wrong before the first word still gets a status of its own.
-        first = await unless_gone(request, anext(parts))
+        first = await unless_disconnected(request, anext(parts))
     except BaseException:
         asked.abandon()
         raise
@@ -304,7 +306,7 @@ async def _streamed(
         except EditkitError as error:
             yield _line(ErrorBody(error=failure_of(error)[1]))
 
-    return Streamed(lines(), ended=asked.abandon, headers={VERSION: question.version})
+    return EventStream(lines(), ended=asked.abandon, headers={VERSION: question.version})
 
 
 def _line(record: Record) -> str:

@@ -14,13 +14,22 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from editkit.errors import ArtifactsMissing
-from editkit_cli.http.routes.common import Owners, Runs, errors, told, unless_gone
-from editkit_cli.http.routes.edits import ACCEPTED, WRITES, Asked, NewEdit, changed
+from editkit_cli.http.routes.common import Owners, Runs, errors, respond, unless_disconnected
+from editkit_cli.http.routes.edits import ACCEPTED, WRITES, changed
 from editkit_cli.http.routes.page import new_session
 from editkit_cli.service.errors import ErrorBody, Refused, closing, failure_of, too_late
-from editkit_cli.service.schemas import Body, LogPage, ServedModel, SessionToken
-from editkit_cli.service.writer import Learning, Result
-from editkit_store.bundle.records import Exported, Imported, OnConflict
+from editkit_cli.service.requests import (
+    ChangeBody,
+    EditBody,
+    ExportBody,
+    ImportBody,
+    PlotBody,
+    RevertByIdBody,
+    SqlBody,
+)
+from editkit_cli.service.schemas import LogPage, ServedModel, SessionToken
+from editkit_cli.service.writer import ChangeProgress, OperationResult
+from editkit_store.bundle.records import Exported, Imported
 from editkit_store.database.sandbox import SqlQuery
 from editkit_store.errors import EditkitError, QueryStopped
 from editkit_store.records import Compacted, Record, Shown, Table, ViewChanged
@@ -30,14 +39,12 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/owner", include_in_schema=False)
 
-Place = Annotated[str, Field(min_length=1, max_length=4096, description="Full path")]
-
 
 @router.get("", response_model=ServedModel)
 def running(runner: Runs, _: Owners) -> Response:
     """What runs here."""
     kit = runner.kit
-    return told(
+    return respond(
         ServedModel(
             name=runner.name,
             model=kit.name,
@@ -56,13 +63,13 @@ def log(
     at: Annotated[str | None, Query()] = None,
 ) -> Response:
     """The log with what its table shows beside it, as long as it is."""
-    return told(LogPage.of(runner.kit.store, limit=limit, at=at))
+    return respond(LogPage.of(runner.kit.store, limit=limit, at=at))
 
 
 @router.get("/show", response_model=Shown, responses=errors(404))
 def show(runner: Runs, _: Owners, name: Annotated[str, Query()]) -> Response:
     """One version in full, by any name there is."""
-    return told(runner.kit.show(name))
+    return respond(runner.kit.show(name))
 
 
 @router.post("/session", response_model=SessionToken, responses=errors())
@@ -71,27 +78,27 @@ async def session(request: Request, _: Owners) -> Response:
     return new_session(request)
 
 
-class Resolved(Record):
+class ResolvedVersion(Record):
     """Answer of `/v1/owner/resolve`."""
 
     version: str
 
 
-@router.get("/resolve", response_model=Resolved, responses=errors(404))
+@router.get("/resolve", response_model=ResolvedVersion, responses=errors(404))
 def resolve(runner: Runs, _: Owners, version: Annotated[str, Query()]) -> Response:
     """The own name of a version."""
-    return told(Resolved(version=runner.version(version)))
+    return respond(ResolvedVersion(version=runner.version(version)))
 
 
-class Checked(Record):
+class RequestCheck(Record):
     """Answer of `/v1/owner/check`."""
 
     known: int = Field(description="Members of the current version that came of this request")
     error: ErrorBody | None = Field(description="Why it cannot be learned")
 
 
-@router.post("/check", response_model=Checked, responses=errors())
-def check(asked: NewEdit, runner: Runs, _: Owners) -> Response:
+@router.post("/check", response_model=RequestCheck, responses=errors())
+def check(asked: EditBody, runner: Runs, _: Owners) -> Response:
     """What is known of an edit before it is asked for."""
     from editkit.requests import build_request
 
@@ -103,21 +110,14 @@ def check(asked: NewEdit, runner: Runs, _: Owners) -> Response:
         runner.kit.check(request)
     except EditkitError as wrong:
         error = ErrorBody(error=failure_of(wrong)[1])
-    return told(Checked(known=known, error=error))
-
-
-class Reverting(Asked):
-    """Body of `POST /v1/owner/revert`."""
-
-    edit_id: str
-    defer_only: bool = False
+    return respond(RequestCheck(known=known, error=error))
 
 
 @router.post("/revert", response_model=ViewChanged, responses={**ACCEPTED, **WRITES})
-async def revert(asked: Reverting, request: Request, runner: Runs, caller: Owners) -> Response:
+async def revert(asked: RevertByIdBody, request: Request, runner: Runs, caller: Owners) -> Response:
     """Takes an edit back, whatever its id was typed as."""
 
-    def act(kit: Any, learning: Learning) -> Result:
+    def act(kit: Any, learning: ChangeProgress) -> OperationResult:
         done: ViewChanged = kit.revert(
             asked.edit_id, defer_only=asked.defer_only, progress=learning
         )
@@ -126,90 +126,59 @@ async def revert(asked: Reverting, request: Request, runner: Runs, caller: Owner
     return await changed(request, runner, caller, "revert", act, asked, None, None)
 
 
-class Querying(Body):
-    """Body of `POST /v1/owner/sql`."""
-
-    query: str
-
-
 _CELLS = 1_000_000
 """Values of an answer: more would be too much for the memory beside a model."""
 
 
 @router.post("/sql", response_model=Table, responses=errors(504))
-async def sql(asked: Querying, request: Request, runner: Runs, _: Owners) -> Response:
+async def sql(asked: SqlBody, request: Request, runner: Runs, _: Owners) -> Response:
     """Rows that one SELECT gives on a copy of the store; ended when nobody waits any more."""
     query = SqlQuery(asked.query)
     seconds = runner.limits.seconds
 
     def answered() -> Response:
-        return told(runner.kit.store.sql(query, seconds=seconds, cells=_CELLS))
+        return respond(runner.kit.store.sql(query, seconds=seconds, cells=_CELLS))
 
     with runner.stopping(query.stop):
         try:
-            return await unless_gone(request, asyncio.to_thread(answered))
+            return await unless_disconnected(request, asyncio.to_thread(answered))
         except QueryStopped as stopped:
             raise (closing() if runner.is_closing else too_late()) from stopped
         finally:
             query.stop()
 
 
-class Plotting(Body):
-    """Body of `POST /v1/owner/codebook`."""
-
-    path: Place
-    version: str
-
-
 @router.post("/codebook", response_model=CodebookPlot, responses=errors(404))
-async def codebook(asked: Plotting, runner: Runs, _: Owners) -> Response:
+async def codebook(asked: PlotBody, runner: Runs, _: Owners) -> Response:
     """A picture of the codebook, written to a file."""
     from editkit.methods.grace.plot import plot_codebook
 
     path = _full(asked.path)
     drawn = await asyncio.to_thread(plot_codebook, runner.kit.store, path, version=asked.version)
-    return told(drawn)
-
-
-class Exporting(Body):
-    """Body of `POST /v1/owner/export`."""
-
-    path: Place
-    to: str
-    since: str | None = None
-    only: str | None = None
-    tool: str
+    return respond(drawn)
 
 
 @router.post("/export", response_model=Exported, responses=errors(404, 409))
-async def export(asked: Exporting, runner: Runs, _: Owners) -> Response:
+async def export(asked: ExportBody, runner: Runs, _: Owners) -> Response:
     """Edits and what they became, written into a new folder."""
     done = await asyncio.to_thread(
         runner.kit.store.export, _full(asked.path), to=asked.to, since=asked.since,
         only=asked.only, tool=asked.tool,
     )  # fmt: skip
-    return told(done)
-
-
-class Importing(Asked):
-    """Body of `POST /v1/owner/import`."""
-
-    path: Place
-    on_conflict: OnConflict = "keep"
-    dry_run: bool = False
+    return respond(done)
 
 
 @router.post("/import", response_model=Imported, responses={**ACCEPTED, **WRITES})
-async def bring(asked: Importing, request: Request, runner: Runs, caller: Owners) -> Response:
+async def bring(asked: ImportBody, request: Request, runner: Runs, caller: Owners) -> Response:
     """Brings the edits of a bundle into the history and onto the running model."""
     if asked.dry_run:
-        return told(await asyncio.to_thread(_brought, runner.kit, asked))
+        return respond(await asyncio.to_thread(_brought, runner.kit, asked))
     return await changed(
         request, runner, caller, "import", lambda kit, _: _brought(kit, asked), asked, None, None
     )
 
 
-def _brought(kit: Any, asked: Importing) -> Imported:
+def _brought(kit: Any, asked: ImportBody) -> Imported:
     try:
         done: Imported = kit.import_bundle(
             _full(asked.path), on_conflict=asked.on_conflict, dry_run=asked.dry_run
@@ -225,12 +194,12 @@ def _brought(kit: Any, asked: Importing) -> Imported:
 
 
 @router.post("/compact", response_model=Compacted, responses={**ACCEPTED, **WRITES})
-async def compact(asked: Asked, request: Request, runner: Runs, caller: Owners) -> Response:
+async def compact(asked: ChangeBody, request: Request, runner: Runs, caller: Owners) -> Response:
     """Makes the file smaller; whoever reads it meanwhile waits."""
     return await changed(request, runner, caller, "compact", _compacted, asked, None, None)
 
 
-def _compacted(kit: Any, _: Learning) -> Result:
+def _compacted(kit: Any, _: ChangeProgress) -> OperationResult:
     done: Compacted = kit.store.compact()
     return done.model_copy(update={"store": Path(done.store).name})
 

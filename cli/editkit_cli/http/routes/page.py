@@ -8,10 +8,11 @@ from fastapi import APIRouter, FastAPI, Header, Request, Response
 from pydantic import Field
 
 from editkit_cli.http.page import FILES, SECONDS, PageKeys
-from editkit_cli.http.routes.common import Reads, Runs, errors, told
+from editkit_cli.http.routes.common import Reads, Runs, errors, respond
 from editkit_cli.service.errors import Refused
 from editkit_cli.service.guard import NEAR
-from editkit_cli.service.schemas import Body, SessionToken
+from editkit_cli.service.requests import SignInBody
+from editkit_cli.service.schemas import SessionToken
 from editkit_cli.service.tokens import Role
 from editkit_store.records import Record
 
@@ -63,7 +64,7 @@ class Whoami(Record):
 @router.get("/v1/whoami", response_model=Whoami, responses=errors())
 def whoami(runner: Runs, caller: Reads) -> Response:
     """Who the token belongs to and what it allows, and the model that runs."""
-    return told(
+    return respond(
         Whoami(
             name=caller.name,
             role=caller.role,
@@ -74,14 +75,8 @@ def whoami(runner: Runs, caller: Reads) -> Response:
     )
 
 
-class SigningIn(Body):
-    """Body of `POST /v1/session`."""
-
-    key: str = Field(max_length=200, description="What a link to the page has behind `#key=`")
-
-
 @router.post("/v1/session", response_model=SessionToken, responses=errors(413, 415))
-async def sign_in(asked: SigningIn, request: Request) -> Response:
+async def sign_in(asked: SignInBody, request: Request) -> Response:
     """Exchanges the key of a link for a session of the owner, once, on this machine. No token."""
     # Elsewhere a session would be refused, so there is no reason to begin one.
     if not request.scope[NEAR] or not request.app.state.page_keys.take(asked.key):
@@ -95,17 +90,17 @@ async def sign_in(asked: SigningIn, request: Request) -> Response:
 def new_session(request: Request) -> Response:
     """Begins a session of the owner, and tells its token."""
     session = SessionToken(token=request.app.state.sessions.begin())
-    return told(session, headers={"Cache-Control": "no-store"})
+    return respond(session, headers={"Cache-Control": "no-store"})
 
 
-class Link(Record):
+class PageLink(Record):
     """A link that opens the page, signed in as the owner."""
 
     path: str = Field(repr=False, description="What follows the server's address")
     seconds: float = Field(description="How long it is good for; it works once")
 
 
-@router.post("/v1/session/links", response_model=Link, responses=errors(413, 415))
+@router.post("/v1/session/links", response_model=PageLink, responses=errors(413, 415))
 async def link(request: Request, caller: Reads) -> Response:
     """Makes a link that opens the page, signed in as the owner; only the owner may."""
     if caller.name is not None:
@@ -113,5 +108,5 @@ async def link(request: Request, caller: Reads) -> Response:
             "only the owner of the store can make a link that signs in as the owner", status=403,
             code="role", hint="open the page, and sign in with your own token",
         )  # fmt: skip
-    made = Link(path=request.app.state.page_keys.link(), seconds=SECONDS)
-    return told(made, headers={"Cache-Control": "no-store"})
+    made = PageLink(path=request.app.state.page_keys.link(), seconds=SECONDS)
+    return respond(made, headers={"Cache-Control": "no-store"})

@@ -1,4 +1,4 @@
-"""Replaying the history: onto the running model, or onto another one beside it."""
+"""ReplayBody the history: onto the running model, or onto another one beside it."""
 
 from __future__ import annotations
 
@@ -6,40 +6,26 @@ import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import Field
 
 from editkit.models import resolve
-from editkit_cli.http.routes.common import Expression, Runs, Tags, told
-from editkit_cli.http.routes.edits import ACCEPTED, WRITES, Asked, Command, Prefer, changed
+from editkit_cli.http.routes.common import Runs, Tags, respond
+from editkit_cli.http.routes.edits import ACCEPTED, WRITES, Command, Prefer, changed
 from editkit_cli.service.errors import Refused
 from editkit_cli.service.guard import Caller
 from editkit_cli.service.model_names import is_same_model
+from editkit_cli.service.requests import ReplayBody
 from editkit_cli.service.runner import Runner
-from editkit_cli.service.writer import Learning
-from editkit_store.records import MethodName, Replayed, ReplayPlan
+from editkit_cli.service.writer import ChangeProgress
+from editkit_store.records import Replayed, ReplayPlan
 
-__all__ = ["Replaying", "replayed", "router"]
+__all__ = ["ReplayBody", "replayed", "router"]
 
 router = APIRouter(prefix="/v1", tags=["history"])
 
 
-class Replaying(Asked):
-    """Body of `POST /v1/replay`."""
-
-    to: Expression | None = Field(default=None, description="Replay up to this version; current")
-    method: MethodName | None = Field(default=None, description="Learn with this method instead")
-    only: Expression | None = Field(
-        default=None, description="Only edits that are active at this version too"
-    )
-    model: str | None = Field(
-        default=None, max_length=1000, description="Another model than the running one"
-    )
-    dry_run: bool = Field(default=False, description="Say what would be done, and do nothing")
-
-
 @router.post("/replay", response_model=Replayed | ReplayPlan, responses={**ACCEPTED, **WRITES})
 async def replay(
-    asked: Replaying,
+    asked: ReplayBody,
     request: Request,
     runner: Runs,
     caller: Tags,
@@ -53,7 +39,7 @@ async def replay(
     """
     other = _other(asked.model, runner, caller)
     if asked.dry_run and other is None:  # nothing to load and nothing to write: no need to wait
-        return told(await asyncio.to_thread(replayed, runner.kit, asked, None, None))
+        return respond(await asyncio.to_thread(replayed, runner.kit, asked, None, None))
     return await changed(
         request, runner, caller, "replay",
         lambda kit, learning: replayed(kit, asked, other, learning), asked, prefer,
@@ -62,7 +48,7 @@ async def replay(
 
 
 def replayed(
-    kit: Any, asked: Replaying, other: str | None, learning: Learning | None
+    kit: Any, asked: ReplayBody, other: str | None, learning: ChangeProgress | None
 ) -> Replayed | ReplayPlan:
     """Replays, or plans to, in the writer's thread.
 

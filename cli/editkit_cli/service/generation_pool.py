@@ -25,21 +25,21 @@ from editkit_cli.service.errors import (
 )
 from editkit_cli.service.limits import Limits
 from editkit_cli.service.shares import share
-from editkit_cli.service.stream_buffer import Answer
+from editkit_cli.service.stream_buffer import StreamBuffer
 from editkit_store.errors import EditkitError
 
 if TYPE_CHECKING:
     from editkit import Kit
     from editkit.engines.base import Sampling, Step
 
-__all__ = ["Readers", "Row"]
+__all__ = ["GenerationPool", "GenerationRow"]
 
 _BATCH_TOKENS = 16_384
 """Prompt tokens of one batch, padding included: what its states take grows with them."""
 
 
 @dataclass(eq=False)
-class Row:
+class GenerationRow:
     """One continuation that somebody waits for.
 
     Attributes:
@@ -55,7 +55,7 @@ class Row:
 
     prompt: tuple[int, ...]
     version: str
-    answer: Answer
+    answer: StreamBuffer
     deadline: float
     ended: Callable[[EditkitError | None], None]
     caller: str | None = None
@@ -84,7 +84,7 @@ class Row:
         return True
 
 
-class Readers:
+class GenerationPool:
     """The threads that generate.
 
     Args:
@@ -93,11 +93,11 @@ class Readers:
         counted: Told the number of tokens of every row that ran.
     """
 
-    def __init__(self, kit: Kit, limits: Limits, counted: Callable[[Row], None]) -> None:
+    def __init__(self, kit: Kit, limits: Limits, counted: Callable[[GenerationRow], None]) -> None:
         self._kit = kit
         self._limits = limits
         self._counted = counted
-        self._line: deque[Row] = deque()
+        self._line: deque[GenerationRow] = deque()
         self._changed = threading.Condition()
         self._is_open = True
         self._is_cut = False
@@ -118,7 +118,7 @@ class Readers:
         for thread in self._threads:
             thread.start()
 
-    def put(self, rows: Sequence[Row]) -> None:
+    def put(self, rows: Sequence[GenerationRow]) -> None:
         """Puts the rows of one request in line, all of them or none.
 
         Raises:
@@ -169,7 +169,7 @@ class Readers:
                 self._changed.notify_all()
                 self._seconds = 0.8 * self._seconds + 0.2 * (time.monotonic() - start)
 
-    def _answer(self, rows: list[Row]) -> None:
+    def _answer(self, rows: list[GenerationRow]) -> None:
         """Runs rows together, and those of a batch that failed each by itself.
 
         One of them may be what it failed of: at a version that this model has not learned, or more
@@ -188,7 +188,7 @@ class Readers:
             for row in rows:
                 self._end(row, error)
 
-    def _tried(self, rows: list[Row]) -> EditkitError | None:
+    def _tried(self, rows: list[GenerationRow]) -> EditkitError | None:
         try:
             self._run(rows)
         except EditkitError as error:
@@ -199,11 +199,11 @@ class Readers:
             return out_of_memory() if _is_of_memory(error) else internal_error()
         return None
 
-    def _end(self, row: Row, error: EditkitError | None) -> None:
+    def _end(self, row: GenerationRow, error: EditkitError | None) -> None:
         row.end(error)
         self._counted(row)
 
-    def _take(self) -> list[Row] | None:
+    def _take(self) -> list[GenerationRow] | None:
         """Waits for rows, and returns those that run together; ``None`` at the end."""
         with self._changed:
             while True:
@@ -211,7 +211,7 @@ class Readers:
                     if not self._is_open:
                         return None
                     self._changed.wait()
-                taken: list[Row] = []
+                taken: list[GenerationRow] = []
                 while self._line:
                     row = self._line[0]
                     if row.is_abandoned or row.is_late():
@@ -224,7 +224,7 @@ class Readers:
                     self.running += len(taken)
                     return taken
 
-    def _fits(self, rows: Sequence[Row], one: Row) -> bool:
+    def _fits(self, rows: Sequence[GenerationRow], one: GenerationRow) -> bool:
         """Whether a row runs with others as it would alone."""
         together = [*rows, one]
         width = max(len(row.prompt) for row in together)
@@ -235,7 +235,7 @@ class Readers:
         limit = self._kit.encoder.context
         return limit is None or width + max(row.answer.limit for row in together) <= limit
 
-    def _run(self, rows: list[Row]) -> None:
+    def _run(self, rows: list[GenerationRow]) -> None:
         versions = [row.version for row in rows]
         made = self._kit.generate_tokens(
             [row.prompt for row in rows],
@@ -250,7 +250,7 @@ class Readers:
             text = None if row.answer.tokens else generation.text
             row.answer.finish("stop" if text is not None else "length", text=text)
 
-    def _watch(self, rows: Sequence[Row], step: Step) -> list[bool]:
+    def _watch(self, rows: Sequence[GenerationRow], step: Step) -> list[bool]:
         ended = []
         for row, token, fired in zip(rows, step.tokens, step.fired, strict=True):
             if self._is_cut and row.answer.ending is None:
