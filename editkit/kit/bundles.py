@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from editkit.errors import ArtifactsMissing
-from editkit.kit.running import RunningModel
 from editkit.methods.registry import registered
 from editkit_store import Store
 from editkit_store.bundle.records import Exported, Imported, OnConflict
+
+if TYPE_CHECKING:
+    from editkit.kit.running import RunningModel
 
 __all__ = ["Bundles", "find_conflicts"]
 

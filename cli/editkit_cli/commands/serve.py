@@ -70,6 +70,7 @@ def serve(
     from editkit_cli.backend.opening import open_kit
     from editkit_cli.http.serving import AddressTaken, is_local, listen
     from editkit_cli.http.serving import serve as run
+    from editkit_cli.mcp.endpoint import McpEndpoint
     from editkit_cli.service.limits import Limits
     from editkit_cli.service.owner import find_server
 
@@ -91,7 +92,7 @@ def serve(
         with open_kit(settings) as kit:
             given_up = run(
                 kit, sockets, limits=Limits(readers=readers, seconds=time_limit),
-                hosts=hosts, origins=origins,
+                hosts=hosts, origins=origins, mounts=(McpEndpoint(),),
                 ready=lambda served: _tell(out, served),
             )  # fmt: skip
     finally:

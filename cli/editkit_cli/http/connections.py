@@ -218,7 +218,7 @@ class Connection(H11Protocol):
             super().shutdown()
 
     def drop(self) -> None:
-        """Ends at once; a request that has come in part is respond why."""
+        """Ends at once; a request that has come in part is answered."""
         self._door.go(self)
         self._refuse(too_many(""))
         self.transport.abort()
@@ -280,15 +280,15 @@ class Connection(H11Protocol):
         """
         begun = self.conn.their_state is not h11.IDLE or self.conn.trailing_data[0]
         if begun and not self.transport.is_closing():
-            respond = response_of(error)
-            respond.headers["connection"] = "close"
+            response = response_of(error)
+            response.headers["connection"] = "close"
             said = h11.Response(
-                status_code=respond.status_code,
-                headers=[*self.server_state.default_headers, *respond.raw_headers, *HEADERS],
-                reason=STATUS_PHRASES[respond.status_code],
+                status_code=response.status_code,
+                headers=[*self.server_state.default_headers, *response.raw_headers, *HEADERS],
+                reason=STATUS_PHRASES[response.status_code],
             )
             with contextlib.suppress(h11.LocalProtocolError):  # it has been answered
-                for event in (said, h11.Data(data=bytes(respond.body)), h11.EndOfMessage()):
+                for event in (said, h11.Data(data=bytes(response.body)), h11.EndOfMessage()):
                     self.transport.write(self.conn.send(event) or b"")
         if self.cycle is not None:
             self.cycle.disconnected = True

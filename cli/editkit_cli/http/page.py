@@ -42,7 +42,7 @@ class File(NamedTuple):
     Attributes:
         content: Its bytes.
         kind: Its media type.
-        etag: Names the content: a browser that has it is respond so.
+        etag: Names the content: a browser that has it need not load it again.
     """
 
     content: bytes

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -24,6 +24,7 @@ from editkit_cli.http.app import create_app
 from editkit_cli.http.connections import ConnectionConfig, ConnectionLimiter
 from editkit_cli.service.guard import Locks
 from editkit_cli.service.limits import Limits
+from editkit_cli.service.mounts import Mount
 from editkit_cli.service.owner import new_owner
 from editkit_cli.service.runner import served_name
 from editkit_cli.service.tokens import TokenFile
@@ -97,6 +98,7 @@ def serve(
     limits: Limits,
     hosts: Collection[str] = (),
     origins: Collection[str] = (),
+    mounts: Sequence[Mount] = (),
     ready: Callable[[ServerStarted], None],
 ) -> int:
     """Serves a kit until SIGINT or SIGTERM, and closes it.
@@ -107,6 +109,7 @@ def serve(
         limits: How much is taken.
         hosts: Names that the server answers to, beside those of loopback and its own address.
         origins: Origins of other sites that may send requests.
+        mounts: Applications to serve beside the routes.
         ready: Told once it answers.
 
     Returns:
@@ -127,7 +130,7 @@ def serve(
         origins=frozenset(origin.lower().rstrip("/") for origin in origins),
         body_bytes=limits.body_bytes,
     )
-    app = create_app(kit, locks, limits)
+    app = create_app(kit, locks, limits, mounts)
 
     def started() -> None:
         # Only now, for whoever finds the file expects an answer.
@@ -248,7 +251,7 @@ def _is_every(host: str) -> bool:
 
 @contextlib.contextmanager
 def _logging_to_stderr() -> Iterator[None]:
-    """Bugs are respond on stderr, with their tracebacks; nothing else is."""
+    """Logs bugs to stderr with their tracebacks, and nothing else."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in ("uvicorn", "editkit.server")]

@@ -82,7 +82,7 @@ TOOLS = (
         about="Correct the running model: this prompt shall give that target. First ask with "
         "`generate` what it says, and call this with dry_run=true: that learns nothing, and tells "
         "what the model answers now, which edits in force the new one contradicts or replaces, and "
-        "how near the nearest ones are. Then call it without. ChangeProgress takes about a second and is "
+        "how near the nearest ones are. Then call it without. Learning takes about a second and is "
         "verified by asking the model; it takes effect at once, for everybody, and is written "
         "into the history with your reason. Check `result.verified`: an edit that did not verify "
         "is not in force, and the model answers as before. Only what people agree is right should "

@@ -221,7 +221,7 @@ def _planned(plan: AddPlan) -> str:
             "on_conflict='supersede'."
         )
     else:
-        advice = "NoArguments stands against it: call again with dry_run=false."
+        advice = "Nothing stands against it: call again with dry_run=false."
     head = (
         f"Dry run, nothing was learned. At {plan.version} the model answers "
         f"'{_short(plan.answer)}' ({by}). {advice}"

@@ -1,4 +1,4 @@
-"""AgentSessions of agents at ``/mcp``: a share for each caller, and the oldest idle one gives way.
+"""Sessions of agents at ``/mcp``: a share for each caller, and the oldest idle one gives way.
 
 The SDK's manager bounds them too, but then refuses everybody, and has no way to end one. So one is
 ended here as its client would do it, by a DELETE request in its name. Only clients of protocols

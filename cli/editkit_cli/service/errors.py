@@ -1,16 +1,15 @@
-"""Errors as OpenAI's clients understand them: one object, a stable code, a status that fits."""
+"""The one table of errors: the status of each, and one JSON object that tells it.
+
+The object has the shape of OpenAI's errors, so that their clients understand it.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import Field
-from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
 from editkit.errors import (
     ArtifactsMissing,
@@ -18,7 +17,6 @@ from editkit.errors import (
     KeyReused,
     PackageMissing,
 )
-from editkit_cli.http.openai_schemas import UNSUPPORTED
 from editkit_store.errors import (
     EditkitError,
     NotActive,
@@ -40,7 +38,6 @@ __all__ = [
     "Refused",
     "closing",
     "failure_of",
-    "handle_errors",
     "internal_error",
     "out_of_memory",
     "response_of",
@@ -51,7 +48,7 @@ __all__ = [
 ]
 
 LOG = logging.getLogger("editkit.server")
-"""Where bugs are told."""
+"""The log of bugs."""
 
 _STATUS: tuple[tuple[type[EditkitError], int], ...] = (
     (UnknownVersion, 404),
@@ -66,7 +63,7 @@ _STATUS: tuple[tuple[type[EditkitError], int], ...] = (
     (StoreUnwritable, 507),
     (StoreError, 503),
 )
-"""The first class that fits gives the status; all others are the request's fault: 400."""
+"""The status of the first class that matches; every other error is the client's: 400."""
 
 _KINDS = {
     401: "authentication_error",
@@ -78,21 +75,21 @@ _KINDS = {
 
 
 class Failure(Record):
-    """What went wrong."""
+    """An error."""
 
     message: str
     type: str = Field(description="Kind of error, as OpenAI names them")
-    param: str | None = Field(default=None, description="Field of the request that is to blame")
+    param: str | None = Field(default=None, description="Field of the request that is wrong")
     code: str | None = Field(default=None, description="Stable name of the error")
     hint: str | None = Field(default=None, description="What to do next")
     committed: tuple[Committed, ...] | None = Field(
         default=None,
-        description="Of several edits, where learning failed in the middle: those in the history",
+        description="If adding several edits failed in the middle: those in the history",
     )
 
 
 class Committed(Record):
-    """An edit that was written down before a request failed."""
+    """An edit that was added before a request failed."""
 
     edit_id: str
     version: str
@@ -100,18 +97,18 @@ class Committed(Record):
 
 
 class ErrorBody(Record):
-    """Body of every answer whose status is 400 or more."""
+    """Body of every response with a status of 400 or more."""
 
     error: Failure
 
 
 class Refused(EditkitError):
-    """The server does not take a request.
+    """The server refuses a request.
 
     Attributes:
         status: HTTP status.
-        param: Field of the request that is to blame.
-        headers: Of the answer.
+        param: Field of the request that is wrong.
+        headers: Headers of the response.
     """
 
     code = "refused"
@@ -134,11 +131,11 @@ class Refused(EditkitError):
 
 
 class Incomplete(EditkitError):
-    """Several edits were to be added, and only some of them were.
+    """Only some of several edits were added.
 
     Attributes:
-        committed: Those that were.
-        cause: What went wrong then.
+        committed: The edits that were added.
+        cause: The error that ended it.
     """
 
     code = "incomplete"
@@ -159,7 +156,7 @@ class Incomplete(EditkitError):
 
 
 def too_busy(what: str, seconds: float) -> Refused:
-    """Returns the refusal of a server whose line is full."""
+    """Returns the error for a full queue."""
     wait = max(1, round(seconds))
     return Refused(
         f"the server is busy: too many {what} wait already", status=429, code="busy",
@@ -168,10 +165,10 @@ def too_busy(what: str, seconds: float) -> Refused:
 
 
 def too_many(which: str) -> Refused:
-    """Returns the refusal of a request for which there is no place, and of its connection.
+    """Returns the error for too many requests; it also closes the connection.
 
     Args:
-        which: Of what kind there are too many, if not of all.
+        which: Which requests are too many; empty for all.
     """
     return Refused(
         f"the server is busy: too many requests{which} are under way", status=503, code="busy",
@@ -181,7 +178,7 @@ def too_many(which: str) -> Refused:
 
 
 def too_slow() -> Refused:
-    """Returns the refusal of a request that did not come to its end."""
+    """Returns the error for a request that did not arrive in time."""
     return Refused(
         "the request took too long to arrive", status=408, code="too_slow",
         hint="nothing was done; send it in one go",
@@ -189,18 +186,18 @@ def too_slow() -> Refused:
 
 
 def closing() -> Refused:
-    """Returns the refusal of a server that is shutting down."""
+    """Returns the error while the server shuts down."""
     return Refused(
         "the server is shutting down",
         status=503,
         code="closing",
         headers={"Retry-After": "5"},
-        hint="nothing was done; ask again when it has ended, or has started anew",
+        hint="nothing was done; try again after it has restarted",
     )
 
 
 def too_late() -> Refused:
-    """Returns what is told where an answer took too long."""
+    """Returns the error for an answer that took too long."""
     return Refused(
         "the answer took longer than this server's time limit", status=504, code="time_limit",
         hint="ask for less at a time",
@@ -208,7 +205,7 @@ def too_late() -> Refused:
 
 
 def out_of_memory() -> Refused:
-    """Returns what is told where the machine has too little memory for an answer."""
+    """Returns the error for an answer that needs more memory than there is."""
     return Refused(
         "the model ran out of memory on this request", status=503, code="out_of_memory",
         hint="ask for less at a time, with a shorter prompt",
@@ -216,12 +213,12 @@ def out_of_memory() -> Refused:
 
 
 def internal_error() -> Refused:
-    """Returns what is told of a bug: nothing. What it was goes to the log."""
+    """Returns the error for a bug. It reveals nothing; the details go to the log."""
     return Refused("the server failed on this request", status=500, code="internal_error")
 
 
 def failure_of(error: EditkitError) -> tuple[int, Failure]:
-    """Returns the status and the body of an error."""
+    """Returns the status of an error, and the object that tells it."""
     if isinstance(error, Incomplete):
         status, failure = failure_of(error.cause)
         more = {"message": str(error), "committed": error.committed}
@@ -232,7 +229,7 @@ def failure_of(error: EditkitError) -> tuple[int, Failure]:
         status = next((number for kind, number in _STATUS if isinstance(error, kind)), 400)
     param = getattr(error, "param", None) or getattr(error, "field", None)
     message, hint = str(error), error.hint
-    if isinstance(error, StoreError):  # in which folder it lies is nobody's business
+    if isinstance(error, StoreError):  # clients need not know the folder
         full, name = str(error.path), error.path.name
         message = message.replace(full, name)
         hint = hint and hint.replace(full, name)
@@ -241,63 +238,12 @@ def failure_of(error: EditkitError) -> tuple[int, Failure]:
 
 
 def response_of(error: EditkitError) -> JSONResponse:
-    """Returns the answer that tells an error."""
+    """Returns the response that tells an error."""
     status, failure = failure_of(error)
     headers = dict(getattr(error, "headers", {}))
     if status >= 500:
-        # What failed here fails again; clients of OpenAI would try it twice more by themselves.
+        # It would fail again, and OpenAI's clients retry twice unless they are told not to.
         headers.setdefault("x-should-retry", "false")
     return JSONResponse(
         ErrorBody(error=failure).model_dump(mode="json"), status_code=status, headers=headers
     )
-
-
-def handle_errors(app: FastAPI) -> None:
-    """Makes every error of an application one of these."""
-
-    async def known(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, EditkitError)
-        return response_of(error)
-
-    async def invalid(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        return response_of(_first_of(error.errors()))
-
-    async def plain(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        names = {404: "unknown_path", 405: "method_not_allowed", 413: "body_too_large"}
-        return response_of(
-            Refused(
-                f"{error.detail}", status=error.status_code,
-                code=names.get(error.status_code, "http_error"), headers=error.headers,
-            )
-        )  # fmt: skip
-
-    async def unforeseen(_: Request, error: Exception) -> JSONResponse:
-        return response_of(internal_error())
-
-    app.add_exception_handler(EditkitError, known)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, plain)
-    app.add_exception_handler(Exception, unforeseen)
-
-
-def _first_of(problems: Any) -> Refused:
-    """Returns the refusal that tells the first thing wrong with a request."""
-    problem = problems[0]
-    place = [str(part) for part in problem["loc"] if part not in ("body", "query", "path")]
-    name = ".".join(place) or None
-    if problem["type"] == "json_invalid":
-        return Refused("the body is not JSON", code="not_json")
-    if problem["type"] == "extra_forbidden":
-        return Refused(
-            f"'{name}' is not a parameter that is known here", param=name,
-            code="unknown_parameter", hint="/openapi.json lists those that are",
-        )  # fmt: skip
-    if place and place[0] in UNSUPPORTED:
-        return Refused(
-            f"'{place[0]}' is not supported by this server", param=place[0],
-            code="unsupported_parameter", hint="leave it out",
-        )  # fmt: skip
-    said = str(problem["msg"]).removeprefix("Value error, ")
-    return Refused(f"'{name or 'the body'}' is not usable: {said}", param=name)

@@ -112,7 +112,7 @@ class GenerationJob:
                 stop_ids=stop_ids,
                 limit=_room(request.limit, len(prompt), kit),
                 stops=request.stops,
-                told=self._teller(index) if is_streamed else None,
+                on_text=self._teller(index) if is_streamed else None,
             )
             self.answers.append(answer)
             rows.append(

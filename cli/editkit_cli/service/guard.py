@@ -28,7 +28,6 @@ from urllib.parse import urlsplit
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from editkit_cli.http.page import PATHS
 from editkit_cli.service.errors import Refused, response_of
 from editkit_cli.service.owner import SCHEME, is_signed
 from editkit_cli.service.sessions import OwnerSessions
@@ -132,7 +131,7 @@ class Locks:
     hosts: Collection[str] = ("127.0.0.1", "localhost", "::1")
     origins: Collection[str] = ()
     body_bytes: int = 1 << 20
-    public: Collection[str] = frozenset({"/healthz", "/v1/session", *PATHS})
+    public: Collection[str] = frozenset({"/healthz", "/v1/session"})
 
 
 class Guard:

@@ -1,4 +1,4 @@
-"""OwnerSessions of the owner: tokens that live in the server's memory, for programs that cannot sign.
+"""Sessions of the owner: tokens that live in the server's memory, for programs that cannot sign.
 
 The owner's own token is never sent (see ``owner``). A browser, or a client of somebody else's that
 knows bearer tokens only, gets a session in exchange for the key of a link or for a signed request.
@@ -19,7 +19,7 @@ _IDLE = 12 * 3600.0
 """Seconds without a request after which a session ends."""
 
 _KEPT = 64
-"""OwnerSessions at once; the one that was used the longest ago gives way."""
+"""Most sessions; the one that was used the longest ago gives way."""
 
 
 class OwnerSessions:

@@ -15,7 +15,7 @@ OnText = Callable[[str], None]
 
 
 class TokenDecoder(Protocol):
-    """TokenDecoder tokens, see ``Decoder``."""
+    """Turns tokens into text; see ``service.decoding.Decoder``."""
 
     def text(self, ids: Sequence[int]) -> str:
         """Returns the text of tokens."""
@@ -32,11 +32,11 @@ class StreamBuffer:
     the tokenizer may still change: half a character, for one.
 
     Args:
-        decoder: TokenDecoder its tokens.
+        decoder: Turns its tokens into text.
         stop_ids: Tokens that end the text.
         limit: Tokens at most.
         stops: Strings that end the text; not part of it.
-        told: Told about new text; without it, text is only looked at where ``stops`` ask for it.
+        on_text: Called with new text; without it, text is only decoded if there are ``stops``.
 
     Attributes:
         ending: Why it ended; ``None`` while it goes on.
@@ -50,13 +50,13 @@ class StreamBuffer:
         stop_ids: Sequence[int],
         limit: int,
         stops: Sequence[str] = (),
-        told: OnText | None = None,
+        on_text: OnText | None = None,
     ) -> None:
         self._decoder = decoder
         self._stop_ids = frozenset(stop_ids)
         self.limit = limit
         self._stops = [stop for stop in stops if stop]
-        self._told = told
+        self._on_text = on_text
         self._ids: list[int] = []
         self._shown = ""
         self._text: str | None = None
@@ -88,14 +88,14 @@ class StreamBuffer:
             self.finish("stop")
             return True
         self._ids.append(token)
-        if self._stops or self._told is not None:
+        if self._stops or self._on_text is not None:
             raw = self._decoder.text(self._ids)
             found = [at for at in map(raw.find, self._stops) if at >= 0]
             if found:
                 self._text = raw[: min(found)].strip()
                 self.finish("stop")
                 return True
-            if self._told is not None:
+            if self._on_text is not None:
                 self._show(self._certain(raw).strip())
         if self.tokens >= self.limit:
             self.finish("length")
@@ -132,6 +132,6 @@ class StreamBuffer:
         return raw[: len(raw) - held]
 
     def _show(self, text: str) -> None:
-        if self._told is not None and len(text) > len(self._shown) and text.startswith(self._shown):
+        if self._on_text is not None and len(text) > len(self._shown) and text.startswith(self._shown):
             new, self._shown = text[len(self._shown) :], text
-            self._told(new)
+            self._on_text(new)

@@ -212,10 +212,10 @@ def test_version_talks_to_an_older_view_and_corrections_wait_for_the_current_one
     assert ran.code == 1
     assert ran.stdout == before
     assert "(v0, " in ran.stderr
-    assert "error: these answers are those of v0, an older version" in ran.stderr
+    assert "error: these answers come from v0, an older version" in ran.stderr
     assert "hint: `/version @` goes back there" in ran.stderr
     assert "at v0; the current version is v1" in ran.stderr
-    assert "answers are still those of v0" in ran.stderr
+    assert "answers still come from v0" in ran.stderr
     assert "at v2, the current version" in ran.stderr
     again = talk(SKY, "/version v1", "/again", "/version @-", "/again")
     assert again.stdout == f"{before}blue\nblue\n"
@@ -365,7 +365,7 @@ def base_model(tmp_path_factory) -> str:
 def test_a_model_without_a_chat_template_continues_plain_prompts(sh, folder, base_model):
     ran = sh("chat", "--model", base_model, stdin="The sky is\n/fix blue\n/why\nThe sky is\n")
     assert ran.code == 0
-    assert "has no chat template: each line is a prompt of its own" in ran.stderr
+    assert "has no chat template: the model continues each line as a prompt" in ran.stderr
     assert "-> 'blue') fires" in ran.stderr
     assert ran.stdout.endswith("blue\nblue\n")
     asked = sh("generate", "The sky is", "--model", base_model, "--json").json

@@ -167,7 +167,7 @@ def test_an_unexpected_exception_is_a_bug_and_keeps_its_traceback(sh, history, m
     def broken(*_args, **_options):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("editkit_cli.commands.history.open_history", broken)
+    monkeypatch.setattr("editkit_cli.commands.log.open_history", broken)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         sh("log")
 
@@ -177,7 +177,7 @@ def test_ctrl_c_exits_with_130_and_says_what_is_kept(sh, history, monkeypatch, g
     def interrupted(*_args, **_options):
         raise guise
 
-    monkeypatch.setattr("editkit_cli.commands.history.open_history", interrupted)
+    monkeypatch.setattr("editkit_cli.commands.log.open_history", interrupted)
     ran = sh("log")
     assert (ran.code, ran.stdout) == (130, "")
     assert "interrupted: every operation finished before is kept" in ran.stderr

@@ -95,7 +95,7 @@ def test_diff_without_versions_compares_the_last_two(sh, history):
 
 
 def test_diff_writes_one_html_page_and_loads_no_model(sh, folder, history, monkeypatch):
-    monkeypatch.setattr("editkit_cli.commands.history.open_model", None)
+    monkeypatch.setattr("editkit_cli.commands.diff.open_model", None)
     ran = sh("diff", "v1", "v3", "--html", "diff.html", "--json")
     assert (ran.code, ran.stderr) == (0, "wrote diff.html\n")
     assert ran.json == sh("diff", "v1", "v3", "--json").json

@@ -17,7 +17,8 @@ import openai
 import pytest
 
 import editkit
-from editkit_cli.http.serving import Served, listen, serve
+from editkit_cli.http.serving import ServerStarted, listen, serve
+from editkit_cli.mcp.endpoint import McpEndpoint
 from editkit_cli.service.client.sign_in import new_session
 from editkit_cli.service.limits import Limits
 from editkit_cli.service.owner import Owner, read_owner
@@ -94,14 +95,14 @@ def running(store: Path, model: Any, **how: Any) -> Iterator[Running]:
     """Serves a model until the body ends."""
     limits, host = how.pop("limits", Limits(grace=5)), how.pop("host", "127.0.0.1")
     ready = threading.Event()
-    said: list[Served] = []
+    said: list[ServerStarted] = []
     failed: list[BaseException] = []
     kit = editkit.open(store, model=model)
 
     def work() -> None:
         try:
             serve(
-                kit, listen(host, 0), limits=limits,
+                kit, listen(host, 0), limits=limits, mounts=(McpEndpoint(),),
                 ready=lambda served: (said.append(served), ready.set())[0],
                 **how,
             )  # fmt: skip

@@ -18,10 +18,10 @@ from editkit_cli.http.app import create_app
 from editkit_cli.http.routes import edits as routes
 from editkit_cli.service.decoding import Decoder
 from editkit_cli.service.errors import Refused
+from editkit_cli.service.generation_pool import GenerationPool, GenerationRow
 from editkit_cli.service.guard import Locks
 from editkit_cli.service.limits import Limits
-from editkit_cli.service.generation_pool import Readers, Row
-from editkit_cli.service.stream_buffer import Answer
+from editkit_cli.service.stream_buffer import StreamBuffer
 from editkit_cli.service.tokens import TokenFile
 from editkit_store.errors import EditkitError
 
@@ -38,9 +38,9 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield found
 
 
-def together(kit: Any, rows: list[Row]) -> None:
+def together(kit: Any, rows: list[GenerationRow]) -> None:
     """Runs rows as one batch."""
-    readers = Readers(kit, Limits(readers=1), lambda _: None)
+    readers = GenerationPool(kit, Limits(readers=1), lambda _: None)
     readers.put(rows)
     readers.start()
     readers.close(60)
@@ -48,11 +48,11 @@ def together(kit: Any, rows: list[Row]) -> None:
 
 def row(kit: Any, prompt: str, shown: list[str] | None = None, **how: Any) -> Any:
     ended: list[EditkitError | None] = []
-    answer = Answer(
+    answer = StreamBuffer(
         Decoder(kit.tokenizer), stop_ids=kit.encoder.stop_ids, limit=6,
-        told=None if shown is None else shown.append,
+        on_text=None if shown is None else shown.append,
     )  # fmt: skip
-    made = Row(kit.encoder.prompt(prompt), "v0", answer, float("inf"), ended.append, **how)
+    made = GenerationRow(kit.encoder.prompt(prompt), "v0", answer, float("inf"), ended.append, **how)
     return made, ended
 
 
@@ -161,14 +161,14 @@ def test_a_batch_of_edits_that_fails_in_the_middle_names_those_that_are_there(
 
 def test_changes_that_have_ended_are_remembered_without_what_was_asked(server, monkeypatch):
     asked: list[Any] = []
-    plain = routes.adding
+    plain = routes.prepare_add
 
     def adding(*how: Any) -> Any:
         act = plain(*how)
         asked.append(weakref.ref(act))
         return act
 
-    monkeypatch.setattr(routes, "adding", adding)
+    monkeypatch.setattr(routes, "prepare_add", adding)
     server.add(CAT, "blue")
     with server.client() as client:
         body = {"prompt": CAT, "target": "gold", "on_conflict": "error"}

@@ -16,11 +16,11 @@ from editkit_cli.service import runner as module
 from editkit_cli.service.decoding import Decoder
 from editkit_cli.service.errors import Refused
 from editkit_cli.service.events import Events
+from editkit_cli.service.generation_pool import GenerationPool, GenerationRow
 from editkit_cli.service.limits import Limits
-from editkit_cli.service.generation_pool import Readers, Row
 from editkit_cli.service.runner import Runner
-from editkit_cli.service.stream_buffer import Answer
-from editkit_cli.service.writer import _KEPT, _KEPT_BYTES, Change, Writer
+from editkit_cli.service.stream_buffer import StreamBuffer
+from editkit_cli.service.writer import _KEPT, _KEPT_BYTES, QueuedChange, ChangeWriter
 from editkit_store.records import Tagged
 
 
@@ -40,11 +40,11 @@ def refused(work: Callable[[], Any]) -> None:
 
 
 def test_one_token_does_not_fill_the_line_of_those_who_ask(kit):
-    readers = Readers(kit, Limits(readers=1, waiting_rows=8), lambda _: None)  # not started
+    readers = GenerationPool(kit, Limits(readers=1, waiting_rows=8), lambda _: None)  # not started
 
     def ask(caller: str | None, rows: int) -> None:
-        answer = Answer(Decoder(kit.tokenizer), stop_ids=(), limit=1)
-        made = Row((1,), "v0", answer, float("inf"), lambda _: None, caller=caller)
+        answer = StreamBuffer(Decoder(kit.tokenizer), stop_ids=(), limit=1)
+        made = GenerationRow((1,), "v0", answer, float("inf"), lambda _: None, caller=caller)
         readers.put([made] * rows)
 
     ask("mallory", 3)
@@ -58,26 +58,26 @@ def test_one_token_does_not_fill_the_line_of_those_who_ask(kit):
 
 
 def test_a_request_that_is_larger_than_a_share_is_taken_where_it_is_the_only_one(kit):
-    readers = Readers(kit, Limits(readers=1, waiting_rows=4), lambda _: None)
-    answer = Answer(Decoder(kit.tokenizer), stop_ids=(), limit=1)
-    readers.put([Row((1,), "v0", answer, float("inf"), lambda _: None)] * 4)
+    readers = GenerationPool(kit, Limits(readers=1, waiting_rows=4), lambda _: None)
+    answer = StreamBuffer(Decoder(kit.tokenizer), stop_ids=(), limit=1)
+    readers.put([GenerationRow((1,), "v0", answer, float("inf"), lambda _: None)] * 4)
     assert readers.waiting == 4
 
 
-def writing(kit: Any, work: Callable[[Writer], None], **limits: Any) -> None:
+def writing(kit: Any, work: Callable[[ChangeWriter], None], **limits: Any) -> None:
     """Runs something with a writer that is not started."""
 
     async def main() -> None:
         events = Events(asyncio.get_running_loop(), 1)
-        work(Writer(kit, Limits(**limits), events, lambda *_: None))
+        work(ChangeWriter(kit, Limits(**limits), events, lambda *_: None))
 
     asyncio.run(main())
 
 
-def change(kit: Any, caller: str | None, size: int = 1) -> Change:
+def change(kit: Any, caller: str | None, size: int = 1) -> QueuedChange:
     """A change that tells so many bytes when it is done, and writes nothing."""
     done = Tagged(version="v0", tag="x" * size)
-    return Change("tag", lambda *_: done, kit.provenance, 1, caller)
+    return QueuedChange("tag", lambda *_: done, kit.provenance, 1, caller)
 
 
 def test_one_token_does_not_fill_the_line_of_changes(kit):
@@ -101,11 +101,11 @@ def test_what_ended_is_forgotten_by_bytes_too_and_is_then_said_to_be(kit):
             writer.put(one)
             one.future.result(60)
         writer.close(60)
-        assert writer.find(small.pending.id).result == small.future.result(), "of somebody else"
-        kept = [one for one in large if one.pending in writer.all()]
+        assert writer.find(small.operation.id).result == small.future.result(), "of somebody else"
+        kept = [one for one in large if one.operation in writer.all()]
         assert kept == large[-3:]
         with pytest.raises(Refused, match="or not any more") as told:
-            writer.find(large[0].pending.id)
+            writer.find(large[0].operation.id)
         assert (told.value.status, told.value.code) == (404, "unknown_operation")
         assert told.value.hint is not None
         assert "the log tells" in told.value.hint
@@ -120,7 +120,7 @@ def test_the_newest_result_is_kept_however_large_it_is(kit):
             writer.put(one)
             one.future.result(60)
         writer.close(60)
-        assert [found.id for found in writer.all()] == [one.pending.id]
+        assert [found.id for found in writer.all()] == [one.operation.id]
 
     writing(kit, work)
 
@@ -137,7 +137,7 @@ def test_many_small_changes_of_one_token_do_not_make_others_results_forgotten(ki
             last = change(kit, "mallory")
         writer.close(60)
         assert len(writer.all()) == _KEPT
-        assert writer.find(first.pending.id).state == "done"
+        assert writer.find(first.operation.id).state == "done"
 
     writing(kit, work)
 

@@ -14,7 +14,7 @@ import editkit_cli.http
 from editkit_cli.commands.serve import _tell
 from editkit_cli.http import page
 from editkit_cli.http.page import FILES, PageKeys
-from editkit_cli.http.serving import Served
+from editkit_cli.http.serving import ServerStarted
 from editkit_cli.terminal import output
 from editkit_cli.terminal.output import Output
 
@@ -123,7 +123,7 @@ def test_keys_end_and_are_not_kept_without_number(monkeypatch):
 
 
 def test_serve_shows_its_link_at_a_terminal_and_nowhere_else(capsys, monkeypatch):
-    served = Served(url="http://h:1", model="m", version="v0", store="s", pid=1,
+    served = ServerStarted(url="http://h:1", model="m", version="v0", store="s", pid=1,
                     link="http://h:1/#key=secret")  # fmt: skip
     assert "secret" not in repr(served)
     for out in (Output(), Output(as_json=True), Output(quiet=True)):

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from editkit_cli.service.decoding import Decoder
-from editkit_cli.service.stream_buffer import Answer
+from editkit_cli.service.stream_buffer import StreamBuffer
 
 PIECES = ["[UNK]", "do", "it", "n", "'", "t", "s", "##t", "##'t", "n't", "'s", "'ve", ".", "?",
           ",", "!", "##s", "is"]  # fmt: skip
@@ -44,9 +44,9 @@ def byte_fallback() -> Any:
     )
 
 
-def streamed(tokenizer: Any, ids: Sequence[int], limit: int) -> tuple[Answer, list[str]]:
+def streamed(tokenizer: Any, ids: Sequence[int], limit: int) -> tuple[StreamBuffer, list[str]]:
     shown: list[str] = []
-    answer = Answer(Decoder(tokenizer), stop_ids=[], limit=limit, told=shown.append)
+    answer = StreamBuffer(Decoder(tokenizer), stop_ids=[], limit=limit, on_text=shown.append)
     for token in ids:
         if answer.take(token):
             break

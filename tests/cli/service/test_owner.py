@@ -12,7 +12,7 @@ import pytest
 
 from editkit_cli.service.guard import Caller, Guard, Locks
 from editkit_cli.service.owner import find_server, proof, sign
-from editkit_cli.service.sessions import Sessions
+from editkit_cli.service.sessions import OwnerSessions
 from editkit_cli.service.tokens import TokenFile
 
 
@@ -125,7 +125,7 @@ def test_what_comes_through_a_proxy_that_says_nothing_is_not_the_owners(calm):
 
 
 def test_a_session_ends_when_it_is_not_used_and_when_many_others_begin(monkeypatch):
-    sessions = Sessions()
+    sessions = OwnerSessions()
     now = [1000.0]
     monkeypatch.setattr("editkit_cli.service.sessions.time.monotonic", lambda: now[0])
     first = sessions.begin()

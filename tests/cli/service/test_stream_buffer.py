@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from editkit_cli.service.stream_buffer import Answer
+from editkit_cli.service.stream_buffer import StreamBuffer
 
 END = 0
 
@@ -25,9 +25,9 @@ class Bytes:
 decode = Bytes()
 
 
-def run(text: str, *, stops: Sequence[str] = (), limit: int = 10**6) -> tuple[Answer, list[str]]:
+def run(text: str, *, stops: Sequence[str] = (), limit: int = 10**6) -> tuple[StreamBuffer, list[str]]:
     shown: list[str] = []
-    answer = Answer(decode, stop_ids=[END], limit=limit, stops=stops, told=shown.append)
+    answer = StreamBuffer(decode, stop_ids=[END], limit=limit, stops=stops, on_text=shown.append)
     for token in [*text.encode(), END]:
         if answer.take(token):
             break
@@ -54,7 +54,7 @@ def test_what_shows_joins_up_to_the_text_and_nothing_is_taken_back(text, stops):
 @given(words, st.integers(1, 20))
 def test_a_watched_answer_is_that_of_one_nobody_watches(text, limit):
     watched, _ = run(text, limit=limit)
-    alone = Answer(decode, stop_ids=[END], limit=limit)
+    alone = StreamBuffer(decode, stop_ids=[END], limit=limit)
     for token in [*text.encode(), END]:
         if alone.take(token):
             break
@@ -68,7 +68,7 @@ def test_a_watched_answer_is_that_of_one_nobody_watches(text, limit):
 
 def test_half_a_character_does_not_show():
     shown: list[str] = []
-    answer = Answer(decode, stop_ids=[END], limit=9, told=shown.append)
+    answer = StreamBuffer(decode, stop_ids=[END], limit=9, on_text=shown.append)
     for token in "é".encode():
         assert shown == []
         answer.take(token)

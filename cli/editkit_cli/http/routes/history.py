@@ -69,7 +69,7 @@ def show(
 ) -> Response:
     """One version in full; of an edit's id the version that added it.
 
-    User, host and command line of the machine where it was made are respond to an admin only.
+    User, host and command line of the machine where it was made are only shown to an admin.
     """
     return respond(runner.kit.show(name, redacted=caller.needs_redaction))
 
@@ -170,7 +170,7 @@ async def redo(
 
 @router.get("/status", response_model=Status, responses=errors())
 def status(runner: Runs, caller: Reads) -> Response:
-    """Where the store stands; in which folder, an admin only is respond."""
+    """The state of the store; its folder is only shown to an admin."""
     return respond(runner.status(redacted=caller.needs_redaction))
 
 

@@ -1,4 +1,4 @@
-"""ReplayBody the history: onto the running model, or onto another one beside it."""
+"""Replaying the history: onto the running model, or onto another one beside it."""
 
 from __future__ import annotations
 
