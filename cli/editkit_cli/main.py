@@ -39,6 +39,7 @@ COMMANDS = {
     "mcp": "editkit_cli.commands.mcp:mcp",
     "token": "editkit_cli.commands.token:token",
     "models": "editkit_cli.commands.models:models",
+    "methods": "editkit_cli.commands.methods:methods",
     "eval": "editkit_cli.commands.evaluate:evaluate",
 }
 

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from editkit_cli.backend.opening import chat_turn, open_model
+from editkit_cli.terminal.edits import warn_contradiction, warn_unverified
 from editkit_cli.terminal.group import CHECK_FAILED, command
 from editkit_cli.terminal.options import (
-    METHODS,
     Settings,
     agent_options,
     chat_options,
     check_chat,
     conflict_option,
+    method,
     provenance_options,
     text,
 )
 from editkit_cli.terminal.tables import short_digest
+from editkit_store.records import DEFAULT_METHOD
 
 if TYPE_CHECKING:
     from editkit_cli.terminal.output import Output
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
         Contradiction,
         EditRequest,
     )
-from editkit_cli.terminal.edits import warn_contradiction, warn_unverified
 
 __all__ = ["add"]
 
@@ -60,7 +61,7 @@ __all__ = ["add"]
     help="A prompt whose answer must not change (repeatable)",
 )  # fmt: skip
 @click.option("--subject", type=text, metavar="S", help="What the prompt is about")
-@click.option("--method", type=click.Choice(METHODS), help="How it is learned  [default: grace]")
+@click.option("--method", type=method, help=f"How it is learned  [default: {DEFAULT_METHOD}]")
 @click.option(
     "--kind", type=click.Choice(["fact", "label", "passage"]), help="What the target is"
     "  [default: label for a classifier, else fact]",

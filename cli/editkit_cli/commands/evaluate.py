@@ -8,17 +8,37 @@ from typing import TYPE_CHECKING
 
 import click
 
-from editkit.evaluation.names import SCORES, method_names
+from editkit.evaluation.names import SCORES
 from editkit_cli.terminal.group import CHECK_FAILED, command
 from editkit_cli.terminal.interrupts import keeping
-from editkit_cli.terminal.options import Settings
+from editkit_cli.terminal.options import Method, Settings
 from editkit_cli.terminal.tables import Column
+from editkit_store.records import DEFAULT_METHOD
 
 if TYPE_CHECKING:
     from editkit.evaluation.records import Mean, Report, Share
     from editkit_cli.terminal.output import Output
 
 __all__ = ["evaluate"]
+
+
+class Contestant(Method):
+    """Name of something that an evaluation compares: a method, its variant, or a baseline."""
+
+    def names(self) -> list[str]:
+        """Returns the names that may be given."""
+        from editkit.evaluation.names import method_names
+
+        return list(method_names())
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Returns the name, unless nothing has it."""
+        names = self.names()
+        if value in names:
+            return value
+        name, _, _ = value.partition(":")
+        super().convert(name, param, ctx)  # refuses a method that is not installed
+        self.fail(f"there is no '{value}'; there are: {', '.join(names)}", param, ctx)
 
 
 def _counts(
@@ -64,8 +84,8 @@ def _bars(_: click.Context, parameter: click.Parameter, value: tuple[str, ...]) 
     help="Edits: JSON lines or an array, as of zsRE, CounterFact, WikiBio or your own; repeatable",
 )  # fmt: skip
 @click.option(
-    "--method", "methods", multiple=True, type=click.Choice(method_names()), default=("grace",),
-    show_default="grace", help="What to compare; repeatable",
+    "--method", "methods", multiple=True, type=Contestant(), default=(DEFAULT_METHOD,),
+    show_default=DEFAULT_METHOD, help="What to compare; repeatable",
 )  # fmt: skip
 @click.option("--edits", type=click.IntRange(min=1), metavar="N", help="At most so many edits")
 @click.option(

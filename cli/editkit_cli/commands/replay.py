@@ -11,7 +11,8 @@ from click.core import ParameterSource
 from editkit_cli.backend.opening import check_store, open_model
 from editkit_cli.terminal.group import CHECK_FAILED, command
 from editkit_cli.terminal.interrupts import keeping
-from editkit_cli.terminal.options import METHODS, Settings, provenance_options
+from editkit_cli.terminal.options import Settings, provenance_options
+from editkit_cli.terminal.options import method as method_name
 from editkit_cli.terminal.tables import Column, short_digest
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ __all__ = ["replay"]
 )
 @click.argument("history", metavar="[HISTORY]", required=False)
 @click.option("--to", metavar="V", help="Replay up to this version  [default: @]")
-@click.option("--method", type=click.Choice(METHODS), help="Learn with this method instead")
+@click.option("--method", type=method_name, help="Learn with this method instead")
 @click.option(
     "--only", metavar="V", help="Replay only edits that are active at this version too, e.g. a tag"
 )

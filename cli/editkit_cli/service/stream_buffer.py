@@ -132,6 +132,10 @@ class StreamBuffer:
         return raw[: len(raw) - held]
 
     def _show(self, text: str) -> None:
-        if self._on_text is not None and len(text) > len(self._shown) and text.startswith(self._shown):
+        if (
+            self._on_text is not None
+            and len(text) > len(self._shown)
+            and text.startswith(self._shown)
+        ):
             new, self._shown = text[len(self._shown) :], text
             self._on_text(new)

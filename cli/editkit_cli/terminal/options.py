@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from editkit_cli.terminal.output import Output
 
@@ -25,20 +26,18 @@ if TYPE_CHECKING:
     from editkit_store.records import Provenance
 
 __all__ = [
-    "METHODS",
     "SHARED",
     "Settings",
     "agent_options",
     "chat_options",
     "check_chat",
     "conflict_option",
+    "method",
     "provenance_options",
     "shared_options",
     "text",
     "version_option",
 ]
-
-METHODS = ("grace", "elder")
 
 DEFAULT_STORE = "history.db"
 
@@ -203,6 +202,41 @@ class Text(click.ParamType[str]):
 
 
 text = Text()
+
+
+class Method(click.ParamType[str]):
+    """Name of an installed editing method. Packages register them, so no list of names is here."""
+
+    name = "method"
+
+    def names(self) -> list[str]:
+        """Returns the names that may be given, without importing any method."""
+        from importlib.metadata import entry_points
+
+        return sorted({point.name for point in entry_points(group="editkit.methods")})
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Returns the names, for the help."""
+        return f"[{'|'.join(self.names())}]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Returns the name, unless there is no such method or it cannot be used."""
+        from editkit.errors import UnsupportedMethod
+        from editkit.methods.registry import find_method
+
+        try:
+            return find_method(value).name
+        except UnsupportedMethod as error:
+            self.fail("; ".join(filter(None, [str(error), error.hint])), param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Returns the names that begin with what was typed."""
+        return [CompletionItem(name) for name in self.names() if name.startswith(incomplete)]
+
+
+method = Method()
 
 
 def provenance_options(function: Callable[..., Any]) -> Callable[..., Any]:

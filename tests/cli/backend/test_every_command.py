@@ -13,6 +13,7 @@ from editkit_cli.main import cli
 ALONE = {
     "init": "makes a store; where a server runs, there is one",
     "eval": "measures a model of its own and touches no store",
+    "methods list": "is about installed packages, not about a store",
     "models list": "is about models, not about a store",
     "models pull": "is about models, not about a store",
     "serve": "is the server",

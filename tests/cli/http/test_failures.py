@@ -52,7 +52,9 @@ def row(kit: Any, prompt: str, shown: list[str] | None = None, **how: Any) -> An
         Decoder(kit.tokenizer), stop_ids=kit.encoder.stop_ids, limit=6,
         on_text=None if shown is None else shown.append,
     )  # fmt: skip
-    made = GenerationRow(kit.encoder.prompt(prompt), "v0", answer, float("inf"), ended.append, **how)
+    made = GenerationRow(
+        kit.encoder.prompt(prompt), "v0", answer, float("inf"), ended.append, **how
+    )
     return made, ended
 
 

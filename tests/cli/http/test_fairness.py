@@ -20,7 +20,7 @@ from editkit_cli.service.generation_pool import GenerationPool, GenerationRow
 from editkit_cli.service.limits import Limits
 from editkit_cli.service.runner import Runner
 from editkit_cli.service.stream_buffer import StreamBuffer
-from editkit_cli.service.writer import _KEPT, _KEPT_BYTES, QueuedChange, ChangeWriter
+from editkit_cli.service.writer import _KEPT, _KEPT_BYTES, ChangeWriter, QueuedChange
 from editkit_store.records import Tagged
 
 

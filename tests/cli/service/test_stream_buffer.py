@@ -25,7 +25,9 @@ class Bytes:
 decode = Bytes()
 
 
-def run(text: str, *, stops: Sequence[str] = (), limit: int = 10**6) -> tuple[StreamBuffer, list[str]]:
+def run(
+    text: str, *, stops: Sequence[str] = (), limit: int = 10**6
+) -> tuple[StreamBuffer, list[str]]:
     shown: list[str] = []
     answer = StreamBuffer(decode, stop_ids=[END], limit=limit, stops=stops, on_text=shown.append)
     for token in [*text.encode(), END]:
