@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
-class Contestant(Method):
+class ContestantName(Method):
     """Name of something that an evaluation compares: a method, its variant, or a baseline."""
 
     def names(self) -> list[str]:
@@ -84,7 +84,7 @@ def _bars(_: click.Context, parameter: click.Parameter, value: tuple[str, ...]) 
     help="Edits: JSON lines or an array, as of zsRE, CounterFact, WikiBio or your own; repeatable",
 )  # fmt: skip
 @click.option(
-    "--method", "methods", multiple=True, type=Contestant(), default=(DEFAULT_METHOD,),
+    "--method", "methods", multiple=True, type=ContestantName(), default=(DEFAULT_METHOD,),
     show_default=DEFAULT_METHOD, help="What to compare; repeatable",
 )  # fmt: skip
 @click.option("--edits", type=click.IntRange(min=1), metavar="N", help="At most so many edits")

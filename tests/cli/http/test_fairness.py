@@ -81,7 +81,7 @@ def change(kit: Any, caller: str | None, size: int = 1) -> QueuedChange:
 
 
 def test_one_token_does_not_fill_the_line_of_changes(kit):
-    def work(writer: Writer) -> None:
+    def work(writer: ChangeWriter) -> None:
         for _ in range(2):
             writer.put(change(kit, "mallory"))
         refused(lambda: writer.put(change(kit, "mallory")))
@@ -93,7 +93,7 @@ def test_one_token_does_not_fill_the_line_of_changes(kit):
 
 
 def test_what_ended_is_forgotten_by_bytes_too_and_is_then_said_to_be(kit):
-    def work(writer: Writer) -> None:
+    def work(writer: ChangeWriter) -> None:
         writer.start()
         small = change(kit, "ada")
         large = [change(kit, "mallory", _KEPT_BYTES // 4) for _ in range(10)]
@@ -114,7 +114,7 @@ def test_what_ended_is_forgotten_by_bytes_too_and_is_then_said_to_be(kit):
 
 
 def test_the_newest_result_is_kept_however_large_it_is(kit):
-    def work(writer: Writer) -> None:
+    def work(writer: ChangeWriter) -> None:
         writer.start()
         for one in (change(kit, None), change(kit, None, 2 * _KEPT_BYTES)):
             writer.put(one)
@@ -126,7 +126,7 @@ def test_the_newest_result_is_kept_however_large_it_is(kit):
 
 
 def test_many_small_changes_of_one_token_do_not_make_others_results_forgotten(kit):
-    def work(writer: Writer) -> None:
+    def work(writer: ChangeWriter) -> None:
         writer.start()
         first = change(kit, "ada")
         last = first
