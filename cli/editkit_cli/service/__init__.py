@@ -1,30 +1,29 @@
-"""One running model behind HTTP.
+"""One running model as a service: what HTTP and MCP both need. Neither is imported here.
 
-===========  =========================================================================
-owner        the file beside a store that says which server holds it; finding that server
-tokens       who may do what: bearer tokens, stored hashed
-files        small private files beside a store
-guard        what is refused before a route sees it: hosts, origins, bodies, strangers
-limits       how much is taken
-shares       what many use: nobody gets more than half, and who gives way
-connections  how long they may keep the server waiting, and which gives way
-errors       errors as OpenAI's clients understand them
-page         the files of the web page; the keys that sign it in
-shapes       requests and answers in OpenAI's shapes; the server's own records
-decoding     tokens to text while more of them come
-answer       one continuation in progress: stop strings, deltas, the reason it ended
-readers      generating in threads, in batches, from a bounded queue
-writer       the one thread that corrects
-events       what happens, told to whoever listens
-metrics      counters for Prometheus
-names        whether two model names mean one model
-told         records for the command line only
-runner       the running model: readers, writer and events around one kit
-routes       the paths, by subject
-app          the application
-serving      ``editkit serve``: the socket, the owner's file, the end
-===========  =========================================================================
+===============  ===================================================================================
+schemas          schemas that HTTP, MCP and the command line share
+requests         bodies of requests, each defined once
+errors           the one table of errors
+owner            the file beside a store that names its server; how both prove who they are
+tokens           bearer tokens, stored as digests, and their roles
+sessions         bearer tokens of the owner, for programs that cannot sign
+guard            checks every HTTP request before a route or an endpoint sees it
+limits           how much the server accepts
+shares           fair shares: nobody gets more than half
+decoding         tokens to text while more of them come
+stream_buffer    the text of one continuation while it is generated
+generation_pool  the threads that generate, in batches, from a bounded queue
+generation_job   the continuations of one request, awaited in the event loop
+writer           the queue of changes, and the one thread that makes them
+changes          submitting a change, and what is checked before
+events           what happens, for clients that listen
+metrics          counters for Prometheus
+runner           the running model: all of these around one kit
+mounts           applications that are served beside the HTTP routes
+model_names      whether two names mean the same model
+client           the client of a running server
+===============  ===================================================================================
 
-``owner`` and ``tokens`` import the standard library and pydantic only: commands that look for a
-server, or make a token, pay for nothing else.
+``owner``, ``tokens``, ``schemas`` and ``client`` import pydantic and the standard library only, so
+that commands which look for a server are cheap.
 """

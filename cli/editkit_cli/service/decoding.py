@@ -1,4 +1,4 @@
-"""From tokens to text while more of them come: what the next ones can still take back."""
+"""Decoding tokens while more of them come: which text later tokens may still change."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 __all__ = ["Decoder"]
 
 _BROKEN = "\ufffd"
-"""What the first bytes of a character become while the rest is missing."""
+"""Stands for the first bytes of a character while the rest is missing."""
 
 
 class Decoder:
-    """Reads the tokens of one model.
+    """Decodes the tokens of one model.
 
-    Two kinds of tokenizers change text that they have given already. One cleans up: it takes the
-    space in front of `n't` away, once all of that is there. The other spells with tokens of single
-    bytes, of which a run is text only if all of it is.
+    Two kinds of tokenizers change text that they have already returned. Some clean up: they remove
+    the space in front of `n't` once all of it is there. Others have tokens of single bytes, which
+    are text only as a complete run.
 
     Args:
         tokenizer: The model's.
@@ -33,11 +33,11 @@ class Decoder:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def certain(self, ids: Sequence[int], text: str) -> str:
-        """Returns how their text begins, whatever follows.
+        """Returns the part of their text that no further token changes.
 
         Args:
             ids: Tokens.
-            text: Theirs.
+            text: Their text.
         """
         run = 0
         while run < len(ids) and ids[-1 - run] in self._bytes:
@@ -45,7 +45,7 @@ class Decoder:
         if run:
             text = self.text(ids[:-run])
         text = text.rstrip(_BROKEN)
-        if self._is_cleaning and text.strip():  # reaches back over one space: hold the last word
+        if self._is_cleaning and text.strip():  # cleaning reaches back over one space, so the last word is not final
             text = text.rstrip()
             text = text[: len(text) - len(text.split()[-1])]
         return text

@@ -1,8 +1,7 @@
-"""What happens on the running model, told to whoever listens.
+"""Events of the running model, for clients that listen.
 
-Events are kept once, for all: a listener has a place among them, and moves on from it. So what
-slow listeners are behind takes no memory of its own, and one is behind too far when what comes next
-for it is not kept any more.
+Events are stored once for all listeners; each listener has a position among them. So slow listeners
+take no memory, and one is too far behind when its next event is not stored any more.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from editkit_cli.service.shares import giving_way, share
 __all__ = ["Event", "EventKind", "Events", "Listener"]
 
 _KEPT = 1000
-"""Events that are kept, for listeners who are behind or were away."""
+"""Most events that are stored, for listeners that are behind or reconnect."""
 
 _KEPT_BYTES = 8 << 20
-"""Bytes of them; the newest is kept however large it is."""
+"""Most bytes of them; the newest is stored whatever its size."""
 
 EventKind = Literal["operation", "learning", "version"]
 
@@ -34,15 +33,15 @@ EventKind = Literal["operation", "learning", "version"]
 class Event:
     """Something that happened.
 
-    `operation`: what was asked for changed its state; `data` is the operation, as
+    `operation`: a requested change has a new state; `data` is the operation, as
     `/v1/operations/{id}` gives it. `learning`: progress; `data` has `operation`, `task`, `done` and
     `total`. `version`: there is a new version; `data` is its entry of the log.
 
     Attributes:
-        id: Counts from 1 since the server began.
-        event: What kind of thing.
-        data: What it was, as JSON.
-        redacted: Likewise, for whom the machine's user is none of their business.
+        id: Counts from 1 since the server started.
+        event: Kind of the event.
+        data: What happened, as JSON.
+        redacted: The same for callers who may not see the machine's user.
     """
 
     id: int
@@ -52,11 +51,11 @@ class Event:
 
 
 class Events:
-    """Hands events from the writer's thread to the listeners of the event loop.
+    """Passes events from the writer's thread to the listeners in the event loop.
 
     Args:
-        loop: Where listeners run.
-        listeners: How many there may be.
+        loop: The event loop of the listeners.
+        listeners: Most listeners.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, listeners: int) -> None:
@@ -76,18 +75,18 @@ class Events:
 
     @property
     def listeners(self) -> int:
-        """How many listen."""
+        """Number of listeners."""
         return len(self._listeners)
 
     def tell(
         self, kind: EventKind, data: Mapping[str, Any], redacted: Mapping[str, Any] | None = None
     ) -> None:
-        """Tells everybody, from any thread.
+        """Publishes an event, from any thread.
 
         Args:
-            kind: What kind of thing.
-            data: What it was.
-            redacted: What it was, for those who may not know all of it.
+            kind: Kind of the event.
+            data: What happened.
+            redacted: The same for callers who may not see all of it.
         """
         said = to_json(data, inf_nan_mode="null")
         kept = said if redacted is None else to_json(redacted, inf_nan_mode="null")
@@ -108,15 +107,14 @@ class Events:
             listener.end()
 
     def listen(self, caller: str | None, after: int | None = None) -> Listener:
-        """Takes one more listener, who is to ``leave`` in the end; called in the event loop.
+        """Adds a listener, which must ``leave`` in the end; called in the event loop.
 
         Args:
-            caller: Whose it is: the name of a token, ``None`` for the owner.
-            after: Begin with the events after this one that are still known; by default with the
-                next.
+            caller: Name of the caller's token; ``None`` is the owner.
+            after: Begin with the stored events after this one; by default with the next event.
 
         Raises:
-            Refused: Too many listen already, and none of them would give way fairly.
+            Refused: There are too many listeners, and none of them would fairly give way.
         """
         self._make_room(caller)
         with self._lock:
@@ -130,11 +128,11 @@ class Events:
         return listener
 
     def leave(self, listener: Listener) -> None:
-        """Makes room for somebody else; a second call does nothing."""
+        """Removes a listener; a second call does nothing."""
         self._listeners.pop(listener, None)
 
     def after(self, last: int) -> Event | None:
-        """Returns the event behind another one, or the first that is kept; ``None``: none yet."""
+        """Returns the event after another one, or the oldest stored one; ``None`` if none yet."""
         with self._lock:
             if last >= self._count:
                 return None
@@ -150,7 +148,7 @@ class Events:
             return
         if out.caller != caller:
             theirs = sum(one.caller == out.caller for one in crowd)
-            if theirs <= len(own) + 1:  # they would have no more than we then
+            if theirs <= len(own) + 1:  # otherwise they would be left with fewer than this caller
                 out = own[0] if own else None
         if out is None:
             raise too_busy("listeners", 5)
@@ -163,12 +161,12 @@ class Events:
 
 
 class Listener:
-    """Somebody who listens, from the moment that there was room for one.
+    """One client that listens.
 
     Args:
-        events: What happens.
-        caller: Whose it is.
-        last: Id of the event that it has heard last.
+        events: The events.
+        caller: Name of the caller's token; ``None`` is the owner.
+        last: Id of the last event that it has received.
     """
 
     def __init__(self, events: Events, caller: str | None, last: int) -> None:
@@ -179,20 +177,20 @@ class Listener:
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """Says that there is something new."""
+        """Signals that there is a new event."""
         self._woken.set()
 
     def end(self) -> None:
-        """Ends the stream, behind what has happened until now."""
+        """Ends the stream after the events that happened until now."""
         self._end = self._events.newest
         self._woken.set()
 
     def leave(self) -> None:
-        """Makes room for somebody else."""
+        """Stops listening."""
         self._events.leave(self)
 
     async def follow(self, *, pause: float) -> AsyncIterator[Event | None]:
-        """Yields events as they happen, and ``None`` where nothing did for a while.
+        """Yields events as they happen, and ``None`` after some silence.
 
         Args:
             pause: Seconds of silence.
@@ -202,7 +200,7 @@ class Listener:
             found = self._events.after(self._last)
             if found is not None:
                 if found.id != self._last + 1:
-                    return  # too far behind: what came in between is not known any more
+                    return  # too far behind: the events in between are not stored any more
                 self._last = found.id
                 yield found
             else:

@@ -1,4 +1,4 @@
-"""What one request asked for: its continuations, awaited in the event loop."""
+"""The continuations of one request, awaited in the event loop."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ __all__ = ["GenerationJob", "GenerationRequest", "JobEvent"]
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """What is to be continued, and how.
+    """What to generate, and how.
 
     Attributes:
         prompts: Token ids.
-        version: Version to answer at, by its own name: `v12`.
-        limit: Tokens of each continuation.
-        copies: Continuations of each prompt.
-        stops: Strings that end one.
+        version: Canonical name of the version to answer at: `v12`.
+        limit: Most tokens of each continuation.
+        copies: Number of continuations of each prompt.
+        stops: Strings that end a continuation.
         temperature: 0 is greedy.
-        top_p: Share of the probability that is drawn from.
-        seed: Makes drawing repeatable.
+        top_p: Share of the probability to sample from.
+        seed: Makes sampling repeatable.
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -49,7 +49,7 @@ class GenerationRequest:
     seed: int | None = None
 
     def sampling(self, copy: int) -> Sampling | None:
-        """Returns how a copy is drawn; each has noise of its own."""
+        """Returns how a copy is sampled; each has its own noise."""
         if self.temperature == 0:
             return None
         from editkit.engines.base import Sampling
@@ -60,12 +60,12 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class JobEvent:
-    """Something new of one continuation.
+    """New text of one continuation, or its end.
 
     Attributes:
-        index: Which one.
-        text: New text.
-        is_last: It has ended.
+        index: Number of the continuation.
+        text: The new text.
+        is_last: Whether the continuation has ended.
     """
 
     index: int
@@ -74,17 +74,17 @@ class JobEvent:
 
 
 _SLACK = 2.0
-"""Seconds that a reader has to tell that the time is up."""
+"""Seconds that a thread of the pool has to report that the time is up."""
 
 _Item = JobEvent | EditkitError
 
 
 class GenerationJob:
-    """The continuations of one request. Whoever leaves early calls ``abandon``.
+    """The continuations of one request. Call ``abandon`` to leave before their end.
 
     Attributes:
         request: What to generate.
-        answers: One a continuation: prompt times ``copies`` plus copy.
+        answers: One per continuation; its index is prompt times ``copies`` plus copy.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class GenerationJob:
         return sum(answer.tokens for answer in self.answers)
 
     async def parts(self) -> AsyncGenerator[JobEvent]:
-        """Yields what is new, until every continuation has ended.
+        """Yields new text until every continuation has ended.
 
         Raises:
             EditkitError: One of them could not be generated; the others are abandoned.
@@ -149,7 +149,7 @@ class GenerationJob:
         while left:
             try:
                 found = await asyncio.wait_for(self._queue.get(), self._seconds + _SLACK)
-            except TimeoutError:  # every reader is busy, so nobody could tell
+            except TimeoutError:  # all threads are busy, so none could report it
                 found = too_late()
             if isinstance(found, EditkitError):
                 self.abandon()
@@ -158,7 +158,7 @@ class GenerationJob:
             yield found
 
     async def finished(self) -> Sequence[StreamBuffer]:
-        """Returns the continuations, when all of them have ended.
+        """Returns the continuations, once all of them have ended.
 
         Raises:
             EditkitError: One of them could not be generated.
@@ -189,7 +189,7 @@ class GenerationJob:
         ]
 
     def abandon(self) -> None:
-        """Stops generating: nobody waits for it any more."""
+        """Stops generating, because nobody waits any more."""
         for row in self._rows:
             row.is_abandoned = True
 
@@ -200,12 +200,12 @@ class GenerationJob:
         self._tell(JobEvent(index, "", True) if error is None else error)
 
     def _tell(self, item: _Item) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
 
 
 def _room(limit: int, prompt: int, kit: Kit) -> int:
-    """Returns how many tokens fit behind a prompt."""
+    """Returns how many tokens fit after a prompt."""
     context = kit.encoder.context
     if context is None:
         return limit

@@ -1,9 +1,10 @@
-"""Generating in threads: continuations wait in a bounded line, and those at its head run together.
+"""The threads that generate: continuations wait in a bounded queue, and run in batches.
 
-A batch is whatever waits when a thread is free, so a lone request starts at once and a crowd shares
-its passes through the model. Rows need nothing in common: each has its own version, limit, stop
-strings and sampling, and leaves when it ends, when its client leaves, or when its time is up. There
-is no cache of states between requests that a version could outlive.
+A batch is what waits when a thread is free, so a single request starts at once, and many requests
+share the passes through the model. The rows of a batch need nothing in common: each has its own
+version, limit, stop strings and sampling, and leaves the batch when it ends, when its client
+disconnects, or when its time is up. No cached states outlive a request, so none can be of an old
+version.
 """
 
 from __future__ import annotations
@@ -35,22 +36,22 @@ if TYPE_CHECKING:
 __all__ = ["GenerationPool", "GenerationRow"]
 
 _BATCH_TOKENS = 16_384
-"""Prompt tokens of one batch, padding included: what its states take grows with them."""
+"""Most prompt tokens of a batch, including padding: the memory for its states grows with them."""
 
 
 @dataclass(eq=False)
 class GenerationRow:
-    """One continuation that somebody waits for.
+    """One continuation that a client waits for.
 
     Attributes:
         prompt: Token ids.
         version: Version to answer at.
-        answer: What has come so far.
+        answer: What was generated so far.
         deadline: On ``time.monotonic``.
-        ended: Called once, in another thread, with what went wrong if something did.
-        caller: Whose it is: the name of a token, ``None`` for the owner.
+        ended: Called once, in another thread, with the error if there was one.
+        caller: Name of the caller's token; ``None`` is the owner.
         sampling: How it is sampled; ``None`` is greedy.
-        is_abandoned: Nobody waits for it any more.
+        is_abandoned: Whether nobody waits for it any more.
     """
 
     prompt: tuple[int, ...]
@@ -64,20 +65,20 @@ class GenerationRow:
     _is_told: bool = field(default=False, repr=False)
 
     def end(self, error: EditkitError | None = None) -> None:
-        """Tells whoever waits, once."""
+        """Reports the end to the client, once."""
         if not self._is_told:
             self._is_told = True
             self.ended(error)
 
     def can_restart(self) -> bool:
-        """Whether somebody waits for it still, and it would begin as what was told of it did."""
+        """Whether it can start again: a client waits, and what it has seen would be the same."""
         if self._is_told or self.is_abandoned:
             return False
         is_sure = self.sampling is None or self.sampling.seed is not None
         return is_sure or not self.answer.has_shown
 
     def is_late(self) -> bool:
-        """Whether its time is up; then whoever waits is told so."""
+        """Returns whether its time is up; the client then gets an error."""
         if time.monotonic() < self.deadline:
             return False
         self.end(too_late())
@@ -89,8 +90,8 @@ class GenerationPool:
 
     Args:
         kit: The running model.
-        limits: How many threads, and how long the line may be.
-        counted: Told the number of tokens of every row that ran.
+        limits: How many threads there are, and how long the queue may be.
+        counted: Called with every row that ran.
     """
 
     def __init__(self, kit: Kit, limits: Limits, counted: Callable[[GenerationRow], None]) -> None:
@@ -102,7 +103,7 @@ class GenerationPool:
         self._is_open = True
         self._is_cut = False
         self.running = 0
-        self._seconds = 1.0  # of a batch, lately
+        self._seconds = 1.0  # of a recent batch, on average
         self._threads = [
             threading.Thread(target=self._work, name=f"editkit-reader-{number}", daemon=True)
             for number in range(limits.readers)
@@ -110,7 +111,7 @@ class GenerationPool:
 
     @property
     def waiting(self) -> int:
-        """Rows in line."""
+        """Number of rows in the queue."""
         return len(self._line)
 
     def start(self) -> None:
@@ -119,10 +120,10 @@ class GenerationPool:
             thread.start()
 
     def put(self, rows: Sequence[GenerationRow]) -> None:
-        """Puts the rows of one request in line, all of them or none.
+        """Queues the rows of one request, all of them or none.
 
         Raises:
-            Refused: The line is full, or the server is closing.
+            Refused: The queue is full, or the server is closing.
         """
         with self._changed:
             if not self._is_open:
@@ -130,8 +131,7 @@ class GenerationPool:
             self._line = deque(row for row in self._line if not row.is_abandoned)
             most = self._limits.waiting_rows
             own = sum(row.caller == rows[0].caller for row in self._line)
-            # A request that is larger than a share has its turn where the line has none of the same
-            # token.
+            # A request larger than a share is accepted while no other one of its caller waits.
             if len(self._line) + len(rows) > most or (own and own + len(rows) > share(most)):
                 batches = len(self._line) / (16 * len(self._threads))
                 raise too_busy("continuations", self._seconds * (1 + batches))
@@ -139,7 +139,7 @@ class GenerationPool:
             self._changed.notify(len(rows))
 
     def close(self, grace: float) -> None:
-        """Takes no more; ends after ``grace`` seconds what has not, and joins the threads."""
+        """Accepts no more rows, ends those left after ``grace`` seconds, and joins the threads."""
         deadline = time.monotonic() + grace
         with self._changed:
             self._is_open = False
@@ -157,7 +157,7 @@ class GenerationPool:
                 thread.join()
 
     def cut(self) -> None:
-        """Ends what runs and what waits, now."""
+        """Ends all rows at once, whether they run or wait."""
         self._is_cut = True
 
     def _work(self) -> None:
@@ -170,10 +170,10 @@ class GenerationPool:
                 self._seconds = 0.8 * self._seconds + 0.2 * (time.monotonic() - start)
 
     def _answer(self, rows: list[GenerationRow]) -> None:
-        """Runs rows together, and those of a batch that failed each by itself.
+        """Runs rows together; if the batch fails, each of them alone.
 
-        One of them may be what it failed of: at a version that this model has not learned, or more
-        than the memory holds. Nobody else is to pay for it.
+        A single row may have caused the failure, by a version that this model has not learned or by
+        the memory that it needs. The others should not fail with it.
         """
         error = self._tried(rows)
         if error is not None and len(rows) > 1:
@@ -194,7 +194,7 @@ class GenerationPool:
         except EditkitError as error:
             return error
         except Exception as error:
-            # Not handed on: its traceback holds what the model was at, and the memory for it.
+            # Not passed on: its traceback keeps the tensors of the batch in memory.
             LOG.error("generation failed", exc_info=error)
             return out_of_memory() if _is_of_memory(error) else internal_error()
         return None
@@ -204,7 +204,7 @@ class GenerationPool:
         self._counted(row)
 
     def _take(self) -> list[GenerationRow] | None:
-        """Waits for rows, and returns those that run together; ``None`` at the end."""
+        """Waits for rows, and returns the next batch; ``None`` at the end."""
         with self._changed:
             while True:
                 while not self._line:
@@ -225,13 +225,13 @@ class GenerationPool:
                     return taken
 
     def _fits(self, rows: Sequence[GenerationRow], one: GenerationRow) -> bool:
-        """Whether a row runs with others as it would alone."""
+        """Returns whether a row gives the same in a batch with others as alone."""
         together = [*rows, one]
         width = max(len(row.prompt) for row in together)
         if len(together) > 16 or width * len(together) > _BATCH_TOKENS:
             return False
-        # Rows are as wide as the widest: beside a long prompt, a short one would meet the end of
-        # the context window early.
+        # All rows are padded to the widest one: beside a long prompt, a short one would reach the
+        # end of the context window early.
         limit = self._kit.encoder.context
         return limit is None or width + max(row.answer.limit for row in together) <= limit
 
@@ -246,7 +246,7 @@ class GenerationPool:
         )
         for row, generation in zip(rows, made, strict=True):
             row.answer.fired = generation.fired
-            # A classifier gives its label in one go; and the context window may end a row.
+            # A classifier returns its label at once, and the context window may end a row.
             text = None if row.answer.tokens else generation.text
             row.answer.finish("stop" if text is not None else "length", text=text)
 
@@ -266,6 +266,6 @@ class GenerationPool:
 def _is_of_memory(error: Exception) -> bool:
     import torch
 
-    # On the processor it is a plain RuntimeError of the allocator.
+    # On a CPU, the allocator raises a plain RuntimeError.
     kinds = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, kinds) or "can't allocate memory" in str(error)

@@ -10,7 +10,7 @@ __all__ = ["Metrics"]
 
 
 class Metrics:
-    """What a server counts; a registry of its own, so that several can live in one process."""
+    """The metrics of a server. Each has its own registry, so that one process can run several."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -41,9 +41,9 @@ class Metrics:
         )  # fmt: skip
 
     def gauge(self, name: str, about: str, value: Callable[[], float]) -> None:
-        """Adds a number that is looked up when somebody asks."""
+        """Adds a gauge whose value is computed when it is read."""
         Gauge(f"editkit_{name}", about, registry=self._registry).set_function(value)
 
     def text(self) -> bytes:
-        """Returns everything in Prometheus' text format."""
+        """Returns all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

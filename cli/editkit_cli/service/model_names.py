@@ -1,4 +1,4 @@
-"""Whether two model names mean the same model. Imports no torch."""
+"""Whether two names mean the same model. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ __all__ = ["full_name", "is_same_model"]
 
 
 def full_name(name: str) -> str:
-    """Returns a model name that means the same in every folder: paths in full, hub ids plain.
+    """Returns the name of a model that is valid in every folder: a full path, or a hub id.
 
-    A name that stands for nothing is returned as it is.
+    An unknown name is returned as it is.
     """
     try:
         found = resolve(name)
@@ -21,5 +21,5 @@ def full_name(name: str) -> str:
 
 
 def is_same_model(one: str, other: str) -> bool:
-    """Returns whether two names mean one model, as far as names can tell."""
+    """Returns whether two names mean the same model, as far as names can tell."""
     return one == other or full_name(one) == full_name(other)

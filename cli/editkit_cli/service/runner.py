@@ -1,4 +1,4 @@
-"""The running model: one kit, the threads that read it, the one that writes, and what is told."""
+"""The running model: one kit with its generation pool, its writer and its events."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 __all__ = ["Deadline", "Runner", "served_name"]
 
 _PATIENCE = 2.0
-"""Seconds that a question of its own kind may wait for the model."""
+"""Seconds that a comparison or an explanation may wait for the model."""
 
 
 class Deadline:
-    """Progress of work that must end in time: it is stopped where it reports too late."""
+    """A progress callback that stops work which takes too long, when it next reports."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
     def pass_now(self) -> None:
-        """Stops the work where it reports next: nobody waits for it any more."""
+        """Stops the work when it next reports, because nobody waits for it any more."""
         self._end = 0.0
 
     def start(self, task: str, total: int | None = None, unit: str = "steps") -> None:
@@ -49,7 +49,7 @@ class Deadline:
         self.advance()
 
     def advance(self, amount: int = 1) -> None:
-        """Moves on.
+        """Advances the stage.
 
         Raises:
             Refused: The time is up.
@@ -62,17 +62,17 @@ class Deadline:
 
 
 class Runner:
-    """What the routes talk to. Made and started within the event loop that serves.
+    """What routes and tools call. Created and started within the event loop of the server.
 
     Attributes:
         kit: The running model with its history.
-        limits: How much is taken.
+        limits: How much the server accepts.
         name: Name of the model, for clients.
-        created: Unix time at which it began, seconds.
-        provenance: Who serves; what a change says about itself is put over it.
-        events: What happens, for whoever listens.
+        created: When it was created, Unix time in seconds.
+        provenance: Of the server; the fields of a change replace its fields.
+        events: What happens, for clients that listen.
         metrics: Counters.
-        writer: Carries out changes.
+        writer: Makes changes.
     """
 
     def __init__(self, kit: Kit, limits: Limits) -> None:
@@ -80,7 +80,7 @@ class Runner:
         self.limits = limits
         self.name = served_name(kit.name)
         self.created = int(time.time())
-        self.provenance = kit.provenance  # the writer puts that of each change in its place
+        self.provenance = kit.provenance  # the writer replaces it with that of each change
         self.events = Events(asyncio.get_running_loop(), limits.listeners)
         self.metrics = Metrics()
         self.writer = ChangeWriter(kit, limits, self.events, self._count_change)
@@ -90,7 +90,7 @@ class Runner:
         self._patient = threading.BoundedSemaphore(2 * limits.readers)
         self._closing = threading.Lock()
         self._given_up: int | None = None
-        self._stops: set[Callable[[], None]] | None = set()  # None once it closes
+        self._stops: set[Callable[[], None]] | None = set()  # None once it is closing
         self._turn = threading.Lock()
         for name, about, value in (
             ("waiting_rows", "Continuations in line", lambda: self._readers.waiting),
@@ -107,9 +107,9 @@ class Runner:
         self.writer.start()
 
     def close(self) -> int:
-        """Takes no more; gives what is under way its time to finish, and joins the threads.
+        """Accepts no more work, lets running work finish in time, and joins the threads.
 
-        A second call waits for the first. The kit is the caller's to close.
+        A second call waits for the first. The caller closes the kit.
 
         Returns:
             How many changes were given up, see ``ChangeWriter.close``.
@@ -126,9 +126,9 @@ class Runner:
             return self._given_up
 
     def hurry(self) -> None:
-        """Ends a ``close`` that is under way without waiting for more than what is being written.
+        """Makes a running ``close`` wait for nothing but the change that is being made.
 
-        Called from a signal handler: it takes no lock.
+        Called from a signal handler, so it takes no lock.
         """
         self.writer.cut()
         self._readers.cut()
@@ -144,7 +144,7 @@ class Runner:
             is_streamed: Whether text is reported as it is generated.
 
         Raises:
-            Refused: Too many wait already.
+            Refused: Too many are waiting already.
         """
         return GenerationJob(
             request,
@@ -158,23 +158,23 @@ class Runner:
 
     @contextlib.contextmanager
     def beside(self) -> Iterator[None]:
-        """Lets the body run the model by itself, as many at once as there are readers.
+        """Lets the body run the model outside the pool; as many may as the pool has threads.
 
         Raises:
             Refused: Too many do already.
         """
-        # Whoever waits keeps a thread, of which there are few for all requests.
+        # Waiting occupies a thread, of which there are few for all requests.
         with _taken(self._patient, 0), _taken(self._beside, _PATIENCE):
             yield
 
     @property
     def is_closing(self) -> bool:
-        """Whether no more is taken."""
+        """Whether no more work is accepted."""
         return self._stops is None
 
     @contextlib.contextmanager
     def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Has what the body does stopped when the server closes: it might never end by itself.
+        """Stops the body when the server closes, because it might never end by itself.
 
         Args:
             stop: Stops it, from another thread.
@@ -192,7 +192,7 @@ class Runner:
                     self._stops.discard(stop)
 
     def version(self, text: str | None) -> str:
-        """Returns the own name of a version, `v12`; of ``None`` the current one's.
+        """Returns the canonical name of a version, `v12`; ``None`` is the current one.
 
         Raises:
             UnknownVersion: No such version.
@@ -202,10 +202,10 @@ class Runner:
         return format_version(self.kit.store.history.resolve(text))
 
     def status(self, *, redacted: bool) -> Status:
-        """Returns where the store stands.
+        """Returns the state of the store.
 
         Args:
-            redacted: Leave out in which folder it lies.
+            redacted: Leave out its folder.
         """
         found = self.kit.status()
         return found.model_copy(update={"store": Path(found.store).name}) if redacted else found
@@ -255,5 +255,5 @@ def _taken(places: threading.Semaphore, patience: float) -> Iterator[None]:
 
 
 def served_name(name: str) -> str:
-    """Returns what clients call a model: a path would tell where things lie on this machine."""
+    """Returns the name of a model for clients, who must not see paths of this machine."""
     return Path(name).name if Path(name).is_absolute() or Path(name).exists() else name

@@ -1,8 +1,8 @@
-"""Sessions of the owner: tokens that live in the server's memory, for programs that cannot sign.
+"""Sessions of the owner: bearer tokens in the server's memory, for programs that cannot sign.
 
-The owner's own token is never sent (see ``owner``). A browser, or a client of somebody else's that
-knows bearer tokens only, gets a session in exchange for the key of a link or for a signed request.
-It is good on this machine, until the server ends or nobody has used it for a while.
+The owner's own token is never sent (see ``owner``). A browser or a generic client, which can only
+send bearer tokens, gets a session in exchange for the key of a link or for a signed request. A
+session is valid on this machine until the server stops or it has not been used for a while.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _IDLE = 12 * 3600.0
 """Seconds without a request after which a session ends."""
 
 _KEPT = 64
-"""Most sessions; the one that was used the longest ago gives way."""
+"""Most sessions; the least recently used one gives way."""
 
 
 class OwnerSessions:
@@ -39,8 +39,8 @@ class OwnerSessions:
         return token
 
     def is_open(self, token: str) -> bool:
-        """Returns whether a token is that of a session; this counts as using it."""
-        # Looked up by its digest, so that the time a lookup takes tells nothing of the tokens.
+        """Returns whether a token belongs to a session; this counts as using it."""
+        # Looked up by its digest, so that the duration reveals nothing about the tokens.
         digest, now = _digest(token), time.monotonic()
         with self._lock:
             used = self._used.get(digest)

@@ -1,4 +1,4 @@
-"""What many use and few could use up: nobody gets more than half, and the greediest gives way."""
+"""Fair shares of what all clients use: nobody gets more than half, and the greediest gives way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 
 
 def share(most: int) -> int:
-    """Returns how much of something one client may have, of which there is so much for all."""
+    """Returns how much one client may have of what all clients share."""
     return max(1, most // 2)
 
 
@@ -23,16 +23,16 @@ def giving_way(
     may: Callable[[_T], bool] = lambda _: True,
     weigh: Callable[[_T], int] = lambda _: 1,
 ) -> _T | None:
-    """Returns what gives way to something new: the oldest of whoever holds the most.
+    """Returns what gives way to something new: the oldest item of the client with the most.
 
     Args:
-        held: All there is, oldest first.
-        whose: Says who holds it.
-        may: Whether it can give way; where nothing of one can, the next one's does.
-        weigh: How much it counts.
+        held: All items, oldest first.
+        whose: Returns the client of an item.
+        may: Returns whether an item can give way; others are passed over.
+        weigh: Returns how much an item counts.
     """
     weights: Counter[Hashable] = Counter()
     for one in held:
         weights[whose(one)] += weigh(one)
-    # Of equals `max` returns the first, which is the oldest.
+    # `max` returns the first of equals, which is the oldest.
     return max(filter(may, held), key=lambda one: weights[whose(one)], default=None)

@@ -1,4 +1,4 @@
-"""One continuation in progress: what has come so far, what may be shown of it, and why it ended."""
+"""The text of one continuation while it is generated, and the part of it that is final."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["FinishReason", "OnText", "StreamBuffer", "TokenDecoder"]
 FinishReason = Literal["stop", "length"]
 
 OnText = Callable[[str], None]
-"""Told about new text, in another thread."""
+"""Called with new text, in another thread."""
 
 
 class TokenDecoder(Protocol):
@@ -21,26 +21,26 @@ class TokenDecoder(Protocol):
         """Returns the text of tokens."""
 
     def certain(self, ids: Sequence[int], text: str) -> str:
-        """Returns how it begins, whatever follows."""
+        """Returns the part of their text that no further token changes."""
 
 
 class StreamBuffer:
-    """The continuation of one prompt, token by token.
+    """Collects the continuation of one prompt, token by token.
 
-    What is shown while it grows joins up to exactly ``text`` at the end: surrounding whitespace
-    never shows, nor the beginning of a stop string before it is clear that it is none, nor what
-    the tokenizer may still change: half a character, for one.
+    The pieces that it passes on add up to exactly ``text``. So it holds back surrounding
+    whitespace, what may be the beginning of a stop string, and what further tokens may change, such
+    as half a character.
 
     Args:
         decoder: Turns its tokens into text.
         stop_ids: Tokens that end the text.
-        limit: Tokens at most.
-        stops: Strings that end the text; not part of it.
+        limit: Most tokens.
+        stops: Strings that end the text and are not part of it.
         on_text: Called with new text; without it, text is only decoded if there are ``stops``.
 
     Attributes:
-        ending: Why it ended; ``None`` while it goes on.
-        fired: Ids of the edits that applied.
+        ending: Why it ended; ``None`` before.
+        fired: Ids of the edits that fired.
     """
 
     def __init__(
@@ -66,21 +66,21 @@ class StreamBuffer:
 
     @property
     def text(self) -> str:
-        """What has been generated, surrounding whitespace and what ended it removed."""
+        """The text so far, without surrounding whitespace and without what ended it."""
         return self._decoder.text(self._ids).strip() if self._text is None else self._text
 
     @property
     def has_shown(self) -> bool:
-        """Whether somebody was told the beginning."""
+        """Whether any text was passed on."""
         return bool(self._shown)
 
     def restart(self) -> None:
-        """Forgets what came, to begin again; what was told of it is not told again."""
+        """Starts again; text that was passed on is not passed on again."""
         self._ids, self._text, self.tokens = [], None, 0
         self.ending, self.fired = None, ()
 
     def take(self, token: int) -> bool:
-        """Takes the next token; returns whether the continuation ends with it."""
+        """Adds the next token; returns whether the continuation ends with it."""
         if self.ending is not None:
             return True
         self.tokens += 1
@@ -106,19 +106,19 @@ class StreamBuffer:
 
         Args:
             ending: Why.
-            text: The text, where it is known from elsewhere.
+            text: The text, if it is known from elsewhere.
         """
         if self.ending is None:
             if text is not None:
                 self._text = text
             self._text = self.text
             self.ending = ending
-            if not self._text.startswith(self._shown):  # a tokenizer of yet another kind
+            if not self._text.startswith(self._shown):  # the tokenizer changed text that seemed final
                 self._shown = os.path.commonprefix([self._shown, self._text])
             self._show(self._text)
 
     def _certain(self, raw: str) -> str:
-        """Returns what no further token can take back."""
+        """Returns the text that no further token can change."""
         raw = self._decoder.certain(self._ids, raw)
         held = max(
             (

@@ -1,10 +1,9 @@
-"""Bearer tokens: who may do what with a running model.
+"""Bearer tokens and their roles.
 
-They live in a file of their own beside the store, ``history.db.tokens``, and not in the store: a
-history is copied, exported and handed on, and credentials must not travel with it; and the store
-belongs to the running server alone, whereas tokens are made and revoked while it runs. The file
-holds SHA-256 digests only. A token is 256 random bits, so there is nothing to guess and no need for
-a slow hash.
+They are stored in a file beside the store, ``history.db.tokens``, for two reasons: a history is
+copied, exported and shared, and credentials must not travel with it; and only the running server
+may open the store, while tokens are created and revoked as it runs. The file holds SHA-256 digests
+only. A token has 256 random bits, so that it cannot be guessed and needs no slow hash.
 """
 
 from __future__ import annotations
@@ -29,28 +28,28 @@ __all__ = ["ROLES", "Made", "Role", "Token", "TokenFile", "UnknownToken", "token
 Role = Literal["read", "edit", "admin"]
 
 ROLES: tuple[Role, ...] = ("read", "edit", "admin")
-"""Each may do what those before it may."""
+"""Each role may do what the roles before it may."""
 
 PREFIX = "ek-"
 
 
 class UnknownToken(EditkitError):
-    """No token of that id or name."""
+    """No token has that id or name."""
 
     code = "unknown_token"
 
 
 class UnsafeTokens(EditkitError):
-    """The file of tokens could have been written by somebody else."""
+    """Other users could have written the file of tokens."""
 
     code = "unsafe_tokens"
 
 
 class Token(Record):
-    """One token, without its secret."""
+    """A token without its secret."""
 
     id: str = Field(description="8 hex digits")
-    name: str = Field(description="Who has it; becomes the author of what is done with it")
+    name: str = Field(description="Who has it; the author of changes that it makes")
     role: Role
     created: datetime = Field(description="UTC")
 
@@ -69,13 +68,13 @@ _LIST = TypeAdapter(list[_Kept])
 
 
 def tokens_path(store: Path) -> Path:
-    """Returns where the tokens of a store are."""
-    real = Path(os.path.realpath(store))  # one for all names of the store
+    """Returns the path of a store's tokens."""
+    real = Path(os.path.realpath(store))  # the same for all links to the store
     return real.with_name(real.name + ".tokens")
 
 
 class TokenFile:
-    """The tokens of one store. Reads the file again whenever it has changed."""
+    """The tokens of one store. The file is read again whenever it has changed."""
 
     def __init__(self, store: Path) -> None:
         self.path = tokens_path(store)
@@ -83,7 +82,7 @@ class TokenFile:
         self._kept: list[_Kept] = []
 
     def create(self, name: str, role: Role) -> Made:
-        """Makes a token.
+        """Creates a token.
 
         Raises:
             InvalidRequest: The name is empty, too long or taken.
@@ -115,7 +114,7 @@ class TokenFile:
         return [_public(one) for one in self._read()]
 
     def revoke(self, name: str) -> Token:
-        """Takes a token back, by its id or name; it is refused from now on.
+        """Revokes a token by its id or name.
 
         Raises:
             UnknownToken: There is none.
@@ -134,7 +133,7 @@ class TokenFile:
         """Returns the token with this secret, if there is one."""
         digest = _digest(secret)
         found = None
-        for one in self._read():  # all of them, always: time tells nothing
+        for one in self._read():  # always compares all of them, so that the duration reveals nothing
             if hmac.compare_digest(one.digest, digest):
                 found = _public(one)
         return found

@@ -1,7 +1,7 @@
-"""The one thread that changes the history: each change waits in line, is carried out, and is told.
+"""The queue of changes, and the one thread that makes them.
 
-A change that was taken is carried out even if its client leaves: a correction is not lost to a
-broken connection, and the idempotency key tells a client that comes back what became of it.
+An accepted change is made even if its client disconnects: no correction is lost to a broken
+connection, and the idempotency key lets a client that comes back find its result.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ __all__ = [
 ]
 
 _KEPT = 1000
-"""Changes that are remembered, finished ones among them."""
+"""Most changes that are remembered, including ended ones."""
 
 _KEPT_BYTES = 8 << 20
-"""Bytes of what is told of finished ones, as JSON; the newest is kept however large it is."""
+"""Most bytes of ended ones, as JSON; the newest is kept whatever its size."""
 
 OperationKind = Literal[
     "add", "revert", "rollback", "undo", "redo", "tag", "replay", "import", "compact"
@@ -72,36 +72,37 @@ OperationResult = (
 
 
 class OperationStatus(Record):
-    """A change that was asked for, and what became of it: an operation to follow."""
+    """An operation that clients can follow: a requested change and its outcome."""
 
     id: str
     kind: OperationKind
     state: Literal["waiting", "running", "done", "failed"]
-    time: datetime = Field(description="When it was asked for, UTC")
-    done: int = Field(default=0, description="Edits that are learned")
-    total: int = Field(default=1, description="Edits to learn")
+    time: datetime = Field(description="When it was requested, UTC")
+    done: int = Field(default=0, description="Number of edits that are learned")
+    total: int = Field(default=1, description="Number of edits to learn")
     result: OperationResult | None = Field(
-        default=None, description="With `done`: what would have been the answer"
+        default=None, description="With `done`: what the response would have been"
     )
-    error: Failure | None = Field(default=None, description="With `failed`: why")
+    error: Failure | None = Field(default=None, description="With `failed`: the error")
 
 
 Work = Callable[["Kit", "ChangeProgress"], OperationResult]
+"""Makes a change, in the writer's thread."""
 
 
 class QueuedChange:
-    """A change in line.
+    """A change in the queue.
 
     Args:
-        kind: What it is.
-        work: Does it.
-        provenance: What the log says of it.
-        total: Edits that it learns.
-        caller: Whose it is: the name of a token, ``None`` for the owner.
+        kind: Kind of the change.
+        work: Makes it.
+        provenance: Recorded in the log.
+        total: Number of edits that it learns.
+        caller: Name of the caller's token; ``None`` is the owner.
 
     Attributes:
-        operation: Where it stands.
-        future: What comes of it.
+        operation: Its state.
+        future: Its result.
     """
 
     def __init__(
@@ -116,20 +117,20 @@ class QueuedChange:
         self.work = work
         self.provenance = provenance
         self.future: Future[OperationResult] = Future()
-        self.future.set_running_or_notify_cancel()  # whoever waits cannot cancel it
+        self.future.set_running_or_notify_cancel()  # so that a waiting client cannot cancel it
         self.operation = OperationStatus(
             id="op-" + secrets.token_hex(8), kind=kind, state="waiting", time=datetime.now(UTC),
             total=total,
         )  # fmt: skip
 
     def become(self, **fields: Any) -> OperationStatus:
-        """Moves on, by one assignment."""
+        """Replaces the state, by one assignment."""
         self.operation = self.operation.model_copy(update=fields)
         return self.operation
 
 
 class _EndedChange(NamedTuple):
-    """A change that has ended: what is told of it, and not all that was asked."""
+    """An ended change: its outcome, without the request."""
 
     operation: OperationStatus
     caller: str | None
@@ -137,16 +138,16 @@ class _EndedChange(NamedTuple):
 
 
 class ChangeProgress:
-    """Progress of a change, told to the listeners."""
+    """Progress of a change, published as events."""
 
     def __init__(self, change: QueuedChange, events: Events) -> None:
         self._change = change
         self._events = events
         self._stages: list[tuple[str, int | None, int]] = []
-        self._counts = False  # whether the outermost stage is about edits
+        self._counts = False  # whether the outermost stage counts edits
 
     def start(self, task: str, total: int | None = None, unit: str = "steps") -> None:
-        """Begins a stage; those inside another are the method's own."""
+        """Begins a stage; inner stages belong to the method."""
         if not self._stages:
             self._counts = unit == "edits"
             if self._counts and total is not None:
@@ -155,7 +156,7 @@ class ChangeProgress:
         self._tell()
 
     def advance(self, amount: int = 1) -> None:
-        """Moves the innermost stage on."""
+        """Advances the innermost stage."""
         if self._stages:
             task, total, done = self._stages.pop()
             self._stages.append((task, total, done + amount))
@@ -177,13 +178,13 @@ class ChangeProgress:
 
 
 class ChangeWriter:
-    """Carries out changes, one after the other, in a thread of its own.
+    """Makes changes one after the other, in a thread of its own.
 
     Args:
         kit: The running model; nobody else writes through it.
         limits: How many changes may wait.
-        events: Who is told.
-        counted: Told about every change that has ended, and how many seconds it took.
+        events: Where changes are published.
+        counted: Called with every ended change and its duration in seconds.
     """
 
     def __init__(
@@ -202,12 +203,12 @@ class ChangeWriter:
         self._changed = threading.Condition()
         self._is_open = True
         self._is_cut = False
-        self._seconds = 1.0  # of a change, lately
+        self._seconds = 1.0  # of a recent change, on average
         self._thread = threading.Thread(target=self._work, name="editkit-writer", daemon=True)
 
     @property
     def waiting(self) -> int:
-        """Changes in line."""
+        """Number of changes in the queue."""
         return len(self._line)
 
     def start(self) -> None:
@@ -215,10 +216,10 @@ class ChangeWriter:
         self._thread.start()
 
     def put(self, change: QueuedChange) -> None:
-        """Puts a change in line.
+        """Queues a change.
 
         Raises:
-            Refused: The line is full, or the server is closing.
+            Refused: The queue is full, or the server is closing.
         """
         with self._changed:
             if not self._is_open:
@@ -229,11 +230,11 @@ class ChangeWriter:
                 raise too_busy("changes", self._seconds * len(self._line) / 2)
             self._line.append(change)
             self._known[change.operation.id] = change
-            self._tell(change.operation)  # here, so that nobody hears of its beginning before
+            self._tell(change.operation)  # here, so that it is published before its beginning
             self._changed.notify()
 
     def find(self, name: str) -> OperationStatus:
-        """Returns where a change stands that is waiting, running or lately finished.
+        """Returns the state of a change that is waiting, running or recently ended.
 
         Raises:
             Refused: It is not known, or not any more.
@@ -245,15 +246,15 @@ class ChangeWriter:
         return found.operation
 
     def all(self) -> list[OperationStatus]:
-        """Returns the changes that are known, newest first."""
+        """Returns the known changes, newest first."""
         with self._changed:
             return [one.operation for one in reversed(self._known.values())]
 
     def close(self, grace: float) -> int:
-        """Takes no more; finishes what waits, or after ``grace`` seconds gives up what is left.
+        """Accepts no more changes; makes those that wait, for up to ``grace`` seconds.
 
-        What is being carried out is finished in any case. What was given up has left no trace in
-        the history; whoever waits for it is told.
+        The change that is being made is always finished. Changes that are given up leave no trace
+        in the history, and their clients get an error.
 
         Returns:
             How many were given up.
@@ -274,11 +275,11 @@ class ChangeWriter:
         return len(left)
 
     def cut(self) -> None:
-        """Gives up what waits, now, if the writer is closing."""
+        """Gives up the waiting changes at once, if the writer is closing."""
         self._is_cut = True
 
     def _forget(self, newest: _EndedChange) -> None:
-        """Forgets what has ended, where it is too much: of whoever has the most, the oldest."""
+        """Forgets ended changes if there are too many: the oldest of the caller with the most."""
         ended = [one for one in self._known.values() if isinstance(one, _EndedChange)]
         while len(ended) > 1:
             is_large = sum(one.size for one in ended) > _KEPT_BYTES
@@ -305,16 +306,16 @@ class ChangeWriter:
             try:
                 self._carry_out(change)
                 self._counted(change, time.monotonic() - start)
-            except Exception as error:  # without this thread, changes would be taken in vain
+            except Exception as error:  # changes need this thread, so nothing may end it
                 LOG.error("a change failed", exc_info=error)
                 if not change.future.done():
                     self._fail(change, internal_error())
             self._seconds = 0.8 * self._seconds + 0.2 * (time.monotonic() - start)
-            del change  # with all that was asked, which may be much, until the next one comes
+            del change  # it may hold a large request until the next change arrives
 
     def _carry_out(self, change: QueuedChange) -> None:
         self._tell(change.become(state="running"))
-        # The kit writes this down with what it does next; nobody but this thread writes.
+        # The kit records this with its next operation; only this thread writes.
         self._kit.provenance = change.provenance
         before = None
         try:
@@ -347,7 +348,7 @@ class ChangeWriter:
         self._events.tell("operation", operation.model_dump(mode="json"))
 
     def _tell_versions(self, before: int) -> None:
-        """Tells of what was appended to the log since it had so many entries."""
+        """Publishes what was appended to the log since it had so many entries."""
         try:
             new = self._kit.store.history.count() - before
             if new > 0:
@@ -356,14 +357,14 @@ class ChangeWriter:
                     self._events.tell(
                         "version", entry.model_dump(mode="json"), other.model_dump(mode="json")
                     )
-        except EditkitError as error:  # the change itself has been told already
+        except EditkitError as error:  # the change itself was published already
             LOG.error("the log could not be read", exc_info=error)
 
 
 def unknown_operation(name: str) -> Refused:
-    """Returns what is told of an operation that is not known, or not any more."""
+    """Returns the error for an operation that is not known, or not any more."""
     return Refused(
         f"there is no operation '{name}', or not any more", status=404, code="unknown_operation",
-        hint="it is forgotten when the server starts anew, and when much was done since it ended; "
-        "the log tells what was done",
+        hint="operations are forgotten when the server restarts, and after many later ones; the "
+        "log shows what was done",
     )  # fmt: skip
