@@ -1,15 +1,15 @@
-"""Connections: how long one may keep the server waiting, how many there are, and who gives way.
+"""Limits on connections: how long a client may keep the server waiting, and how many there are.
 
-*Time.* A client has so long for the head of a request (from its connection on, or from the answer
-before) and so long for the body, and an answer of which nothing is taken for so long ends. How long
-an answer itself takes is nothing to these limits: learning takes minutes, and streams have no end.
+*Time.* There is a limit for the head of a request (since the connection, or the last response), for
+its body, and for how long a client may read nothing of a response. How long the server takes to
+respond is not limited here: learning takes minutes, and streams have no end.
 
-*Room.* What is counted are requests under way, from when the guard has found out whose they are
-until the answer has been taken. Nobody gets more than half of the places, neither a token nor an
-address, and some of them are kept for this machine. Connections without such a request are silent,
-or ask what needs no token. Of them there are as many as fit: a new one is always taken, and the one
-that has been idle longest, of the address with the most connections, is dropped. So strangers can
-only crowd out each other, and `/healthz` answers however busy the rest is.
+*Places.* Requests are counted from when the guard knows their caller until the response has been
+read. Neither a token nor an address gets more than half of the places, and some are reserved for
+this machine. Connections without such a request are idle, or need no token. A new one is always
+accepted; if there are too many, the one that has been idle longest is dropped, of the address with
+the most connections. So strangers only displace each other, and `/healthz` responds however busy the
+server is.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "ConnectionConfig", "ConnectionLimiter"]
 
 _SPARE = 128
-"""Connections beyond those whose requests are under way. Several times what is taken in one go, so
-that a crowd that knocks all the time leaves each of them the moment that it takes to be read."""
+"""Connections beyond those with requests. Several times as many as are accepted at once, so that
+each lives long enough to be read while others keep arriving."""
 
 _AT_ONCE = 32
-"""Connections that are taken in one go of the event loop; so many may be open beyond the bound."""
+"""Connections that are accepted in one step of the event loop, possibly beyond the limit."""
 
 _LOCAL = "loopback"
 
 
 class _Place(NamedTuple):
-    """What a request under way takes up.
+    """The place of a running request.
 
     Attributes:
         peer: Address that it comes from.
-        caller: Name of its token; ``None`` of the owner.
+        caller: Name of its token; ``None`` is the owner.
     """
 
     peer: str
@@ -59,7 +59,7 @@ class _Place(NamedTuple):
 
 
 class ConnectionLimiter:
-    """Who is connected, and whose requests are under way. Used in the event loop only.
+    """Tracks connections and running requests. Used in the event loop only.
 
     Args:
         limits: How many, and how long.
@@ -67,16 +67,16 @@ class ConnectionLimiter:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._open: dict[Connection, None] = {}  # the one that has been as it is longest first
+        self._open: dict[Connection, None] = {}  # the longest unchanged one first
         self._places: Counter[_Place] = Counter()
         self._is_closing = False
 
     def __len__(self) -> int:
-        """How many are connected."""
+        """Number of connections."""
         return len(self._open)
 
     def come(self, new: Connection) -> None:
-        """Takes a new connection, for which another one may have to go."""
+        """Adds a new connection; another one may be dropped for it."""
         self._open[new] = None
         if self._is_closing:
             new.drop()
@@ -87,20 +87,20 @@ class ConnectionLimiter:
             (out or new).drop()
 
     def move(self, known: Connection) -> None:
-        """Notes that something has come of a connection just now."""
+        """Records that a connection has just changed."""
         if known in self._open:
             del self._open[known]
             self._open[known] = None
 
     def go(self, known: Connection) -> None:
-        """Notes that a connection has ended, or will in a moment."""
+        """Removes a connection that has ended, or is about to."""
         self._open.pop(known, None)
 
     def enter(self, place: _Place) -> None:
-        """Lets a request in, which is to ``leave`` in the end.
+        """Takes a place for a request, which must ``leave`` in the end.
 
         Raises:
-            Refused: There are too many, of all or of its like.
+            Refused: There are too many requests in total, or of its caller or address.
         """
         most = self.limits.connections
         self._check(lambda _: True, most, "")
@@ -112,12 +112,12 @@ class ConnectionLimiter:
         self._places[place] += 1
 
     def leave(self, place: _Place) -> None:
-        """Gives a request's place free."""
+        """Frees the place of a request."""
         self._places[place] -= 1
-        self._places += Counter()  # forgets those that have none any more
+        self._places += Counter()  # drops counts of zero
 
     def close(self) -> None:
-        """Takes nobody any more."""
+        """Accepts no more connections."""
         self._is_closing = True
 
     def _check(self, counts: Callable[[_Place], bool], most: int, which: str) -> None:
@@ -126,22 +126,22 @@ class ConnectionLimiter:
 
 
 class ConnectionConfig(uvicorn.Config):
-    """uvicorn's settings, with the door that its connections come through.
+    """uvicorn's configuration, with the limiter of its connections.
 
     Args:
         app: The application.
-        door: The door.
-        **more: Of uvicorn.
+        limiter: Limits the connections.
+        **more: Options of uvicorn.
     """
 
-    def __init__(self, app: Any, door: ConnectionLimiter, **more: Any) -> None:
-        # A websocket would take its connection out of our hands; there are none here.
+    def __init__(self, app: Any, limiter: ConnectionLimiter, **more: Any) -> None:
+        # A websocket would take over its connection; there are none here.
         super().__init__(app, http=Connection, ws="none", backlog=_AT_ONCE, **more)
-        self.door = door
+        self.limiter = limiter
 
 
 class Connection(H11Protocol):
-    """One connection: uvicorn's, within the limits of a door.
+    """uvicorn's connection, within the limits.
 
     Attributes:
         peer: Where it comes from: an address, an IPv6 network of one customer, or this machine.
@@ -155,8 +155,8 @@ class Connection(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._door = config.door
-        self._limits = config.door.limits
+        self._limiter = config.limiter
+        self._limits = config.limiter.limits
         self._answers, self.app = self.app, self._serve
         self._requests = 0  # under way
         self._at: object = None
@@ -166,76 +166,76 @@ class Connection(H11Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is lost if it is dropped: no request of somebody known is under way."""
+        """Whether it can be dropped: it has no running request of a known caller."""
         return not self._requests
 
     def connection_made(  # type: ignore[override]  # as uvicorn's: it is always this kind
         self, transport: asyncio.Transport
     ) -> None:
-        """Comes in."""
+        """Registers the connection."""
         super().connection_made(transport)
-        # All that the network has not taken counts as waiting, not only what is beyond 64 KiB.
+        # Everything that is not sent counts as waiting, not only what exceeds 64 KiB.
         transport.set_write_buffer_limits(high=0)
         self.peer = _peer(self.client)
-        self._door.come(self)
+        self._limiter.come(self)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Goes."""
-        self._door.go(self)
+        """Unregisters the connection."""
+        self._limiter.go(self)
         for timer in (self._late, self._stalled):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
-        """Looks at what has come, and how long what is missing may take."""
+        """Handles what has arrived, and restarts the time limits."""
         super().handle_events()
         self._watch()
 
     def pause_writing(self) -> None:
-        """Notes that the client does not keep up with its answer."""
+        """Starts the time limit for a client that does not read its response."""
         super().pause_writing()
         self._wait_for_reader(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
-        """Notes that it does."""
+        """Ends that time limit."""
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is not HTTP."""
+        """Responds to what is not HTTP."""
         self._refuse(
             Refused("this is no request of HTTP/1.1, or its head is too large", code="not_http")
         )
 
     def shutdown(self) -> None:
-        """Ends once the answer that is under way is given; what is left of a request may stay."""
+        """Closes after the current response; the rest of a request is not read."""
         if self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.SEND_RESPONSE:
             self._refuse(closing())
         elif not self.transport.is_closing():
             super().shutdown()
 
     def drop(self) -> None:
-        """Ends at once; a request that has come in part is answered."""
-        self._door.go(self)
+        """Closes at once; a partial request gets an error response."""
+        self._limiter.go(self)
         self._refuse(too_many(""))
         self.transport.abort()
 
     async def _serve(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
-        """Answers one request; an ASGI application over the one that knows the answers."""
+        """Handles one request; an ASGI application around the real one."""
         places: list[_Place] = []
 
         async def enter(caller: Caller) -> None:
             place = _Place(self.peer, caller.name)
             try:
-                self._door.enter(place)
+                self._limiter.enter(place)
             except Refused:
-                # The connection is closed behind the refusal, which a client that is still sending
-                # would not get to see.
+                # The connection is closed after the refusal, which a client that is still sending
+                # would not receive.
                 while (await receive()).get("more_body"):
                     pass
                 raise
@@ -248,7 +248,7 @@ class Connection(H11Protocol):
             await self.flow.drain()
         finally:
             for place in places:
-                self._door.leave(place)
+                self._limiter.leave(place)
                 self._requests -= 1
 
     def _watch(self) -> None:
@@ -256,7 +256,7 @@ class Connection(H11Protocol):
         if at == self._at:
             return
         self._at = at
-        self._door.move(self)
+        self._limiter.move(self)
         if self._late is not None:
             self._late.cancel()
         seconds = {h11.IDLE: self._limits.head_seconds, h11.SEND_BODY: self._limits.body_seconds}
@@ -268,15 +268,15 @@ class Connection(H11Protocol):
 
     def _check_reader(self, left: int) -> None:
         now = self.transport.get_write_buffer_size()
-        if now < left:  # slow, but it reads
+        if now < left:  # slow, but reading
             self._wait_for_reader(now)
         else:
             self.transport.abort()
 
     def _refuse(self, error: Refused) -> None:
-        """Ends, and tells why if a request has come, at least in part, and has no answer yet.
+        """Closes; first sends the error if a request has arrived, at least in part.
 
-        A client that waits for nothing would take it for the answer to what it sends next.
+        A client that has sent nothing would take it for the response to its next request.
         """
         begun = self.conn.their_state is not h11.IDLE or self.conn.trailing_data[0]
         if begun and not self.transport.is_closing():
@@ -287,7 +287,7 @@ class Connection(H11Protocol):
                 headers=[*self.server_state.default_headers, *response.raw_headers, *HEADERS],
                 reason=STATUS_PHRASES[response.status_code],
             )
-            with contextlib.suppress(h11.LocalProtocolError):  # it has been answered
+            with contextlib.suppress(h11.LocalProtocolError):  # the response was sent already
                 for event in (said, h11.Data(data=bytes(response.body)), h11.EndOfMessage()):
                     self.transport.write(self.conn.send(event) or b"")
         if self.cycle is not None:
@@ -297,9 +297,9 @@ class Connection(H11Protocol):
 
 
 def _peer(client: tuple[str, int] | None) -> str:
-    """Returns what counts as one address: a customer has a whole network of IPv6 ones."""
+    """Returns what counts as one address: of IPv6 a network, as one customer has it."""
     if client is None:
-        return _LOCAL  # a socket of this machine, or one that has gone already
+        return _LOCAL  # a local socket, or one that has closed already
     address = ipaddress.ip_address(client[0].partition("%")[0])
     address = getattr(address, "ipv4_mapped", None) or address
     if address.is_loopback:

@@ -1,7 +1,7 @@
-"""Requests and answers in OpenAI's shapes.
+"""Requests and responses of OpenAI's API.
 
-What this server cannot do is in here with the only values that change nothing, so that a client
-that spells out defaults is served, and one that means it is refused.
+Parameters that this server does not support accept only the values that have no effect. So a client
+that spells out defaults is served, and one that relies on a feature gets an error.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ UNSUPPORTED = frozenset(
     "tool_choice functions function_call response_format modalities audio prediction "
     "reasoning_effort verbosity web_search_options store service_tier".split()
 )
-"""Parameters of OpenAI that only a value without effect is taken for."""
+"""Parameters of OpenAI's API that accept only values without effect."""
 
 _Nothing = Annotated[None, Field(description="Not supported here: null or left out")]
 _Stop = Annotated[str, Field(max_length=1000)]
@@ -52,21 +52,21 @@ FinishReason = Literal["stop", "length"]
 
 
 class StreamOptions(Body):
-    """How an answer is streamed."""
+    """Options of a streamed response."""
 
     include_usage: bool = Field(default=False, description="End with a chunk that has the usage")
     include_obfuscation: bool | None = Field(default=None, description="Has no effect")
 
 
 class TextPart(Body):
-    """A part of a message; only text is understood."""
+    """A part of a message; only text is supported."""
 
     type: Literal["text"]
     text: str
 
 
 class RequestMessage(Body):
-    """One turn of a conversation, as a client sends it."""
+    """A turn of a conversation in a request."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Annotated[list[TextPart], Field(min_length=1)]
@@ -86,7 +86,7 @@ class RequestMessage(Body):
 
 
 class OpenAIRequest(Body):
-    """What both kinds of request have in common."""
+    """Parameters of both kinds of request."""
 
     model: str = Field(
         max_length=1000,
@@ -121,12 +121,12 @@ class OpenAIRequest(Body):
 
     @property
     def tells_usage(self) -> bool:
-        """Whether a stream ends with the usage."""
+        """Whether a stream ends with the token usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
 
 class TextFormat(Body):
-    """The one format there is."""
+    """The only supported format."""
 
     type: Literal["text"]
 
@@ -167,7 +167,7 @@ class CompletionRequest(OpenAIRequest):
 
 
 class Usage(Record):
-    """Tokens of a request and its answer."""
+    """Tokens of a request and its response."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -183,7 +183,7 @@ class ResponseMessage(Record):
 
 
 class ChatChoice(Record):
-    """One answer to a conversation."""
+    """One response to a conversation."""
 
     index: int
     message: ResponseMessage
@@ -196,12 +196,12 @@ class _OpenAIResponse(Record):
     id: str
     created: int = Field(description="Unix time, seconds")
     model: str = Field(description="Name and version that answered: `NAME@v12`")
-    version: str = Field(description="Version that the answer began, and ended, on")
+    version: str = Field(description="Version that answered")
     system_fingerprint: str = Field(description="Of the model's weights")
 
 
 class ChatCompletion(_OpenAIResponse):
-    """Answer of `/v1/chat/completions`."""
+    """Response of `/v1/chat/completions`."""
 
     object: Literal["chat.completion"] = "chat.completion"
     choices: tuple[ChatChoice, ...]
@@ -216,12 +216,12 @@ class ChatDelta(Record):
 
     @model_serializer(mode="wrap")
     def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # OpenAI leaves out what a chunk does not add, and clients elsewhere rely on it.
+        # OpenAI leaves out what a chunk does not add, and clients rely on it.
         return {name: value for name, value in handler(self).items() if value is not None}
 
 
 class ChatDeltaChoice(Record):
-    """One answer's part of a chunk."""
+    """The part of a chunk for one response."""
 
     index: int
     delta: ChatDelta
@@ -251,7 +251,7 @@ class Choice(Record):
 
 
 class Completion(_OpenAIResponse):
-    """Answer of `/v1/completions`, whole or one event of a stream."""
+    """Response of `/v1/completions`, or one event of its stream."""
 
     object: Literal["text_completion"] = "text_completion"
     choices: tuple[Choice, ...]
@@ -259,17 +259,17 @@ class Completion(_OpenAIResponse):
 
 
 class ModelObject(Record):
-    """A name that answers can be asked of."""
+    """A name that requests can use as `model`."""
 
     id: str
     object: Literal["model"] = "model"
-    created: int = Field(description="Unix time at which the server began, seconds")
+    created: int = Field(description="When the server started, Unix time in seconds")
     owned_by: Literal["editkit"] = "editkit"
     version: str = Field(description="Version of the history that the name stands for now")
 
 
 class ModelList(Record):
-    """Answer of `/v1/models`."""
+    """Response of `/v1/models`."""
 
     object: Literal["list"] = "list"
     data: tuple[ModelObject, ...]

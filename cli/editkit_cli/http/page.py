@@ -1,14 +1,14 @@
-"""The web page: its files, and the keys by which a link opens it signed in.
+"""The web page: its files, and the keys of links that open it signed in.
 
-*The link.* `editkit serve` shows one on the owner's terminal: ``http://127.0.0.1:8377/#key=...``.
-What follows ``#`` is never sent to a server, so it is in nobody's log of requests; the page takes
-it out of the address bar and exchanges it for a session, whose token it keeps for its tab only.
-That token itself is not in the link: terminals are recorded and pasted from, and browsers write
-addresses into their histories before a page can change them. A key is worth nothing once it was
-used, or a quarter of an hour later, and like a session it is taken from loopback only.
+*The link.* `editkit serve` prints one on the owner's terminal: ``http://127.0.0.1:8377/#key=...``.
+Browsers never send what follows ``#``, so no log of requests holds it. The page removes it from the
+address bar and exchanges it for a session, whose token it keeps for its tab only. The link does not
+contain that token, because terminals are recorded and copied from, and browsers write addresses to
+their history before a page can change them. A key is valid once, for a quarter of an hour, and like
+a session only from loopback.
 
-*The files.* A few small ones, held in memory. They are the same for everybody and need no token;
-what they show needs one. There are no cookies, so no other site can make a browser act for anybody.
+*The files.* A few small ones, kept in memory. They are the same for everybody and need no token;
+the data that they show needs one. There are no cookies that another site could make a browser use.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import NamedTuple
 __all__ = ["FILES", "PATHS", "File", "PageKeys"]
 
 SECONDS = 900.0
-"""How long a key is good for."""
+"""Seconds that a key is valid."""
 
 _KEPT = 32
-"""Keys that may wait to be used; the oldest gives way."""
+"""Most unused keys; the oldest gives way."""
 
 _TYPES = {
     "html": "text/html; charset=utf-8",
@@ -42,7 +42,7 @@ class File(NamedTuple):
     Attributes:
         content: Its bytes.
         kind: Its media type.
-        etag: Names the content: a browser that has it need not load it again.
+        etag: Identifies the content, so that a browser that has it need not load it again.
     """
 
     content: bytes
@@ -77,7 +77,7 @@ class PageKeys:
         self._ends: dict[str, float] = {}  # of a key's digest, on ``time.monotonic``
 
     def link(self) -> str:
-        """Returns what follows the server's address in a link, with a new key."""
+        """Returns the path of a link with a new key."""
         key = secrets.token_urlsafe(24)
         with self._lock:
             self._ends[_digest(key)] = time.monotonic() + SECONDS
@@ -86,8 +86,8 @@ class PageKeys:
         return f"/#key={key}"
 
     def take(self, key: str) -> bool:
-        """Returns whether a key opens the page; it does so once."""
-        # Looked up by its digest, so that the time a lookup takes tells nothing of the keys.
+        """Returns whether a key is valid, and uses it up."""
+        # Looked up by its digest, so that the duration reveals nothing about the keys.
         with self._lock:
             return time.monotonic() < self._ends.pop(_digest(key), 0.0)
 

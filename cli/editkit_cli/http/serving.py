@@ -1,4 +1,4 @@
-"""``editkit serve``: the socket, the owner's file, and an orderly end."""
+"""``editkit serve``: the sockets, the owner file, and an orderly shutdown."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from editkit_store.records import Record
 __all__ = ["AddressTaken", "ServerStarted", "is_local", "listen", "serve"]
 
 _SLACK = 5
-"""Seconds, beyond those for work, for connections to take their answers."""
+"""Seconds for clients to read their responses, after the time for running work."""
 
 _KNOCKING = 256
-"""Connections that the system keeps until the server has time for them."""
+"""Connections that the system queues until the server accepts them."""
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -49,14 +49,14 @@ class AddressTaken(EditkitError):
 
 
 class ServerStarted(Record):
-    """What `serve` says when it is ready."""
+    """What `serve` prints when it is ready."""
 
     url: str
     model: str
     version: str
     store: str
     pid: int
-    # Not in the JSON, which programs write into logs.
+    # Left out of the JSON, which may end up in logs.
     link: str = Field(exclude=True, repr=False, description="Opens the page, signed in, once")
 
 
@@ -69,12 +69,12 @@ def is_local(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Returns sockets that listen at an address; port 0 is any that is free.
+    """Returns sockets that listen at an address; port 0 is any free port.
 
-    Besides another address, the same port of loopback: the owner comes in there.
+    For an address other than loopback, also the same port of loopback, which the owner uses.
 
     Raises:
-        AddressTaken: Somebody listens there already, or it is not an address of this machine.
+        AddressTaken: The port is in use, or this machine does not have that address.
     """
     opened: list[socket.socket] = []
     try:
@@ -106,18 +106,18 @@ def serve(
     Args:
         kit: The running model.
         sockets: Of ``listen``.
-        limits: How much is taken.
-        hosts: Names that the server answers to, beside those of loopback and its own address.
+        limits: How much the server accepts.
+        hosts: Names that the server responds to, besides loopback and its own address.
         origins: Origins of other sites that may send requests.
         mounts: Applications to serve beside the routes.
-        ready: Told once it answers.
+        ready: Called once the server responds.
 
     Returns:
-        How many changes were given up; everything else that was taken is on the disk.
+        How many changes were given up; all other accepted changes are on disk.
 
     Raises:
         StoreUnwritable: The owner's file cannot be written.
-        StoreError: The store could not be closed as it should.
+        StoreError: The store could not be closed.
     """
     bound, port = sockets[0].getsockname()[:2]
     names = {*_LOCAL, *hosts, *([] if _is_every(bound) else [bound])}
@@ -133,7 +133,7 @@ def serve(
     app = create_app(kit, locks, limits, mounts)
 
     def started() -> None:
-        # Only now, for whoever finds the file expects an answer.
+        # Only now, because whoever finds the file expects a response.
         owner.write()
         ready(
             ServerStarted(
@@ -154,7 +154,7 @@ def serve(
     finally:
         owner.remove()
         if (runner := getattr(app.state, "runner", None)) is not None:
-            given_up = runner.close()  # still open only where a second Ctrl-C left it so
+            given_up = runner.close()  # still open only after a second Ctrl-C
         kit.close()
     if server.failure is not None:
         raise server.failure
@@ -162,21 +162,21 @@ def serve(
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which ends with its work done and without raising its signal anew.
+    """uvicorn's server, but it finishes its work and does not raise the signal again.
 
     Attributes:
-        failure: Why it did not start, where it did not.
+        failure: Why it did not start, if it did not.
     """
 
     def __init__(self, app: FastAPI, limits: Limits, started: Callable[[], None]) -> None:
-        self._door = ConnectionLimiter(limits)
+        self._limiter = ConnectionLimiter(limits)
         super().__init__(
             ConnectionConfig(
                 app,
-                self._door,
+                self._limiter,
                 log_config=None,
-                access_log=False,  # paths and queries are nobody's business
-                proxy_headers=False,  # a header must not make somebody else local
+                access_log=False,  # paths and queries are private
+                proxy_headers=False,  # a header must not make a client local
                 server_header=False,
                 lifespan="on",
                 timeout_graceful_shutdown=round(limits.grace) + _SLACK,
@@ -187,47 +187,47 @@ class Server(uvicorn.Server):
         self.failure: EditkitError | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts, and says so."""
+        """Starts, and reports it."""
         await super().startup(sockets)
         for one in sockets or ():
-            one.listen(_KNOCKING)  # more than are taken in one go, which uvicorn has set here too
+            one.listen(_KNOCKING)  # uvicorn sets this to the number that it accepts at once
         if not self.should_exit:
             metrics = self._application.state.runner.metrics
-            metrics.gauge("connections", "Connections that are open", lambda: len(self._door))
+            metrics.gauge("connections", "Connections that are open", lambda: len(self._limiter))
             try:
                 self._started()
             except EditkitError as error:
                 self.failure, self.should_exit = error, True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Ends the streams that have no end of their own, and lets the rest finish."""
+        """Ends endless streams, and lets other requests finish."""
         runner = self._application.state.runner
         runner.events.close()
-        self._door.close()
-        # Beside the connections, which wait for what it finishes or gives up.
+        self._limiter.close()
+        # In parallel, because connections wait for what it finishes or gives up.
         closing = asyncio.ensure_future(asyncio.to_thread(runner.close))
         await super().shutdown(sockets)
         await closing
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Ends the server; asked a second time, it gives up what waits."""
+        """Stops the server; a second signal gives up waiting changes."""
         if self.should_exit:
             self._application.state.runner.hurry()
         super().handle_exit(sig, frame)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Takes SIGINT and SIGTERM for the wish to end, which is then fulfilled: exit code 0."""
+        """Handles SIGINT and SIGTERM as requests to stop, with exit code 0."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        wishes = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(wish, self.handle_exit) for wish in wishes]
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, self.handle_exit) for number in signals]
         try:
             yield
         finally:
-            for wish, handler in zip(wishes, before, strict=True):
-                signal.signal(wish, handler)
+            for number, handler in zip(signals, before, strict=True):
+                signal.signal(number, handler)
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -236,7 +236,7 @@ def _listening(host: str, port: int) -> socket.socket:
 
 
 def _near(bound: str) -> str:
-    """Returns where the owner comes in, on loopback, at a server that listens at an address."""
+    """Returns the loopback address of a server that listens at an address."""
     if is_local(bound):
         return bound
     return "::1" if bound == "::" else "127.0.0.1"

@@ -1,4 +1,4 @@
-"""Errors that a model can act on: a code, what is wrong, and what to do, in words of the tools."""
+"""Errors that a model can act on: a code, a message, and a hint in terms of the tools."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from mcp import types
 from pydantic import ValidationError
 
+from editkit.errors import UnsupportedMethod
 from editkit_cli.service.errors import Refused, failure_of
 from editkit_cli.service.guard import Caller
 from editkit_cli.service.schemas import Body
@@ -33,28 +34,24 @@ _HINTS = {
     "artifacts_missing": "call `replay` with dry_run=true, to see what this model has not learned",
     "unknown_operation": "call `status` for the changes that are known, `log` for what was done",
 }
-"""In place of hints that speak of command lines."""
+"""Hints that replace those about command lines."""
 
 
 def check_role(caller: Caller, role: Role, name: str) -> None:
-    """Refuses a caller who may not use a tool.
-
-    Raises:
-        Refused: It takes another role.
-    """
+    """Raises ``Refused`` if a caller may not use a tool."""
     if not caller.may(role):
         raise Refused(
             f"'{name}' needs a token of the role '{role}'; yours is '{caller.role}'", status=403,
-            code="role", hint="this is for the people who run the server to change; tell them what "
+            code="role", hint="only the people who run the server can change that; tell them what "
             "should be corrected",
         )  # fmt: skip
 
 
 def parsed(takes: type[_Taken], arguments: dict[str, Any] | None) -> _Taken:
-    """Returns the arguments of a tool.
+    """Returns the validated arguments of a tool.
 
     Raises:
-        Refused: The first thing wrong with them.
+        Refused: They are invalid; names the first problem.
     """
     try:
         return takes.model_validate(arguments or {})
@@ -76,9 +73,11 @@ def parsed(takes: type[_Taken], arguments: dict[str, Any] | None) -> _Taken:
 
 
 def failed(error: EditkitError) -> types.CallToolResult:
-    """Returns the result that tells an error; never more of it than its message."""
+    """Returns the result that reports an error, without any internals."""
     _, failure = failure_of(error)
     hint = _HINTS.get(error.code, failure.hint)
+    if isinstance(error, UnsupportedMethod) and failure.hint:
+        hint = f"{hint}; {failure.hint}"  # it lists the methods that are installed
     failure = failure.model_copy(update={"hint": hint})
     text = f"{failure.code}: {failure.message}"
     return types.CallToolResult(

@@ -1,6 +1,6 @@
-"""Tools that read the history: what is in force, what was done, what differs, whether it is whole.
+"""Tools that read the history: active edits, the log, differences, integrity, status.
 
-What they give is bounded: a history can be longer than what a model reads.
+Their results are bounded, because a history can be longer than what a model reads.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class NoArguments(Body):
 
 
 _LATELY = 10
-"""Operations that a status names."""
+"""Most operations in a status."""
 
 
 async def _status(call: Call, _: NoArguments) -> StatusResult:

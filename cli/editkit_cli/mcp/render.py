@@ -1,6 +1,7 @@
-"""What a model reads of a result: short, with the ids that the next call needs, and what it means.
+"""Renders results as text for a model: short, with the ids that the next call needs.
 
-The result itself goes beside it, as structured content; many clients show a model the text alone.
+The complete result is sent beside it as structured content, but many clients show the model only
+the text.
 """
 
 from __future__ import annotations
@@ -47,33 +48,33 @@ __all__ = [
 ]
 
 _LONG = 200
-"""Characters of a prompt or an answer that a line shows."""
+"""Most characters of a prompt or an answer in a line."""
 
 _MANY = 20
-"""Lines of a kind; the structured content has them all."""
+"""Most lines of a kind; the structured content has all of them."""
 
 
 def generated(found: Generation) -> str:
-    """Says an answer."""
+    """Renders an answer."""
     by = f"edit {', '.join(found.fired)} applied" if found.fired else "no edit applied"
     cut = ", cut at the limit" if found.finish_reason == "length" else ""
     return f"{found.text}\n({found.version}, {by}{cut})"
 
 
 def explained(found: Explanation) -> str:
-    """Says which edit fires."""
+    """Renders which edit fires."""
     return _lines(f"At {found.version}: {found.summary}", map(_candidate, found.candidates))
 
 
 def listed(found: EditList) -> str:
-    """Says which edits there are."""
+    """Renders a list of edits."""
     head = f"{found.total} edits at {found.version}; {len(found.edits)} of them, newest first:"
     return _lines(head if found.edits else f"{found.total} edits at {found.version}.",
                   map(_edit, found.edits), most=len(found.edits))  # fmt: skip
 
 
 def shown(found: Shown) -> str:
-    """Says what a version is."""
+    """Renders a version."""
     lines = [f"{found.version}: {found.view} edits in force" + _tags(found.tags)]
     if found.operation is not None:
         lines.append(_entry(found.operation))
@@ -92,13 +93,13 @@ def shown(found: Shown) -> str:
 
 
 def logged(found: LogResult) -> str:
-    """Says what was done."""
+    """Renders the log."""
     return _lines(f"Now at {found.version}. Newest first:", map(_entry, found.entries),
                   most=len(found.entries))  # fmt: skip
 
 
 def compared(found: Diff) -> str:
-    """Says what differs."""
+    """Renders a comparison."""
     lines = _came_and_went(found.added, found.removed) or ["no edit came or went"]
     for one in found.behavior[:_MANY]:
         was, now = _short(one.before), _short(one.after)
@@ -108,7 +109,7 @@ def compared(found: Diff) -> str:
 
 
 def verified(found: Verified) -> str:
-    """Says whether the history is whole."""
+    """Renders a verification."""
     if found.ok:
         return f"The history is whole: {found.checked} rows hold. Head: {found.head or 'none'}"
     return _lines(
@@ -118,7 +119,7 @@ def verified(found: Verified) -> str:
 
 
 def situated(found: StatusResult) -> str:
-    """Says where things stand."""
+    """Renders a status."""
     under_way = [one for one in found.operations if one.state in ("waiting", "running")]
     head = (
         f"{found.model} at {found.version}, {found.store.edits} edits in force"
@@ -129,7 +130,7 @@ def situated(found: StatusResult) -> str:
 
 
 def pending(found: OperationStatus) -> str:
-    """Says where a change stands, and what came of it."""
+    """Renders an operation and its result."""
     if found.error is not None:
         return f"operation {found.id} ({found.kind}) failed: {found.error.code}: " + (
             found.error.message
@@ -139,21 +140,21 @@ def pending(found: OperationStatus) -> str:
 
 
 def added(found: AddOutcome) -> str:
-    """Says what became of a correction."""
+    """Renders the outcome of `add`."""
     if found.plan is not None:
         return _planned(found.plan)
     return _result(found.result) if found.result is not None else _later(found.pending)
 
 
 def moved(found: ViewOutcome) -> str:
-    """Says what was taken back."""
+    """Renders the outcome of `revert`, `rollback` or `undo`."""
     if found.plan is not None:
         return _moving(found.plan)
     return _result(found.result) if found.result is not None else _later(found.pending)
 
 
 def replayed(found: ReplayOutcome) -> str:
-    """Says what was learned again."""
+    """Renders the outcome of `replay`."""
     plan = found.plan
     if plan is not None:
         seconds = "unknown_operation" if plan.seconds is None else f"about {plan.seconds:.1f}"

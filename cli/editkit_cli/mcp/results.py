@@ -1,4 +1,4 @@
-"""What the tools that read the history give, where no record of it is as short as it has to be."""
+"""Results of the tools that read the history, where the store's records would be too long."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class EditList(Record):
     """Result of `list`."""
 
     version: str
-    total: int = Field(description="How many there are, also beyond `limit`")
+    total: int = Field(description="How many there are, including those beyond `limit`")
     edits: tuple[Edit, ...] = Field(description="Newest first")
 
 
@@ -32,7 +32,7 @@ class StatusResult(Record):
     model: str = Field(description="Name of the running model")
     version: str = Field(description="Current version")
     role: Role = Field(description="What you may do: read; edit: also change; admin: also tag")
-    store: Status = Field(description="Where the history stands")
+    store: Status = Field(description="State of the history")
     operations: tuple[OperationSummary, ...] = Field(
-        description="Changes that wait, run, or have lately ended, newest first"
+        description="Changes that wait, run, or recently ended, newest first"
     )

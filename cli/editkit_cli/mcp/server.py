@@ -1,4 +1,4 @@
-"""The protocol's server: every tool over one runner, for as many agents as come."""
+"""The MCP server: all tools over one runner, for any number of agents."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ TOOLS: dict[str, Tool] = {
     tool.name: tool
     for tool in (*model_tools.TOOLS, *edit_tools.TOOLS, *read_tools.TOOLS, *history_tools.TOOLS)
 }
-"""By their names."""
+"""The tools by their names."""
 
 
 def create_server(runner: Runner, *, caller: Caller | None = None) -> Server[Any]:
-    """Returns the server of the protocol.
+    """Returns the MCP server.
 
     Args:
-        runner: The running model; started, and the caller's to close.
-        caller: Who asks, where all requests are of one; by default the guard says so.
+        runner: The running model; started, and closed by the caller.
+        caller: Who sends all requests; by default, the guard determines it for each request.
     """
 
     async def list_tools(
@@ -88,11 +88,11 @@ def serving(
     list_tools: Callable[..., Awaitable[types.ListToolsResult]],
     call_tool: Callable[..., Awaitable[types.CallToolResult]],
 ) -> Server[Any]:
-    """Returns the protocol's server as editkit presents it, wherever its tools are.
+    """Returns an MCP server with editkit's name and instructions.
 
     Args:
-        list_tools: Answers `tools/list`.
-        call_tool: Answers `tools/call`.
+        list_tools: Handles `tools/list`.
+        call_tool: Handles `tools/call`.
     """
     return Server(
         "editkit",
@@ -105,7 +105,7 @@ def serving(
 
 
 def client_name(context: ServerRequestContext[Any, Any]) -> str | None:
-    """Returns name and version of the program that asks, where it says them."""
+    """Returns name and version of the client, if it states them."""
     said = context.session.client_params
     if said is None:
         return None
@@ -113,8 +113,8 @@ def client_name(context: ServerRequestContext[Any, Any]) -> str | None:
 
 
 def _caller(context: ServerRequestContext[Any, Any]) -> Caller:
-    # Of this very request: a session that one token began cannot be used with the rights of another
-    # one, nor with those that a token has lost since.
+    # The caller of this request: a session must not keep rights that its token has lost, or be used
+    # with the rights of another token.
     assert context.request is not None
     found = context.request.scope[CALLER]
     assert isinstance(found, Caller)

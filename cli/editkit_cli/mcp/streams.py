@@ -1,4 +1,4 @@
-"""Standard input and output as a wire that nothing else reads or writes."""
+"""Standard input and output, reserved for the protocol."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _CHUNK = 1 << 16
 
 @contextlib.contextmanager
 def claimed() -> Iterator[tuple[int, int]]:
-    """Takes standard input and output for the body alone.
+    """Reserves standard input and output for the body.
 
-    Meanwhile what anybody prints, a library in C too, goes to standard error, and whoever reads
-    finds nothing. To be entered before anything is loaded that may print.
+    Whatever else prints, even a C library, prints to standard error, and whatever else reads gets
+    nothing. Enter it before loading anything that may print.
 
     Yields:
-        Descriptors of the input and of the output.
+        File descriptors of the input and the output.
     """
     wire = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -33,15 +33,15 @@ def claimed() -> Iterator[tuple[int, int]]:
         os.dup2(wire[0], 0)
         os.dup2(wire[1], 1)
         os.close(nothing)
-        # The input stays open: a thread may still be waiting for a line of it.
+        # The input stays open, because a thread may still be reading it.
         os.close(wire[1])
 
 
 class Lines:
-    """The lines of a descriptor, as they come; made in the event loop that takes them.
+    """The lines of a file descriptor; created in the event loop that reads them.
 
-    They are read in a thread that nobody waits for, by system calls alone: at the end of the
-    process it may still be waiting for the next one, and must hold no lock then.
+    A daemon thread reads them by system calls only: when the process ends it may still be waiting
+    for a line, and must hold no lock then.
     """
 
     def __init__(self, number: int) -> None:
@@ -51,13 +51,13 @@ class Lines:
         threading.Thread(target=self._read, name="editkit-wire", daemon=True).start()
 
     async def __aiter__(self) -> AsyncIterator[str]:
-        """Yields them, until the input ends."""
+        """Yields the lines until the input ends."""
         while (line := await self._queue.get()) is not None:
             yield line
 
     def _read(self) -> None:
         rest: list[bytes] = []
-        with contextlib.suppress(OSError, RuntimeError):  # the loop has ended: nobody takes them
+        with contextlib.suppress(OSError, RuntimeError):  # the loop has ended
             while chunk := os.read(self._number, _CHUNK):
                 *whole, last = chunk.split(b"\n")
                 for line in whole:

@@ -45,7 +45,8 @@ class Decoder:
         if run:
             text = self.text(ids[:-run])
         text = text.rstrip(_BROKEN)
-        if self._is_cleaning and text.strip():  # cleaning reaches back over one space, so the last word is not final
+        if self._is_cleaning and text.strip():
+            # Cleaning reaches back over one space, so the last word is not final.
             text = text.rstrip()
             text = text[: len(text) - len(text.split()[-1])]
         return text

@@ -1,19 +1,21 @@
-"""What is refused before any route sees it.
+"""Checks every HTTP request before a route or an endpoint sees it.
 
-*Hosts.* A page on another site can make its own name resolve to 127.0.0.1 (DNS rebinding) and then
-counts as of the same origin; its requests still carry that name in ``Host``.
+It refuses:
 
-*Origins.* A page on another site can send requests here (CSRF); browsers say so in ``Origin`` and
-``Sec-Fetch-Site``. There are no cookies either, and CORS headers for named origins only.
+*Wrong hosts.* A page on another site can make its own name resolve to 127.0.0.1 (DNS rebinding) and
+is then of the same origin; but its requests carry that name in ``Host``.
 
-*Strangers.* Every path needs a bearer token but those that are public. The owner signs each request
-(see ``owner``), or has a session; both count from loopback only, and not through a proxy there: who
-is behind one may be anywhere. A signature is no good through any proxy. A session is refused where
-a header tells of one; a proxy that adds none cannot be told from a program here.
+*Wrong origins.* A page on another site can send requests here (CSRF); browsers name it in
+``Origin`` and ``Sec-Fetch-Site``. There are no cookies, and CORS headers only for allowed origins.
 
-*Bodies.* Larger than the limit, or not JSON.
+*Strangers.* Every path needs a bearer token, except public ones. The owner signs each request (see
+``owner``) or has a session. Both are valid from loopback only, and not through a proxy there, whose
+clients may be anywhere. A signature is not valid through any proxy. A session is refused if a
+header reveals a proxy; one that adds no header cannot be distinguished from a local program.
 
-*Crowds.* More requests under way than there are places, see ``connections``.
+*Bad bodies.* Larger than the limit, or not JSON.
+
+*Crowds.* More concurrent requests than there are places for; see ``http.connections``.
 """
 
 from __future__ import annotations
@@ -48,28 +50,28 @@ __all__ = [
 ]
 
 CALLER = "editkit.caller"
-"""Where in a request's scope its caller is."""
+"""Key of the caller in a request's scope."""
 
 NEAR = "editkit.near"
-"""Where in a request's scope it says whether it comes from a program on this machine."""
+"""Key in a request's scope: whether it comes from a program on this machine."""
 
 STILL_IN = "editkit.still_in"
-"""Where in a request's scope is what tells whether its token is still good, a ``StillIn``."""
+"""Key in a request's scope: a ``StillIn``, which checks whether its token is still valid."""
 
 StillIn = Callable[[], bool]
 
 ENTER = "editkit.enter"
-"""Where in a request's scope is what finds a place for it, an ``Enter``, if places are counted."""
+"""Key in a request's scope: an ``Enter``, which takes a place for it, if places are limited."""
 
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-"""Of every answer."""
+"""Headers of every response."""
 
 _CONTENT = "editkit.content"
-"""Where in a request's scope is the SHA-256 that the owner signed its body with."""
+"""Key in a request's scope: the SHA-256 of the body that the owner signed."""
 
 _PROXIED = (
     "akamai-", "cdn-", "cf-", "client-ip", "fastly-", "fly-", "forwarded", "front-end-", "incap-",
@@ -78,20 +80,20 @@ _PROXIED = (
     "x-nf-", "x-original-", "x-proxy", "x-real-", "x-remote-", "x-scheme", "x-ssl-",
     "x-url-scheme", "x-varnish", "x-vercel-",
 )  # fmt: skip
-"""How the headers begin that a proxy adds."""
+"""Prefixes of headers that proxies add."""
 
 _BODIES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 _STRANGERS_BYTES = 4096
-"""Largest body where no token is needed; so many strangers do not fill the memory."""
+"""Largest body of a request without a token, so that strangers cannot fill the memory."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks.
+    """Who sends a request.
 
     Attributes:
-        name: Name of the token; ``None`` of the owner.
+        name: Name of the token; ``None`` is the owner.
         role: What the caller may do.
     """
 
@@ -100,11 +102,11 @@ class Caller:
 
     @property
     def needs_redaction(self) -> bool:
-        """Whether the machine's user, host and command lines are none of the caller's business."""
+        """Whether the caller must not see the machine's user, host and command lines."""
         return not self.may("admin")
 
     def may(self, role: Role) -> bool:
-        """Whether the caller may do what this role may."""
+        """Returns whether the caller may do what a role may."""
         return ROLES.index(self.role) >= ROLES.index(role)
 
 
@@ -113,14 +115,14 @@ Enter = Callable[[Caller], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Locks:
-    """What a guard checks against.
+    """What a guard checks requests against.
 
     Attributes:
         owner: The owner's token.
-        tokens: The others.
-        sessions: The owner's.
-        hosts: Names that ``Host`` may have, lower case.
-        origins: Origins that may send requests, beside the server's own.
+        tokens: Tokens of other callers.
+        sessions: Sessions of the owner.
+        hosts: Allowed names in ``Host``, lower case.
+        origins: Origins that may send requests, besides the server's own.
         body_bytes: Largest body.
         public: Paths that need no token.
     """
@@ -135,7 +137,7 @@ class Locks:
 
 
 class Guard:
-    """Refuses what must not reach the application; an ASGI middleware."""
+    """Refuses requests that must not reach the application; an ASGI middleware."""
 
     def __init__(self, app: ASGIApp, locks: Locks) -> None:
         self._app = app
@@ -189,7 +191,7 @@ class Guard:
         if all(origin.lower() in (own, *self._locks.origins) for origin in origins):
             site = headers.get("sec-fetch-site", ["none"])[0]
             mode = headers.get("sec-fetch-mode", [""])[0]
-            # Following a link to a page here is fine; a page elsewhere reading from here is not.
+            # A link on another site may lead here, but another site may not read from here.
             if origins or site in ("none", "same-origin") or _is_visit(scope, mode):
                 return
         raise Refused(
@@ -218,7 +220,7 @@ class Guard:
         )  # fmt: skip
 
     def _is_owner(self, scope: Scope, headers: dict[str, list[str]], given: str) -> bool:
-        """Whether the owner signed a request, for the very connection that it came over."""
+        """Returns whether the owner signed a request, for the connection it arrived on."""
         client, server = scope.get("client"), scope.get("server")
         if not _is_near(scope, headers) or client is None or server is None or server[1] is None:
             return False
@@ -234,7 +236,7 @@ class Guard:
         return True
 
     def _is_still(self, caller: Caller, scope: Scope, headers: dict[str, list[str]]) -> bool:
-        """Whether a request that was let in would be now: tokens are revoked while it lasts."""
+        """Returns whether the caller of a running request is still valid: tokens get revoked."""
         try:
             return self._caller(scope, headers) == caller
         except Refused:
@@ -264,9 +266,9 @@ class Guard:
             )  # fmt: skip
 
     def _checked(self, scope: Scope, receive: Receive, most: int) -> Receive:
-        """Counts a body that did not say how long it is; of the owner, compares what was signed.
+        """Limits a body of unknown length, and compares the owner's with its signature.
 
-        FastAPI lets exceptions of the class that is raised through while it reads a body.
+        Raises ``HTTPException``, which FastAPI does not wrap while it reads a body.
         """
         seen, content = 0, hashlib.sha256()
 
@@ -291,7 +293,7 @@ class Guard:
 _OWNER = Caller(None, "admin")
 
 _NOTHING = hashlib.sha256().hexdigest()
-"""Of no body."""
+"""SHA-256 of an empty body."""
 
 
 def _too_large(limit: int) -> Refused:
@@ -324,7 +326,7 @@ def _is_visit(scope: Scope, mode: str) -> bool:
 
 
 def _is_near(scope: Scope, headers: Collection[str]) -> bool:
-    """Whether a request comes from a program on this machine, and from nobody behind it."""
+    """Returns whether a request comes from a program on this machine, not through a proxy."""
     return _is_loopback(scope) and not any(
         name.replace("_", "-").startswith(_PROXIED) for name in headers
     )

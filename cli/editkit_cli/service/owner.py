@@ -1,21 +1,20 @@
-"""The owner's file beside a store: which server holds it, where, and the secret to enter with.
+"""The owner file beside a store: which server holds it, its address, and the owner's token.
 
-Whoever can read the file (``history.db.server``, mode 0600) owns the store anyway, so it holds a
-secret for everything, as long as that server lives. It is called a token, but it is never sent:
+Whoever can read the file (``history.db.server``, mode 0600) owns the store anyway, so the token
+allows everything while that server lives. It is never sent:
 
-*The server proves that it knows it.* A server that was killed leaves its file behind. It is
-recognised: nothing answers at its port, or what answers there cannot prove that it knows the token.
-The proof names the address that was connected to, as the server saw it, and only callers on
-loopback get one: a stranger at another address of this machine who passes the question on to the
-true server passes back what proves the wrong address. (Against one at the *same* address in
-another network namespace, who can reach the true server at its own, there is no such help: keep
-stores that containers share for one of them.) Process ids prove nothing: they are used again, and
-mean something else in another container.
+*The server proves that it knows the token.* A killed server leaves its file behind. That is
+recognised, because nothing responds at its port, or what responds cannot prove that it knows the
+token. The proof names the address that the client connected to, as the server sees it, and only
+clients on loopback get one: a stranger at another address of this machine who relays the question
+to the real server gets a proof for the wrong address. (A stranger at the *same* address in another
+network namespace, who can reach the real server, is not recognised: do not share stores between
+containers.) Process ids prove nothing, because they are reused, and differ between containers.
 
 *Each request of the owner proves it, too* (``sign``). The signature covers method, path and body,
-and both ends of the connection as the client sees them. What comes through a proxy has other ends,
-so it is not the owner's, whether or not the proxy says that it is one; and nobody on the way learns
-a secret that would be good again.
+and both ends of the connection as the client sees them. A request through a proxy has other ends,
+so it is not accepted as the owner's, whatever the proxy says; and nobody on the way learns a secret
+that could be used again.
 """
 
 from __future__ import annotations
@@ -55,49 +54,49 @@ __all__ = [
 ]
 
 SCHEME = "Editkit-Owner"
-"""Of the header ``Authorization``."""
+"""Scheme of the header ``Authorization``."""
 
 Address = tuple[str, int]
 """Host and port."""
 
 TIMEOUT = 2.0
-"""Seconds for a server on this machine to say that it is there."""
+"""Seconds for a server on this machine to respond."""
 
 _PATIENCE = 30.0
-"""Seconds to ask again where a server is there, and too busy to say more."""
+"""Seconds to retry while a server responds but is busy."""
 
 _AGAIN = 0.2
 """Seconds between two attempts."""
 
 
 class ServerBusy(EditkitError):
-    """Somebody answers where the server of a store should be, and is too busy to prove who it is.
+    """The server of a store responds, but is too busy to prove its identity.
 
-    That is not the same as nobody: the store is in use.
+    That is not the same as no server: the store is in use.
     """
 
     code = "server_busy"
 
 
 class Owner(Record):
-    """What the owner's file says."""
+    """Content of the owner file."""
 
     pid: int
     host: str = Field(description="Address to connect to")
     port: int
-    token: str = Field(repr=False, description="Proves who one is, and is never sent")
+    token: str = Field(repr=False, description="Proves the owner's identity; never sent")
     store: str = Field(description="Full path of the store")
     tool: str = Field(description="Tool and version, e.g. `editkit 0.1.0`")
     started: datetime = Field(description="UTC")
 
     @property
     def url(self) -> str:
-        """Where the server answers."""
+        """URL of the server."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
     def write(self) -> None:
-        """Puts the file beside the store.
+        """Writes the file beside the store.
 
         Raises:
             StoreUnwritable: It cannot be written.
@@ -105,7 +104,7 @@ class Owner(Record):
         write_private(owner_path(Path(self.store)), self.model_dump_json(indent=1) + "\n")
 
     def remove(self) -> None:
-        """Takes the file away, if it is still this server's."""
+        """Removes the file, if it is still this server's."""
         path = owner_path(Path(self.store))
         if read_owner(Path(self.store)) == self:
             with contextlib.suppress(OSError):
@@ -113,13 +112,13 @@ class Owner(Record):
 
 
 def owner_path(store: Path) -> Path:
-    """Returns where the owner's file of a store is; one for all names of the store."""
+    """Returns the path of a store's owner file; the same for all links to the store."""
     real = Path(os.path.realpath(store))
     return real.with_name(real.name + ".server")
 
 
 def new_owner(store: Path, *, host: str, port: int, tool: str) -> Owner:
-    """Returns what this process would write, with a new token."""
+    """Returns the owner file of this process, with a new token."""
     return Owner(
         pid=os.getpid(),
         host=host,
@@ -132,7 +131,7 @@ def new_owner(store: Path, *, host: str, port: int, tool: str) -> Owner:
 
 
 def read_owner(store: Path) -> Owner | None:
-    """Returns what the owner's file says; one that others could have written says nothing."""
+    """Returns the owner file; ``None`` if there is none that only this user could have written."""
     path = owner_path(store)
     if not is_private(path):
         return None
@@ -143,14 +142,14 @@ def read_owner(store: Path) -> Owner | None:
 
 
 def find_server(store: Path, *, timeout: float = TIMEOUT) -> Owner | None:
-    """Returns the server that holds a store, if one is there and answers.
+    """Returns the server that holds a store, if one responds.
 
     Args:
         store: The store's file.
-        timeout: Seconds to wait for its answer.
+        timeout: Seconds to wait for its response.
 
     Raises:
-        ServerBusy: One answers, and is too busy to say more.
+        ServerBusy: One responds, but is too busy to prove its identity.
     """
     owner = read_owner(store)
     if owner is None:
@@ -163,14 +162,14 @@ def find_server(store: Path, *, timeout: float = TIMEOUT) -> Owner | None:
 
 
 def proved(owner: Owner, *, timeout: float = TIMEOUT) -> http.client.HTTPConnection | None:
-    """Returns a new connection to a server that has proved who it is; ``None`` if none does.
+    """Returns a new connection to the server, once it has proved its identity; else ``None``.
 
     Args:
-        owner: What the owner's file says.
-        timeout: Seconds to wait for its answer.
+        owner: Content of the owner file.
+        timeout: Seconds to wait for its response.
 
     Raises:
-        ServerBusy: One answers, and is too busy to say more.
+        ServerBusy: One responds, but is too busy to prove its identity.
     """
     end = time.monotonic() + _PATIENCE
     while True:
@@ -178,11 +177,11 @@ def proved(owner: Owner, *, timeout: float = TIMEOUT) -> http.client.HTTPConnect
         busy: ServerBusy | None = None
         try:
             connection.connect()
-            connection.auto_open = 0  # it must not connect again by itself: that proves nothing
+            connection.auto_open = 0  # a reconnection would not be proved
             if _is_proved(connection, owner) and connection.sock is not None:
                 return connection
         except TimeoutError as error:
-            # Somebody is there. Whoever does not hold the store either is no server of it.
+            # Something is there. It is the server only if the store is held, too.
             if is_locked(Path(owner.store)):
                 busy = _busy(owner)
                 busy.__cause__ = error
@@ -199,7 +198,7 @@ def proved(owner: Owner, *, timeout: float = TIMEOUT) -> http.client.HTTPConnect
 
 
 def _is_proved(connection: http.client.HTTPConnection, owner: Owner) -> bool:
-    """Returns whether what is at the other end of a connection knows the token. It is not sent."""
+    """Returns whether the other end of a connection knows the token, without sending it."""
     nonce = secrets.token_hex(16)
     try:
         connection.request("GET", f"/healthz?nonce={nonce}")
@@ -214,22 +213,22 @@ def _is_proved(connection: http.client.HTTPConnection, owner: Owner) -> bool:
     except TimeoutError:
         raise
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-        return False  # nobody there, or somebody else: either way, not this store's server
+        return False  # nobody, or somebody else: not this store's server
 
 
 def _busy(owner: Owner) -> ServerBusy:
     return ServerBusy(
-        f"what answers at {owner.url} is too busy to say whether it holds the store",
+        f"the server at {owner.url} is too busy to prove that it holds the store",
         hint="try again in a while",
     )
 
 
 def proof(token: str, nonce: str, host: str, port: int) -> str:
-    """Returns what only somebody who knows the token can say about a nonce and an address.
+    """Returns the proof that a server knows the token, for a nonce and an address.
 
     Args:
         token: The owner's.
-        nonce: What was asked.
+        nonce: Chosen by the client.
         host: Address that the client connected to.
         port: Its port.
     """
@@ -244,14 +243,14 @@ def sign(
     target: str,
     body: bytes | None = None,
 ) -> str:
-    """Returns the header ``Authorization`` of a request of the owner's.
+    """Returns the header ``Authorization`` of a request of the owner.
 
     Args:
         token: The owner's.
-        connection: What the request is sent over; connected.
+        connection: The connection for the request; connected.
         method: HTTP method.
         target: Path and query, as they are sent.
-        body: What is sent.
+        body: Body of the request.
     """
     content = hashlib.sha256(body or b"").hexdigest()
     ours, theirs = connection.sock.getsockname()[:2], connection.sock.getpeername()[:2]
@@ -261,17 +260,17 @@ def sign(
 def is_signed(
     token: str, given: str, method: str, target: str, client: Address, server: Address
 ) -> str | None:
-    """Returns the SHA-256 that the body of a request of the owner's must have.
+    """Returns the SHA-256 that the body of a signed request must have.
 
-    ``None`` where the owner did not sign it, or not for this connection.
+    ``None`` if the owner did not sign it, or not for this connection.
 
     Args:
         token: The owner's.
-        given: What the header has behind its scheme.
+        given: The header after its scheme.
         method: HTTP method.
-        target: Path and query, as they came.
-        client: Where the request comes from.
-        server: Where it arrived.
+        target: Path and query, as they arrived.
+        client: Address that the request comes from.
+        server: Address that it arrived at.
     """
     content, _, signature = given.partition(".")
     expected = _signature(token, method, target, content, client, server)
@@ -287,6 +286,6 @@ def _signature(
 
 
 def _plain(host: str) -> str:
-    """One spelling of an address; of an IPv4 one that came over IPv6 its own."""
+    """Returns the canonical form of an address; IPv4 for an IPv4 address mapped to IPv6."""
     address = ipaddress.ip_address(host)
     return str(getattr(address, "ipv4_mapped", None) or address)

@@ -113,7 +113,8 @@ class StreamBuffer:
                 self._text = text
             self._text = self.text
             self.ending = ending
-            if not self._text.startswith(self._shown):  # the tokenizer changed text that seemed final
+            if not self._text.startswith(self._shown):
+                # The tokenizer changed text that seemed final.
                 self._shown = os.path.commonprefix([self._shown, self._text])
             self._show(self._text)
 

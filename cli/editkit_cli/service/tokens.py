@@ -133,7 +133,8 @@ class TokenFile:
         """Returns the token with this secret, if there is one."""
         digest = _digest(secret)
         found = None
-        for one in self._read():  # always compares all of them, so that the duration reveals nothing
+        # Always compares all of them, so that the duration reveals nothing.
+        for one in self._read():
             if hmac.compare_digest(one.digest, digest):
                 found = _public(one)
         return found

@@ -39,7 +39,13 @@ def test_every_path_says_what_it_answers_what_may_go_wrong_and_that_it_needs_a_t
 def test_the_document_names_the_records(document):
     names = set(document["components"]["schemas"])
     records = "Added Edit LogEntry Shown Diff ViewChanged Explanation Status Verified Generation"
-    assert {*records.split(), "Pending", "ErrorBody", "ChatCompletion", "Completion"} <= names
+    assert {
+        *records.split(),
+        "OperationStatus",
+        "ErrorBody",
+        "ChatCompletion",
+        "Completion",
+    } <= names
     edit = document["components"]["schemas"]["Edit"]["properties"]
     assert {"id", "prompt", "target", "status"} <= set(edit)
 
