@@ -1,1 +1,1 @@
-"""The commands, one module per group of verbs; each is imported when one of its verbs is named."""
+"""The commands, one verb per module; a module is imported when its verb is named."""

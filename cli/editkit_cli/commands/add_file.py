@@ -1,4 +1,4 @@
-"""Many edits from a file: one transaction each, so that a run can stop anywhere and go on."""
+"""`editkit add --from`: one transaction per edit, so that a run can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["TOGETHER", "add_file"]
 
 TOGETHER = 8
-"""Edits learned together, and appended together: each an operation, all durable or none."""
+"""Edits that are learned and committed together, each as an operation of its own."""
 
 
 def add_file(
@@ -38,26 +38,25 @@ def add_file(
     on_failure: Literal["record", "keep"],
     on_conflict: Literal["supersede", "error", "keep"],
 ) -> int:
-    """Adds the edits of a JSON lines file and prints what became of each.
+    """Adds the edits of a JSON lines file and prints the outcome of each.
 
     Args:
         settings: The shared options.
-        source: Path of the file; ``-`` for standard input.
-        method: For lines that name none.
-        reason: Why, for the history. It does not enter the edits, so that a run with another one
+        source: Path of the file; ``-`` is standard input.
+        method: Method of lines that name none.
+        reason: Recorded in the history, but not part of the edits, so that a run with another one
             still skips what is done.
-        author: Who, likewise.
+        author: Likewise.
         preset: Constants of the methods.
-        scope: How far those reach whose lines do not say it.
-        on_failure: What becomes of an edit that does not verify.
-        on_conflict: What becomes of an edit that contradicts an active one.
+        scope: Scope of lines that name none.
+        on_failure: What to do with an edit that does not verify.
+        on_conflict: What to do with an edit that contradicts an active one.
 
     Returns:
-        How many did not verify.
+        Number of edits that did not verify.
 
     Raises:
-        MalformedLine: A line holds no edit, or one that cannot be made; the lines before it are
-            done.
+        MalformedLine: A line has no valid edit; the lines before it are done.
     """
     from editkit.requests import read_requests
 
@@ -65,7 +64,7 @@ def add_file(
     try:
         with keeping(run.kept):
             lines = read_requests(source, method=method, scope=scope)
-            first = next(lines, None)  # a bad first line shows before a model is loaded
+            first = next(lines, None)  # a bad first line is reported before a model is loaded
             if first is None:
                 settings.out.warning(f"there are no edits in '{source}'")
             else:
@@ -81,7 +80,7 @@ def add_file(
 
 
 class _Run:
-    """What became of the lines so far."""
+    """The outcomes of the lines so far."""
 
     def __init__(
         self,
@@ -100,14 +99,14 @@ class _Run:
         self.failed = 0
 
     def kept(self) -> str:
-        """Returns what an interrupted run leaves behind, and how to go on."""
+        """Returns what an interrupted run leaves behind, and how to resume it."""
         done = len(self._results) - self.failed - self._kept
         edits = f"{done} new edit{'' if done == 1 else 's'}"
-        return f"{edits} in the history; the same command goes on from here: {self._again}"
+        return f"{edits} in the history; the same command resumes here: {self._again}"
 
     @contextlib.contextmanager
     def bar(self, source: str) -> Iterator[None]:
-        """Shows the progress through the lines."""
+        """Shows a progress bar."""
         self._progress.start("Adding edits", _count_lines(source), "edits")
         try:
             yield
@@ -117,12 +116,12 @@ class _Run:
     def through(
         self, backend: Backend, lines: Iterable[tuple[int, EditRequest]], source: str
     ) -> None:
-        """Adds the lines, a few at a time; those before a bad one are done when it is met."""
+        """Adds the lines in batches; the lines before a bad one are done before it is reported."""
         seen: Counter[EditRequest] = Counter()
         waiting: list[EditRequest] = []
         try:
             for number, request in lines:
-                # The same line may stand in a file twice, with another answer in between.
+                # A file may hold the same line twice, with another target in between.
                 seen[request] += 1
                 if backend.count_requests(request) >= seen[request]:
                     self.skip()
@@ -148,7 +147,7 @@ class _Run:
         )
 
     def warn(self, request: EditRequest, found: tuple[Contradiction, ...]) -> None:
-        """Says what a line contradicts, before it is learned."""
+        """Warns about what a line contradicts, before it is learned."""
         for one in found:
             self._out.warning(
                 f"'{request.prompt}' → '{request.target}' contradicts edit {one.edit_id}, with the "
@@ -156,12 +155,12 @@ class _Run:
             )
 
     def skip(self) -> None:
-        """Counts a line that is in the history already."""
+        """Counts a line that is already in the history."""
         self._skipped += 1
         self._progress.advance(1)
 
     def take(self, added: Added) -> None:
-        """Counts a finished edit; prints it, unless a JSON list is to hold them all."""
+        """Counts a finished edit, and prints it unless the output is one JSON list."""
         self._results.append(added)
         self._kept += added.outcome == "kept"
         self.failed += not added.verified and added.outcome != "kept"
@@ -175,10 +174,10 @@ class _Run:
         if self._out.as_json and not self._out.as_lines:
             self._out.result(self._results, lambda: None)
         done = len(self._results) - self.failed - self._kept
-        kept = f", {self._kept} left out for an edit that was to be kept" if self._kept else ""
+        kept = f", {self._kept} left out to keep another edit" if self._kept else ""
         self._out.status(
             f"{done} verified, {self.failed} not verified, "
-            f"{self._skipped} skipped (in the history already){kept}"
+            f"{self._skipped} skipped (already in the history){kept}"
         )
 
 
@@ -197,7 +196,7 @@ def _line(added: Added) -> str:
 
 @contextlib.contextmanager
 def _blamed_on(source: str, number: int) -> Iterator[None]:
-    """Adds the line's number to what is wrong with the edit in it."""
+    """Adds the number of the line to its error."""
     try:
         yield
     except (InvalidRequest, UnsupportedMethod, UnsupportedModel) as error:
@@ -206,13 +205,12 @@ def _blamed_on(source: str, number: int) -> Iterator[None]:
             f"line {number} of {where}: {error}",
             path=source,
             line=number,
-            hint=error.hint
-            or "correct the line and give the same command again; what is done is skipped",
+            hint=error.hint or "fix the line and run the same command again; it resumes here",
         ) from error
 
 
 def _count_lines(source: str) -> int | None:
-    # A pipe can be read once only.
+    # A pipe can only be read once.
     if source == "-" or not os.path.isfile(source):
         return None
     with open(source, "rb") as file:

@@ -1,4 +1,4 @@
-"""Looking at the codebook behind a version."""
+"""`editkit codebook`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measuring how well methods edit a model."""
+"""`editkit eval`."""
 
 from __future__ import annotations
 
@@ -123,20 +123,20 @@ def evaluate(
 ) -> int:
     """Measure how well edits hold, reach their rephrasings, and leave the rest alone.
 
-    The edits of the files are made one after the other on a model of their own; no store is
-    touched. After 1, 10, 100, … of them everything is asked again: do all edits so far still hold,
-    do their rephrasings give the target, do unrelated prompts (and neighbours) still get the
-    answer of the untouched model? Answers are generated freely and compared as a whole.
+    The edits of the files are made one after the other on a model that is loaded for this; no store
+    is touched. After 1, 10, 100, … of them everything is asked again: do all edits so far still
+    hold, do their rephrasings give the target, do unrelated prompts (and neighbours) still get the
+    answer of the unedited model? Answers are generated freely and compared as a whole.
 
     A line has `prompt` and `target`, and, to be judged by, `rephrases`, `locality` and
     `neighbours`; the names of the published data sets are understood, too.
 
     The folder gets report.html, report.json, points.csv, cases.csv and pictures. The same command
-    goes on where an interrupted one stopped; another --method adds to what is there.
+    resumes an interrupted run; another --method adds to what is there.
     """
     printer = settings.out
     again = shlex.join(["editkit", *settings.argv])
-    kept = f"what was judged so far is in '{out}'; the same command goes on from here: {again}"
+    kept = f"what was judged so far is in '{out}'; the same command resumes here: {again}"
     general = _read(text)
     with keeping(lambda: kept):
         from editkit.evaluation.evaluate import evaluate as run

@@ -54,7 +54,7 @@ def import_(
 
 
 def _tell(out: Output, done: Imported, remembered: str | None) -> None:
-    """Says in words what happened, and what is left to do."""
+    """Prints what happened, and what is left to do."""
     would = "would bring" if done.dry_run else "brought"
     if not done.edits and not done.artifacts:
         out.status("nothing new: what the bundle holds is here already")
@@ -73,8 +73,8 @@ def _tell(out: Output, done: Imported, remembered: str | None) -> None:
         )
     if done.unplaced:
         out.warning(
-            f"{len(done.unplaced)} of the models have adaptors of ELDER here, which stay",
-            hint="`editkit replay` learns the bundle's edits of ELDER on them",
+            f"{len(done.unplaced)} of the models have weights that edits share, which stay",
+            hint="`editkit replay` learns the bundle's edits on them",
         )
     missing = len(done.active) - done.learned.get(remembered or "", 0)
     if remembered is not None and missing:

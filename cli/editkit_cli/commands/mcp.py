@@ -1,4 +1,4 @@
-"""Agents beside the model: the same tools as a server's, over standard input and output."""
+"""`editkit mcp`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def mcp(settings: Settings) -> None:
     An agent's host runs this command, and speaks the Model Context Protocol with it. The agent can
     do whatever the command line can: ask, correct, look at the history, take back.
 
-    Where `editkit serve` holds the store already, the agent is passed on to it, and shares the
-    running model with everybody else. Without one, nobody else can open the store meanwhile.
+    If `editkit serve` holds the store, the agent's calls are passed on to it, so that it shares the
+    running model with everybody else. Otherwise, nobody else can open the store meanwhile.
 
-    Ends with its input, or with SIGTERM.
+    It ends with its input, or with SIGTERM.
     """
     check_installed("mcp", "fastapi", "prometheus_client")
     from editkit_cli.mcp.streams import claimed
@@ -48,17 +48,17 @@ def mcp(settings: Settings) -> None:
             out.status(f"{kit.name} at {kit.version}, for the agent at stdin and stdout")
             given_up = serve_stdio(kit, wire)
     if given_up:
-        out.warning(f"{given_up} changes that waited were given up")
+        out.warning(f"{given_up} waiting changes were given up")
 
 
 @contextlib.contextmanager
 def _sharing_advised() -> Iterator[None]:
-    """Says of a store that another process holds how several can share it.
+    """Adds a hint to the error for a store that another process holds: how to share it.
 
-    An agent's host keeps this command running, and so the store closed to all others.
+    An agent's host keeps this command running, which keeps the store closed for everybody else.
 
     Raises:
-        StoreLocked: It is held.
+        StoreLocked: Another process holds the store.
     """
     from editkit_store.errors import StoreLocked
 

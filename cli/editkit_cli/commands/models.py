@@ -1,4 +1,4 @@
-"""The models that editkit knows by name, and fetching them."""
+"""`editkit models`."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def _draw_models(out: Output, found: Sequence[ModelInfo]) -> None:
 def pull(settings: Settings, name: str) -> None:
     """Fetch a model into the cache folder.
 
-    It is there at once when it was fetched before; a copy that is no longer what was fetched is
-    replaced. NAME is an alias or a hub id (owner/name).
+    A model that was fetched before is not fetched again, unless its copy was altered.
+    NAME is an alias or a hub id (owner/name).
     """
     from editkit.models import pull_model
 
     out = settings.out
-    with keeping(lambda: "no half of a model is kept; run the command again"):
+    with keeping(lambda: "no partial model is kept; run the command again"):
         info = pull_model(name, progress=out.progress(), allow_pickle=settings.allow_pickle)
     out.result(info, lambda: out.text(f"{info.name} is in {info.path}"))
 

@@ -1,4 +1,4 @@
-"""Moving a history to another model, or back to life on the one that learned it."""
+"""`editkit replay`."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def replay(
     """Bring the active edits of a history to a model.
 
     What this model learned before is restored without training; the rest is learned again, in
-    batches. Each batch is stored as a whole: an interrupted replay goes on from the last one when
-    it is started again.
+    batches. Each batch is stored as a whole, so an interrupted replay resumes after the last one
+    when it is started again.
 
     With --only, just the edits that are active both at that version and at --to are replayed. The
     others stay unlearned: while one of them is active, other commands refuse to run this model.
@@ -76,7 +76,7 @@ def replay(
         return 0
     how = settings.provenance(author=author, reason=reason)
     again = shlex.join(["editkit", *settings.argv])
-    kept = f"what was learned so far is stored; the same command goes on from here: {again}"
+    kept = f"what was learned so far is stored; the same command resumes here: {again}"
     with (
         keeping(lambda: kept),
         open_model(settings, missing="skip", provenance=how, any_model=True) as backend,
@@ -87,7 +87,7 @@ def replay(
 
 
 def _use_store(settings: Settings, history: str) -> None:
-    """Takes the positional store, unless an option names another one."""
+    """Uses the positional store, unless an option names another one."""
     if settings.was_flagged("store") and settings.store != history:
         raise click.UsageError(f"'{history}' and --store '{settings.store}' name two stores")
     settings.take("store", history, ParameterSource.COMMANDLINE)

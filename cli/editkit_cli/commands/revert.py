@@ -23,8 +23,8 @@ __all__ = ["revert"]
 @click.option(
     "--defer-only",
     is_flag=True,
-    help="Of an edit of ELDER: at once and without a model; no prompt reaches it any more, but "
-    "what it did to the weights stays",
+    help="Of an edit that shares its weights: at once and without a model; no prompt reaches it "
+    "any more, but the weights stay as they are",
 )
 @provenance_options
 def revert(
@@ -34,8 +34,8 @@ def revert(
 
     EDIT_ID may be shortened as long as it stays unique.
 
-    An edit of ELDER shares its weights with others. The model is loaded, the weights from before
-    the edit come back, and the edits that came later are learned again.
+    Where edits share their weights (the method elder), the model is loaded, the weights from before
+    the edit are restored, and the edits that came later are learned again.
     """
     how = settings.provenance(author=author, reason=reason)
     bar = settings.out.progress()

@@ -1,4 +1,4 @@
-"""Serving the running model to other programs."""
+"""`editkit serve`."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ def serve(
     readers: int,
     time_limit: float,
 ) -> None:
-    """Run the model behind HTTP, as OpenAI's clients expect it and more.
+    """Run the model behind HTTP, with OpenAI's API and more.
 
-    On a terminal it shows a link to its web page, signed in: chat, correct an answer, look at the
+    On a terminal it prints a link to its web page, signed in: chat, correct an answer, look at the
     history. `editkit token link` makes another.
 
     Corrections under /v1/edits take effect at once. Whoever can read the file PATH.server beside
     the store has the key to everything from this machine; others need a token, see `editkit token`.
     Agents connect to /mcp.
 
-    Ends with Ctrl-C, when the changes under way are done.
+    Ctrl-C ends it, after the changes that are being made.
     """
     check_installed("fastapi", "uvicorn", "prometheus_client", "mcp")
     from editkit_cli.backend.opening import open_kit
@@ -81,11 +81,11 @@ def serve(
             f"process {there.pid} serves '{settings.store}' already, at {there.url}",
             hint="use that one, or stop it first",
         )
-    # Before the model is loaded: a port that is taken should be told at once.
+    # Before the model is loaded, so that a port in use is reported at once.
     sockets = listen(host, port)
     if not is_local(host):
         out.warning(
-            "other machines can reach this server, and what they send is not encrypted",
+            "other machines can reach this server, and their requests are not encrypted",
             hint="put a proxy that speaks TLS in front of it",
         )
     try:
@@ -98,22 +98,22 @@ def serve(
     finally:
         for one in sockets:
             one.close()
-    # Not before the store is closed: that may fail.
+    # After the store was closed, because that may fail.
     out.status(
-        f"stopped; {given_up} changes that waited were given up"
+        f"stopped; {given_up} waiting changes were given up"
         if given_up
-        else "stopped; everything is written down"
+        else "stopped; all changes are saved"
     )
 
 
 def check_installed(*packages: str) -> None:
-    """Refuses to go on without optional libraries.
+    """Checks that optional libraries are installed.
 
     Args:
-        *packages: Names that they are imported by.
+        *packages: Their import names.
 
     Raises:
-        PackageMissing: Says how to install them.
+        PackageMissing: One is not installed; says how to install it.
     """
     from importlib.util import find_spec
 

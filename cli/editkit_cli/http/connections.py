@@ -8,8 +8,8 @@ respond is not limited here: learning takes minutes, and streams have no end.
 read. Neither a token nor an address gets more than half of the places, and some are reserved for
 this machine. Connections without such a request are idle, or need no token. A new one is always
 accepted; if there are too many, the one that has been idle longest is dropped, of the address with
-the most connections. So strangers only displace each other, and `/healthz` responds however busy the
-server is.
+the most connections. So strangers only displace each other, and `/healthz` responds even if the
+server is busy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How commands are found, documented and guarded: lazily, with an example, by one boundary."""
+"""Commands: imported lazily, documented with an example, guarded by one error boundary."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ CHECK_FAILED = 3
 """Exit code of a command that checked something, and the answer is no."""
 
 
-KEPT = "every operation finished before is kept; the one under way left no trace"
+KEPT = "every finished operation is kept; the interrupted one left no trace"
+"""What an interrupted command leaves behind, unless it says more."""
 
 
 class ExampleCommand(click.Command):
-    """A command whose help ends with a worked example."""
+    """A command whose help ends with an example."""
 
     def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.example = inspect.cleandoc(example)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the example below the options, line by line as it is typed."""
+        """Writes the example below the options, without rewrapping it."""
         if self.example:
             with formatter.section("Example"):
                 for line in self.example.splitlines():
@@ -46,8 +47,8 @@ def command(
 
     Args:
         name: The verb.
-        example: Command lines that do something useful, one a line.
-        shared: Which of the shared options it takes, see ``options.SHARED``.
+        example: Useful command lines, one per line.
+        shared: The shared options that it takes, see ``options.SHARED``.
     """
 
     def decorate(function: Callable[..., Any]) -> ExampleCommand:
@@ -59,17 +60,17 @@ def command(
             help="\n\n".join(filter(None, [head.rstrip("."), rest])),
         )(shared_options(*shared)(function))
         assert isinstance(made, ExampleCommand)
-        made.params.sort(key=lambda param: not param.expose_value)  # its own options come first
+        made.params.sort(key=lambda param: not param.expose_value)  # its own options first
         return made
 
     return decorate
 
 
 class LazyGroup(click.Group):
-    """A group whose members' modules are imported when they are named.
+    """A group that imports the module of a command when it is named.
 
     Args:
-        members: Command names, in the order of the help, and where each is: ``module:attribute``.
+        members: Names of commands, in the order of the help, and ``module:attribute`` of each.
     """
 
     def __init__(self, *args: Any, members: Mapping[str, str] | None = None, **kwargs: Any) -> None:
@@ -81,7 +82,7 @@ class LazyGroup(click.Group):
         return list(self.members)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Returns a member, importing its module."""
+        """Returns a command, after importing its module."""
         place = self.members.get(cmd_name)
         if place is None:
             return None
@@ -93,7 +94,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Returns the command named first; an unknown one is refused with those like it."""
+        """Returns the named command; for an unknown one, raises an error with similar names."""
         name = args[0]
         if name not in self.members and not name.startswith("-"):
             near = difflib.get_close_matches(name, self.members, n=3)
@@ -106,7 +107,7 @@ def _did_you_mean(near: Sequence[str]) -> str:
 
 
 class RootGroup(LazyGroup):
-    """The whole program: remembers the command line, and is the one place that catches errors."""
+    """The whole program: keeps the command line, and is the only place that catches errors."""
 
     def make_context(
         self,
@@ -115,7 +116,7 @@ class RootGroup(LazyGroup):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
-        """Returns the context with fresh settings that know the command line."""
+        """Returns the context, with new settings that hold the command line."""
         extra.setdefault("obj", Settings(argv=tuple(args)))
         return super().make_context(info_name, args, parent, **extra)
 
@@ -127,7 +128,7 @@ class RootGroup(LazyGroup):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Runs the program and leaves with its exit code.
+        """Runs the program and exits with its code.
 
         0 done; 1 a known error; 2 wrong usage; 3 checked, and the answer is no; 130 interrupted.
         An unexpected exception is a bug and keeps its traceback.
@@ -146,7 +147,7 @@ class RootGroup(LazyGroup):
             if is_interrupt(error):
                 Output().interrupted(KEPT)
                 sys.exit(130)
-            # Imported here: whoever raised one has paid for it, and `--help` must not.
+            # Imported here: whatever raised one has imported it, but `--help` need not.
             from editkit_store.errors import EditkitError
 
             if not isinstance(error, EditkitError):
@@ -157,7 +158,7 @@ class RootGroup(LazyGroup):
 
 
 def _what_is_kept(stopped: BaseException) -> str:
-    """What a command said when Ctrl-C reached it; click wraps it into its own exception."""
+    """Returns what an interrupted command says is kept; click wraps its exception."""
     origin = stopped.__cause__ if isinstance(stopped, click.Abort) else stopped
     said = str(origin or "")
     return said or KEPT

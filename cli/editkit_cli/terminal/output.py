@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 __all__ = ["Bar", "Output", "Silent"]
 
 PIPE_WIDTH = 120
-"""Width of tables that do not go to a terminal, unless COLUMNS says otherwise."""
+"""Width of tables that are not printed on a terminal, unless COLUMNS is set."""
 
 
 ESTIMATE_SECONDS = 3600.0
-"""How far back the pace is measured by which a bar tells the time that is left."""
+"""Seconds of progress from which a bar estimates the remaining time."""
 
 
 class Output:
@@ -44,9 +44,9 @@ class Output:
 
     Args:
         as_json: Results as JSON documents.
-        as_lines: Results as JSON, one object a line.
+        as_lines: Results as JSON, one object per line.
         quiet: No status and no progress.
-        is_aside: Results are remarks here, and go to stderr too.
+        is_aside: Print results to stderr, too.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Output:
     # Results, on stdout -----------------------------------------------------------------------
 
     def result(self, record: Record | Sequence[Record], draw: Callable[[], None]) -> None:
-        """Prints a record (or a list of them): its JSON dump, or what ``draw`` makes of it."""
+        """Prints a record (or a list of them): as JSON, or by calling ``draw``."""
         if not self.as_json:
             draw()
             return
@@ -79,15 +79,15 @@ class Output:
             self._write(_dump([one.model_dump(mode="json") for one in record], indent=True))
 
     def json(self, data: object) -> None:
-        """Prints plain data that is no record as JSON."""
+        """Prints data other than records as JSON."""
         self._write(_dump(data, indent=not self.as_lines))
 
     def text(self, text: str) -> None:
-        """Prints a line (or several) on stdout; a terminal gets no control characters."""
+        """Prints text on stdout; without control characters on a terminal."""
         self._write(visible(text) if self._is_drawn else text)
 
     def piece(self, text: str) -> None:
-        """Prints a part of a line on stdout at once, for text that comes bit by bit."""
+        """Prints a part of a line on stdout at once, for streamed text."""
         _echo(visible(text) if self._is_drawn else text, newline=False)
 
     def fields(self, *rows: tuple[str, str]) -> None:
@@ -118,11 +118,13 @@ class Output:
                 overflow="ellipsis",
             )
         for row in fit(columns, cells, console.width):
-            table.add_row(*(Text(cell) for cell in row))  # Text: brackets in a prompt are no markup
+            table.add_row(
+                *(Text(cell) for cell in row)
+            )  # Text: brackets in a prompt are not markup
         console.print(table)
 
     def _write(self, text: str) -> None:
-        # A bar on the same terminal steps aside for the line.
+        # A bar on the same terminal makes room for the line.
         if self._bar is not None and self._is_drawn:
             with self._bar.aside():
                 _echo(text, err=self._is_aside)
@@ -137,29 +139,29 @@ class Output:
     # Everything else, on stderr ---------------------------------------------------------------
 
     def status(self, message: str) -> None:
-        """Says what was done and where we are now."""
+        """Prints what was done, and the state now."""
         if not self.quiet:
             self._note(visible(message))
 
     def confide(self, message: str) -> None:
-        """Says to a person at a terminal what must not get into a file of what programs say."""
+        """Prints a secret: only on a terminal, so that it does not end up in a file."""
         if _is_terminal(sys.stderr):
             self.status(message)
 
     def warning(self, message: str, *, hint: str | None = None) -> None:
-        """Says what deserves attention though the command goes on."""
+        """Prints what deserves attention while the command goes on."""
         self._note(_label("warning", "yellow") + clean(message))
         if hint:
             self._note(_label("hint", "cyan") + clean(hint))
 
     def error(self, error: EditkitError) -> None:
-        """Says on one line what went wrong, and on another what to do."""
+        """Prints the message of an error on one line, and its hint on another."""
         self._note(_label("error", "red") + clean(str(error)))
         if error.hint:
             self._note(_label("hint", "cyan") + clean(error.hint))
 
     def interrupted(self, kept: str) -> None:
-        """Says what an interrupted command leaves behind."""
+        """Prints what an interrupted command leaves behind."""
         self._note(_label("interrupted", "yellow") + clean(kept))
 
     def _note(self, text: str) -> None:
@@ -170,7 +172,7 @@ class Output:
             _echo(text, err=True)
 
     def progress(self) -> Bar | Silent:
-        """Returns who shows progress: a bar where somebody can see it, else nobody."""
+        """Returns a progress bar, or on no terminal a silent one."""
         if self.quiet or not _is_terminal(sys.stderr):
             return Silent()
         self._bar = self._bar or Bar()
@@ -179,7 +181,7 @@ class Output:
 
 def _echo(text: str, *, err: bool = False, newline: bool = True) -> None:
     stream = sys.stderr if err else sys.stdout
-    if stream is None:  # closed by whoever started us
+    if stream is None:  # closed by the parent process
         return
     try:
         click.echo(text, err=err, nl=newline)
@@ -190,7 +192,7 @@ def _echo(text: str, *, err: bool = False, newline: bool = True) -> None:
         raise
     except OSError as error:
         if err:
-            return  # there is no other place to say it
+            return  # there is nowhere else to print it
         raise click.ClickException(f"the result cannot be written: {error.strerror}") from error
 
 
@@ -212,7 +214,7 @@ def _pipe_width() -> int:
 
 
 class Silent:
-    """Progress that nobody sees."""
+    """Progress that is not shown."""
 
     def start(self, task: str, total: int | None = None, unit: str = "steps") -> None:
         """Ignores the stage."""
@@ -225,9 +227,9 @@ class Silent:
 
 
 class Bar:
-    """Progress as a bar on the terminal's stderr, with the time that is left.
+    """A progress bar on stderr, with the remaining time.
 
-    Stages inside a stage (an adapter fetched while edits are replayed) get bars of their own.
+    A stage inside another one (an adapter fetched while edits are replayed) gets its own bar.
     """
 
     def __init__(self) -> None:
@@ -242,19 +244,19 @@ class Bar:
                 self._live = _bars()
                 self._live.start()
             self._tasks.append(self._live.add_task(task, total=total, amount="", unit=unit))
-            # A sample to measure from: without one the first batch would give no estimate.
+            # A first sample: without it, the first batch would give no estimate.
             self._live.advance(self._tasks[-1], 0)
             self._refresh(self._tasks[-1])
 
     def advance(self, amount: int = 1) -> None:
-        """Moves the innermost stage on."""
+        """Advances the innermost stage."""
         with self._lock:
             if self._live is not None and self._tasks:
                 self._live.advance(self._tasks[-1], amount)
                 self._refresh(self._tasks[-1])
 
     def done(self) -> None:
-        """Ends the innermost stage; with the last one the bar goes."""
+        """Ends the innermost stage; the last one removes the bar."""
         with self._lock:
             if self._live is None or not self._tasks:
                 return
@@ -264,7 +266,7 @@ class Bar:
                 self._live = None
 
     def aside(self) -> _Aside:
-        """Returns a context in which the terminal is free for a line."""
+        """Returns a context in which a line can be printed."""
         return _Aside(self._live)
 
     def _refresh(self, number: TaskID) -> None:
@@ -307,9 +309,9 @@ def _bars() -> RichProgress:
         TimeRemainingColumn(compact=True),
         console=Console(stderr=True),
         transient=True,
-        # Batches may be minutes apart; with the usual 30 seconds no two of them would be compared.
+        # Batches may be minutes apart, so rich's 30 seconds would cover at most one of them.
         speed_estimate_period=ESTIMATE_SECONDS,
-        # Results go to stdout whatever the bar does; rich would carry them over to stderr.
+        # Results belong on stdout; rich would redirect them to stderr.
         redirect_stdout=False,
         redirect_stderr=False,
     )

@@ -1,4 +1,4 @@
-"""Text for people: tables and fields that fit the terminal. Returns strings, prints nothing."""
+"""Tables and fields that fit the terminal, as strings; prints nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 
 GAP = "  "
 NARROWEST = 16
-"""Characters that a flexible column keeps, however narrow the terminal is."""
+"""Least width of a flexible column, however narrow the terminal is."""
 
 
 class Column(NamedTuple):
@@ -29,9 +29,9 @@ class Column(NamedTuple):
 
     Attributes:
         title: Its heading.
-        flexible: Whether its cells may be shortened to make the table fit.
-        right: Whether it holds numbers.
-        style: How rich draws it on a terminal.
+        flexible: Whether its cells may be shortened to fit the table.
+        right: Whether it is aligned to the right.
+        style: Its style for rich.
     """
 
     title: str
@@ -43,14 +43,14 @@ class Column(NamedTuple):
 def clean(text: str) -> str:
     """Returns ``text`` as one line without control characters.
 
-    Prompts come from anybody; an escape sequence in one must not reach the terminal.
+    Anybody may have written a prompt; escape sequences in it must not reach the terminal.
     """
     spaced = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(spaced.split())
 
 
 def visible(text: str) -> str:
-    """Returns ``text`` with its lines kept and other control characters made harmless."""
+    """Returns ``text`` with control characters replaced, except line breaks and tabs."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
@@ -65,7 +65,7 @@ def megabytes(count: int) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns that ``text`` takes on a terminal."""
+    """Returns the number of terminal columns of ``text``."""
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
@@ -73,7 +73,7 @@ def _width(text: str) -> int:
 
 
 def shorten(text: str, room: int) -> str:
-    """Returns ``text`` cut to ``room`` columns, with an ellipsis where something is missing."""
+    """Returns ``text`` cut to ``room`` columns, with an ellipsis if it was cut."""
     if _width(text) <= room:
         return text
     kept = ""
@@ -87,19 +87,19 @@ def shorten(text: str, room: int) -> str:
 def keep_filled(
     columns: Sequence[Column], rows: Sequence[Sequence[str]]
 ) -> tuple[list[Column], list[list[str]]]:
-    """Returns the table without the columns in which nothing stands, its cells cleaned."""
+    """Returns the table without empty columns, and with clean cells."""
     cells = [[_cell(text) for text in row] for row in rows]
     kept = [i for i in range(len(columns)) if any(row[i].strip() for row in cells)]
     return [columns[i] for i in kept], [[row[i] for i in kept] for row in cells]
 
 
 def _cell(text: str) -> str:
-    # Leading blanks are kept: the mark of the current version stands in them.
+    # Leading blanks are kept, for the mark of the current version.
     return text[: len(text) - len(text.lstrip(" "))] + clean(text)
 
 
 def fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[list[str]]:
-    """Returns the cells with the flexible ones shortened, so that the table fits ``width``."""
+    """Returns the cells, with flexible ones shortened so that the table fits ``width``."""
     wide = [
         max([_width(column.title), *(_width(row[i]) for row in rows)])
         for i, column in enumerate(columns)
@@ -110,7 +110,7 @@ def fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) ->
         - len(GAP) * (len(columns) - 1)
         - sum(wide[i] for i in range(len(columns)) if i not in flexible)
     )
-    # The widest gives way first, so that a short target is not cut for a long prompt.
+    # The widest column shrinks first, so that a short target is not cut for a long prompt.
     while flexible and sum(wide[i] for i in flexible) > room:
         widest = max(flexible, key=lambda i: wide[i])
         if wide[widest] <= NARROWEST:
@@ -142,7 +142,7 @@ def _pad(text: str, width: int, *, right: bool) -> str:
 
 
 def fields(rows: Sequence[tuple[str, str]]) -> str:
-    """Returns names and values below each other; rows without a value are left out."""
+    """Returns one line per name and value; rows without a value are left out."""
     rows = [(name, value) for name, value in rows if value]
     wide = max((len(name) for name, _ in rows), default=0)
     return "\n".join(f"{name:<{wide}}{GAP}{clean(value)}" for name, value in rows)

@@ -37,7 +37,7 @@ def test_every_line_becomes_an_operation_of_its_own(sh, model, folder):
     assert ran.code == 0, ran.stderr
     assert [added["version"] for added in ran.json] == ["v1", "v2", "v3"]
     assert [added["edit"]["target"] for added in ran.json] == ["blue", "green", "white"]
-    assert ran.stderr == "3 verified, 0 not verified, 0 skipped (in the history already)\n"
+    assert ran.stderr == "3 verified, 0 not verified, 0 skipped (already in the history)\n"
     assert {entry["author"] for entry in sh("log", "--json").json} == {"bob"}
 
 
@@ -48,7 +48,7 @@ def test_the_same_command_again_skips_what_is_done(sh, model, folder):
     ran = sh("add", "--from", edits, "--json", "--reason", "another")
     assert ran.code == 0
     assert [added["edit"]["target"] for added in ran.json] == ["white"]
-    assert ran.stderr == "1 verified, 0 not verified, 2 skipped (in the history already)\n"
+    assert ran.stderr == "1 verified, 0 not verified, 2 skipped (already in the history)\n"
     assert sh("status", "--json").json["version"] == "v3"
 
 
@@ -206,7 +206,7 @@ def test_a_line_that_comes_back_after_another_answer_counts_again(sh, model, fol
     assert sh("add", "--from", edits).code == 0
     assert sh("generate", "The sky is", "--json").json["text"] == "blue"
     ran = sh("add", "--from", edits)
-    assert ran.stderr == "0 verified, 0 not verified, 3 skipped (in the history already)\n"
+    assert ran.stderr == "0 verified, 0 not verified, 3 skipped (already in the history)\n"
     assert sh("status", "--json").json["version"] == "v3"
 
 

@@ -180,7 +180,7 @@ def test_ctrl_c_exits_with_130_and_says_what_is_kept(sh, history, monkeypatch, g
     monkeypatch.setattr("editkit_cli.commands.log.open_history", interrupted)
     ran = sh("log")
     assert (ran.code, ran.stdout) == (130, "")
-    assert "interrupted: every operation finished before is kept" in ran.stderr
+    assert "interrupted: every finished operation is kept" in ran.stderr
 
 
 def test_python_callers_of_the_group_get_the_exceptions_themselves(folder):

@@ -345,6 +345,6 @@ def test_after_kill_9_the_correction_is_there(tmp_path, tiny_model, process):
         assert f"process {second.run.pid} serves 'history.db' already" in twice.stderr
     finally:
         code, stderr = second.end(signal.SIGTERM)
-    assert (code, stderr) == (0, "stopped; everything is written down\n")
+    assert (code, stderr) == (0, "stopped; all changes are saved\n")
     assert not owner_path(store).exists()
     assert not store.with_name("history.db.wal").exists(), "closed, so one file holds it all"

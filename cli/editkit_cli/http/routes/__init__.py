@@ -1,1 +1,1 @@
-"""The paths, by subject."""
+"""The routes, by subject."""

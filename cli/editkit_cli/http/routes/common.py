@@ -1,4 +1,4 @@
-"""What routes share: the running model, who may, how records are sent, and who has left."""
+"""What routes share: the running model, roles, responses of records, disconnected clients."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 _T = TypeVar("_T")
 
 Responses = dict[int | str, dict[str, Any]]
-"""What a route documents beside its own answer."""
+"""What a route documents besides its own response."""
 
 SSE: dict[str, Any] = {
     "text/event-stream": {
@@ -52,10 +52,10 @@ SSE: dict[str, Any] = {
         }
     }
 }
-"""How a stream of events is documented: by one of them."""
+"""Documentation of a stream of events: the schema of one event."""
 
 _BEARER = HTTPBearer(
-    auto_error=False, description="A token of `editkit token create`, or the owner's"
+    auto_error=False, description="A token of `editkit token create`, or a session of the owner"
 )
 
 _ABOUT = {
@@ -63,19 +63,19 @@ _ABOUT = {
     401: "No token, or one that is not valid",
     403: "The token does not allow it, or the request comes from another site",
     404: "There is no such thing",
-    409: "At odds with the history as it is",
+    409: "It conflicts with the current history",
     413: "The body is too large",
     415: "The body is not JSON",
-    429: "Too much waits already; see Retry-After",
+    429: "Too many requests are waiting; see Retry-After",
     500: "The server failed",
-    503: "The server is busy or shutting down, its memory is short, or its store is not there",
+    503: "The server is busy or shutting down, out of memory, or cannot read its store",
     504: "It took longer than the time limit",
-    507: "The store cannot grow",
+    507: "The store cannot be written",
 }
 
 
 def errors(*statuses: int) -> Responses:
-    """Returns what a route documents beside its own answer."""
+    """Returns the documentation of a route's error responses."""
     usual = (400, 401, 403, 500, 503)
     return {
         status: {"model": ErrorBody, "description": _ABOUT[status]}
@@ -109,7 +109,7 @@ def _owner() -> Any:
         assert isinstance(caller, Caller)
         if caller.name is not None:
             raise Refused(
-                "this is for the owner of the store only", status=403, code="owner_only",
+                "only the owner of the store may do this", status=403, code="owner_only",
                 hint="run `editkit` on the server's machine, as the user who started it",
             )  # fmt: skip
         return caller
@@ -125,17 +125,17 @@ Tags = Annotated[Caller, _may("admin")]
 
 
 class ClientDisconnected(Exception):
-    """The client has left; there is nobody to answer."""
+    """The client has disconnected, so there is nobody to respond to."""
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events, and what is to be done when they end.
+    """Server-sent events, with a callback for their end.
 
     Args:
-        lines: The events. Where the client leaves at once they are never begun, so that nothing
-            that is behind a ``finally`` in them would run.
-        ended: Called once they have ended, however that came.
-        headers: Of the answer.
+        lines: The events. If the client disconnects at once, the iterator is never started, so a
+            ``finally`` in it would not run.
+        ended: Called when they have ended, for whatever reason.
+        headers: Headers of the response.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ def respond(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Returns records as an answer: exactly their JSON dump."""
+    """Returns a response with records: exactly their JSON dump."""
     data = (
         found.model_dump(mode="json")
         if isinstance(found, Record)
@@ -180,10 +180,10 @@ def respond(
 
 
 async def unless_disconnected(request: Request, work: Awaitable[_T]) -> _T:
-    """Returns what comes of something, unless the client leaves before.
+    """Returns the result of work, unless the client disconnects before.
 
     Raises:
-        ClientDisconnected: The client left; the work is cancelled.
+        ClientDisconnected: It did; the work is cancelled.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_left(request))
@@ -200,6 +200,6 @@ async def unless_disconnected(request: Request, work: Awaitable[_T]) -> _T:
 
 
 async def _left(request: Request) -> None:
-    # The body has been read in full, so what comes next is that the client has left.
+    # The body was read completely, so the next message is the disconnect.
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""Correcting: edits that are added, listed, shown and taken back; operations to follow."""
+"""Edits: adding, listing, showing and reverting them; operations to follow."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ router = APIRouter(prefix="/v1", tags=["edits"])
 WRITES = errors(404, 409, 413, 415, 429, 507)
 
 ACCEPTED: Responses = {
-    202: {"model": OperationStatus, "description": "It waits in line; follow it at Location"},
+    202: {"model": OperationStatus, "description": "It is queued; follow it at Location"},
 }
 
 EditId = Annotated[str, Path(description="Id of the edit, or the beginning of it", max_length=64)]
@@ -50,20 +50,18 @@ Key = Annotated[
 ]
 Prefer = Annotated[
     str | None,
-    Header(description="`respond-async`: answer 202 with an operation to follow", max_length=1000),
+    Header(description="`respond-async`: return 202 with an operation to follow", max_length=1000),
 ]
 Command = Annotated[
     str | None,
-    Header(
-        description="Command line behind it, for the log; the owner's word only", max_length=4096
-    ),
+    Header(description="Command line that requests it, for the log; owner only", max_length=4096),
 ]
 
 
 @router.post(
     "/edits", status_code=201, response_model=Added,
     responses={
-        200: {"model": Added, "description": "Nothing was added: the key was known, or kept"},
+        200: {"model": Added, "description": "Nothing added: the key was known, or another edit kept"},
         **ACCEPTED, **WRITES,
     },
 )  # fmt: skip
@@ -76,7 +74,7 @@ async def add(
     prefer: Prefer = None,
     x_editkit_command: Command = None,
 ) -> Response:
-    """Corrects the model: learned, verified by free generation, and written down.
+    """Corrects the model: the edit is learned, verified by free generation, and recorded.
 
     Check `verified`: an edit that does not verify is logged as failed and is not active.
     """
@@ -108,10 +106,10 @@ async def add_batch(
     prefer: Prefer = None,
     x_editkit_command: Command = None,
 ) -> Response:
-    """Corrects the model many times: learned in batches, one operation of the log an edit.
+    """Corrects the model many times: learned in batches, with one operation of the log per edit.
 
-    What is wrong with one of them is found before any is learned. Each is committed by itself: if
-    learning fails in the middle, the error's `committed` names those that are in the history.
+    All of them are checked before any is learned. Each is committed by itself: if learning fails in
+    the middle, the error's `committed` names those that are in the history.
     """
     if len(asked.edits) > runner.limits.edits:
         raise Refused(
@@ -146,7 +144,7 @@ def edits(
 
 @router.get("/edits/{edit_id}", response_model=Edit, responses=errors(404))
 def edit(edit_id: EditId, runner: Runs, _: Reads) -> Response:
-    """One edit, active or not, as it stands at the current version."""
+    """One edit, active or not, as of the current version."""
     history = runner.kit.store.history
     found = history.resolve_edit(edit_id)
     return respond(history.edits([found], at=history.current())[found])
@@ -164,7 +162,7 @@ async def revert(
     prefer: Prefer = None,
     x_editkit_command: Command = None,
 ) -> Response:
-    """Takes one edit back, as if it had never been; later ones stay."""
+    """Takes one edit back, as if it had never been made; later ones stay."""
     given = asked or RevertBody()
     work = _reverting(edit_id, given.defer_only)
     return await changed(request, runner, caller, "revert", work, given, prefer, x_editkit_command)
@@ -179,7 +177,7 @@ async def delete(
     prefer: Prefer = None,
     x_editkit_command: Command = None,
 ) -> Response:
-    """The same as `revert`. Nothing is deleted: taking back is an operation of the log too."""
+    """The same as `revert`. Nothing is deleted: reverting is an operation of the log, too."""
     work = _reverting(edit_id, False)
     return await changed(
         request, runner, caller, "revert", work, ChangeBody(), prefer, x_editkit_command
@@ -192,10 +190,10 @@ def operations(
     _: Reads,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     before: Annotated[
-        str | None, Query(max_length=64, description="Only those asked for before this one")
+        str | None, Query(max_length=64, description="Only those requested before this one")
     ] = None,
 ) -> Response:
-    """Changes that wait, run, or have lately ended, newest first; since the server began.
+    """Changes that wait, run, or recently ended since the server started, newest first.
 
     X-Total-Count says how many are known.
     """
@@ -213,7 +211,7 @@ def operations(
 def operation(
     operation_id: Annotated[str, Path(max_length=64)], runner: Runs, _: Reads
 ) -> Response:
-    """A change that waits, runs, or has lately ended."""
+    """A change that waits, runs, or recently ended."""
     return respond(runner.writer.find(operation_id))
 
 
@@ -227,7 +225,7 @@ async def changed(
     prefer: str | None,
     command: str | None,
 ) -> Response:
-    """Carries a change out, and answers with what came of it or where it stands."""
+    """Makes a change, and responds with its result or its operation."""
     return _answer(
         await _submit(
             request, runner, caller, kind, work, is_async=not asked.wait or _is_async(prefer),
@@ -253,7 +251,7 @@ async def _submit(
     """Queues a change; returns its result, or its operation if that takes too long."""
     if given is not None and caller.name is not None:
         raise Refused(
-            "only the owner says by whom and how a change was asked for", status=403,
+            "only the owner may state who requested a change, and how", status=403,
             code="owner_only", param="provenance", hint="leave it out",
         )  # fmt: skip
     said = f"{request.method} {request.url.path}"
@@ -285,7 +283,7 @@ def _is_async(prefer: str | None) -> bool:
 
 
 def _fields(asked: EditBody, caller: Caller) -> dict[str, Any]:
-    """Returns the fields of a request that were given."""
+    """Returns the fields of the edit request that were given."""
     given = {
         name: getattr(asked, name)
         for name in EditBody.model_fields

@@ -1,4 +1,4 @@
-"""Asking as the command line does: plain generations, and why the model answers so."""
+"""Questions of the command line: generations, and which edit fires."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ router = APIRouter(prefix="/v1", tags=["asking"])
     "/generate", response_model=list[Generation], responses=errors(404, 409, 413, 415, 429, 504)
 )
 async def generate(asked: GenerateBody, request: Request, runner: Runs, caller: Reads) -> Response:
-    """What the corrected model says, greedily: one generation a prompt."""
+    """Answers of the corrected model, greedily: one generation per prompt."""
     if asked.system is not None and not asked.chat:
         raise Refused("'system' needs 'chat'", param="system")
     if bool(asked.prompts) == bool(asked.chats):
@@ -36,8 +36,8 @@ async def generate(asked: GenerateBody, request: Request, runner: Runs, caller: 
     asks = max(len(asked.prompts), len(asked.chats))
     if asked.max_new_tokens > runner.limits.tokens or asks > runner.limits.rows:
         raise Refused(
-            f"this server gives {runner.limits.tokens} tokens to {runner.limits.rows} prompts at "
-            "most", code="too_many", param="max_new_tokens",
+            f"at most {runner.limits.tokens} tokens for {runner.limits.rows} prompts are generated "
+            "here", code="too_many", param="max_new_tokens",
         )  # fmt: skip
     turns = [turn.content for chat in asked.chats for turn in chat]
     check_size(runner, [asked.system or "", *asked.prompts, *turns], param="prompts")

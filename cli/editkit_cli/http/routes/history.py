@@ -1,4 +1,4 @@
-"""The history: versions, what differs between them, and moving about."""
+"""The history: versions, comparisons, tags, rollback, undo and redo."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ router = APIRouter(prefix="/v1", tags=["history"])
 def log(
     runner: Runs,
     caller: Reads,
-    limit: Annotated[int, Query(ge=1, le=10_000, description="At most so many")] = 100,
-    at: Annotated[str | None, Query(max_length=200, description="As it stood at this one")] = None,
+    limit: Annotated[int, Query(ge=1, le=10_000, description="Most entries")] = 100,
+    at: Annotated[str | None, Query(max_length=200, description="As of this version")] = None,
     before: Annotated[
-        int | None, Query(ge=1, lt=2**63, description="Only what is before this `seq`: a page")
+        int | None, Query(ge=1, lt=2**63, description="Only entries before this `seq`, for paging")
     ] = None,
     containing: Annotated[
         str | None,
         Query(
             max_length=200,
-            description="Only what has this in prompt, target, author, reason, "
-            "tag, kind or version, in whatever case",
+            description="Only entries with this in prompt, target, author, reason, "
+            "tag, kind or version, ignoring case",
         ),
     ] = None,
 ) -> Response:
@@ -67,7 +67,7 @@ def show(
     runner: Runs,
     caller: Reads,
 ) -> Response:
-    """One version in full; of an edit's id the version that added it.
+    """One version in full; for the id of an edit, the version that added it.
 
     User, host and command line of the machine where it was made are only shown to an admin.
     """
@@ -83,7 +83,7 @@ async def tag(
     prefer: Prefer = None,
     x_editkit_command: Command = None,
 ) -> Response:
-    """Names a version. Others pin what they ask by such names, so it takes an admin's token."""
+    """Names a version. Clients pin their requests to such names, so it needs an admin's token."""
     return await changed(
         request, runner, caller, "tag", lambda kit, _: kit.tag(asked.version, asked.name), asked,
         prefer, x_editkit_command,
@@ -97,8 +97,10 @@ async def diff(
     _: Reads,
     before: Annotated[str, Query(alias="from", max_length=200)] = "@-",
     to: Annotated[str, Query(max_length=200)] = "@",
-    behavior: Annotated[bool, Query(description="Ask the model at both versions, too")] = False,
-    probe: Annotated[list[str] | None, Query(max_length=16, description="Also ask this")] = None,
+    behavior: Annotated[bool, Query(description="Also ask the model at both versions")] = False,
+    probe: Annotated[
+        list[str] | None, Query(max_length=16, description="Also ask this prompt")
+    ] = None,
     max_new_tokens: Annotated[int, Query(ge=1, le=256)] = 16,
 ) -> Response:
     """What changed between two versions."""
@@ -178,10 +180,10 @@ def status(runner: Runs, caller: Reads) -> Response:
 async def verify(
     runner: Runs,
     _: Edits,
-    head: Annotated[str | None, Query(max_length=200, description="Noted earlier")] = None,
+    head: Annotated[str | None, Query(max_length=200, description="A head noted earlier")] = None,
 ) -> Response:
-    """Derives every digest of the history anew. `ok` is false where something was altered.
+    """Recomputes every digest of the history. `ok` is false if something was altered.
 
-    Changes wait meanwhile, so it takes a token that may make some.
+    Changes wait meanwhile, so it needs a token that may make changes.
     """
     return respond(await asyncio.to_thread(runner.kit.store.verify, head=head))

@@ -1,4 +1,4 @@
-"""About the server: that it lives, what it counts, and what happens."""
+"""About the server: health, metrics and events."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ __all__ = ["router"]
 router = APIRouter(tags=["server"])
 
 _PAUSE = 15.0
-"""Seconds of silence after which a listener hears a heartbeat."""
+"""Seconds of silence after which a heartbeat is sent."""
 
 _CHECK = 1.0
-"""Seconds of silence after which a listener's token is looked at again."""
+"""Seconds of silence after which the listener's token is checked again."""
 
 
 class Health(Record):
-    """Answer of `/healthz`; anybody may ask, so it tells nothing of the model."""
+    """Response of `/healthz`; anybody may request it, so it reveals nothing about the model."""
 
     status: str = "ok"
     proof: str | None = Field(
         default=None,
-        description="That it is this server: HMAC-SHA256 by the owner's token of the nonce and the "
-        "address that was connected to; null of requests from elsewhere",
+        description="Proves that it is this server: HMAC-SHA256 with the owner's token, of the "
+        "nonce and the address that the client connected to; null for requests from other machines",
     )
 
 
@@ -41,7 +41,7 @@ async def health(
     request: Request,
     nonce: Annotated[str | None, Query(min_length=16, max_length=64, pattern="^[0-9a-f]+$")] = None,
 ) -> Response:
-    """That the server lives. Needs no token."""
+    """Whether the server is alive. Needs no token."""
     at = request.scope["server"]
     if nonce is None or at is None or not request.scope[NEAR]:
         return respond(Health())
@@ -54,7 +54,7 @@ async def health(
     responses={200: {"description": "Prometheus' text format"}, **errors()},
 )
 def metrics(runner: Runs, _: Reads) -> Response:
-    """What the server counts, for Prometheus."""
+    """The metrics, for Prometheus."""
     return Response(runner.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -75,13 +75,13 @@ async def events(
     runner: Runs,
     caller: Reads,
     last_event_id: Annotated[
-        str | None, Header(description="Go on behind this one", max_length=20)
+        str | None, Header(description="Continue after this event", max_length=20)
     ] = None,
 ) -> Response:
-    """What happens from now on: operations, progress of learning, new versions.
+    """Events from now on: operations, progress of learning, new versions.
 
-    Ends when the token is revoked, when the client does not keep up, and when others of the same
-    token have come since and take its place; `Last-Event-ID` goes on where it ended.
+    The stream ends when the token is revoked, when the client does not keep up, or when newer
+    listeners with the same token take its place; `Last-Event-ID` continues where it ended.
     """
     after = int(last_event_id) if last_event_id and last_event_id.isascii() and (
         last_event_id.isdecimal()

@@ -1,4 +1,4 @@
-"""What OpenAI's clients ask for: models, chat, completions."""
+"""OpenAI's API: models, chat completions and completions."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 VERSION = "X-Editkit-Version"
-"""Header that names the version an answer began on."""
+"""Header with the version that answers."""
 
 _STREAM: Responses = {
     200: {
-        "description": "The answer; with `stream` its chunks, as server-sent events",
+        "description": "The response; with `stream` its chunks, as server-sent events",
         "content": SSE,
         "headers": {VERSION: {"description": "Version that answers", "schema": {"type": "string"}}},
     }
@@ -72,7 +72,7 @@ def models(runner: Runs, _: Reads) -> Response:
 
 @router.get("/models/{model:path}", response_model=ModelObject, responses=errors(404))
 def model(model: str, runner: Runs, _: Reads) -> Response:
-    """A name, if it stands for a version of the running model."""
+    """A model name, if it is a version of the running model."""
     return respond(_model(runner, model, runner.model_version(model)))
 
 
@@ -89,7 +89,7 @@ async def chat(asked: ChatRequest, request: Request, runner: Runs, caller: Reads
     """The assistant's next turn."""
     if asked.max_tokens and asked.max_completion_tokens:
         raise Refused(
-            "'max_tokens' and 'max_completion_tokens' are one thing; give one of them",
+            "'max_tokens' and 'max_completion_tokens' mean the same; give one of them",
             param="max_tokens",
         )
     turns = [
@@ -127,7 +127,7 @@ async def chat(asked: ChatRequest, request: Request, runner: Runs, caller: Reads
 async def complete(
     asked: CompletionRequest, request: Request, runner: Runs, caller: Reads
 ) -> Response:
-    """Continuations of plain prompts. Whitespace around them is removed."""
+    """Continuations of plain prompts, without surrounding whitespace."""
     prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
     check_size(runner, prompts, param="prompt")
     question = await asyncio.to_thread(
@@ -156,7 +156,7 @@ def _question(
     limit: int,
     encoded: Callable[[], list[tuple[int, ...]]],
 ) -> GenerationRequest:
-    """Returns the question; encodes and looks the version up, so in a thread of its own."""
+    """Returns what to generate. It encodes and resolves the version, so it runs in a thread."""
     if asked.stream_options is not None and not asked.stream:
         raise Refused("'stream_options' needs 'stream'", param="stream_options")
     if limit > runner.limits.tokens:
@@ -173,7 +173,7 @@ def _question(
         )  # fmt: skip
     top_p = 1.0 if asked.top_p is None else asked.top_p
     temperature = asked.temperature
-    if temperature is None:  # greedy, but whoever names a nucleus means to sample
+    if temperature is None:  # greedy, unless the client sets top_p, which only sampling uses
         temperature = 0.0 if top_p == 1 else 1.0
     return GenerationRequest(
         prompts=prompts,
@@ -223,7 +223,7 @@ class ChatShape:
         self._first = first
 
     def begin(self, count: int) -> list[Record]:
-        """Returns what comes before anything is said."""
+        """Returns the chunks before any text."""
         return [
             self._chunk(ChatDeltaChoice(index=index, delta=delta))
             for index in range(count)
@@ -231,7 +231,7 @@ class ChatShape:
         ]
 
     def part(self, part: JobEvent, asked: GenerationJob) -> Record:
-        """Returns the chunk of new text, or of an end."""
+        """Returns the chunk for new text, or for an end."""
         answer = asked.answers[part.index]
         if part.is_last:
             return self._chunk(
@@ -257,11 +257,11 @@ class CompletionShape:
         self._about = about
 
     def begin(self, count: int) -> list[Record]:
-        """Returns what comes before anything is said: nothing."""
+        """Returns the chunks before any text: none."""
         return []
 
     def part(self, part: JobEvent, asked: GenerationJob) -> Record:
-        """Returns the chunk of new text, or of an end."""
+        """Returns the chunk for new text, or for an end."""
         answer = asked.answers[part.index]
         choice = Choice(
             index=part.index,
@@ -287,7 +287,7 @@ async def _streamed(
     asked = runner.generate(question, caller.name, is_streamed=True)
     parts = asked.parts()
     try:
-        # What goes wrong before the first word still gets a status of its own.
+        # Errors before the first text still get their own status.
         first = await unless_disconnected(request, anext(parts))
     except BaseException:
         asked.abandon()

@@ -1,12 +1,14 @@
-"""What the command line asks of the server that holds its store: the owner's only.
+"""Routes for the command line of the store's owner.
 
-These routes name files of this machine, or answer without the limits that others have. They are
-between one version of editkit and itself, so they are not in the OpenAPI document.
+They access files of this machine, or respond without the limits for other callers. Only the same
+version of editkit uses them, so they are not in the OpenAPI document.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +33,7 @@ from editkit_cli.service.schemas import LogPage, ServedModel, SessionToken
 from editkit_cli.service.writer import ChangeProgress, OperationResult
 from editkit_store.bundle.records import Exported, Imported
 from editkit_store.database.sandbox import SqlQuery
-from editkit_store.errors import EditkitError, QueryStopped
+from editkit_store.errors import EditkitError, QueryStopped, StoreError
 from editkit_store.records import Compacted, Record, Shown, Table, ViewChanged
 from editkit_store.records.comparisons import CodebookPlot
 
@@ -42,7 +44,7 @@ router = APIRouter(prefix="/v1/owner", include_in_schema=False)
 
 @router.get("", response_model=ServedModel)
 def running(runner: Runs, _: Owners) -> Response:
-    """What runs here."""
+    """The running model."""
     kit = runner.kit
     return respond(
         ServedModel(
@@ -62,44 +64,44 @@ def log(
     limit: Annotated[int | None, Query(ge=1)] = None,
     at: Annotated[str | None, Query()] = None,
 ) -> Response:
-    """The log with what its table shows beside it, as long as it is."""
+    """The log, with what its table shows beside the entries."""
     return respond(LogPage.of(runner.kit.store, limit=limit, at=at))
 
 
 @router.get("/show", response_model=Shown, responses=errors(404))
 def show(runner: Runs, _: Owners, name: Annotated[str, Query()]) -> Response:
-    """One version in full, by any name there is."""
+    """One version in full, by any name."""
     return respond(runner.kit.show(name))
 
 
 @router.post("/session", response_model=SessionToken, responses=errors())
 async def session(request: Request, _: Owners) -> Response:
-    """Begins a session, for a program of the owner's that cannot sign what it asks."""
+    """Begins a session, for a program of the owner that cannot sign requests."""
     return new_session(request)
 
 
 class ResolvedVersion(Record):
-    """Answer of `/v1/owner/resolve`."""
+    """Response of `/v1/owner/resolve`."""
 
     version: str
 
 
 @router.get("/resolve", response_model=ResolvedVersion, responses=errors(404))
 def resolve(runner: Runs, _: Owners, version: Annotated[str, Query()]) -> Response:
-    """The own name of a version."""
+    """The canonical name of a version."""
     return respond(ResolvedVersion(version=runner.version(version)))
 
 
 class RequestCheck(Record):
-    """Answer of `/v1/owner/check`."""
+    """Response of `/v1/owner/check`."""
 
-    known: int = Field(description="Members of the current version that came of this request")
+    known: int = Field(description="Edits of the current version that came from this request")
     error: ErrorBody | None = Field(description="Why it cannot be learned")
 
 
 @router.post("/check", response_model=RequestCheck, responses=errors())
 def check(asked: EditBody, runner: Runs, _: Owners) -> Response:
-    """What is known of an edit before it is asked for."""
+    """Checks an edit request without adding it."""
     from editkit.requests import build_request
 
     given = {name: getattr(asked, name) for name in asked.model_fields_set}
@@ -115,7 +117,7 @@ def check(asked: EditBody, runner: Runs, _: Owners) -> Response:
 
 @router.post("/revert", response_model=ViewChanged, responses={**ACCEPTED, **WRITES})
 async def revert(asked: RevertByIdBody, request: Request, runner: Runs, caller: Owners) -> Response:
-    """Takes an edit back, whatever its id was typed as."""
+    """Takes an edit back; the id may be any text that the user typed."""
 
     def act(kit: Any, learning: ChangeProgress) -> OperationResult:
         done: ViewChanged = kit.revert(
@@ -127,12 +129,12 @@ async def revert(asked: RevertByIdBody, request: Request, runner: Runs, caller: 
 
 
 _CELLS = 1_000_000
-"""Values of an answer: more would be too much for the memory beside a model."""
+"""Most values of a result, which must fit into memory beside a model."""
 
 
 @router.post("/sql", response_model=Table, responses=errors(504))
 async def sql(asked: SqlBody, request: Request, runner: Runs, _: Owners) -> Response:
-    """Rows that one SELECT gives on a copy of the store; ended when nobody waits any more."""
+    """Runs one SELECT on a copy of the store; stopped when the client disconnects."""
     query = SqlQuery(asked.query)
     seconds = runner.limits.seconds
 
@@ -150,17 +152,20 @@ async def sql(asked: SqlBody, request: Request, runner: Runs, _: Owners) -> Resp
 
 @router.post("/codebook", response_model=CodebookPlot, responses=errors(404))
 async def codebook(asked: PlotBody, runner: Runs, _: Owners) -> Response:
-    """A picture of the codebook, written to a file."""
+    """Draws the codebook to a file."""
     from editkit.methods.grace.plot import plot_codebook
 
     path = _full(asked.path)
-    drawn = await asyncio.to_thread(plot_codebook, runner.kit.store, path, version=asked.version)
+    with _paths_kept():
+        drawn = await asyncio.to_thread(
+            plot_codebook, runner.kit.store, path, version=asked.version
+        )
     return respond(drawn)
 
 
 @router.post("/export", response_model=Exported, responses=errors(404, 409))
 async def export(asked: ExportBody, runner: Runs, _: Owners) -> Response:
-    """Edits and what they became, written into a new folder."""
+    """Exports edits into a new folder."""
     done = await asyncio.to_thread(
         runner.kit.store.export, _full(asked.path), to=asked.to, since=asked.since,
         only=asked.only, tool=asked.tool,
@@ -169,16 +174,18 @@ async def export(asked: ExportBody, runner: Runs, _: Owners) -> Response:
 
 
 @router.post("/import", response_model=Imported, responses={**ACCEPTED, **WRITES})
-async def bring(asked: ImportBody, request: Request, runner: Runs, caller: Owners) -> Response:
-    """Brings the edits of a bundle into the history and onto the running model."""
+async def import_bundle(
+    asked: ImportBody, request: Request, runner: Runs, caller: Owners
+) -> Response:
+    """Imports the edits of a bundle into the history and the running model."""
     if asked.dry_run:
-        return respond(await asyncio.to_thread(_brought, runner.kit, asked))
+        return respond(await asyncio.to_thread(_import, runner.kit, asked))
     return await changed(
-        request, runner, caller, "import", lambda kit, _: _brought(kit, asked), asked, None, None
+        request, runner, caller, "import", lambda kit, _: _import(kit, asked), asked, None, None
     )
 
 
-def _brought(kit: Any, asked: ImportBody) -> Imported:
+def _import(kit: Any, asked: ImportBody) -> Imported:
     try:
         done: Imported = kit.import_bundle(
             _full(asked.path), on_conflict=asked.on_conflict, dry_run=asked.dry_run
@@ -189,13 +196,13 @@ def _brought(kit: Any, asked: ImportBody) -> Imported:
             "`editkit import`, and `editkit replay`, which learns them"
         )
         raise
-    # Others may look at the operation, and where files lie is not theirs to know.
+    # Other callers may see the operation, but not paths of this machine.
     return done.model_copy(update={"bundle": Path(done.bundle).name})
 
 
 @router.post("/compact", response_model=Compacted, responses={**ACCEPTED, **WRITES})
 async def compact(asked: ChangeBody, request: Request, runner: Runs, caller: Owners) -> Response:
-    """Makes the file smaller; whoever reads it meanwhile waits."""
+    """Makes the file smaller; readers wait meanwhile."""
     return await changed(request, runner, caller, "compact", _compacted, asked, None, None)
 
 
@@ -204,11 +211,21 @@ def _compacted(kit: Any, _: ChangeProgress) -> OperationResult:
     return done.model_copy(update={"store": Path(done.store).name})
 
 
+@contextlib.contextmanager
+def _paths_kept() -> Iterator[None]:
+    """Keeps full paths in errors of the body: the owner gave them."""
+    try:
+        yield
+    except StoreError as error:
+        status, _ = failure_of(error)
+        raise Refused(str(error), status=status, code=error.code, hint=error.hint) from error
+
+
 def _full(path: str) -> Path:
-    """Returns a path of this machine; the server's own working folder means nothing to others.
+    """Returns a full path; the server's working folder is not the client's.
 
     Raises:
-        Refused: It depends on a working folder.
+        Refused: The path is relative.
     """
     found = Path(path)
     if not found.is_absolute():

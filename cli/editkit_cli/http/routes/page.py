@@ -1,4 +1,4 @@
-"""The web page: its files, signing in, and who is signed in."""
+"""The web page: its files, signing in, and the signed-in caller."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["add_page", "new_session"]
 router = APIRouter(tags=["page"])
 
 _HEADERS = {
-    # The page brings all it needs; trusted types make a browser refuse HTML made of strings.
+    # The page loads nothing from elsewhere; trusted types forbid HTML from strings.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
         "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -33,7 +33,7 @@ _HEADERS = {
 
 
 def add_page(app: FastAPI) -> None:
-    """Adds the page to an application; ``app.state.page_keys`` makes links to it."""
+    """Adds the page to an application; ``app.state.page_keys`` creates links to it."""
     app.state.page_keys = PageKeys()
     app.include_router(router)
 
@@ -41,7 +41,7 @@ def add_page(app: FastAPI) -> None:
 @router.get("/", include_in_schema=False)
 @router.get("/web/{name}", include_in_schema=False)
 async def file(request: Request, if_none_match: Annotated[str | None, Header()] = None) -> Response:
-    """One file of the page; unchanged ones are not sent again."""
+    """A file of the page; an unchanged one is not sent again."""
     found = FILES.get(request.url.path)
     if found is None:
         raise Refused("the page has no such file", status=404, code="unknown_path")
@@ -52,18 +52,20 @@ async def file(request: Request, if_none_match: Annotated[str | None, Header()] 
 
 
 class Whoami(Record):
-    """Who asks, and what there is to ask."""
+    """The caller, and the running model."""
 
-    name: str | None = Field(description="Name of the token; null of the owner")
+    name: str | None = Field(description="Name of the token; null is the owner")
     role: Role = Field(description="What the token allows")
     is_owner: bool
     model: str = Field(description="Name of the running model")
-    has_chat: bool = Field(description="Whether it knows conversations; else plain prompts only")
+    has_chat: bool = Field(
+        description="Whether it has a chat template; otherwise plain prompts only"
+    )
 
 
 @router.get("/v1/whoami", response_model=Whoami, responses=errors())
 def whoami(runner: Runs, caller: Reads) -> Response:
-    """Who the token belongs to and what it allows, and the model that runs."""
+    """The name and role of the token, and the running model."""
     return respond(
         Whoami(
             name=caller.name,
@@ -77,8 +79,8 @@ def whoami(runner: Runs, caller: Reads) -> Response:
 
 @router.post("/v1/session", response_model=SessionToken, responses=errors(413, 415))
 async def sign_in(asked: SignInBody, request: Request) -> Response:
-    """Exchanges the key of a link for a session of the owner, once, on this machine. No token."""
-    # Elsewhere a session would be refused, so there is no reason to begin one.
+    """Exchanges the key of a link for a session of the owner, once; from this machine only."""
+    # From other machines a session would be refused, so none is begun.
     if not request.scope[NEAR] or not request.app.state.page_keys.take(asked.key):
         raise Refused(
             "the link has been used, is too old, or is another server's", status=403,
@@ -88,7 +90,7 @@ async def sign_in(asked: SignInBody, request: Request) -> Response:
 
 
 def new_session(request: Request) -> Response:
-    """Begins a session of the owner, and tells its token."""
+    """Begins a session of the owner, and responds with its token."""
     session = SessionToken(token=request.app.state.sessions.begin())
     return respond(session, headers={"Cache-Control": "no-store"})
 
@@ -96,13 +98,13 @@ def new_session(request: Request) -> Response:
 class PageLink(Record):
     """A link that opens the page, signed in as the owner."""
 
-    path: str = Field(repr=False, description="What follows the server's address")
-    seconds: float = Field(description="How long it is good for; it works once")
+    path: str = Field(repr=False, description="Path after the server's address")
+    seconds: float = Field(description="How long it is valid; it works once")
 
 
 @router.post("/v1/session/links", response_model=PageLink, responses=errors(413, 415))
 async def link(request: Request, caller: Reads) -> Response:
-    """Makes a link that opens the page, signed in as the owner; only the owner may."""
+    """Creates a link that opens the page, signed in as the owner; owner only."""
     if caller.name is not None:
         raise Refused(
             "only the owner of the store can make a link that signs in as the owner", status=403,

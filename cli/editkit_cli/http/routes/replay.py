@@ -34,11 +34,11 @@ async def replay(
 ) -> Response:
     """Brings the active edits of a version to a model: restores what it learned, learns the rest.
 
-    Another model than the running one is loaded for that, here, and let go afterwards. Other
-    changes wait meanwhile. It takes an admin's token: it may fetch a model, and take hours.
+    A model other than the running one is loaded into the server and released afterwards. Other
+    changes wait meanwhile. It needs an admin's token, because it may fetch a model and take hours.
     """
     other = _other(asked.model, runner, caller)
-    if asked.dry_run and other is None:  # nothing to load and nothing to write: no need to wait
+    if asked.dry_run and other is None:  # nothing to load or write, so it need not be queued
         return respond(await asyncio.to_thread(replayed, runner.kit, asked, None, None))
     return await changed(
         request, runner, caller, "replay",
@@ -54,8 +54,8 @@ def replayed(
 
     Args:
         kit: The running model.
-        asked: What to replay, and how.
-        other: Onto this model instead.
+        asked: What to replay.
+        other: Another model to replay onto.
         learning: Told about every edit.
     """
     what: dict[str, Any] = {"to": asked.to, "method": asked.method, "only": asked.only}
@@ -74,11 +74,11 @@ def replayed(
 
 
 def _other(name: str | None, runner: Runner, caller: Caller) -> str | None:
-    """Returns the model to load beside the running one, if another is asked for.
+    """Returns the model to load beside the running one, if there is one.
 
     Raises:
-        UnknownModel, ModelUnavailable: There is none of that name.
-        Refused: It is a path of this machine, and not the owner asks.
+        UnknownModel, ModelUnavailable: There is no model of that name.
+        Refused: It is a path of this machine, and the caller is not the owner.
     """
     if name is None or name == runner.name or is_same_model(name, runner.kit.source):
         return None
