@@ -36,22 +36,24 @@ class ListArguments(Body):
     offset: int = Field(default=0, ge=0, lt=2**31, description="Leave out so many of the newest")
 
 
-async def _list(call: Call, asked: ListArguments) -> EditList:
+async def _list(call: Call, arguments: ListArguments) -> EditList:
     def read() -> EditList:
-        version = call.runner.version(asked.version)
+        version = call.runner.version(arguments.version)
         history = call.runner.kit.store.history
         number = int(version[1:])
         ids = history.active_ids(number)[::-1]
-        if asked.contains is None:
-            found = history.edits(ids[asked.offset : asked.offset + asked.limit], at=number)
+        if arguments.contains is None:
+            found = history.edits(
+                ids[arguments.offset : arguments.offset + arguments.limit], at=number
+            )
             return EditList(
                 version=version, total=len(ids), edits=tuple(found[i] for i in ids if i in found)
             )
-        word, found = asked.contains.casefold(), history.edits(ids, at=number)
+        word, found = arguments.contains.casefold(), history.edits(ids, at=number)
         like = [found[one] for one in ids if _has(found[one], word)]
         return EditList(
             version=version, total=len(like),
-            edits=tuple(like[asked.offset : asked.offset + asked.limit]),
+            edits=tuple(like[arguments.offset : arguments.offset + arguments.limit]),
         )  # fmt: skip
 
     return await asyncio.to_thread(read)
@@ -70,11 +72,11 @@ class ShowArguments(Body):
     edits: bool = Field(default=False, description="Also every edit in force there, oldest first")
 
 
-async def _show(call: Call, asked: ShowArguments) -> Shown:
+async def _show(call: Call, arguments: ShowArguments) -> Shown:
     found = await asyncio.to_thread(
-        lambda: call.runner.kit.show(asked.name, redacted=call.caller.needs_redaction)
+        lambda: call.runner.kit.show(arguments.name, redacted=call.caller.needs_redaction)
     )
-    return found if asked.edits else found.model_copy(update={"edits": ()})
+    return found if arguments.edits else found.model_copy(update={"edits": ()})
 
 
 class LogArguments(Body):
@@ -84,10 +86,12 @@ class LogArguments(Body):
     at: VersionExpression | None = Field(default=None, description="As it stood at this version")
 
 
-async def _log(call: Call, asked: LogArguments) -> LogResult:
+async def _log(call: Call, arguments: LogArguments) -> LogResult:
     kit = call.runner.kit
     found = await asyncio.to_thread(
-        lambda: kit.log(limit=asked.limit, at=asked.at, redacted=call.caller.needs_redaction)
+        lambda: kit.log(
+            limit=arguments.limit, at=arguments.at, redacted=call.caller.needs_redaction
+        )
     )
     return LogResult(version=kit.version, entries=tuple(found))
 
@@ -105,16 +109,18 @@ class DiffArguments(Body):
     )
 
 
-async def _diff(call: Call, asked: DiffArguments) -> Diff:
-    check_size(call.runner, asked.probes, param="probes")
+async def _diff(call: Call, arguments: DiffArguments) -> Diff:
+    check_size(call.runner, arguments.probes, param="probes")
 
     def compare() -> Diff:
-        asks = asked.behavior or asked.probes
-        with call.runner.beside() if asks else contextlib.nullcontext() as deadline:
+        asks = arguments.behavior or arguments.probes
+        with call.runner.beside() if asks else contextlib.nullcontext():
             return call.runner.kit.diff(
-                asked.before, asked.after, behavior=asked.behavior, probes=asked.probes,
-                progress=deadline,
-            )  # fmt: skip
+                arguments.before,
+                arguments.after,
+                behavior=arguments.behavior,
+                probes=arguments.probes,
+            )
 
     return await asyncio.to_thread(compare)
 
@@ -127,8 +133,8 @@ class VerifyArguments(Body):
     )
 
 
-async def _verify(call: Call, asked: VerifyArguments) -> Verified:
-    return await asyncio.to_thread(call.runner.kit.store.verify, head=asked.head)
+async def _verify(call: Call, arguments: VerifyArguments) -> Verified:
+    return await asyncio.to_thread(call.runner.kit.store.verify, head=arguments.head)
 
 
 class NoArguments(Body):

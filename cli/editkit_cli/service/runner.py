@@ -93,9 +93,9 @@ class Runner:
         self._stops: set[Callable[[], None]] | None = set()  # None once it is closing
         self._turn = threading.Lock()
         for name, about, value in (
-            ("waiting_rows", "Continuations in line", lambda: self._readers.waiting),
+            ("waiting_rows", "Queued continuations", lambda: self._readers.waiting),
             ("running_rows", "Continuations being generated", lambda: self._readers.running),
-            ("waiting_writes", "Changes in line", lambda: self.writer.waiting),
+            ("waiting_writes", "Queued changes", lambda: self.writer.waiting),
             ("listeners", "Clients that follow the events", lambda: self.events.listeners),
             ("version", "Number of the current version", lambda: int(kit.version[1:])),
         ):

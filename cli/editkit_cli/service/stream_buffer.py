@@ -6,11 +6,11 @@ import os.path
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
-__all__ = ["FinishReason", "OnText", "StreamBuffer", "TokenDecoder"]
+__all__ = ["FinishReason", "StreamBuffer", "TextCallback", "TokenDecoder"]
 
 FinishReason = Literal["stop", "length"]
 
-OnText = Callable[[str], None]
+TextCallback = Callable[[str], None]
 """Called with new text, in another thread."""
 
 
@@ -50,7 +50,7 @@ class StreamBuffer:
         stop_ids: Sequence[int],
         limit: int,
         stops: Sequence[str] = (),
-        on_text: OnText | None = None,
+        on_text: TextCallback | None = None,
     ) -> None:
         self._decoder = decoder
         self._stop_ids = frozenset(stop_ids)

@@ -61,12 +61,12 @@ Command = Annotated[
 @router.post(
     "/edits", status_code=201, response_model=Added,
     responses={
-        200: {"model": Added, "description": "Nothing added: the key was known, or another edit kept"},
+        200: {"model": Added, "description": "Nothing added: key known, or another edit kept"},
         **ACCEPTED, **WRITES,
     },
 )  # fmt: skip
 async def add(
-    asked: AddBody,
+    body: AddBody,
     request: Request,
     runner: Runs,
     caller: Edits,
@@ -78,18 +78,18 @@ async def add(
 
     Check `verified`: an edit that does not verify is logged as failed and is not active.
     """
-    if idempotency_key is not None and asked.idempotency_key not in (None, idempotency_key):
+    if idempotency_key is not None and body.idempotency_key not in (None, idempotency_key):
         raise Refused(
             "the header Idempotency-Key and the field 'idempotency_key' differ",
             param="idempotency_key",
         )
-    fields = _fields(asked, caller)
+    fields = _fields(body, caller)
     if idempotency_key is not None:
         fields["idempotency_key"] = idempotency_key
-    work = only_edit(await asyncio.to_thread(prepare_add, runner, [fields], asked))
+    work = only_edit(await asyncio.to_thread(prepare_add, runner, [fields], body))
     result = await _submit(
-        request, runner, caller, "add", work, is_async=not asked.wait or _is_async(prefer),
-        command=x_editkit_command, given=asked.provenance,
+        request, runner, caller, "add", work, is_async=not body.wait or _is_async(prefer),
+        command=x_editkit_command, given=body.provenance,
     )  # fmt: skip
     if isinstance(result, Added):
         status = 201 if result.outcome == "added" else 200
@@ -99,7 +99,7 @@ async def add(
 
 @router.post("/edits/batch", response_model=list[Added], responses={**ACCEPTED, **WRITES})
 async def add_batch(
-    asked: AddBatchBody,
+    body: AddBatchBody,
     request: Request,
     runner: Runs,
     caller: Edits,
@@ -111,16 +111,16 @@ async def add_batch(
     All of them are checked before any is learned. Each is committed by itself: if learning fails in
     the middle, the error's `committed` names those that are in the history.
     """
-    if len(asked.edits) > runner.limits.edits:
+    if len(body.edits) > runner.limits.edits:
         raise Refused(
-            f"{len(asked.edits)} edits are more than {runner.limits.edits}", code="too_many",
+            f"{len(body.edits)} edits are more than {runner.limits.edits}", code="too_many",
             param="edits", hint="send them in several requests",
         )  # fmt: skip
-    requests = [_fields(one, caller) for one in asked.edits]
-    work = await asyncio.to_thread(prepare_add, runner, requests, asked)
+    requests = [_fields(one, caller) for one in body.edits]
+    work = await asyncio.to_thread(prepare_add, runner, requests, body)
     result = await _submit(
-        request, runner, caller, "add", work, is_async=not asked.wait or _is_async(prefer),
-        command=x_editkit_command, given=asked.provenance, total=len(asked.edits),
+        request, runner, caller, "add", work, is_async=not body.wait or _is_async(prefer),
+        command=x_editkit_command, given=body.provenance, total=len(body.edits),
     )  # fmt: skip
     return _answer(result)
 
@@ -158,12 +158,12 @@ async def revert(
     request: Request,
     runner: Runs,
     caller: Edits,
-    asked: RevertBody | None = None,
+    body: RevertBody | None = None,
     prefer: Prefer = None,
     x_editkit_command: Command = None,
 ) -> Response:
     """Takes one edit back, as if it had never been made; later ones stay."""
-    given = asked or RevertBody()
+    given = body or RevertBody()
     work = _reverting(edit_id, given.defer_only)
     return await changed(request, runner, caller, "revert", work, given, prefer, x_editkit_command)
 
@@ -221,15 +221,15 @@ async def changed(
     caller: Caller,
     kind: OperationKind,
     work: Work,
-    asked: ChangeBody,
+    body: ChangeBody,
     prefer: str | None,
     command: str | None,
 ) -> Response:
     """Makes a change, and responds with its result or its operation."""
     return _answer(
         await _submit(
-            request, runner, caller, kind, work, is_async=not asked.wait or _is_async(prefer),
-            reason=asked.reason, author=asked.author, command=command, given=asked.provenance,
+            request, runner, caller, kind, work, is_async=not body.wait or _is_async(prefer),
+            reason=body.reason, author=body.author, command=command, given=body.provenance,
         )
     )  # fmt: skip
 
@@ -282,12 +282,12 @@ def _is_async(prefer: str | None) -> bool:
     return "respond-async" in wanted
 
 
-def _fields(asked: EditBody, caller: Caller) -> dict[str, Any]:
+def _fields(body: EditBody, caller: Caller) -> dict[str, Any]:
     """Returns the fields of the edit request that were given."""
     given = {
-        name: getattr(asked, name)
+        name: getattr(body, name)
         for name in EditBody.model_fields
-        if getattr(asked, name) not in (None, ())
+        if getattr(body, name) not in (None, ())
     }
     given.setdefault("author", caller.name)
     return {name: value for name, value in given.items() if value is not None}

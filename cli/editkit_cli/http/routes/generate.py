@@ -27,41 +27,39 @@ router = APIRouter(prefix="/v1", tags=["asking"])
 @router.post(
     "/generate", response_model=list[Generation], responses=errors(404, 409, 413, 415, 429, 504)
 )
-async def generate(asked: GenerateBody, request: Request, runner: Runs, caller: Reads) -> Response:
+async def generate(body: GenerateBody, request: Request, runner: Runs, caller: Reads) -> Response:
     """Answers of the corrected model, greedily: one generation per prompt."""
-    if asked.system is not None and not asked.chat:
+    if body.system is not None and not body.chat:
         raise Refused("'system' needs 'chat'", param="system")
-    if bool(asked.prompts) == bool(asked.chats):
+    if bool(body.prompts) == bool(body.chats):
         raise Refused("give either 'prompts' or 'chats'", param="prompts")
-    asks = max(len(asked.prompts), len(asked.chats))
-    if asked.max_new_tokens > runner.limits.tokens or asks > runner.limits.rows:
+    asks = max(len(body.prompts), len(body.chats))
+    if body.max_new_tokens > runner.limits.tokens or asks > runner.limits.rows:
         raise Refused(
             f"at most {runner.limits.tokens} tokens for {runner.limits.rows} prompts are generated "
             "here", code="too_many", param="max_new_tokens",
         )  # fmt: skip
-    turns = [turn.content for chat in asked.chats for turn in chat]
-    check_size(runner, [asked.system or "", *asked.prompts, *turns], param="prompts")
+    turns = [turn.content for chat in body.chats for turn in chat]
+    check_size(runner, [body.system or "", *body.prompts, *turns], param="prompts")
 
     def encode() -> GenerationRequest:
         encoder = runner.kit.encoder
-        chats = asked.conversations()
-        prompts = map(encoder.chat, chats) if chats else map(encoder.prompt, asked.prompts)
-        version = runner.version(asked.version)
-        return GenerationRequest(
-            prompts=tuple(prompts), version=version, limit=asked.max_new_tokens
-        )
+        chats = body.conversations()
+        prompts = map(encoder.chat, chats) if chats else map(encoder.prompt, body.prompts)
+        version = runner.version(body.version)
+        return GenerationRequest(prompts=tuple(prompts), version=version, limit=body.max_new_tokens)
 
     job = runner.generate(await asyncio.to_thread(encode), caller.name)
     try:
-        return respond(await unless_disconnected(request, job.records(asked.questions())))
+        return respond(await unless_disconnected(request, job.records(body.questions())))
     finally:
         job.abandon()
 
 
 @router.post("/explain", response_model=Explanation, responses=errors(404, 409, 413, 415, 429))
-def explain(asked: ExplainFields, runner: Runs, _: Reads) -> Response:
+def explain(body: ExplainFields, runner: Runs, _: Reads) -> Response:
     """Which edit fires for a prompt, and how near the others are."""
-    check_size(runner, asked.texts, param="prompt")
+    check_size(runner, body.texts, param="prompt")
     with runner.beside():
-        found = runner.kit.explain(asked.prompt, chat=asked.chat, version=asked.version, k=asked.k)
+        found = runner.kit.explain(body.prompt, chat=body.chat, version=body.version, k=body.k)
     return respond(found)

@@ -76,7 +76,7 @@ def show(
 
 @router.post("/versions/tag", response_model=Tagged, responses={**ACCEPTED, **WRITES})
 async def tag(
-    asked: TagBody,
+    body: TagBody,
     request: Request,
     runner: Runs,
     caller: Tags,
@@ -85,7 +85,7 @@ async def tag(
 ) -> Response:
     """Names a version. Clients pin their requests to such names, so it needs an admin's token."""
     return await changed(
-        request, runner, caller, "tag", lambda kit, _: kit.tag(asked.version, asked.name), asked,
+        request, runner, caller, "tag", lambda kit, _: kit.tag(body.version, body.name), body,
         prefer, x_editkit_command,
     )  # fmt: skip
 
@@ -124,7 +124,7 @@ async def diff(
 
 @router.post("/rollback", response_model=ViewChanged, responses={**ACCEPTED, **WRITES})
 async def rollback(
-    asked: RollbackBody,
+    body: RollbackBody,
     request: Request,
     runner: Runs,
     caller: Edits,
@@ -133,7 +133,7 @@ async def rollback(
 ) -> Response:
     """Makes the edits of an older version the active ones, as a new version."""
     return await changed(
-        request, runner, caller, "rollback", lambda kit, _: kit.rollback(asked.version), asked,
+        request, runner, caller, "rollback", lambda kit, _: kit.rollback(body.version), body,
         prefer, x_editkit_command,
     )  # fmt: skip
 
@@ -143,13 +143,13 @@ async def undo(
     request: Request,
     runner: Runs,
     caller: Edits,
-    asked: ChangeBody | None = None,
+    body: ChangeBody | None = None,
     prefer: Prefer = None,
     x_editkit_command: Command = None,
 ) -> Response:
     """Takes the last change back; a second undo goes one further back."""
     return await changed(
-        request, runner, caller, "undo", lambda kit, _: kit.undo(), asked or ChangeBody(), prefer,
+        request, runner, caller, "undo", lambda kit, _: kit.undo(), body or ChangeBody(), prefer,
         x_editkit_command,
     )  # fmt: skip
 
@@ -159,13 +159,13 @@ async def redo(
     request: Request,
     runner: Runs,
     caller: Edits,
-    asked: ChangeBody | None = None,
+    body: ChangeBody | None = None,
     prefer: Prefer = None,
     x_editkit_command: Command = None,
 ) -> Response:
     """Takes the last undo back."""
     return await changed(
-        request, runner, caller, "redo", lambda kit, _: kit.redo(), asked or ChangeBody(), prefer,
+        request, runner, caller, "redo", lambda kit, _: kit.redo(), body or ChangeBody(), prefer,
         x_editkit_command,
     )  # fmt: skip
 

@@ -85,26 +85,26 @@ def _model(runner: Runner, name: str, version: str) -> ModelObject:
     response_model=ChatCompletion,
     responses={**errors(404, 409, 413, 415, 429, 504), **_STREAM},
 )
-async def chat(asked: ChatRequest, request: Request, runner: Runs, caller: Reads) -> Response:
+async def chat(body: ChatRequest, request: Request, runner: Runs, caller: Reads) -> Response:
     """The assistant's next turn."""
-    if asked.max_tokens and asked.max_completion_tokens:
+    if body.max_tokens and body.max_completion_tokens:
         raise Refused(
             "'max_tokens' and 'max_completion_tokens' mean the same; give one of them",
             param="max_tokens",
         )
     turns = [
         Message(role="system" if one.role == "developer" else one.role, content=one.text)
-        for one in asked.messages
+        for one in body.messages
     ]
     check_size(runner, [turn.content for turn in turns], param="messages")
-    limit = asked.max_completion_tokens or asked.max_tokens or runner.limits.default_tokens
+    limit = body.max_completion_tokens or body.max_tokens or runner.limits.default_tokens
     question = await asyncio.to_thread(
-        _question, runner, asked, limit, lambda: [runner.kit.encoder.chat(turns)]
+        _question, runner, body, limit, lambda: [runner.kit.encoder.chat(turns)]
     )
     about = _about(runner, question, "chatcmpl")
-    if asked.stream:
+    if body.stream:
         shape = ChatShape(about, first=[ChatDelta(role="assistant", content="")])
-        return await _streamed(request, runner, question, caller, shape, asked.tells_usage)
+        return await _streamed(request, runner, question, caller, shape, body.tells_usage)
     done = await _finished(request, runner, question, caller)
     choices = tuple(
         ChatChoice(
@@ -125,22 +125,22 @@ async def chat(asked: ChatRequest, request: Request, runner: Runs, caller: Reads
     responses={**errors(404, 409, 413, 415, 429, 504), **_STREAM},
 )
 async def complete(
-    asked: CompletionRequest, request: Request, runner: Runs, caller: Reads
+    body: CompletionRequest, request: Request, runner: Runs, caller: Reads
 ) -> Response:
     """Continuations of plain prompts, without surrounding whitespace."""
-    prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
+    prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
     check_size(runner, prompts, param="prompt")
     question = await asyncio.to_thread(
         _question,
         runner,
-        asked,
-        asked.max_tokens or 16,
+        body,
+        body.max_tokens or 16,
         lambda: [runner.kit.encoder.prompt(prompt) for prompt in prompts],
     )
     about = _about(runner, question, "cmpl")
-    if asked.stream:
+    if body.stream:
         shape = CompletionShape(about)
-        return await _streamed(request, runner, question, caller, shape, asked.tells_usage)
+        return await _streamed(request, runner, question, caller, shape, body.tells_usage)
     done = await _finished(request, runner, question, caller)
     choices = tuple(
         Choice(index=index, text=one.text, finish_reason=one.ending, fired=one.fired)
@@ -152,38 +152,38 @@ async def complete(
 
 def _question(
     runner: Runner,
-    asked: OpenAIRequest,
+    body: OpenAIRequest,
     limit: int,
     encoded: Callable[[], list[tuple[int, ...]]],
 ) -> GenerationRequest:
     """Returns what to generate. It encodes and resolves the version, so it runs in a thread."""
-    if asked.stream_options is not None and not asked.stream:
+    if body.stream_options is not None and not body.stream:
         raise Refused("'stream_options' needs 'stream'", param="stream_options")
     if limit > runner.limits.tokens:
         raise Refused(
             f"{limit} tokens are more than this server gives, which is {runner.limits.tokens}",
             param="max_tokens",
         )
-    version = runner.model_version(asked.model)
+    version = runner.model_version(body.model)
     prompts = tuple(encoded())
-    if len(prompts) * (asked.n or 1) > runner.limits.rows:
+    if len(prompts) * (body.n or 1) > runner.limits.rows:
         raise Refused(
             f"prompts times 'n' are more than {runner.limits.rows}", code="too_many", param="n",
             hint="ask several times",
         )  # fmt: skip
-    top_p = 1.0 if asked.top_p is None else asked.top_p
-    temperature = asked.temperature
+    top_p = 1.0 if body.top_p is None else body.top_p
+    temperature = body.temperature
     if temperature is None:  # greedy, unless the client sets top_p, which only sampling uses
         temperature = 0.0 if top_p == 1 else 1.0
     return GenerationRequest(
         prompts=prompts,
         version=version,
         limit=limit,
-        copies=asked.n or 1,
-        stops=tuple(asked.stops),
+        copies=body.n or 1,
+        stops=tuple(body.stops),
         temperature=temperature,
         top_p=top_p,
-        seed=asked.seed,
+        seed=body.seed,
     )
 
 
@@ -197,8 +197,8 @@ def _about(runner: Runner, question: GenerationRequest, prefix: str) -> dict[str
     }
 
 
-def _usage(asked: GenerationJob) -> Usage:
-    prompt, completion = asked.prompt_tokens, asked.completion_tokens
+def _usage(job: GenerationJob) -> Usage:
+    prompt, completion = job.prompt_tokens, job.completion_tokens
     return Usage(
         prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
     )
@@ -207,12 +207,12 @@ def _usage(asked: GenerationJob) -> Usage:
 async def _finished(
     request: Request, runner: Runner, question: GenerationRequest, caller: Caller
 ) -> GenerationJob:
-    asked = runner.generate(question, caller.name)
+    job = runner.generate(question, caller.name)
     try:
-        await unless_disconnected(request, asked.finished())
+        await unless_disconnected(request, job.finished())
     finally:
-        asked.abandon()
-    return asked
+        job.abandon()
+    return job
 
 
 class ChatShape:
@@ -230,9 +230,9 @@ class ChatShape:
             for delta in self._first
         ]
 
-    def part(self, part: JobEvent, asked: GenerationJob) -> Record:
+    def part(self, part: JobEvent, job: GenerationJob) -> Record:
         """Returns the chunk for new text, or for an end."""
-        answer = asked.answers[part.index]
+        answer = job.answers[part.index]
         if part.is_last:
             return self._chunk(
                 ChatDeltaChoice(
@@ -260,9 +260,9 @@ class CompletionShape:
         """Returns the chunks before any text: none."""
         return []
 
-    def part(self, part: JobEvent, asked: GenerationJob) -> Record:
+    def part(self, part: JobEvent, job: GenerationJob) -> Record:
         """Returns the chunk for new text, or for an end."""
-        answer = asked.answers[part.index]
+        answer = job.answers[part.index]
         choice = Choice(
             index=part.index,
             text=part.text,
@@ -284,29 +284,29 @@ async def _streamed(
     shape: ChatShape | CompletionShape,
     tells_usage: bool,
 ) -> Response:
-    asked = runner.generate(question, caller.name, is_streamed=True)
-    parts = asked.parts()
+    job = runner.generate(question, caller.name, is_streamed=True)
+    parts = job.parts()
     try:
         # Errors before the first text still get their own status.
         first = await unless_disconnected(request, anext(parts))
     except BaseException:
-        asked.abandon()
+        job.abandon()
         raise
 
     async def lines() -> AsyncIterator[str]:
         try:
-            for chunk in shape.begin(len(asked.answers)):
+            for chunk in shape.begin(len(job.answers)):
                 yield _line(chunk)
-            yield _line(shape.part(first, asked))
+            yield _line(shape.part(first, job))
             async for part in parts:
-                yield _line(shape.part(part, asked))
+                yield _line(shape.part(part, job))
             if tells_usage:
-                yield _line(shape.usage(_usage(asked)))
+                yield _line(shape.usage(_usage(job)))
             yield "data: [DONE]\n\n"
         except EditkitError as error:
             yield _line(ErrorBody(error=failure_of(error)[1]))
 
-    return EventStream(lines(), ended=asked.abandon, headers={VERSION: question.version})
+    return EventStream(lines(), ended=job.abandon, headers={VERSION: question.version})
 
 
 def _line(record: Record) -> str:

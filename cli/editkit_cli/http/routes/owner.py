@@ -100,11 +100,11 @@ class RequestCheck(Record):
 
 
 @router.post("/check", response_model=RequestCheck, responses=errors())
-def check(asked: EditBody, runner: Runs, _: Owners) -> Response:
+def check(body: EditBody, runner: Runs, _: Owners) -> Response:
     """Checks an edit request without adding it."""
     from editkit.requests import build_request
 
-    given = {name: getattr(asked, name) for name in asked.model_fields_set}
+    given = {name: getattr(body, name) for name in body.model_fields_set}
     known, error = 0, None
     try:
         request = build_request(given, kind=runner.kit.encoder.default_kind)
@@ -116,16 +116,14 @@ def check(asked: EditBody, runner: Runs, _: Owners) -> Response:
 
 
 @router.post("/revert", response_model=ViewChanged, responses={**ACCEPTED, **WRITES})
-async def revert(asked: RevertByIdBody, request: Request, runner: Runs, caller: Owners) -> Response:
+async def revert(body: RevertByIdBody, request: Request, runner: Runs, caller: Owners) -> Response:
     """Takes an edit back; the id may be any text that the user typed."""
 
     def act(kit: Any, learning: ChangeProgress) -> OperationResult:
-        done: ViewChanged = kit.revert(
-            asked.edit_id, defer_only=asked.defer_only, progress=learning
-        )
+        done: ViewChanged = kit.revert(body.edit_id, defer_only=body.defer_only, progress=learning)
         return done
 
-    return await changed(request, runner, caller, "revert", act, asked, None, None)
+    return await changed(request, runner, caller, "revert", act, body, None, None)
 
 
 _CELLS = 1_000_000
@@ -133,9 +131,9 @@ _CELLS = 1_000_000
 
 
 @router.post("/sql", response_model=Table, responses=errors(504))
-async def sql(asked: SqlBody, request: Request, runner: Runs, _: Owners) -> Response:
+async def sql(body: SqlBody, request: Request, runner: Runs, _: Owners) -> Response:
     """Runs one SELECT on a copy of the store; stopped when the client disconnects."""
-    query = SqlQuery(asked.query)
+    query = SqlQuery(body.query)
     seconds = runner.limits.seconds
 
     def answered() -> Response:
@@ -151,44 +149,42 @@ async def sql(asked: SqlBody, request: Request, runner: Runs, _: Owners) -> Resp
 
 
 @router.post("/codebook", response_model=CodebookPlot, responses=errors(404))
-async def codebook(asked: PlotBody, runner: Runs, _: Owners) -> Response:
+async def codebook(body: PlotBody, runner: Runs, _: Owners) -> Response:
     """Draws the codebook to a file."""
     from editkit.methods.grace.plot import plot_codebook
 
-    path = _full(asked.path)
+    path = _full(body.path)
     with _paths_kept():
-        drawn = await asyncio.to_thread(
-            plot_codebook, runner.kit.store, path, version=asked.version
-        )
+        drawn = await asyncio.to_thread(plot_codebook, runner.kit.store, path, version=body.version)
     return respond(drawn)
 
 
 @router.post("/export", response_model=Exported, responses=errors(404, 409))
-async def export(asked: ExportBody, runner: Runs, _: Owners) -> Response:
+async def export(body: ExportBody, runner: Runs, _: Owners) -> Response:
     """Exports edits into a new folder."""
     done = await asyncio.to_thread(
-        runner.kit.store.export, _full(asked.path), to=asked.to, since=asked.since,
-        only=asked.only, tool=asked.tool,
+        runner.kit.store.export, _full(body.path), to=body.to, since=body.since,
+        only=body.only, tool=body.tool,
     )  # fmt: skip
     return respond(done)
 
 
 @router.post("/import", response_model=Imported, responses={**ACCEPTED, **WRITES})
 async def import_bundle(
-    asked: ImportBody, request: Request, runner: Runs, caller: Owners
+    body: ImportBody, request: Request, runner: Runs, caller: Owners
 ) -> Response:
     """Imports the edits of a bundle into the history and the running model."""
-    if asked.dry_run:
-        return respond(await asyncio.to_thread(_import, runner.kit, asked))
+    if body.dry_run:
+        return respond(await asyncio.to_thread(_import, runner.kit, body))
     return await changed(
-        request, runner, caller, "import", lambda kit, _: _import(kit, asked), asked, None, None
+        request, runner, caller, "import", lambda kit, _: _import(kit, body), body, None, None
     )
 
 
-def _import(kit: Any, asked: ImportBody) -> Imported:
+def _import(kit: Any, body: ImportBody) -> Imported:
     try:
         done: Imported = kit.import_bundle(
-            _full(asked.path), on_conflict=asked.on_conflict, dry_run=asked.dry_run
+            _full(body.path), on_conflict=body.on_conflict, dry_run=body.dry_run
         )
     except ArtifactsMissing as error:
         error.hint = (
@@ -201,9 +197,9 @@ def _import(kit: Any, asked: ImportBody) -> Imported:
 
 
 @router.post("/compact", response_model=Compacted, responses={**ACCEPTED, **WRITES})
-async def compact(asked: ChangeBody, request: Request, runner: Runs, caller: Owners) -> Response:
+async def compact(body: ChangeBody, request: Request, runner: Runs, caller: Owners) -> Response:
     """Makes the file smaller; readers wait meanwhile."""
-    return await changed(request, runner, caller, "compact", _compacted, asked, None, None)
+    return await changed(request, runner, caller, "compact", _compacted, body, None, None)
 
 
 def _compacted(kit: Any, _: ChangeProgress) -> OperationResult:

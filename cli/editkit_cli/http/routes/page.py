@@ -78,10 +78,10 @@ def whoami(runner: Runs, caller: Reads) -> Response:
 
 
 @router.post("/v1/session", response_model=SessionToken, responses=errors(413, 415))
-async def sign_in(asked: SignInBody, request: Request) -> Response:
+async def sign_in(body: SignInBody, request: Request) -> Response:
     """Exchanges the key of a link for a session of the owner, once; from this machine only."""
     # From other machines a session would be refused, so none is begun.
-    if not request.scope[NEAR] or not request.app.state.page_keys.take(asked.key):
+    if not request.scope[NEAR] or not request.app.state.page_keys.take(body.key):
         raise Refused(
             "the link has been used, is too old, or is another server's", status=403,
             code="key_refused", hint="`editkit token link` makes a new one",

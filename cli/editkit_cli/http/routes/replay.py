@@ -25,7 +25,7 @@ router = APIRouter(prefix="/v1", tags=["history"])
 
 @router.post("/replay", response_model=Replayed | ReplayPlan, responses={**ACCEPTED, **WRITES})
 async def replay(
-    asked: ReplayBody,
+    body: ReplayBody,
     request: Request,
     runner: Runs,
     caller: Tags,
@@ -37,36 +37,36 @@ async def replay(
     A model other than the running one is loaded into the server and released afterwards. Other
     changes wait meanwhile. It needs an admin's token, because it may fetch a model and take hours.
     """
-    other = _other(asked.model, runner, caller)
-    if asked.dry_run and other is None:  # nothing to load or write, so it need not be queued
-        return respond(await asyncio.to_thread(replayed, runner.kit, asked, None, None))
+    other = _other(body.model, runner, caller)
+    if body.dry_run and other is None:  # nothing to load or write, so it need not be queued
+        return respond(await asyncio.to_thread(replayed, runner.kit, body, None, None))
     return await changed(
         request, runner, caller, "replay",
-        lambda kit, learning: replayed(kit, asked, other, learning), asked, prefer,
+        lambda kit, learning: replayed(kit, body, other, learning), body, prefer,
         x_editkit_command,
     )  # fmt: skip
 
 
 def replayed(
-    kit: Any, asked: ReplayBody, other: str | None, learning: ChangeProgress | None
+    kit: Any, body: ReplayBody, other: str | None, learning: ChangeProgress | None
 ) -> Replayed | ReplayPlan:
     """Replays, or plans to, in the writer's thread.
 
     Args:
         kit: The running model.
-        asked: What to replay.
+        body: What to replay.
         other: Another model to replay onto.
         learning: Told about every edit.
     """
-    what: dict[str, Any] = {"to": asked.to, "method": asked.method, "only": asked.only}
+    what: dict[str, Any] = {"to": body.to, "method": body.method, "only": body.only}
     if other is not None:
         import editkit
 
         with editkit.open(
             kit.store, model=other, missing="skip", provenance=kit.provenance, progress=learning
         ) as beside:
-            return replayed(beside, asked, None, learning)
-    if asked.dry_run:
+            return replayed(beside, body, None, learning)
+    if body.dry_run:
         plan: ReplayPlan = kit.plan_replay(**what)
         return plan
     done: Replayed = kit.replay(**what, progress=learning)
