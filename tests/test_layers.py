@@ -191,7 +191,7 @@ def test_rooms_of_the_command_line_import_one_way() -> None:
 def test_only_the_commands_that_start_a_server_import_its_rooms() -> None:
     users = {
         file.stem
-        for file in (CLI / "commands").glob("*.py")
+        for file in (CLI / "commands").rglob("*.py")
         if {"http", "mcp"} & set(map(room, cli_imports(file, types=True)))
     }
     assert users == STARTERS
@@ -243,7 +243,7 @@ def test_no_class_of_the_command_line_has_the_name_of_another_class() -> None:
 
 
 def test_every_backend_has_every_verb_of_its_own() -> None:
-    from editkit_cli.backend import base, failover, local, remote
+    from editkit_cli.backend import base, local, remote
 
     verbs = {
         name
@@ -252,7 +252,7 @@ def test_every_backend_has_every_verb_of_its_own() -> None:
         if not name.startswith("_")
     }
     assert {"add_many", "generate", "rollback", "status"} <= verbs
-    for backend in (failover.FailoverBackend, local.LocalBackend, remote.RemoteBackend):
+    for backend in (base.FailoverBackend, local.LocalBackend, remote.RemoteBackend):
         assert verbs - set(vars(backend)) == set(), backend
 
 

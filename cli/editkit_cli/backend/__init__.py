@@ -1,15 +1,14 @@
 """The seam between commands and whatever does the work.
 
-===========  ==================================================================================
-base         the protocol: the verbs of a history and of a model
+===========  ====================================================================================
+base         the protocol: the verbs of a history and of a model; failover between two backends
 local        this process, on the store's file
 remote       the server that holds the store
-failover     either of them, whichever can answer by the time it is asked
 opening      decides which of them a command gets
 chat         the protocol of streamed answers; ``local_chat`` and ``remote_chat`` implement it
 operations   changes made through a server: sent once, then awaited
-===========  ==================================================================================
+===========  ====================================================================================
 
-A new verb is declared in ``base`` and implemented in ``local``, ``remote`` and ``failover``; mypy
-fails until it is.
+A new verb takes five files: ``base``, ``local``, ``remote``, its command, and its route. mypy fails
+until all backends have it.
 """

@@ -112,7 +112,7 @@ def open_history(
     settings: Settings, *, provenance: Provenance | None = None
 ) -> Iterator[HistoryVerbs]:
     """Yields the history, for a command that needs no running model."""
-    from editkit_cli.backend.failover import FailoverBackend
+    from editkit_cli.backend.base import FailoverBackend
 
     how = provenance or settings.provenance()
     with LocalBackend(
@@ -184,7 +184,7 @@ def open_model(
             else:
                 yield local
                 return
-        from editkit_cli.backend.failover import FailoverBackend
+        from editkit_cli.backend.base import FailoverBackend
         from editkit_cli.service.client.errors import ServerGone
 
         if preset != "default":

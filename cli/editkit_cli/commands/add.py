@@ -99,7 +99,7 @@ def add(
     """
     _check_usage(from_file, asked)
     if from_file is not None:
-        from editkit_cli.commands.add_file import add_file
+        from editkit_cli.commands.shared.add_file import add_file
 
         shared = {name: asked[name] for name in ("method", "scope", "reason", "author")}
         failed = add_file(

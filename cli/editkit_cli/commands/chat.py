@@ -17,7 +17,7 @@ from editkit_cli.terminal.output import Output
 
 if TYPE_CHECKING:
     from editkit_cli.backend.base import Backend
-    from editkit_cli.commands.conversation import Conversation
+    from editkit_cli.commands.shared.conversation import Conversation
 
 __all__ = ["chat"]
 
@@ -69,7 +69,7 @@ def chat(
     is_new = not settings.path.exists()
     how = settings.provenance(author=author, reason=reason)
     with open_model(settings, provenance=how) as backend:
-        from editkit_cli.commands.conversation import Conversation
+        from editkit_cli.commands.shared.conversation import Conversation
 
         talk = Conversation(
             backend,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from editkit_cli.commands.view import change_view
+from editkit_cli.commands.shared.view import change_view
 from editkit_cli.terminal.group import command
 from editkit_cli.terminal.options import Settings, provenance_options
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from editkit_cli.commands.view import change_view
+from editkit_cli.commands.shared.view import change_view
 from editkit_cli.terminal.group import command
 from editkit_cli.terminal.options import Settings, provenance_options
 

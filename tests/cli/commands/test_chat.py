@@ -8,7 +8,7 @@ import signal
 import pytest
 from cli.conftest import backend_of
 
-from editkit_cli.commands.conversation import Conversation
+from editkit_cli.commands.shared.conversation import Conversation
 from editkit_cli.terminal.output import Output
 from editkit_store import open_store
 

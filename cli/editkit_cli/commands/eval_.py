@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from editkit.evaluation.records import Mean, Report, Share
     from editkit_cli.terminal.output import Output
 
-__all__ = ["evaluate"]
+__all__ = ["eval_"]
 
 
 class ContestantName(Method):
@@ -109,7 +109,7 @@ def _bars(_: click.Context, parameter: click.Parameter, value: tuple[str, ...]) 
     "--out", type=click.Path(file_okay=False, path_type=Path), default="evaluation",
     show_default=True, metavar="DIR", help="Folder for results; a run goes on from what is there",
 )  # fmt: skip
-def evaluate(
+def eval_(
     settings: Settings,
     files: tuple[str, ...],
     methods: tuple[str, ...],
