@@ -237,7 +237,7 @@ class LocalBackend(Backend):
         with self._receiving(path, dry_run=dry_run) as store:
 
             def compare(learned: Mapping[str, Sequence[str]]) -> Any:
-                from editkit.kit.bundles import find_conflicts  # loads the methods
+                from editkit.methods.conflicts import find_conflicts  # loads numpy
 
                 return find_conflicts(store, learned)
 

@@ -21,11 +21,13 @@ from editkit_store.errors import (
     EditkitError,
     NotActive,
     NothingToUndo,
+    OutputUnwritable,
     StoreDamaged,
     StoreError,
     StoreUnwritable,
     UnknownEdit,
     UnknownVersion,
+    UnsafeTarget,
 )
 from editkit_store.records import EditStatus, LogEntry, Record
 
@@ -229,7 +231,8 @@ def failure_of(error: EditkitError) -> tuple[int, Failure]:
         status = next((number for kind, number in _STATUS if isinstance(error, kind)), 400)
     param = getattr(error, "param", None) or getattr(error, "field", None)
     message, hint = str(error), error.hint
-    if isinstance(error, StoreError):  # clients need not know the folder
+    # Clients need not know the folder of the store; paths of results they gave themselves.
+    if isinstance(error, StoreError) and not isinstance(error, OutputUnwritable | UnsafeTarget):
         full, name = str(error.path), error.path.name
         message = message.replace(full, name)
         hint = hint and hint.replace(full, name)

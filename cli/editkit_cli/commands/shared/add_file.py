@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -58,7 +57,7 @@ def add_file(
     Raises:
         MalformedLine: A line has no valid edit; the lines before it are done.
     """
-    from editkit.requests import read_requests
+    from editkit.editing.files import read_requests
 
     run = _Run(settings, on_failure, on_conflict)
     try:
@@ -107,7 +106,9 @@ class _Run:
     @contextlib.contextmanager
     def bar(self, source: str) -> Iterator[None]:
         """Shows a progress bar."""
-        self._progress.start("Adding edits", _count_lines(source), "edits")
+        from editkit.editing.files import count_edits
+
+        self._progress.start("Adding edits", count_edits(source), "edits")
         try:
             yield
         finally:
@@ -197,21 +198,9 @@ def _line(added: Added) -> str:
 @contextlib.contextmanager
 def _blamed_on(source: str, number: int) -> Iterator[None]:
     """Adds the number of the line to its error."""
+    from editkit.editing.files import HINT, Source
+
     try:
         yield
     except (InvalidRequest, UnsupportedMethod, UnsupportedModel) as error:
-        where = "standard input" if source == "-" else source
-        raise MalformedLine(
-            f"line {number} of {where}: {error}",
-            path=source,
-            line=number,
-            hint=error.hint or "fix the line and run the same command again; it resumes here",
-        ) from error
-
-
-def _count_lines(source: str) -> int | None:
-    # A pipe can only be read once.
-    if source == "-" or not os.path.isfile(source):
-        return None
-    with open(source, "rb") as file:
-        return sum(1 for line in file if line.strip())
+        raise Source(source, error.hint or HINT).malformed(number, str(error)) from error

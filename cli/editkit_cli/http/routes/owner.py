@@ -7,8 +7,6 @@ version of editkit uses them, so they are not in the OpenAPI document.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +31,7 @@ from editkit_cli.service.schemas import LogPage, ServedModel, SessionToken
 from editkit_cli.service.writer import ChangeProgress, OperationResult
 from editkit_store.bundle.records import Exported, Imported
 from editkit_store.database.sandbox import SqlQuery
-from editkit_store.errors import EditkitError, QueryStopped, StoreError
+from editkit_store.errors import EditkitError, QueryStopped
 from editkit_store.records import Compacted, Record, Shown, Table, ViewChanged
 from editkit_store.records.comparisons import CodebookPlot
 
@@ -154,8 +152,7 @@ async def codebook(body: PlotBody, runner: Runs, _: Owners) -> Response:
     from editkit.methods.grace.plot import plot_codebook
 
     path = _full(body.path)
-    with _paths_kept():
-        drawn = await asyncio.to_thread(plot_codebook, runner.kit.store, path, version=body.version)
+    drawn = await asyncio.to_thread(plot_codebook, runner.kit.store, path, version=body.version)
     return respond(drawn)
 
 
@@ -205,16 +202,6 @@ async def compact(body: ChangeBody, request: Request, runner: Runs, caller: Owne
 def _compacted(kit: Any, _: ChangeProgress) -> OperationResult:
     done: Compacted = kit.store.compact()
     return done.model_copy(update={"store": Path(done.store).name})
-
-
-@contextlib.contextmanager
-def _paths_kept() -> Iterator[None]:
-    """Keeps full paths in errors of the body: the owner gave them."""
-    try:
-        yield
-    except StoreError as error:
-        status, _ = failure_of(error)
-        raise Refused(str(error), status=status, code=error.code, hint=error.hint) from error
 
 
 def _full(path: str) -> Path:
