@@ -7,7 +7,7 @@ methods exist is not listed: packages register them, see ``editkit.methods.regis
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -51,6 +51,15 @@ VersionExpression = Annotated[
     str, Field(min_length=1, max_length=200, description="Version expression: `v3`, `@-`, a tag")
 ]
 Turns = Annotated[tuple[Message, ...], Field(max_length=1000)]
+
+
+def _name_installed(schema: dict[str, Any]) -> None:
+    """Adds the names of the installed methods to a schema; others may come, so it lists none."""
+    from editkit.methods.registry import registered
+
+    schema["examples"] = [name for name, one in registered().items() if one.spec is not None]
+
+
 FullPath = Annotated[str, Field(min_length=1, max_length=4096, description="Full path")]
 
 
@@ -138,6 +147,7 @@ class EditFields(PromptFields):
     method: MethodName = Field(
         default=DEFAULT_METHOD,
         description="Name of an installed editing method; leave it out unless told otherwise",
+        json_schema_extra=_name_installed,
     )
     scope: ScopeName | None = Field(
         default=None,
@@ -223,7 +233,11 @@ class ReplayFields(Body):
     only: VersionExpression | None = Field(
         default=None, description="Only edits that are active at this version too, e.g. a tag"
     )
-    method: MethodName | None = Field(default=None, description="Learn with this method instead")
+    method: MethodName | None = Field(
+        default=None,
+        description="Learn with this method instead",
+        json_schema_extra=_name_installed,
+    )
 
 
 class ReplayBody(ReplayFields, ChangeBody):

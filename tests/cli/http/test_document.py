@@ -11,6 +11,8 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 from schemathesis import checks
 
+from editkit.methods.registry import registered
+
 ROLES = {"read", "edit", "admin"}
 
 
@@ -106,3 +108,11 @@ def test_requests_made_up_from_the_document_never_fail_the_server(start):
         ask()
     assert {200, 400} <= seen
     assert server.kit.store.verify().ok
+
+
+def test_the_document_names_the_installed_methods_and_closes_no_list(document):
+    schemas = document["components"]["schemas"]
+    for body in ("AddBody", "EditBody", "ReplayBody"):
+        method = schemas[body]["properties"]["method"]
+        assert method["examples"] == list(registered())
+        assert "enum" not in str(method)
