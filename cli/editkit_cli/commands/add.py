@@ -129,21 +129,21 @@ def add(
     if added.outcome == "kept":
         out.warning(
             f"not learned: edit {short_digest(added.edit.id)} gives "
-            f"'{added.conflicts[0].target}' there, and was to be kept"
+            f"'{added.conflicts[0].target}' there and is kept"
         )
         return 0
     if added.outcome == "known":
-        out.status("the idempotency key is known; this is what came of it")
+        out.status("the idempotency key is known; this is its edit")
     if not added.verified:
         warn_unverified(out, added)
     if added.lost:
         names = ", ".join(short_digest(one) for one in added.lost)
-        out.warning(f"earlier edits that do not give their target any more: {names}")
+        out.warning(f"earlier edits that no longer give their target: {names}")
     return 0 if added.verified else CHECK_FAILED
 
 
 def _check_usage(from_file: str | None, asked: dict[str, Any]) -> None:
-    """Refuses combinations that contradict each other."""
+    """Refuses options that contradict each other."""
     if from_file is None:
         for name in ("prompt", "target"):
             if asked[name] is None:

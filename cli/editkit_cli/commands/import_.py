@@ -57,7 +57,7 @@ def _tell(out: Output, done: Imported, remembered: str | None) -> None:
     """Prints what happened, and what is left to do."""
     would = "would bring" if done.dry_run else "brought"
     if not done.edits and not done.artifacts:
-        out.status("nothing new: what the bundle holds is here already")
+        out.status("nothing new: everything in the bundle is here already")
     elif not done.edits:
         out.status(f"import: {would} {done.artifacts} artifacts of edits that are here already")
     else:

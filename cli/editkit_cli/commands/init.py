@@ -26,7 +26,7 @@ def init(settings: Settings) -> None:
         made = history.init_store(model).model_copy(update={"store": settings.store})
     out = settings.out
     if existed:
-        out.status("the store was there already; its history is kept")
+        out.status("the store exists already; its history is kept")
     uses = made.model or "the default model"
     out.result(made, lambda: out.text(f"{made.store} at {made.version}, for {uses}"))
 

@@ -15,7 +15,7 @@ __all__ = ["warn_contradiction", "warn_unverified"]
 
 
 def warn_contradiction(out: Output, found: tuple[Contradiction, ...]) -> None:
-    """Says which active edits a new one contradicts."""
+    """Warns about the active edits that a new one contradicts."""
     for one in found:
         what = (
             f"it supersedes edit {one.edit_id}, which has the same prompt and the target "
@@ -28,7 +28,7 @@ def warn_contradiction(out: Output, found: tuple[Contradiction, ...]) -> None:
 
 
 def warn_unverified(out: Output, added: Added) -> None:
-    """Says that an edit did not verify, and what became of it."""
+    """Warns that an edit did not verify, and how it was recorded."""
     active = added.edit.status == "active"
     out.warning(
         f"the edit did not verify: the model answers '{added.answer}', not "

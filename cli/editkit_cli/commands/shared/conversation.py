@@ -261,7 +261,7 @@ class Conversation:
             self._aside.status(f"reach: {added.reach.summary}")
         if added.lost:
             names = ", ".join(short_digest(one) for one in added.lost)
-            self._aside.warning(f"earlier edits that do not give their target any more: {names}")
+            self._aside.warning(f"earlier edits that no longer give their target: {names}")
 
     def _elsewhere(self, added: Added) -> tuple[Added, Callable[[], None]]:
         """Makes a correction made in the middle of a conversation hold in a fresh one too.

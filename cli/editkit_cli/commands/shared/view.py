@@ -25,4 +25,4 @@ def change_view(
     out.result(changed, lambda: out.text(f"{changed.version}, {count_edits(changed.view)}"))
     if changed.lost:
         names = ", ".join(short_digest(one) for one in changed.lost)
-        out.warning(f"these edits do not give their target any more: {names}")
+        out.warning(f"these edits no longer give their target: {names}")
