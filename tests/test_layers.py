@@ -73,9 +73,6 @@ METHODS = {path.parent.name for path in (PACKAGES["editkit"] / "methods").glob("
 DEFAULT = "store/editkit_store/records/edits.py"
 """The file that names the default method, as a default."""
 
-STILL_NAMING_METHODS = {"editkit_cli"}
-"""Packages that still name methods outside the one default. Nothing may join them."""
-
 
 def named_methods(path: Path) -> set[str]:
     """Methods that a file names in strings or imports; docstrings are left out."""
@@ -107,8 +104,8 @@ def test_no_method_is_named_outside_its_folder() -> None:
     assert len(METHODS) >= 2
     folder = PACKAGES["editkit"] / "methods"
     naming = {}
-    for package in PACKAGES.keys() - STILL_NAMING_METHODS:
-        for file in PACKAGES[package].rglob("*.py"):
+    for package in PACKAGES.values():
+        for file in package.rglob("*.py"):
             own = {name for name in METHODS if (folder / name) in file.parents}
             if found := named_methods(file) - own:
                 naming[str(file.relative_to(ROOT))] = sorted(found)

@@ -49,6 +49,8 @@ class MethodSpec:
             should look at, in words, without a model; None for nothing ever.
         conflicts: ``module:function`` that finds the conflicts of artifacts that came from
             elsewhere, as ``Store.import_bundle`` asks for them; None where edits have none.
+        plot: ``module:function`` that draws the edits of a version to a file, as
+            ``editkit.history.plot`` calls it; None for a method that has no picture.
         exports: ``module:Class`` of names of ``editkit.__all__`` that are the method's, e.g. of the
             class of its settings.
     """
@@ -63,6 +65,7 @@ class MethodSpec:
     compare: str | None = None
     conflicts: str | None = None
     warnings: str | None = None
+    plot: str | None = None
     exports: Mapping[str, str] = field(default_factory=dict)
 
     def load(self) -> Any:
@@ -80,6 +83,10 @@ class MethodSpec:
     def load_warnings(self) -> Callable[..., Sequence[str]] | None:
         """Returns what warns of the state of a history, if the method has it."""
         return None if self.warnings is None else _part(self.warnings)
+
+    def load_plot(self) -> Callable[..., Any] | None:
+        """Returns what draws its edits, if the method has it."""
+        return None if self.plot is None else _part(self.plot)
 
     def load_export(self, name: str) -> Any:
         """Returns one of its ``exports``."""

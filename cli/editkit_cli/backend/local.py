@@ -19,6 +19,7 @@ from editkit_cli.backend.base import (
 from editkit_cli.service.schemas import LogPage
 from editkit_store.bundle.records import Exported, Imported, OnConflict
 from editkit_store.records import (
+    DEFAULT_METHOD,
     Added,
     Compacted,
     EditRequest,
@@ -133,9 +134,11 @@ class LocalBackend(Backend):
 
     def status(self) -> Status:
         """See ``HistoryVerbs.status``."""
-        from editkit.history.status import status
-
         with self._reading() as store:
+            if set(store.history.method_names()) <= {DEFAULT_METHOD}:
+                return store.status()  # the default method has no warnings: nothing is imported
+            from editkit.history.status import status
+
             return status(store)
 
     def diff(
@@ -250,7 +253,7 @@ class LocalBackend(Backend):
 
     def plot_codebook(self, path: Path, *, version: str) -> CodebookPlot:
         """See ``HistoryVerbs.plot_codebook``."""
-        from editkit.methods.grace.plot import plot_codebook
+        from editkit.history.plot import plot_codebook
 
         with self._reading() as store:
             return plot_codebook(store, path, version=version)

@@ -72,9 +72,9 @@ def _bars(_: click.Context, parameter: click.Parameter, value: tuple[str, ...]) 
 
 @command(
     "eval",
-    example="""
+    example=f"""
         editkit eval --data zsre.jsonl --edits 100
-        editkit eval --data zsre.jsonl --method grace --method grace:paper --method fine-tuning
+        editkit eval --data zsre.jsonl --method {DEFAULT_METHOD} --method fine-tuning
         editkit eval --data facts.jsonl --require reliability=0.97 --require locality=0.99
     """,
     shared=("model", "json", "quiet"),

@@ -21,5 +21,6 @@ SPEC = MethodSpec(
     },
     compare="editkit.methods.grace.compare:compare",
     conflicts="editkit.methods.grace.restore:find_conflicts",
+    plot="editkit.methods.grace.plot:plot_codebook",
     exports={"GraceConfig": "editkit.methods.grace.config:GraceConfig"},
 )

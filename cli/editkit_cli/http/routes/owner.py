@@ -149,7 +149,7 @@ async def sql(body: SqlBody, request: Request, runner: Runs, _: Owners) -> Respo
 @router.post("/codebook", response_model=CodebookPlot, responses=errors(404))
 async def codebook(body: PlotBody, runner: Runs, _: Owners) -> Response:
     """Draws the codebook to a file."""
-    from editkit.methods.grace.plot import plot_codebook
+    from editkit.history.plot import plot_codebook
 
     path = _full(body.path)
     drawn = await asyncio.to_thread(plot_codebook, runner.kit.store, path, version=body.version)
