@@ -288,7 +288,6 @@ def test_no_class_of_the_command_line_has_the_name_of_another_class() -> None:
         for name, files in places.items()
         if len(files) > 1 and any(file.startswith("cli/") for file in files)
     }
-    twice.pop("Backend")  # of an index in the core too, until that one is renamed
     assert twice == {}
 
 

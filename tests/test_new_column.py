@@ -17,7 +17,7 @@ import pytest
 from tiny import save_tiny
 
 ROOT = Path(__file__).parents[1]
-FIELD = """    ticket: Annotated[str | None, Column()] = Field(
+FIELD = """    ticket: Annotated[str | None, EditColumn()] = Field(
         default=None, description="Ticket in which it was asked for"
     )
 

@@ -1,8 +1,8 @@
 """Requests for corrections, and the edits that they become.
 
 The fields of ``EditRequest`` are the one list of what a request holds. A field marked as a
-``Column`` is also a column of the table ``edits``, which inserting, verifying and searching follow;
-a new one needs a migration that adds the column, and nothing else in the store.
+``EditColumn`` is also a column of the table ``edits``, which inserting, verifying and searching
+follow; a new one needs a migration that adds the column, and nothing else in the store.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ __all__ = [
     "COLUMNS",
     "DEFAULT_METHOD",
     "SEARCHED",
-    "Column",
     "Edit",
+    "EditColumn",
     "EditKind",
     "EditRequest",
     "EditStatus",
@@ -46,7 +46,7 @@ set, so that requests without it keep their bytes and their digests."""
 
 
 @dataclass(frozen=True)
-class Column:
+class EditColumn:
     """Marks a field of a request that is a column of the table ``edits`` too.
 
     Columns are in the order of the fields. A new one is a text that may be missing, and comes last,
@@ -69,14 +69,14 @@ class Message(Record):
 class EditRequest(Record):
     """A correction, independent of any model."""
 
-    prompt: Annotated[str, Column()] = Field(
+    prompt: Annotated[str, EditColumn()] = Field(
         description="Input to correct; in a chat, the last user turn"
     )
-    target: Annotated[str, Column()] = Field(
+    target: Annotated[str, EditColumn()] = Field(
         description="Text (or class label) that the model should give instead"
     )
-    kind: Annotated[EditKind, Column(is_searched=False)] = "fact"
-    method: Annotated[MethodName, Column(is_searched=False)] = DEFAULT_METHOD
+    kind: Annotated[EditKind, EditColumn(is_searched=False)] = "fact"
+    method: Annotated[MethodName, EditColumn(is_searched=False)] = DEFAULT_METHOD
     subject: str | None = Field(default=None, description="What the prompt is about")
     rephrases: tuple[str, ...] = Field(
         default=(), description="Other wordings of the prompt that should give the target too"
@@ -103,7 +103,7 @@ class EditRequest(Record):
     conversation: str | None = Field(
         default=None, description="Id of the conversation in which the wrong answer was seen"
     )
-    idempotency_key: Annotated[str | None, Column(is_searched=False)] = Field(
+    idempotency_key: Annotated[str | None, EditColumn(is_searched=False)] = Field(
         default=None, description="The same key twice is one edit, however often it is sent"
     )
 
@@ -113,12 +113,12 @@ class EditRequest(Record):
         return {name: value for name, value in found.items() if value is not None or name in _FIRST}
 
 
-def _columns() -> dict[str, Column]:
+def _columns() -> dict[str, EditColumn]:
     return {
         name: mark
         for name, field in EditRequest.model_fields.items()
         for mark in field.metadata
-        if isinstance(mark, Column)
+        if isinstance(mark, EditColumn)
     }
 
 
