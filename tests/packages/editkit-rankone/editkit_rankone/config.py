@@ -22,10 +22,10 @@ class RankOneConfig(BaseModel):
         "the block at `depth`",
     )
     depth: float = Field(
-        default=0.3, ge=0.0, le=1.0, description="Which block, as a share of all of them"
+        default=0.35, ge=0.0, le=1.0, description="Which block, as a share of all of them"
     )
     prefixes: tuple[str, ...] = Field(
-        default=("Therefore,", "Yesterday I asked:", "In the book it says:"),
+        default=("So,", "Today:"),
         description="Put before the prompt: the key and the value are those of all of them",
     )
     rephrases: int = Field(

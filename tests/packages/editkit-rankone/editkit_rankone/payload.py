@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, deserialize
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from editkit_store.errors import InvalidRecord
 
@@ -74,10 +74,7 @@ class Payload:
             about = json.loads(json.loads(data[8:size])["__metadata__"]["rankone"])
             if about["format"] != FORMAT:
                 raise ValueError(f"its format is '{about['format']}', not '{FORMAT}'")
-            tensors = {
-                name: np.frombuffer(bytes(one["data"]), "<f4").reshape(one["shape"])
-                for name, one in deserialize(data)
-            }
+            tensors = load(data)
             return cls(
                 tensors["key"],
                 tensors["down"],
