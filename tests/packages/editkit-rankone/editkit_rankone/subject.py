@@ -65,11 +65,15 @@ def last_token(encoder: TokenEncoder, ids: Sequence[int], subject: str) -> int:
         ids: A prompt.
         subject: What it is about. Of a prompt without it the last token is meant.
     """
-    at = encoder.decode(ids).casefold().rfind(subject.casefold())
+    text = encoder.decode(ids).casefold()
+    at = text.rfind(subject.casefold())
     if at < 0:
         return len(ids) - 1
-    end = at + len(subject)
-    return next(
-        (place for place in range(len(ids)) if len(encoder.decode(ids[: place + 1])) >= end),
-        len(ids) - 1,
+    until = text[: at + len(subject.casefold())]
+    found = (
+        place
+        for place in range(len(ids))
+        # Tokens may end within a letter.
+        if encoder.decode(ids[: place + 1]).casefold().startswith(until)
     )
+    return next(found, len(ids) - 1)
