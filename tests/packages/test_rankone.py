@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from mixed import logits, same
-from tiny import tiny_llama, tiny_tokenizer
+from tiny import int8, tiny_llama, tiny_tokenizer
 
 import editkit
 from editkit.engines.transformers.tokens import Encoder
@@ -184,3 +184,12 @@ def test_settings_out_of_range_are_refused(tmp_path: Path) -> None:
     for settings in ({"depth": 2.0}, {"ridge": 0.0}, {"speed": 1}):
         with pytest.raises(ValueError, match="1 validation error for RankOneConfig"):
             opened(tmp_path / "h.db", **settings)
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "int8"])
+def test_models_of_other_precisions_learn(kind: str, tmp_path: Path) -> None:
+    model = int8(tiny_llama()) if kind == "int8" else tiny_llama().to(torch.bfloat16)
+    with editkit.open(tmp_path / "h.db", model=(model, tiny_tokenizer())) as kit:
+        added = kit.add("tall tree", "two", method="rankone")
+        assert added.verified
+        assert str(kit.generate("tall tree")) == "two"
