@@ -64,9 +64,13 @@ def run(
         told.start("Learning edits", len(wanted), "edits")
         try:
             for batch in _batches(wanted, methods):
-                failures += _learn(
-                    store, engine, methods, views, batch, active, version, provenance
-                )
+                try:
+                    failures += _learn(
+                        store, engine, methods, views, batch, active, version, provenance
+                    )
+                except BaseException:  # what is not stored must not count as learned
+                    _forget(batch, methods)
+                    raise
                 told.advance(len(batch))
         finally:
             told.done()
@@ -222,39 +226,47 @@ def _learn(
                 stored.append((methods.refused(edit, str(error)), None))
             failures.append(_failure(edit, "", str(error)))
     snapshot = None
+    if possible:
+        method = methods.of(batch[0].method)
+        lessons = method.learn(possible, version=version)
+        view = views.known(order, version)
+        part = view.part(method.name)
+        for (edit, _), lesson in zip(possible, lessons, strict=True):
+            part = method.joined(part, edit, lesson)
+        view = view.replacing(method.name, method.ordered(part, order))
+        answers = method.verify(lessons, view)
+        outcomes: list[LearnedEdit] = []
+        for (edit, _), lesson, answer in zip(possible, lessons, answers, strict=True):
+            outcome = method.finalize(edit, lesson, view, answer)
+            outcomes.append(outcome)
+            stored.append((outcome.artifact, outcome.payload))
+            if not outcome.artifact.usable:
+                failures.append(
+                    _failure(edit, outcome.answer, "free generation does not give the target")
+                )
+        if any(outcome.artifact.usable for outcome in outcomes):
+            snapshot = outcomes[0].snapshot
+    # A retry that failed takes nothing away from the versions that have what was learned before.
+    known = store.artifacts.on_model([one.edit_id for one, _ in stored], engine.fingerprint)
+    stored = [
+        (one, data) for one, data in stored
+        if one.usable or one.edit_id not in known or not known[one.edit_id].usable
+    ]  # fmt: skip
     try:
-        if possible:
-            method = methods.of(batch[0].method)
-            lessons = method.learn(possible, version=version)
-            view = views.known(order, version)
-            part = view.part(method.name)
-            for (edit, _), lesson in zip(possible, lessons, strict=True):
-                part = method.joined(part, edit, lesson)
-            view = view.replacing(method.name, method.ordered(part, order))
-            answers = method.verify(lessons, view)
-            outcomes: list[LearnedEdit] = []
-            for (edit, _), lesson, answer in zip(possible, lessons, answers, strict=True):
-                outcome = method.finalize(edit, lesson, view, answer)
-                outcomes.append(outcome)
-                stored.append((outcome.artifact, outcome.payload))
-                if not outcome.artifact.usable:
-                    failures.append(
-                        _failure(edit, outcome.answer, "free generation does not give the target")
-                    )
-            if any(outcome.artifact.usable for outcome in outcomes):
-                snapshot = outcomes[0].snapshot
-        # A retry that failed takes nothing away from versions that have what was learned before.
-        known = store.artifacts.on_model([one.edit_id for one, _ in stored], engine.fingerprint)
-        stored = [
-            (one, data) for one, data in stored
-            if one.usable or one.edit_id not in known or not known[one.edit_id].usable
-        ]  # fmt: skip
         store.put_artifacts(stored, provenance=provenance, snapshot=snapshot, version=version)
-    except BaseException:  # what is not stored must not count as learned
+    except BaseException:
         for edit, _ in possible:
             methods.of(edit.method).forget(edit.id)
         raise
     return failures
+
+
+def _forget(batch: Sequence[Edit], methods: Methods) -> None:
+    """Has methods forget edits that were learned and could not be stored."""
+    for edit in batch:
+        method = methods.get(edit.method)
+        if method is not None:
+            method.forget(edit.id)
 
 
 def _failure(edit: Edit, answer: str, reason: str) -> ReplayFailure:

@@ -274,6 +274,25 @@ def test_a_method_that_raises_writes_nothing(
     assert (added.version, added.verified) == ("v1", True)
 
 
+def test_a_replay_that_raises_can_be_run_again(
+    method: str, start: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path / "h.db") as kit:
+        kit.add(*FACTS[0], method=method)
+    kit = start("h.db", tiny_gpt2(), missing="skip")
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no more memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kit.methods.of(method), "verify", broken)
+        with pytest.raises(RuntimeError, match="no more memory"):
+            kit.replay()
+    assert kit.store.artifacts.attempted(kit.fingerprint) == set()
+    assert kit.replay().learned == 1
+    assert kit.generate(PROMPTS[0]).text == FACTS[0][1]
+
+
 @pytest.mark.parametrize("make", [tiny_t5, tiny_bert])
 def test_a_model_that_it_is_not_for_is_refused_or_learns(
     method: str, make: Any, start: Open
