@@ -311,7 +311,7 @@ class Data:
     Attributes:
         fitted: What the classifier is fitted on.
         held: What its accuracy is measured on, other wordings of other cases.
-        stream: Edits in the format of ``editkit.evaluation.cases``, and ``of``, the kind of case;
+        stream: Edits in the format of ``editkit.editing.files``, and ``of``, the kind of case;
             wordings and cases that are in neither.
     """
 

@@ -25,6 +25,7 @@ import quality
 import editkit
 
 EDITS = 40
+SETS = ("zsre", "counterfact", "wikibio")
 
 STORES: dict[str, dict[str, Any]] = {
     "grace": {"grace": {"max_steps": 1}},
@@ -85,12 +86,13 @@ def main() -> None:
     parser.add_argument("--compare", action="store_true")
     parser.add_argument("--edits", type=int, default=EDITS)
     parser.add_argument("--stores", nargs="*", choices=list(STORES), default=list(STORES))
+    parser.add_argument("--sets", nargs="*", choices=SETS, default=SETS)
     asked = parser.parse_args()
     from editkit.models.load import load_model
 
     loaded = load_model("smollm2-135m")
     found: dict[str, Any] = {}
-    for name in ("zsre", "counterfact", "wikibio"):
+    for name in asked.sets:
         edits = quality.rows(name, None)[: asked.edits]
         for store in asked.stores:
             key = f"{name}, {store}"

@@ -32,6 +32,7 @@ from typing import Any
 import torch
 
 import editkit
+from editkit.editing.files import read_requests
 from editkit.engines.base import Encoded
 from editkit.engines.transformers.batches import lay_out
 from editkit.engines.transformers.site import default_site, find_site
@@ -39,7 +40,6 @@ from editkit.engines.transformers.tokens import Encoder
 from editkit.methods.grace import learning as grace
 from editkit.methods.grace.config import GraceConfig
 from editkit.models import load_model
-from editkit.requests import read_requests
 
 STEPS = 50
 

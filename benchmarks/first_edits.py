@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 import editkit
-from editkit.requests import read_requests
+from editkit.editing.files import read_requests
 
 
 def main() -> None:

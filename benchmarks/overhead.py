@@ -35,6 +35,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
+from editkit.editing.files import read_requests
 from editkit.engines.base import Patch, View
 from editkit.engines.transformers.attachment import Attachment
 from editkit.engines.transformers.site import Site, default_site
@@ -46,7 +47,6 @@ from editkit.methods.grace.memory import Memory
 from editkit.methods.grace.part import GracePart
 from editkit.methods.grace.payload import GracePayload
 from editkit.models import load_model
-from editkit.requests import read_requests
 from editkit.scope.keys import pooled_keys
 from editkit.scope.pooled import PooledKeys
 

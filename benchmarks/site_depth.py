@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from editkit.editing.files import read_requests
 from editkit.engines.transformers.site import default_site, find_site
 from editkit.engines.transformers.tokens import Encoder
 from editkit.methods.grace import learning as grace
 from editkit.methods.grace.config import GraceConfig
 from editkit.models import load_model
-from editkit.requests import read_requests
 
 BATCH = 16
 RATES = (0.5, 1.0, 2.0)

@@ -26,7 +26,7 @@ METHODS = (
 )  # fmt: skip
 HOSTILE = "<script>alert(1)</script> & \"quoted\" 'single' \x1b[31m"
 HARMLESS = (
-    "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &quot;quoted&quot; &#x27;single&#x27; \ufffd[31m"
+    "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;quoted&#34; &#39;single&#39; \ufffd[31m"
 )
 NOTHING = Share.of([])
 NO_MEAN = Mean.of([])

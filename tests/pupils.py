@@ -15,7 +15,7 @@ from editkit.engines.transformers.generator import Generator
 from editkit.engines.transformers.tokens import Encoder
 from editkit.methods.elder.config import ElderConfig, TrainConfig
 from editkit.methods.elder.learner import ElderLearner
-from editkit.methods.elder.learning import Example, Learned
+from editkit.methods.elder.learning import Example, LearnedState
 from editkit.methods.elder.part import ElderPart
 from editkit.methods.elder.state import ElderState
 from editkit.models.layout import layout_of
@@ -75,7 +75,7 @@ class Pupil:
             ]
         )
 
-    def learn(self, new: list[Example], old: list[Example]) -> Learned:
+    def learn(self, new: list[Example], old: list[Example]) -> LearnedState:
         found = self.learner.learn(self.state, new, old)
         self.state = found.state
         self.attachment.view = self.view()

@@ -77,7 +77,9 @@ def modules(code: str) -> set[str]:
     return {name.split(".")[0] for name in done.stdout.split()}
 
 
-@pytest.mark.parametrize("package", ["editkit_store", "editkit", "editkit.requests"])
+@pytest.mark.parametrize(
+    "package", ["editkit_store", "editkit", "editkit.requests", "editkit.editing.files"]
+)
 def test_importing_a_package_loads_no_framework(package: str) -> None:
     heavy = {"torch", "transformers", "numpy", "faiss", "peft", "rich", "safetensors"}
     assert modules(f"import {package}") & heavy == set()

@@ -179,7 +179,7 @@ class Local:
         with self._receiving(path, dry_run=dry_run) as store:
 
             def compare(learned: Mapping[str, Sequence[str]]) -> Any:
-                from editkit.methods.grace.restore import find_conflicts  # loads numpy
+                from editkit.methods.conflicts import find_conflicts  # loads numpy
 
                 return find_conflicts(store, learned)
 

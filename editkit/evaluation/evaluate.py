@@ -60,7 +60,7 @@ def evaluate(
     ``points.csv``, ``cases.csv`` and pictures, too.
 
     Args:
-        data: Files of edits, one stream in this order; see ``editkit.evaluation.cases``.
+        data: Files of edits, one stream in this order; see ``editkit.editing.files``.
         model: Alias, hub id, folder, or a loaded ``(model, tokenizer)``; by default
             ``smollm2-135m``.
         methods: Names of methods; see ``editkit.evaluation.methods``.

@@ -11,7 +11,7 @@ from editkit.evaluation.pictures import draw
 from editkit.evaluation.records import CaseResult, Report
 from editkit.evaluation.tables import cases_csv, points_csv
 from editkit_store.database.outputs import replace_output
-from editkit_store.errors import StoreUnwritable
+from editkit_store.errors import OutputUnwritable
 
 __all__ = ["write"]
 
@@ -27,7 +27,7 @@ def write(report: Report, cases: Iterable[CaseResult], folder: Path) -> tuple[st
         folder: Where.
 
     Raises:
-        StoreUnwritable: A file cannot be written.
+        OutputUnwritable: A file cannot be written.
         UnsafeTarget: One of that name is a store, or belongs to one.
     """
     try:
@@ -42,7 +42,7 @@ def write(report: Report, cases: Iterable[CaseResult], folder: Path) -> tuple[st
         except PackageMissing:
             pictures = []
     except OSError as error:
-        raise StoreUnwritable(
+        raise OutputUnwritable(
             f"results cannot be written to '{folder}': {error.strerror}", path=folder
         ) from error
     write_page(report, folder / "report.html")

@@ -22,7 +22,7 @@ from editkit.evaluation.distances import GROUPS, distances, tradeoff
 from editkit.evaluation.looks import label, looks
 from editkit.evaluation.records import Report
 from editkit_store.database.outputs import refuse_store
-from editkit_store.errors import StoreUnwritable
+from editkit_store.errors import OutputUnwritable
 
 __all__ = ["draw", "svg"]
 
@@ -61,7 +61,7 @@ def draw(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
 
     Raises:
         PackageMissing: matplotlib is not installed.
-        StoreUnwritable: A file cannot be written.
+        OutputUnwritable: A file cannot be written.
     """
     written = []
     target = Path(folder)
@@ -74,7 +74,7 @@ def draw(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
                 figure.savefig(target, format="png", dpi=144)
                 written.append(target)
         except OSError as error:
-            raise StoreUnwritable(
+            raise OutputUnwritable(
                 f"the picture '{target}' cannot be written: {error.strerror}",
                 path=target,
                 hint="name a folder that can be written to",

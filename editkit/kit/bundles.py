@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 
 from editkit.errors import ArtifactsMissing
 from editkit.kit.running import RunningModel
-from editkit.methods.registry import registered
-from editkit_store import Store
+from editkit.methods.conflicts import find_conflicts
 from editkit_store.bundle.records import Exported, Imported, OnConflict
 
-__all__ = ["Bundles", "find_conflicts"]
-
-Conflicts = dict[str, dict[str, dict[str, float]]]
-"""By model and edit: earlier edits that it conflicts with, with the distances of their keys."""
+__all__ = ["Bundles"]
 
 
 class Bundles:
@@ -77,21 +72,3 @@ class Bundles:
                 "learns them; or editkit.open(..., missing='skip'), import_bundle, replay"
             )
             raise
-
-
-def find_conflicts(store: Store, learned: Mapping[str, Sequence[str]]) -> Conflicts:
-    """Returns the conflicts of artifacts that came from elsewhere, as their methods find them.
-
-    Args:
-        store: The history, with the artifacts in it.
-        learned: Ids of their edits, by the fingerprint of the model.
-
-    Raises:
-        StoreDamaged, InvalidRecord: An artifact cannot be read.
-    """
-    found: Conflicts = {}
-    for one in registered().values():
-        find = None if one.spec is None else one.spec.load_conflicts()
-        for fingerprint, conflicts in ({} if find is None else find(store, learned)).items():
-            found.setdefault(fingerprint, {}).update(conflicts)
-    return found

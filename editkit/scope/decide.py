@@ -9,9 +9,10 @@ explanations both come here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from editkit.engines.base import Near, Part, Queries
+if TYPE_CHECKING:
+    from editkit.engines.base import Near, Part, Queries
 
 __all__ = ["Decision", "Proposal", "Reason", "decide", "winner"]
 

@@ -10,16 +10,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from editkit.engines.base import Part, TokenEncoder
 from editkit.errors import PromptTooLong
 from editkit.scope.general import TEXT
 from editkit.scope.keys import PromptKeys
 from editkit_store.records import Edit, EditReach
+
+if TYPE_CHECKING:
+    from editkit.engines.base import Part, TokenEncoder
 
 __all__ = ["Reaches", "calibrated", "false_fires"]
 

@@ -8,6 +8,7 @@ EditkitError
 │   ├── StoreDamaged            checksums or structure do not hold
 │   ├── StoreLocked             another process holds it
 │   ├── StoreUnwritable         full disk, read-only file or folder
+│   │   └── OutputUnwritable    likewise, of a file with results
 │   ├── StoreGone               removed or replaced while it was open
 │   ├── StoreChanged            written to by somebody else while it was open
 │   ├── UnsafeTarget            asked to write a result over a store
@@ -56,6 +57,7 @@ __all__ = [
     "NotAStore",
     "NotActive",
     "NothingToUndo",
+    "OutputUnwritable",
     "QueryFailed",
     "QueryStopped",
     "SchemaMismatch",
@@ -160,6 +162,10 @@ class StoreUnwritable(StoreError):
     """The store cannot be written: full disk, missing permission, read-only file."""
 
     code = "store_unwritable"
+
+
+class OutputUnwritable(StoreUnwritable):
+    """A page, a picture or a table cannot be written where its caller wanted it."""
 
 
 class SchemaMismatch(StoreError):

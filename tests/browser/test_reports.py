@@ -9,7 +9,7 @@ import pytest
 from evaluated import case, report
 
 from editkit.evaluation.page import write_page as write_report
-from editkit.report import write_page as write_diff
+from editkit.reports.diff import write_page as write_diff
 from editkit_store import open_store
 
 HOSTILE = (

@@ -192,10 +192,10 @@ def test_a_pipe_is_read_once_and_whole(sh, model, folder):
                 pipe.flush()
                 time.sleep(0.05)
 
-    feeder = threading.Thread(target=feed)
+    feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
     ran = sh("add", "--from", str(folder / "pipe"), "--json")
-    feeder.join()
+    feeder.join(timeout=60)  # with a command that never opens the pipe it would wait for ever
     assert ran.code == 0, ran.stderr
     assert [added["edit"]["target"] for added in ran.json] == ["blue", "green", "white"]
 
@@ -215,6 +215,18 @@ def test_a_file_that_begins_with_a_byte_order_mark_is_read(sh, model, folder):
         b'\xef\xbb\xbf{"prompt": "The sky is", "target": "blue"}\n'
     )
     assert sh("add", "--from", "edits.jsonl").code == 0
+
+
+def test_an_array_and_a_table_are_resumed_as_lines_are(sh, model, folder):
+    edits = [{"prompt": prompt, "target": target} for prompt, target in LINES]
+    (folder / "edits.json").write_text(json.dumps(edits[:2], indent=2), "utf-16")
+    rows = "".join(f"{prompt};{target}\r\n" for prompt, target in LINES)
+    (folder / "edits.csv").write_text(f"Prompt;Target\r\n{rows}", "utf-8-sig")
+    assert sh("add", "--from", "edits.json").code == 0
+    ran = sh("add", "--from", "edits.csv", "--nl")
+    assert ran.code == 0, ran.stderr
+    assert [added["edit"]["target"] for added in ran.lines] == ["white"]
+    assert "2 skipped" in ran.stderr
 
 
 def test_a_line_for_another_kind_of_model_is_named_and_those_before_it_are_done(sh, model, folder):

@@ -192,8 +192,8 @@ def test_a_killed_import_leaves_the_history_as_it_was(process, edits):
     process("export", "out")
     learn("new.db", [("mine", "x")])
     code = (
-        "import os; from editkit.methods.grace import restore\n"
-        "artifacts.find_conflicts = lambda *_: os.kill(os.getpid(), 9)\n"
+        "import os; from editkit.methods import conflicts\n"
+        "conflicts.find_conflicts = lambda *_: os.kill(os.getpid(), 9)\n"
         "from editkit_cli.main import main; main(['import', 'out', '--store', 'new.db'])"
     )
     done = subprocess.run([sys.executable, "-c", code], env=os.environ, timeout=60, check=False)

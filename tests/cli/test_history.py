@@ -111,7 +111,7 @@ def test_a_page_holds_prompts_as_text(sh, folder, fill):
     fill(folder / "history.db", [("<script>&\"'</script>", "</td><b>")])
     assert sh("diff", "v0", "v1", "--html", "diff.html").code == 0
     page = (folder / "diff.html").read_text(encoding="utf-8")
-    assert "&lt;script&gt;&amp;&quot;&#x27;&lt;/script&gt;" in page
+    assert "&lt;script&gt;&amp;&#34;&#39;&lt;/script&gt;" in page
     assert "<script" not in page
     assert "<b>" not in page
 

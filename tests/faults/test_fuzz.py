@@ -15,7 +15,7 @@ from faults.harness import Figures, size
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from editkit.requests import read_requests
+from editkit.editing.files import read_requests
 from editkit_store import Store, digest_bytes, open_store
 from editkit_store.digest import canonical_json, digest_json
 from editkit_store.errors import EditkitError

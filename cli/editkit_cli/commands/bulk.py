@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -59,7 +58,7 @@ def add_file(
         MalformedLine: A line holds no edit, or one that cannot be made; the lines before it are
             done.
     """
-    from editkit.requests import read_requests
+    from editkit.editing.files import read_requests
 
     run = _Run(settings, on_failure, on_conflict)
     try:
@@ -108,7 +107,9 @@ class _Run:
     @contextlib.contextmanager
     def bar(self, source: str) -> Iterator[None]:
         """Shows the progress through the lines."""
-        self._progress.start("Adding edits", _count_lines(source), "edits")
+        from editkit.editing.files import count_edits
+
+        self._progress.start("Adding edits", count_edits(source), "edits")
         try:
             yield
         finally:
@@ -196,22 +197,9 @@ def _line(added: Added) -> str:
 @contextlib.contextmanager
 def _blamed_on(source: str, number: int) -> Iterator[None]:
     """Adds the line's number to what is wrong with the edit in it."""
+    from editkit.editing.files import HINT, Source
+
     try:
         yield
     except (InvalidRequest, UnsupportedMethod, UnsupportedModel) as error:
-        where = "standard input" if source == "-" else source
-        raise MalformedLine(
-            f"line {number} of {where}: {error}",
-            path=source,
-            line=number,
-            hint=error.hint
-            or "correct the line and give the same command again; what is done is skipped",
-        ) from error
-
-
-def _count_lines(source: str) -> int | None:
-    # A pipe can be read once only.
-    if source == "-" or not os.path.isfile(source):
-        return None
-    with open(source, "rb") as file:
-        return sum(1 for line in file if line.strip())
+        raise Source(source, error.hint or HINT).malformed(number, str(error)) from error

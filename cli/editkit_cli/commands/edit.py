@@ -53,7 +53,7 @@ NOT_VERIFIED = 3
     "from_file",
     type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True),
     metavar="FILE",
-    help="Add the edits of a JSON lines file, one a line; - reads stdin",
+    help="Add the edits of a file (JSON lines, JSON or CSV); - reads stdin",
 )
 @chat_options
 @click.option(

@@ -64,7 +64,7 @@ def _bars(_: click.Context, parameter: click.Parameter, value: tuple[str, ...]) 
 )
 @click.option(
     "--data", "files", multiple=True, required=True, metavar="FILE",
-    help="Edits: JSON lines or an array, as of zsRE, CounterFact, WikiBio or your own; repeatable",
+    help="Edits in JSON lines, JSON or CSV: your own, or those of zsRE, CounterFact, …; repeatable",
 )  # fmt: skip
 @click.option(
     "--method", "methods", multiple=True, type=click.Choice(method_names()), default=("grace",),

@@ -223,7 +223,7 @@ def diff(
     out.result(found, lambda: draw_diff(out, found, asked=asked))
     if page is not None:
         # Last: a page that cannot be written does not take the answers along.
-        from editkit.report import write_page
+        from editkit.reports.diff import write_page
 
         write_page(found, page)
         out.status(f"wrote {page}")

@@ -23,11 +23,13 @@ from editkit_store.errors import (
     EditkitError,
     NotActive,
     NothingToUndo,
+    OutputUnwritable,
     StoreDamaged,
     StoreError,
     StoreUnwritable,
     UnknownEdit,
     UnknownVersion,
+    UnsafeTarget,
 )
 from editkit_store.records import EditStatus, LogEntry, Record
 
@@ -232,7 +234,8 @@ def failure_of(error: EditkitError) -> tuple[int, Failure]:
         status = next((number for kind, number in _STATUS if isinstance(error, kind)), 400)
     param = getattr(error, "param", None) or getattr(error, "field", None)
     message, hint = str(error), error.hint
-    if isinstance(error, StoreError):  # in which folder it lies is nobody's business
+    # In which folder the store lies is nobody's business; where results go the caller has said.
+    if isinstance(error, StoreError) and not isinstance(error, OutputUnwritable | UnsafeTarget):
         full, name = str(error.path), error.path.name
         message = message.replace(full, name)
         hint = hint and hint.replace(full, name)

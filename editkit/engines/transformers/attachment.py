@@ -70,9 +70,9 @@ class Attachment:
             installing.callback(before.remove)
             after = self._host.register_forward_hook(self._after, always_call=True)
             installing.callback(after.remove)
+            installing.callback(self._unpatch)
             for method, patch in (patches or {}).items():
                 self.patch(method, patch)
-                installing.callback(self.patch, method, None)
             if hasattr(model, "generate"):
                 replace(installing, model, "generate", self._wrapped(model.generate))
             self._undo = installing.pop_all()
@@ -105,6 +105,10 @@ class Attachment:
             self._hooked[method] = installing.pop_all()
         # One assignment: a run that begins meanwhile sees the old ones or the new.
         self._patches = {**self._patches, method: patch}
+
+    def _unpatch(self) -> None:
+        for method in reversed(list(self._hooked)):
+            self.patch(method, None)
 
     @property
     def is_attached(self) -> bool:

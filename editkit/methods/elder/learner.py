@@ -14,7 +14,7 @@ from editkit.engines.base import Encoded, Keys, TokenEncoder
 from editkit.engines.transformers.site import shape_of
 from editkit.errors import UnsupportedModel
 from editkit.methods.elder.config import ElderConfig, TrainConfig
-from editkit.methods.elder.learning import Course, Example, Learned, initial
+from editkit.methods.elder.learning import Course, Example, LearnedState, initial
 from editkit.methods.elder.notes import Notebook
 from editkit.methods.elder.places import adapted_paths, first_block, patch_for
 from editkit.methods.elder.state import ElderState
@@ -143,7 +143,7 @@ class ElderLearner:
         *,
         unrelated: Sequence[Encoded] = (),
         told: Callable[[int], None] | None = None,
-    ) -> Learned:
+    ) -> LearnedState:
         """Returns what is known with a batch on top of a state; see ``Course.learn``.
 
         Args:

@@ -38,9 +38,9 @@ from editkit.methods.elder.config import TrainConfig
 from editkit.methods.elder.notes import Notebook
 from editkit.methods.elder.part import ElderPart
 from editkit.methods.elder.state import ElderState
-from editkit.methods.elder.trial import Example, ExpertWeights, Row, Trial, rows_of
+from editkit.methods.elder.trial import Example, ExpertWeights, Trial, WordingRow, rows_of
 
-__all__ = ["Course", "Example", "Learned", "initial"]
+__all__ = ["Course", "Example", "LearnedState", "initial"]
 
 _REPAIRS = 16
 """Steps of a round in which lost edits are learned again."""
@@ -62,7 +62,7 @@ _FALSE = 0.01
 
 
 @dataclass(frozen=True)
-class Learned:
+class LearnedState:
     """What came of a batch.
 
     Attributes:
@@ -151,7 +151,7 @@ class Course:
         *,
         unrelated: torch.Tensor | None = None,
         told: Callable[[int], None] | None = None,
-    ) -> Learned:
+    ) -> LearnedState:
         """Returns what is known with a batch learned on top of a state, which stays as it is.
 
         Args:
@@ -199,10 +199,10 @@ class Course:
         if self.config.calibrate:
             state, separation = self._calibrated(state)
         self._seen = state.lora_A
-        return Learned(state, self._told(rows), steps, trial.loss, separation)
+        return LearnedState(state, self._told(rows), steps, trial.loss, separation)
 
     def look(self, state: ElderState, examples: Sequence[Example]) -> dict[str, float]:
-        """Returns the leads of edits as ``Learned`` has them, with nothing learned.
+        """Returns the leads of edits as ``LearnedState`` has them, with nothing learned.
 
         Args:
             state: What is known.
@@ -221,11 +221,11 @@ class Course:
         if self._seen is not state.lora_A:
             self.leads.clear()
 
-    def _note(self, rows: Sequence[Row], leads: Sequence[float]) -> None:
+    def _note(self, rows: Sequence[WordingRow], leads: Sequence[float]) -> None:
         for row, lead in zip(rows, leads, strict=True):
             self.leads[row.edit_id, row.wording] = lead
 
-    def _told(self, rows: Sequence[Row]) -> dict[str, float]:
+    def _told(self, rows: Sequence[WordingRow]) -> dict[str, float]:
         """The smallest lead of each edit of whose wordings any is known."""
         found: dict[str, float] = {}
         for row in rows:
@@ -235,7 +235,7 @@ class Course:
         return found
 
     def _calibrated(self, state: ElderState) -> tuple[ElderState, tuple[int, int]]:
-        """Returns a state with the threshold that held-out text asks for; see ``Learned``."""
+        """Returns a state with the threshold that held-out text asks for; see ``LearnedState``."""
         assert state.queries is not None
         text = self.held_out()
         with torch.no_grad():
@@ -274,7 +274,11 @@ class Course:
         return dataclasses.replace(state, routers=found.half().float())
 
     def _rounds(
-        self, trial: Trial, rows: Sequence[Row], known: int, told: Callable[[int], None] | None
+        self,
+        trial: Trial,
+        rows: Sequence[WordingRow],
+        known: int,
+        told: Callable[[int], None] | None,
     ) -> int:
         """Learns the new rows, then those that this lost, until all hold; returns the steps.
 
@@ -290,7 +294,7 @@ class Course:
         for number in range(config.rounds + 1):
             limit = config.steps if number == 0 else min(_REPAIRS, config.steps)
             scale = 1.0 if number == 0 else _GENTLER
-            beside: list[Row] = []
+            beside: list[WordingRow] = []
             trial.begin()
             for step in range(limit):
                 if config.rehearsed and step % _AGAIN == 0:
@@ -321,5 +325,5 @@ class Course:
             self._note(rows, best[1])
         return steps
 
-    def _lead(self, row: Row) -> float:
+    def _lead(self, row: WordingRow) -> float:
         return self.leads.get((row.edit_id, row.wording), -math.inf)

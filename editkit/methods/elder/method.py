@@ -29,7 +29,7 @@ from editkit.methods.base import (
 )
 from editkit.methods.elder.config import ElderConfig, TrainConfig
 from editkit.methods.elder.learner import ElderLearner
-from editkit.methods.elder.learning import Example, Learned
+from editkit.methods.elder.learning import Example, LearnedState
 from editkit.methods.elder.outcome import ElderLesson, LearnedBatch
 from editkit.methods.elder.part import ElderPart
 from editkit.methods.elder.places import patch_for
@@ -350,7 +350,7 @@ class ElderMethod(EditMethod):
         }
         return snapshot_of(state, learner.paths, about=about)
 
-    def _lost(self, learned: Learned, held: Sequence[str]) -> tuple[str, ...]:
+    def _lost(self, learned: LearnedState, held: Sequence[str]) -> tuple[str, ...]:
         """Returns which edits do not give their target: asked where a lead leaves doubt."""
         doubtful = [one for one in held if learned.leads.get(one, np.inf) <= _CLEAR]
         if not doubtful:

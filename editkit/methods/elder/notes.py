@@ -27,7 +27,7 @@ from editkit.methods.elder.config import Span
 from editkit.methods.shortlist import LARGE, Shortlist, output_layer
 from editkit.models.layout import Layout
 
-__all__ = ["Note", "Notebook", "Problem"]
+__all__ = ["Note", "Notebook", "TrainingBatch"]
 
 _ROWS = 16
 """Wordings run through the model together."""
@@ -61,7 +61,7 @@ class Note:
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class TrainingBatch:
     """Notes laid out as one teacher-forced batch.
 
     Attributes:
@@ -122,7 +122,7 @@ class Notebook:
             self._kept.popitem(last=False)
         return [found[one] for one in wordings]
 
-    def problem(self, notes: Sequence[Note]) -> Problem:
+    def problem(self, notes: Sequence[Note]) -> TrainingBatch:
         """Returns notes as one batch."""
         batch = self._laid_out([note.encoded for note in notes])
         columns = batch.mask if self._is_whole else batch.valid
@@ -140,11 +140,11 @@ class Notebook:
         if head is not None and head.out_features > LARGE:
             shortlist = Shortlist(head, _LEADING)
             shortlist.take(torch.cat([note.leading for note in notes]))
-        return Problem(batch, (resumed,) if self._is_tuple else resumed, on, shortlist)
+        return TrainingBatch(batch, (resumed,) if self._is_tuple else resumed, on, shortlist)
 
     def logits(
         self,
-        problem: Problem,
+        problem: TrainingBatch,
         modules: Sequence[nn.Module],
         change: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor],
         *,

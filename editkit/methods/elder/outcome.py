@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from editkit.methods.base import Lesson
-from editkit.methods.elder.learning import Learned
+from editkit.methods.elder.learning import LearnedState
 from editkit.methods.elder.saved import QueryRows
 from editkit_store.artifacts.snapshots import Snapshot
 
@@ -23,7 +23,7 @@ class LearnedBatch:
         lost: Those of them that do not hold since.
     """
 
-    learned: Learned
+    learned: LearnedState
     snapshot: Snapshot
     kept: tuple[str, ...]
     lost: tuple[str, ...]

@@ -47,7 +47,7 @@ def snapshot_of(state: ElderState, paths: Sequence[str], *, about: Mapping[str, 
         paths: Dotted paths of the adapted layers.
         about: Plain data that the settings are to say too: ``query`` as in ``ElderConfig``,
             ``resolution`` as in ``TrainConfig``, the ``limit`` of the threshold, and what
-            ``separation`` was found; see ``Learned``.
+            ``separation`` was found; see ``LearnedState``.
     """
     resolution: int | None = about["resolution"]
     tensors: dict[str, Tensor] = {}

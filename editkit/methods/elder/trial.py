@@ -17,11 +17,11 @@ from editkit.engines.transformers.lora import lora_output
 from editkit.methods.elder import routing
 from editkit.methods.elder.config import TrainConfig
 from editkit.methods.elder.mixture import selected
-from editkit.methods.elder.notes import Notebook, Problem
+from editkit.methods.elder.notes import Notebook, TrainingBatch
 from editkit.methods.elder.state import ElderState
 from editkit.methods.losses import losses
 
-__all__ = ["Example", "ExpertWeights", "Row", "Trial", "rows_of"]
+__all__ = ["Example", "ExpertWeights", "Trial", "WordingRow", "rows_of"]
 
 _SPARE = 1.0
 """Logits beyond the margin to strive for: the last of them would come slowly."""
@@ -50,7 +50,7 @@ ExpertWeights = list[torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class WordingRow:
     """A wording of the edit with that index."""
 
     edit_id: str
@@ -59,10 +59,10 @@ class Row:
     index: int
 
 
-def rows_of(examples: Sequence[Example]) -> list[Row]:
+def rows_of(examples: Sequence[Example]) -> list[WordingRow]:
     """Returns all wordings of examples, in their order."""
     return [
-        Row(one.edit_id, wording, query, index)
+        WordingRow(one.edit_id, wording, query, index)
         for index, one in enumerate(examples)
         for wording, query in zip(one.wordings, one.queries, strict=True)
     ]
@@ -88,7 +88,7 @@ class Trial:
         self._up = [one.clone().requires_grad_(True) for one in state.lora_B]
         self._is_joint = config.routers == "joint"
         self._routers = state.routers.clone().requires_grad_(self._is_joint)
-        self._problems: dict[tuple[Encoded, ...], Problem] = {}
+        self._problems: dict[tuple[Encoded, ...], TrainingBatch] = {}
         self.loss = math.nan
 
     def begin(self) -> None:
@@ -125,7 +125,7 @@ class Trial:
             routers=self._routers.detach().clone(),
         )
 
-    def step(self, rows: Sequence[Row], rate: float, share: float) -> list[float]:
+    def step(self, rows: Sequence[WordingRow], rate: float, share: float) -> list[float]:
         """Takes one step on some rows; returns the leads that they had before it.
 
         Args:
@@ -157,7 +157,7 @@ class Trial:
         self._optimizer.step()
         return leads.tolist()
 
-    def leads(self, rows: Sequence[Row]) -> list[float]:
+    def leads(self, rows: Sequence[WordingRow]) -> list[float]:
         """Returns by how much the targets of rows lead, over the whole vocabulary."""
         found: list[float] = []
         with torch.no_grad():
@@ -169,17 +169,17 @@ class Trial:
                 found += leads.tolist()
         return found
 
-    def _problem(self, rows: Sequence[Row]) -> Problem:
+    def _problem(self, rows: Sequence[WordingRow]) -> TrainingBatch:
         asked = tuple(row.wording for row in rows)
         if asked not in self._problems:
             self._problems = {asked: self._laid_out(rows)}
         return self._problems[asked]
 
-    def _laid_out(self, rows: Sequence[Row]) -> Problem:
+    def _laid_out(self, rows: Sequence[WordingRow]) -> TrainingBatch:
         return self._notebook.problem(self._notebook.of([row.wording for row in rows]))
 
     def _logits(
-        self, problem: Problem, rows: Sequence[Row], *, in_full: bool = False
+        self, problem: TrainingBatch, rows: Sequence[WordingRow], *, in_full: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of the rows' targets, and their guided losses."""
         known = self._known

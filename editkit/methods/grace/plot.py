@@ -17,7 +17,7 @@ from editkit.methods.grace.memory import Memory
 from editkit.methods.grace.restore import load_memories
 from editkit_store import Store
 from editkit_store.database.outputs import refuse_store
-from editkit_store.errors import InvalidRequest, StoreUnwritable
+from editkit_store.errors import InvalidRequest, OutputUnwritable
 from editkit_store.history.versions import format_version
 from editkit_store.records.comparisons import CodebookPlot
 
@@ -48,7 +48,7 @@ def plot_codebook(
         UnknownVersion: The expression names no version.
         InvalidRequest: No edit of that version was learned by the model.
         PackageMissing: matplotlib is not installed.
-        StoreUnwritable: The file cannot be written.
+        OutputUnwritable: The file cannot be written.
         UnsafeTarget: It is a store, or belongs to one.
     """
     number = store.history.resolve(version)
@@ -70,7 +70,7 @@ def plot_codebook(
         refuse_store(target)
         figure.savefig(target, format="png", dpi=144)
     except OSError as error:
-        raise StoreUnwritable(
+        raise OutputUnwritable(
             f"the picture '{target}' cannot be written: {error.strerror}", path=target
         ) from error
     return CodebookPlot(

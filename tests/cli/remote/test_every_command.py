@@ -36,7 +36,7 @@ OPTIONS_ELSEWHERE = {
     ("revert", "--defer-only"): "test_an_edit_of_elder_is_taken_back_as_it_is_alone",
 }
 
-SHARED = {"--store", "--model", "--json", "--nl", "--quiet", "--help"}
+SHARED = {"--store", "--model", "--allow-pickle", "--json", "--nl", "--quiet", "--help"}
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:

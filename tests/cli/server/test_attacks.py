@@ -118,9 +118,9 @@ def test_a_token_that_was_revoked_hears_nothing_more(server, is_silent):
 def test_a_client_cannot_pretend_to_another_command_line(server):
     with server.client(server.token("edit", "mallory")) as client:
         client.post("/v1/edits", json=EDIT, headers={"X-Editkit-Command": "editkit add"})
-        shown = client.get("/v1/versions/v1").json()
-    assert shown["provenance"]["command"] == "POST /v1/edits (token 'mallory')"
     with server.client() as client:
+        shown = client.get("/v1/versions/v1").json()
+        assert shown["provenance"]["command"] == "POST /v1/edits (token 'mallory')"
         client.post("/v1/undo", headers={"X-Editkit-Command": "editkit undo"})
         assert client.get("/v1/versions/v2").json()["provenance"]["command"] == "editkit undo"
 

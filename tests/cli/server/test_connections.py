@@ -276,16 +276,17 @@ def test_a_client_that_reads_nothing_of_its_answers_is_dropped(start, connect):
 
 
 def test_a_client_that_reads_slowly_is_not_dropped(start, connect):
-    server = start(limits=Limits(stall_seconds=2, grace=5))
+    # The system tells a sender of free space a megabyte or so at a time.
+    server = start(limits=Limits(stall_seconds=5, grace=5))
     assert server.session  # before it is busy
-    asks, wire = 200, connect(server)
+    asks, wire = 400, connect(server)
     asked = request("GET /openapi.json HTTP/1.1", server.session).replace("\n", "\r\n")
     asking = threading.Thread(target=wire.sendall, args=(asks * asked.encode(),))
     asking.start()
-    said, end = b"", time.monotonic() + 6
+    said, end = b"", time.monotonic() + 12
     while time.monotonic() < end:
         said += wire.recv(16384)
-        time.sleep(0.02)
+        time.sleep(0.01)
     while said.count(b"HTTP/1.1 200 OK") < asks:
         part = wire.recv(1 << 20)
         assert part, "it was dropped"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,10 @@ from transformers import (
 
 import editkit
 import editkit_store
-from editkit.engines.transformers.site import find_site
+from editkit.engines.transformers.engine import TransformersEngine
 from editkit.errors import ArtifactsMissing, UnsupportedMethod
-from editkit.history.views import Views
+from editkit.methods.opened import Methods
+from editkit.models.load import load_model
 from editkit_store.errors import InvalidRequest
 
 QUESTION = "a good day in Paris"
@@ -260,12 +262,11 @@ def test_a_layer_of_another_width_than_the_edits_is_refused(tmp_path: Path) -> N
     narrow = nn.Linear(128, 32)
     block.mlp.down_proj = narrow  # the same name and fingerprint, another module
     with editkit_store.open_store(store) as opened:
-        site = find_site(model, path)
+        loaded = load_model((model, tiny_tokenizer()))
+        engine = TransformersEngine(dataclasses.replace(loaded, fingerprint=fingerprint))
+        methods = Methods(engine, opened, {"grace": {"site": path}}, {})
         with pytest.raises(ArtifactsMissing, match="gives 32, but the history's edits there"):
-            Views(
-                opened, fingerprint, site=site, position="last", key="pooled", width=32,
-                name="m", skip_missing=False,
-            )  # fmt: skip
+            methods.reload()
 
 
 def test_artifacts_of_another_model_are_refused_with_both_fingerprints(tmp_path: Path) -> None:

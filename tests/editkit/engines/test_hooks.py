@@ -4,7 +4,7 @@ import dataclasses
 import gc
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from reference import literal_grace
 from tiny import tiny_gpt2, tiny_llama
 from transformers import DynamicCache
 
+from editkit.engines.base import Near, Part, Patch, Positions, Selection, View
 from editkit.engines.transformers.attachment import Attachment
 from editkit.engines.transformers.site import Site, default_site
 
@@ -21,11 +22,25 @@ PROMPT = [40, 41, 42, 43]
 OTHER = [60, 61]
 
 
-class OneEdit:
+class OneSelection(Selection):
+    """What replaces the output in the rows that fire."""
+
+    def __init__(self, fired: Sequence[int], value: torch.Tensor) -> None:
+        super().__init__(fired)
+        self.value = value
+
+    def positions(self, row: int) -> Positions:
+        return "last"
+
+    def values(self, rows: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+        return self.value.to(like.dtype).expand(len(rows), -1)
+
+
+class OneEdit(Part):
     """Fires for one query, whatever its position: what an attachment sees of a codebook."""
 
+    method = "test"
     version = "v1"
-    mixture = None
 
     def __init__(self, key: torch.Tensor, value: torch.Tensor) -> None:
         self.key, self.value = key, value
@@ -34,19 +49,23 @@ class OneEdit:
     def __len__(self) -> int:
         return 1
 
-    def select(self, queries: torch.Tensor) -> list[int]:
+    def select(self, queries: Any) -> Selection:
         self.asked += len(queries)
         near = torch.linalg.vector_norm(queries.float() - self.key, dim=1) < 1e-2
-        return [0 if hit else -1 for hit in near.tolist()]
+        return OneSelection([0 if hit else -1 for hit in near.tolist()], self.value)
 
-    def values(self, chosen: Sequence[int], like: torch.Tensor) -> torch.Tensor:
-        return self.value.to(like.dtype).expand(len(chosen), -1)
+    def near(self, query: Any, k: int) -> list[Near]:
+        raise AssertionError("an attachment only selects")
 
-    def edit_id(self, chosen: int) -> str:
+    def edit_id(self, number: int) -> str:
         return "the-edit"
 
-    def replacement(self, chosen: int) -> str:
-        return "last"
+    def without(self, edit_ids: Collection[str]) -> Part:
+        raise AssertionError("an attachment only selects")
+
+    @property
+    def view(self) -> View:
+        return View(self.version, (self,))
 
 
 class NoEdit(OneEdit):
@@ -57,6 +76,11 @@ class NoEdit(OneEdit):
 
     def __len__(self) -> int:
         return 0
+
+
+def attach(model: Any, site: Site, part: OneEdit, keys: Any = None) -> Attachment:
+    patch = Patch("replace", (site.module,), keys=keys)
+    return Attachment(model, site.layout, part.view, {part.method: patch})
 
 
 def edit_for(model: Any, site: Site, prompt: list[int]) -> OneEdit:
@@ -89,7 +113,7 @@ def test_an_edited_generation_equals_the_literal_loop(model: Any) -> None:
     expected = literal_grace.greedy(model, site.module, PROMPT, edit.value, tokens=6)
     plain = literal_grace.greedy(model, site.module, PROMPT, None, tokens=6)
     assert expected != plain
-    with Attachment(model, site, edit):
+    with attach(model, site, edit):
         assert generate(model, [PROMPT]) == [expected]
         assert edit.asked == 1  # decided once, at prefill
         assert generate(model, [PROMPT], use_cache=False) == [expected]
@@ -103,7 +127,7 @@ def test_rows_with_and_without_an_edit_mix_under_padding(model: Any) -> None:
     edit = edit_for(model, site, PROMPT)
     model.generation_config.eos_token_id = None
     alone = [literal_grace.greedy(model, site.module, PROMPT, edit.value, tokens=6)]
-    with Attachment(model, site, edit) as attached, attached.running() as run:
+    with attach(model, site, edit) as attached, attached.running() as run:
         rows = generate(model, [OTHER, PROMPT, [*OTHER, *PROMPT, 9]])
     assert run.edits == [None, "the-edit", None]
     assert rows[1] == alone[0]
@@ -116,7 +140,7 @@ def test_a_row_that_fires_nothing_has_bit_identical_logits(model: Any) -> None:
     ids = torch.tensor([PROMPT, [50, 51, 52, 53]])
     with torch.no_grad():
         plain = model(ids).logits
-        with Attachment(model, site, edit):
+        with attach(model, site, edit):
             edited = model(ids).logits
     assert torch.equal(plain[1], edited[1])
     assert torch.equal(plain[0, :-1], edited[0, :-1])
@@ -128,7 +152,7 @@ def test_right_padding_takes_the_query_from_the_mask(model: Any) -> None:
     edit = edit_for(model, site, PROMPT)
     ids = torch.tensor([[*PROMPT, 0, 0], [*PROMPT, 50, 51]])
     mask = torch.tensor([[1, 1, 1, 1, 0, 0], [1] * 6])
-    with torch.no_grad(), Attachment(model, site, edit) as attached, attached.running() as run:
+    with torch.no_grad(), attach(model, site, edit) as attached, attached.running() as run:
         model(ids, attention_mask=mask)
     assert run.edits == ["the-edit", None]
 
@@ -136,7 +160,7 @@ def test_right_padding_takes_the_query_from_the_mask(model: Any) -> None:
 def test_beams_share_their_prompts_decision(model: Any) -> None:
     site = default_site(model)
     edit = edit_for(model, site, PROMPT)
-    with Attachment(model, site, edit) as attached, attached.running() as run:
+    with attach(model, site, edit) as attached, attached.running() as run:
         model.generate(
             torch.tensor([PROMPT, [50, 51, 52, 53]]), attention_mask=torch.ones(2, 4).long(),
             num_beams=3, max_new_tokens=4, do_sample=False, pad_token_id=0,
@@ -150,7 +174,7 @@ def test_a_new_turn_on_a_kept_cache_decides_on_its_own_last_token(model: Any) ->
     first, turn = OTHER, [44, 45, 46]
     edit = edit_for(model, site, [*first, *turn])
     fresh = literal_grace.greedy(model, site.module, [*first, *turn], edit.value, tokens=4)
-    with torch.no_grad(), Attachment(model, site, edit):
+    with torch.no_grad(), attach(model, site, edit):
         cache = DynamicCache(config=model.config)
         model(torch.tensor([first]), past_key_values=cache, use_cache=True)
         out = model.generate(
@@ -164,7 +188,7 @@ def test_a_hand_written_decode_loop_is_edited_like_generate(model: Any) -> None:
     site = default_site(model)
     edit = edit_for(model, site, PROMPT)
     expected = literal_grace.greedy(model, site.module, PROMPT, edit.value, tokens=4)
-    with torch.no_grad(), Attachment(model, site, edit):
+    with torch.no_grad(), attach(model, site, edit):
         cache = DynamicCache(config=model.config)
         ids, found = torch.tensor([PROMPT]), []
         for _ in range(4):
@@ -182,7 +206,7 @@ def test_removal_leaves_no_trace_and_may_be_repeated(model: Any) -> None:
     with torch.no_grad():
         before = model(ids).logits
     mine = model.register_forward_hook(lambda *_: None)  # somebody else's hook stays
-    attached = Attachment(model, site, edit_for(model, site, PROMPT))
+    attached = attach(model, site, edit_for(model, site, PROMPT))
     assert attached.is_attached
     attached.remove()
     attached.remove()
@@ -206,7 +230,7 @@ def test_an_installation_that_fails_half_way_is_taken_back(model: Any) -> None:
 
     broken = dataclasses.replace(site, module=NoHooks())
     with pytest.raises(RuntimeError, match="no room"):
-        Attachment(model, broken, NoEdit())
+        attach(model, broken, NoEdit())
     assert not model._forward_pre_hooks
     assert not model._forward_hooks
     assert "generate" not in model.__dict__
@@ -214,7 +238,7 @@ def test_an_installation_that_fails_half_way_is_taken_back(model: Any) -> None:
 
 def test_a_removed_attachment_lets_the_model_be_freed() -> None:
     model = tiny_gpt2()
-    Attachment(model, default_site(model), NoEdit()).remove()
+    attach(model, default_site(model), NoEdit()).remove()
     reference = weakref.ref(model)
     del model
     gc.collect()
@@ -224,7 +248,7 @@ def test_a_removed_attachment_lets_the_model_be_freed() -> None:
 def test_an_exception_in_a_forward_call_does_not_leak_into_the_next(model: Any) -> None:
     site = default_site(model)
     edit = edit_for(model, site, PROMPT)
-    with torch.no_grad(), Attachment(model, site, edit):
+    with torch.no_grad(), attach(model, site, edit):
         with pytest.raises(IndexError):
             model(torch.tensor([[10**6]]))
         edited = model(torch.tensor([PROMPT])).logits
@@ -236,16 +260,16 @@ def test_threads_run_on_the_view_they_began_with(model: Any) -> None:
     site = default_site(model)
     edit, none = edit_for(model, site, PROMPT), NoEdit()
     wanted: dict[str, Any] = {}
-    with Attachment(model, site, none) as attached:
+    with attach(model, site, none) as attached:
         for view in (edit, none):
-            with attached.running(view):
+            with attached.running(view.view):
                 wanted[view.version] = generate(model, [PROMPT])
         assert wanted["v0"] != wanted["v1"]
         wrong: list[str] = []
 
         def work(view: OneEdit) -> None:
             for _ in range(5):
-                with attached.running(view):
+                with attached.running(view.view):
                     if generate(model, [PROMPT]) != wanted[view.version]:
                         wrong.append(view.version)
 
@@ -260,11 +284,11 @@ def test_threads_run_on_the_view_they_began_with(model: Any) -> None:
 def test_swapping_the_view_takes_effect_with_the_next_call(model: Any) -> None:
     site = default_site(model)
     edit = edit_for(model, site, PROMPT)
-    with Attachment(model, site, NoEdit()) as attached:
+    with attach(model, site, NoEdit()) as attached:
         plain = generate(model, [PROMPT])
-        attached.view = edit
+        attached.view = edit.view
         assert generate(model, [PROMPT]) != plain
-        attached.view = NoEdit()
+        attached.view = NoEdit().view
         assert generate(model, [PROMPT]) == plain
 
 
@@ -281,21 +305,22 @@ class TokensAsKeys:
 class ByToken(OneEdit):
     """Fires for prompts that begin with one token."""
 
-    def select(self, queries: torch.Tensor | np.ndarray) -> list[int]:
+    def select(self, queries: Any) -> Selection:
         self.asked += len(queries)
-        return [0 if float(query[0]) == float(self.key) else -1 for query in queries]
+        fired = [0 if float(query[0]) == float(self.key) else -1 for query in queries]
+        return OneSelection(fired, self.value)
 
 
 def test_keys_of_prompts_are_looked_up_once_before_the_first_block(model: Any) -> None:
     site = default_site(model)
     edit = ByToken(torch.tensor(5.0), torch.zeros(site.width))
-    seen: list[list[int] | None] = []
-    with Attachment(model, site, edit, keys=TokensAsKeys()) as attached, attached.running() as run:
+    seen: list[list[str | None]] = []
+    with attach(model, site, edit, keys=TokensAsKeys()) as attached, attached.running() as run:
         layer = site.layout.blocks[0]
-        hook = layer.register_forward_pre_hook(lambda *_: seen.append(run.fired))
+        hook = layer.register_forward_pre_hook(lambda *_: seen.append(run.edits))
         try:
             generate(model, [[5, 6, 7], [8, 9]])
         finally:
             hook.remove()
-    assert seen[0] == [0, -1]
+    assert seen[0] == ["the-edit", None]
     assert edit.asked == 2

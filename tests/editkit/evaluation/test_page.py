@@ -198,7 +198,7 @@ def test_without_matplotlib_the_page_says_how_to_get_the_figures(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     text = page(report())
-    assert "pip install &#x27;editkit[plot]&#x27;" in text
+    assert "pip install &#39;editkit[plot]&#39;" in text
     assert "svg" not in Page(text).tags
     assert Page(text).row("edit success")
 

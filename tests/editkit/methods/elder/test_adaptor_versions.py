@@ -135,9 +135,10 @@ class BothMethods(RuleBasedStateMachine):
         assert self.kit.version == f"v{last}"
         for version in {last, last // 2, last // 3}:
             view = self.kit._running.view(f"v{version}")
-            mixed = () if view.mixture is None else view.mixture.edit_ids
-            rows = [view.memory.edit_id(row) for row in view.rows.tolist()]
-            assert sorted([*rows, *mixed]) == sorted(self.active(version))
+            elder, grace = view.part("elder"), view.part("grace")
+            found = [] if elder is None else list(elder.edit_ids)
+            found += [] if grace is None else [grace.edit_id(row) for row in grace.rows.tolist()]
+            assert sorted(found) == sorted(self.active(version))
             assert torch.equal(self.logits(f"v{version}"), self.gave[version])
 
 

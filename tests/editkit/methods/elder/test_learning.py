@@ -18,7 +18,7 @@ from torch.nn import functional
 from editkit.engines.transformers import training
 from editkit.errors import UnsupportedModel
 from editkit.methods.elder import routing
-from editkit.methods.elder.config import ElderConfig
+from editkit.methods.elder.peft import PeftElderConfig
 from editkit.methods.elder.trial import Trial, rows_of
 
 # PEFT's own, of a name that transformers changed.
@@ -175,7 +175,7 @@ def test_what_was_learned_is_a_peft_adapter_too(query: str, tmp_path: Path) -> N
     pupil.learn(pupil.lessons(*FACTS), [])
     prompts = [*(one for _, wordings, _ in FACTS for one in wordings), "far away", "tall cat"]
     said = [pupil.says(prompt) for prompt in prompts]
-    config = ElderConfig.of("default", **{**SHAPE, **shape})
+    config = PeftElderConfig.of("default", **{**SHAPE, **shape})
     adapter = get_peft_model(tiny_llama(), config)
     adapter.base_model.put(pupil.state)
     adapter.save_pretrained(tmp_path)

@@ -86,7 +86,7 @@ base = AutoModelForCausalLM.from_pretrained(sys.argv[1])
 model = PeftModel.from_pretrained(base, sys.argv[2])
 with torch.no_grad():
     torch.save(model(torch.tensor([{prompt}])).logits, sys.argv[3])
-assert not any("elder" in type(finder).__module__ for finder in sys.meta_path)
+assert not any("editkit" in type(finder).__module__ for finder in sys.meta_path)
 """
 
 
@@ -94,12 +94,12 @@ assert not any("elder" in type(finder).__module__ for finder in sys.meta_path)
     "first",
     [
         # transformers asks whether PEFT could be found, long before anybody imports it.
-        "import editkit; assert importlib.util.find_spec('peft')",
-        "import peft; import editkit",
+        "import editkit.methods.elder.peft; assert importlib.util.find_spec('peft')",
+        "import peft; import editkit.methods.elder.peft",
     ],
-    ids=["editkit-first", "peft-first"],
+    ids=["ours-first", "peft-first"],
 )
-def test_a_fresh_process_loads_an_adapter_after_importing_editkit(
+def test_a_fresh_process_loads_an_adapter_after_importing_its_registration(
     first: str, tmp_path: Path
 ) -> None:
     peft = learned(tiny_llama)

@@ -70,13 +70,13 @@ def test_a_row_that_was_taken_out_or_learned_anew_never_fires_again() -> None:
     memory.put([payload("a", [0, 0], 1), payload("b", [5, 0], 2)])
     old = GracePart(memory, memory.rows(["a", "b"]))
     at = torch.tensor([[0.0, 0.0], [5.0, 0.0]])
-    assert old.select(at) == [0, 1]
+    assert old.select(at).fired == [0, 1]
     memory.discard("a")
-    assert old.select(at) == [-1, 1]
+    assert old.select(at).fired == [-1, 1]
     assert "a" not in memory
     (row,) = memory.put([payload("b", [5, 1], 3)])
     assert row == 2
-    assert GracePart(memory, memory.rows(["a", "b"])).select(at) == [-1, 2]
+    assert GracePart(memory, memory.rows(["a", "b"])).select(at).fired == [-1, 2]
 
 
 def test_conflicts_with_a_younger_edit_survive_reading() -> None:
@@ -117,7 +117,7 @@ def test_the_row_that_fires_is_the_nearest_whose_ball_contains_the_query(
     if not found:
         assert len(view) == 0
         return
-    (chosen,) = view.select(torch.tensor([query]))
+    (chosen,) = view.select(torch.tensor([query])).fired
     balls = [(key, view.radius(row)) for row, (key, _) in enumerate(found)]
     apart = [float(np.linalg.norm(np.float32(k) - np.float32(query))) for k, _ in balls]
     if any(abs(d - r) < 1e-5 for d, (_, r) in zip(apart, balls, strict=True)):
@@ -133,6 +133,8 @@ def test_a_farther_larger_ball_is_found_behind_a_nearer_smaller_one() -> None:
     memory = Memory()
     memory.put([payload("e0", [0, 0], 9, 0.1), payload("e1", [3, 0], 9, 4.0)])
     view = GracePart(memory, np.arange(2))
-    assert view.select(torch.tensor([[0.5, 0.0], [0.05, 0.0], [9.0, 0.0]])) == [1, 0, -1]
-    assert view.values([1, 0], torch.zeros(1, dtype=torch.bfloat16)).dtype == torch.bfloat16
-    assert view.nearest(torch.tensor([0.5, 0.0]), 5) == [(0, 0.5), (1, 2.5)]
+    selection = view.select(torch.tensor([[0.5, 0.0], [0.05, 0.0], [9.0, 0.0]]))
+    assert selection.fired == [1, 0, -1]
+    assert selection.values([1, 0], torch.zeros(1, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    near = view.near(torch.tensor([0.5, 0.0]), 5)
+    assert [(one.edit_id, one.distance) for one in near] == [("e0", 0.5), ("e1", 2.5)]

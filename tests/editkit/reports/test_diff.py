@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from editkit.report import page, write_page
+from editkit.reports.diff import page, write_page
 from editkit_store.errors import StoreUnwritable
 from editkit_store.records import Edit, Message
 from editkit_store.records.comparisons import (
@@ -24,7 +24,7 @@ from editkit_store.records.comparisons import (
 
 EVIL = "<script>alert(1)</script> & \"quoted\" 'single' \x1b[31m"
 HARMLESS = (
-    "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &quot;quoted&quot; &#x27;single&#x27; \ufffd[31m"
+    "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;quoted&#34; &#39;single&#39; \ufffd[31m"
 )
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from editkit.methods.grace.codebook import Entry
+from editkit.methods.grace.confirm import Confirmation
 from editkit.methods.grace.memory import Memory
 from editkit.methods.grace.part import GracePart
 from editkit.methods.grace.payload import GracePayload
@@ -48,7 +49,7 @@ def view(keys: Any, targets: Any = None, *, kind: str = "pooled", **fields: Any)
 
 
 def chosen(found: GracePart, query: npt.NDArray[np.float32]) -> int:
-    return found.select(torch.from_numpy(query[None]))[0]
+    return found.select(torch.from_numpy(query[None])).fired[0]
 
 
 UNSEEN = about(0, WIDTH - 1)  # about the product, and something that no edit is about
@@ -60,11 +61,11 @@ def test_what_one_edit_shares_with_a_prompt_is_enough_as_long_as_it_is_alone() -
 
 def test_what_many_edits_share_is_not_enough() -> None:
     found = view([about(0, axis) for axis in range(1, 9)])
-    (row, distance), *_ = found.nearest(torch.from_numpy(UNSEEN), 1)
-    assert distance < found.radius(row)
+    (near,) = found.near(torch.from_numpy(UNSEEN), 1)
+    assert near.distance < near.radius
+    assert not near.in_scope
+    assert "7 other edits share" in str(near.doubt)
     assert chosen(found, UNSEEN) == -1
-    assert not found.confirms(row, torch.from_numpy(UNSEEN))
-    assert found.shared_by(row) == 7
 
 
 def test_a_rephrasing_of_one_of_many_edits_fires_it() -> None:
@@ -124,7 +125,7 @@ def test_it_is_the_definition(count: int, seed: int) -> None:
             cosine = 1.0
         if abs(cosine - 0.48) > 1e-4 and (count <= 33 or len(order) < 33):
             expected = bool(cosine >= 1 - RADIUS**2 / 2 - 0.2)
-            assert found.confirms(row, torch.from_numpy(query)) == expected
+            assert Confirmation(found.memory, found.radii).confirms(row, query) == expected
 
 
 @pytest.mark.parametrize("is_confirmed", [True, False])

@@ -1,0 +1,42 @@
+"""Edit files: JSON lines, JSON and CSV, in the shapes of the published data sets.
+
+``editkit add --from`` and ``editkit eval --data`` read the same files with the same reader.
+
+Formats, recognised by their content and not by the file's name:
+
+* JSON lines: an object a line, read as the lines come in;
+* JSON: an array of objects, one object, or several objects behind one another;
+* CSV with a header, separated by commas, semicolons or tabs. A column of several texts (rephrases,
+  probes) has a text a line in its cell, or a JSON array.
+
+Text is UTF-8, UTF-16 or UTF-32, with a byte-order mark or without; lines end in LF or CR LF.
+
+Names of the fields; what a role has in several names is read from the first one that is there:
+
+=============  ====================================================================================
+prompt         ``prompt``, ``src`` (zsRE), ``text`` (WikiBio of KnowEdit); with ``chat``, the last
+               turn
+target         ``target``, ``target_new``, ``alt`` (zsRE), ``labels`` (WikiBio of KnowEdit)
+subject        ``subject``, ``concept``
+rephrases      ``rephrases``, ``rephrase``, ``rephrase_prompt``, ``rephrase_prompts``,
+               ``paraphrase_prompts``: a text or a list
+probes         ``locality``, ``locality_prompt``, ``loc``: a text, a list, or the groups of KnowEdit
+               and EasyEdit (``Relation_Specificity``, ``neighborhood``, …) with their answers
+their answers  ``locality_answer``, ``locality_ground_truth``, ``loc_ans``
+neighbours     ``neighbours``, ``neighborhood_prompts``, and the group ``neighborhood``
+source         ``source``, ``id``, ``case_id``
+=============  ====================================================================================
+
+``requested_rewrite`` of CounterFact is a template with its subject and target; that of MQuAKE is a
+list of them, each an edit of its own, with its ``question`` for a rephrase. All other fields of an
+``EditRequest`` have their own names. Fields of the published files that say nothing about the edit
+itself (``ground_truth``, ``portability``, …) are ignored.
+"""
+
+from __future__ import annotations
+
+from editkit.editing.files.reader import HINT, count_edits, read_edits, read_requests
+from editkit.editing.files.shapes import FileEdit
+from editkit.editing.files.source import Source
+
+__all__ = ["HINT", "FileEdit", "Source", "count_edits", "read_edits", "read_requests"]

@@ -1,0 +1,1 @@
+"""Pages of HTML that need nothing else: no network and no script. No framework is imported."""
