@@ -353,8 +353,9 @@ def test_it_is_evaluated(method: str, tmp_path: Path) -> None:
     rows = [{"prompt": p, "target": t, "locality": [OTHERS[0]]} for p, t in FACTS[:2]]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     report = evaluate(
-        [data], model=(tiny_llama(), tiny_tokenizer()), methods=[method], out=tmp_path / "out"
-    )
+        [data], model=(tiny_llama(), tiny_tokenizer()), methods=[method], out=tmp_path / "out",
+        at=[2], general="The sea is blue.\nA cat and a dog, one black and one white.",
+    )  # fmt: skip
     assert report.methods == (method,)
     last = report.points[-1]
     assert (last.method, last.edits) == (method, 2)
