@@ -276,12 +276,12 @@ class Editor:
         it are committed together, each as an operation of its own.
         """
         started = time.monotonic()
-        views = self._chain(batch, method)
-        said = method.verify([one.lesson for one in batch], *views)
-        share = (time.monotonic() - started) / len(batch)
         finished: list[LearnedEdit] = []
         done: list[tuple[Operation, Edit]] = []
         try:
+            views = self._chain(batch, method)
+            said = method.verify([one.lesson for one in batch], *views)
+            share = (time.monotonic() - started) / len(batch)
             try:
                 for one, view, answer in zip(batch, views, said, strict=True):
                     outcome = method.finalize(
