@@ -126,7 +126,7 @@ def modules(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "package", ["editkit_store", "editkit", "editkit.requests", "editkit.editing.files"]
+    "package", ["editkit_store", "editkit", "editkit.editing.requests", "editkit.editing.files"]
 )
 def test_importing_a_package_loads_no_framework(package: str) -> None:
     heavy = {"torch", "transformers", "numpy", "faiss", "peft", "rich", "safetensors"}

@@ -11,13 +11,13 @@ from typing import Any, Literal
 import torch
 
 from editkit.editing.conflicts import Contradictions, OnConflict, refusal
+from editkit.editing.requests import build_request
 from editkit.engines.base import Encoded, Engine, View
 from editkit.errors import KeyReused
 from editkit.history.views import Views
 from editkit.methods.base import SLACK, EditMethod, LearnedEdit, Lesson
 from editkit.methods.opened import Methods
 from editkit.models.progress import Progress, SilentProgress
-from editkit.requests import build_request
 from editkit_store import NewEdit, Store
 from editkit_store.errors import StoreUnwritable
 from editkit_store.history import Operation, prompt_digest

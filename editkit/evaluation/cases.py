@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import Field
 
 from editkit.editing.files import EditSource, FileEdit, read_edits
+from editkit.editing.requests import build_request
 from editkit.evaluation.records import DataFile
-from editkit.requests import build_request
 from editkit_store.errors import EditkitError, InvalidRequest
 from editkit_store.records import EditKind, EditRequest, Record
 

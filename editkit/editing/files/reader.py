@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 from editkit.editing.files.formats import read_objects
 from editkit.editing.files.shapes import FileEdit, edits_of
 from editkit.editing.files.source import EditSource
+from editkit.editing.requests import build_request, has_scopes
 from editkit.errors import MalformedLine
-from editkit.requests import build_request, has_scopes
 from editkit_store.errors import EditkitError, InvalidRequest
 from editkit_store.records import EditRequest, MethodName, ScopeName
 
