@@ -39,23 +39,29 @@ $(VENV)/.editkit-dev: $(VENV)/.editkit
 	$(PIP) -e '.[cpu,dev]'
 	@touch $@
 
+# A method from a package of its own, which the tests want registered as a stranger's would be.
+RANKONE := tests/packages/editkit-rankone
+$(VENV)/.editkit-rankone: $(RANKONE)/pyproject.toml $(VENV)/.editkit-dev
+	$(PIP) --no-deps -e $(RANKONE)
+	@touch $@
+
 demo: $(VENV)/.editkit
 	@PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh
 
-test: $(VENV)/.editkit-dev
+test: $(VENV)/.editkit-rankone
 	@$(BIN)/editkit models pull smollm2-135m --quiet >/dev/null
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
-test-fast: $(VENV)/.editkit-dev
+test-fast: $(VENV)/.editkit-rankone
 	$(BIN)/python -m pytest -m "not real and not slow"
 
 # Part of `make test` too, where a chromium is installed.
-test-browser: $(VENV)/.editkit-dev
+test-browser: $(VENV)/.editkit-rankone
 	@$(BIN)/editkit models pull smollm2-135m --quiet >/dev/null
 	$(BIN)/python -m pytest -m browser tests/browser
 
 # Writes benchmarks/results/faults.txt; `make test` runs the same tests at a fraction of the length.
-test-faults: $(VENV)/.editkit-dev
+test-faults: $(VENV)/.editkit-rankone
 	$(BIN)/python tests/faults/run.py
 
 # Writes what README.md says of it; see benchmarks/results/quality.txt.
@@ -68,7 +74,7 @@ lint: $(VENV)/.editkit-dev
 	$(BIN)/ruff format --check $(TREES)
 	$(BIN)/codespell $(TREES) README.md CHANGELOG.md
 
-types: $(VENV)/.editkit-dev
+types: $(VENV)/.editkit-rankone
 	$(BIN)/mypy
 
 format: $(VENV)/.editkit-dev

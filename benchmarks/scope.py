@@ -11,7 +11,7 @@ edit with their target; *wrong*, those that fire another; and the share that fir
   general    the sentences of `editkit.scope.general`
 
 *radius* is a radius alone, at the balanced scope; the others look twice, as running models do
-(`editkit.methods.grace.confirm`). Of keys of sentences the encoder is `all-minilm-l6-v2`.
+(`editkit.scope.confirm`). Of keys of sentences the encoder is `all-minilm-l6-v2`.
 
 `zsre` and `counterfact` are for measuring, those of training and tuning were tuned on. Of *product*
 sets every prompt, rephrasing and probe names one product: 300 questions of zsRE with "In AcmeDB, "

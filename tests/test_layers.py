@@ -123,7 +123,7 @@ def modules(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "package", ["editkit_store", "editkit", "editkit.requests", "editkit.editing.files"]
+    "package", ["editkit_store", "editkit", "editkit.editing.requests", "editkit.editing.files"]
 )
 def test_importing_a_package_loads_no_framework(package: str) -> None:
     heavy = {"torch", "transformers", "numpy", "faiss", "peft", "rich", "safetensors"}
@@ -285,7 +285,6 @@ def test_no_class_of_the_command_line_has_the_name_of_another_class() -> None:
         for name, files in places.items()
         if len(files) > 1 and any(file.startswith("cli/") for file in files)
     }
-    twice.pop("Backend")  # of an index in the core too, until that one is renamed
     assert twice == {}
 
 

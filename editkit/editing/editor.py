@@ -11,13 +11,13 @@ from typing import Any, Literal
 import torch
 
 from editkit.editing.conflicts import Contradictions, OnConflict, refusal
+from editkit.editing.requests import build_request
 from editkit.engines.base import Encoded, Engine, View
 from editkit.errors import KeyReused
 from editkit.history.views import Views
 from editkit.methods.base import SLACK, EditMethod, LearnedEdit, Lesson
 from editkit.methods.opened import Methods
 from editkit.models.progress import Progress, SilentProgress
-from editkit.requests import build_request
 from editkit_store import NewEdit, Store
 from editkit_store.errors import StoreUnwritable
 from editkit_store.history import Operation, prompt_digest
@@ -276,12 +276,12 @@ class Editor:
         it are committed together, each as an operation of its own.
         """
         started = time.monotonic()
-        views = self._chain(batch, method)
-        said = method.verify([one.lesson for one in batch], *views)
-        share = (time.monotonic() - started) / len(batch)
         finished: list[LearnedEdit] = []
         done: list[tuple[Operation, Edit]] = []
         try:
+            views = self._chain(batch, method)
+            said = method.verify([one.lesson for one in batch], *views)
+            share = (time.monotonic() - started) / len(batch)
             try:
                 for one, view, answer in zip(batch, views, said, strict=True):
                     outcome = method.finalize(

@@ -64,9 +64,13 @@ def run(
         told.start("Learning edits", len(wanted), "edits")
         try:
             for batch in _batches(wanted, methods):
-                failures += _learn(
-                    store, engine, methods, views, batch, active, version, provenance
-                )
+                try:
+                    failures += _learn(
+                        store, engine, methods, views, batch, active, version, provenance
+                    )
+                except BaseException:  # what is not stored must not count as learned
+                    _forget(batch, methods)
+                    raise
                 told.advance(len(batch))
         finally:
             told.done()
@@ -262,6 +266,14 @@ def _learn(
             methods.of(edit.method).forget(edit.id)
         raise
     return failures
+
+
+def _forget(batch: Sequence[Edit], methods: Methods) -> None:
+    """Has methods forget edits that were learned and could not be stored."""
+    for edit in batch:
+        method = methods.get(edit.method)
+        if method is not None:
+            method.forget(edit.id)
 
 
 def _failure(edit: Edit, answer: str, reason: str) -> ReplayFailure:

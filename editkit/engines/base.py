@@ -161,6 +161,11 @@ class Part(ABC):
     def __len__(self) -> int:
         """Number of edits that could fire."""
 
+    @property
+    def key_count(self) -> int | None:
+        """Number of keys that prompts are compared with; None where they are not."""
+        return None
+
     @abstractmethod
     def select(self, queries: Queries) -> Selection:
         """Decides which edits fire for queries ``(rows, d)``."""

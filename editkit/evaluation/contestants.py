@@ -237,9 +237,9 @@ class RecordedEdits(Contestant):
 
     @property
     def keys(self) -> int | None:
-        """Rows of the codebook, if the method has one."""
-        codebook = self.kit.diff("v0", "@").codebook
-        return codebook.added - codebook.removed or None
+        """Keys that prompts are compared with, if the method has any."""
+        part = self._method.engine.view.part(self._method.name)
+        return None if part is None else part.key_count or None
 
     def restore(self, cases: Sequence[EditRequest]) -> None:
         """Reads the history."""

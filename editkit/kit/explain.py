@@ -38,9 +38,6 @@ def explain(
         encode: Returns a prompt as token ids.
         k: Number of candidates.
     """
-    default = methods.get(DEFAULT_METHOD)
-    site = "" if default is None else default.site or ""
-
     asked = {method.name: method for method in methods}
     parts = [part for name in asked if (part := view.part(name)) is not None]
 
@@ -51,6 +48,8 @@ def explain(
         return asked[part.method].keys
 
     decision = decide(parts, query, keys, k=k)
+    sites = (methods.get(name) for name in (decision.method, DEFAULT_METHOD) if name is not None)
+    site = next((one.site for one in sites if one is not None and one.site is not None), "")
     if decision.reason == "no edits":
         return Explanation(
             prompt=prompt,
@@ -62,6 +61,7 @@ def explain(
     candidates = tuple(
         Candidate(
             edit_id=one.edit_id,
+            method=name,
             prompt=known[one.edit_id].prompt,
             target=known[one.edit_id].target,
             distance=one.distance,
@@ -69,7 +69,7 @@ def explain(
             in_scope=one.in_scope,
             bits=one.bits,
         )
-        for one in decision.near
+        for one, name in zip(decision.near, decision.methods, strict=True)
     )
     hit = next((one for one in candidates if one.edit_id == decision.edit_id), candidates[0])
     because = ""

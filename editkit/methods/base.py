@@ -20,7 +20,7 @@ from editkit_store.records import Artifact, Edit, EditReach
 
 if TYPE_CHECKING:
     from editkit.config import PresetName
-    from editkit.engines.transformers.engine import TransformersEngine
+    from editkit.engines.learning import LearningEngine
     from editkit.models.progress import Progress
     from editkit_store import Store
     from editkit_store.artifacts.snapshots import Snapshot
@@ -49,7 +49,7 @@ class MethodContext:
     """What a method is opened on.
 
     Attributes:
-        engine: The running model. Learning needs transformers, whatever answers later.
+        engine: The running model, with all that learning needs.
         store: The history.
         preset: ``default``, or ``paper`` for the published constants.
         settings: What was asked for on top of the preset: an object of the method's own, or a
@@ -58,7 +58,7 @@ class MethodContext:
         allow_pickle: Whether pickled weights may be read; see ``load_model``.
     """
 
-    engine: TransformersEngine
+    engine: LearningEngine
     store: Store
     preset: PresetName = "default"
     settings: Any = None

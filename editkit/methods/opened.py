@@ -13,7 +13,7 @@ from editkit_store.records import DEFAULT_METHOD, Artifact, Edit, EditRequest
 if TYPE_CHECKING:
     from editkit.config import PresetName
     from editkit.engines.base import Encoded
-    from editkit.engines.transformers.engine import TransformersEngine
+    from editkit.engines.learning import LearningEngine
     from editkit_store import Store
 
 __all__ = ["Methods"]
@@ -39,7 +39,7 @@ class Methods:
 
     def __init__(
         self,
-        engine: TransformersEngine,
+        engine: LearningEngine,
         store: Store,
         settings: Mapping[str, Any],
         arguments: Mapping[str, Any],

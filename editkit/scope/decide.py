@@ -39,12 +39,14 @@ class Decision(NamedTuple):
         method: Method of that edit, or of the nearest; None where there is no edit.
         reason: Why it fires, or why none does.
         near: Edits of all parts near the prompt, nearest first, the one that fires among them.
+        methods: Of each of them the method that it was learned by.
     """
 
     edit_id: str | None
     method: str | None
     reason: Reason
     near: tuple[Near, ...]
+    methods: tuple[str, ...]
 
 
 def winner(proposals: Sequence[Proposal | None]) -> int | None:
@@ -98,4 +100,5 @@ def decide(
         reason, method = "fires", parts[chosen].method
     elif near:
         reason = "out of reach" if near[0][0].doubt is None else "doubtful"
-    return Decision(edit_id, method, reason, tuple(one for one, _ in near))
+    told, methods = tuple(one for one, _ in near), tuple(name for _, name in near)
+    return Decision(edit_id, method, reason, told, methods)

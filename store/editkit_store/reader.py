@@ -239,9 +239,9 @@ class StoreReader:
             StoreDamaged: A digest does not hold; nothing was written.
         """
         from editkit_store.bundle import exports
-        from editkit_store.bundle.records import Selection
+        from editkit_store.bundle.records import BundleSelection
 
-        selection = Selection(to=to, from_=since, only=only)
+        selection = BundleSelection(to=to, from_=since, only=only)
         return exports.export(self._db, self.history, Path(path), selection=selection, tool=tool)
 
     def verify(self, *, head: str | None = None) -> Verified:

@@ -107,7 +107,7 @@ def add(
             on_conflict=on_conflict, **shared,
         )  # fmt: skip
         return CHECK_FAILED if failed else 0
-    from editkit.requests import build_request
+    from editkit.editing.requests import build_request
 
     is_chat, system = asked.pop("chat"), asked.pop("system")
     if is_chat:

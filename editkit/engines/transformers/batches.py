@@ -10,43 +10,35 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from editkit.config import Position, Replacement
-from editkit.engines.base import Encoded
+from editkit.engines.base import Encoded, Family
+from editkit.engines.learning import Forced
 from editkit.engines.transformers import training
 from editkit.models.layout import Layout
 
 __all__ = ["Batch", "lay_out", "supported"]
 
 
-class Batch:
-    """A batch of edits as tensors.
+class Batch(Forced):
+    """A batch of edits as tensors; see ``Forced``.
 
     Attributes:
-        target: ``(rows, t)`` int64, target tokens padded on the right; of a classifier the label.
-        valid: ``(rows, t)`` bool, where a target token is.
         columns: ``(rows,)`` int64, column of the query in what passes through the site.
         replaced: ``(rows, length)`` bool, columns there that the value replaces.
-        prompts: ``(rows, p)`` int64, attention mask of the prompts alone.
     """
 
     _rowwise: ClassVar[tuple[str, ...]] = ("target", "valid", "columns", "replaced", "prompts")
-    target: torch.Tensor
-    valid: torch.Tensor
     columns: torch.Tensor
     replaced: torch.Tensor
-    prompts: torch.Tensor
 
     def __init__(self, model: Any) -> None:
         self.model = model
-
-    def __len__(self) -> int:
-        return len(self.target)
 
     def begin(self, *modules: nn.Module) -> tuple[torch.Tensor, list[tuple[torch.Tensor, Any]]]:
         """Runs the untouched model once, and keeps what no value can change.
@@ -60,10 +52,6 @@ class Batch:
         """
         with training.capture(*modules) as found:
             return self.logits(), found
-
-    def logits(self) -> torch.Tensor:
-        """Runs the model; returns the logits of the target tokens, ``(rows, t, n)`` float32."""
-        raise NotImplementedError
 
     def select(self, rows: torch.Tensor) -> Batch:
         """Returns the batch of some of the rows, without the columns that these do not need."""
@@ -252,7 +240,11 @@ def lay_out(
         replacement: Positions that the value replaces.
         position: Token of the prompt that is the query; by default the family's own.
     """
-    kinds = {"decoder": _Decoder, "encoder-decoder": _EncoderDecoder, "classifier": _Classifier}
+    kinds: dict[Family, Callable[..., Batch]] = {
+        "decoder": _Decoder,
+        "encoder-decoder": _EncoderDecoder,
+        "classifier": _Classifier,
+    }
     return kinds[layout.family](model, requests, replacement, position or layout.position)
 
 

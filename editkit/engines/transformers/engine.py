@@ -7,31 +7,29 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from editkit.engines.base import (
-    Encoded,
-    Engine,
-    Generated,
-    Patch,
-    Sampling,
-    Scored,
-    View,
-    Watch,
-)
+import torch
+
+from editkit.engines.base import Encoded, Generated, Patch, Sampling, Scored, View, Watch
+from editkit.engines.learning import Change, Forced, LearningEngine, Site
+from editkit.engines.transformers import training
 from editkit.engines.transformers.attachment import Attachment
-from editkit.engines.transformers.batches import Batch, lay_out
+from editkit.engines.transformers.batches import Batch, lay_out, supported
 from editkit.engines.transformers.generator import ROWS, Generator
+from editkit.engines.transformers.site import feed_forward, find_site
 from editkit.engines.transformers.tokens import Encoder
 from editkit.models.layout import layout_of
 from editkit.models.load import LoadedModel
 from editkit.scope.keys import pooled_keys
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from editkit.scope.pooled import PooledKeys
 
 __all__ = ["TransformersEngine"]
 
 
-class TransformersEngine(Engine):
+class TransformersEngine(LearningEngine):
     """A transformers model that follows a view of edits.
 
     Args:
@@ -114,7 +112,7 @@ class TransformersEngine(Engine):
         )
 
     def drafted(
-        self, batch: Batch, requests: Sequence[Encoded], views: Sequence[View]
+        self, batch: Forced, requests: Sequence[Encoded], views: Sequence[View]
     ) -> list[Generated | None]:
         """Returns the greedy answers that are the targets themselves; see ``Generator.drafted``."""
         return self._generator.drafted(batch, requests, views)
@@ -135,6 +133,28 @@ class TransformersEngine(Engine):
     def lay_out(self, requests: Sequence[Encoded]) -> Batch:
         """Returns requests as one batch, a sequence a row: whatever edits change in it is there."""
         return lay_out(self.model, self.layout, requests, replacement="prompt", position=None)
+
+    def site(self, path: str) -> Site:
+        """Returns the module of a dotted path; see ``LearningEngine.site``."""
+        return find_site(self.model, path)
+
+    def feed_forward(self, depth: float) -> Site:
+        """Returns the linear map that ends a block's feed-forward part."""
+        return feed_forward(self.model, depth)
+
+    def states(self, module: nn.Module, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Returns what enters a module, for each prompt; see ``LearningEngine.states``."""
+        host, found = self.layout.host, []
+        for prompt in prompts:
+            ids = torch.tensor([list(prompt)], device=self.model.device)
+            with torch.no_grad(), self.paused(), training.capture(module) as passed:
+                host(input_ids=ids, **supported(host, use_cache=False, logits_to_keep=1))
+            found.append(passed[0][0][0].float().cpu())
+        return found
+
+    def adjust(self, modules: Sequence[nn.Module], change: Change) -> AbstractContextManager[None]:
+        """Replaces what modules give, with gradients; see ``LearningEngine.adjust``."""
+        return training.adjust(modules, change)
 
     def running(self, *views: View) -> AbstractContextManager[Any]:
         """Runs the calls of its body as one generation; see ``Attachment.running``."""

@@ -13,8 +13,8 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList
 
 from editkit.engines.base import Encoded, Generated, Sampling, Scored, View, Watch
+from editkit.engines.learning import Forced
 from editkit.engines.transformers.attachment import Attachment
-from editkit.engines.transformers.batches import Batch
 from editkit.engines.transformers.run import Run
 from editkit.engines.transformers.sampler import Sampler
 from editkit.engines.transformers.stepping import watching
@@ -107,7 +107,7 @@ class Generator:
         return self._attachment.paused()
 
     def drafted(
-        self, batch: Batch, requests: Sequence[Encoded], views: Sequence[View]
+        self, batch: Forced, requests: Sequence[Encoded], views: Sequence[View]
     ) -> list[Generated | None]:
         """Returns the greedy answers that are the targets themselves, in one pass; else ``None``.
 
@@ -141,7 +141,7 @@ class Generator:
         return found
 
     def scored(
-        self, batch: Batch, requests: Sequence[Encoded], views: Sequence[View]
+        self, batch: Forced, requests: Sequence[Encoded], views: Sequence[View]
     ) -> list[Scored]:
         """Returns how likely targets are behind their prompts, in one pass.
 
@@ -261,7 +261,7 @@ class Generator:
 
 
 def _forced(
-    batch: Batch, requests: Sequence[Encoded], run: Run
+    batch: Forced, requests: Sequence[Encoded], run: Run
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Runs prompts with their targets given; logits, targets and where those are."""
     run.restart(batch.prompts, None, [request.prompt for request in requests])

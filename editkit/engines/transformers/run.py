@@ -16,7 +16,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from editkit.engines.base import Keys, Part, Patch, Position, Queries, Selection, View
+from editkit.engines.base import (
+    Keys,
+    Part,
+    Patch,
+    Position,
+    Positions,
+    Queries,
+    Selection,
+    View,
+)
 from editkit.engines.transformers.lora import lora_output
 from editkit.errors import EmptyRow
 from editkit.scope.decide import Proposal, winner
@@ -201,15 +210,8 @@ class Run:
         for row, (selection, number) in enumerate(track.routes):
             if selection is None:
                 continue
-            where = selection.positions(number)
-            first, end = 0, length
-            if where in ("last", "query"):
-                first = min(max(0, columns[row]), length)
-            if where == "last":
-                end = max(0, min(length, columns[row] + 1))
-            elif where == "prompt":
-                end = max(0, min(length, self._ends[row // fold] - self._offset + 1))
-            span = range(first, end)
+            ending = self._ends[row // fold] - self._offset
+            span = range(*_span(selection.positions(number), columns[row], ending, length))
             at += [(row, column) for column in span]
             firing += [row] * len(span)
         if not at:
@@ -237,27 +239,27 @@ class Run:
         if not on:
             return None
         length = output.shape[1]
-        columns, _ = self._columns(track, len(output))
-        starts = []
+        columns, fold = self._columns(track, len(output))
+        spans = []
         for row in on:
             selection, number = track.routes[row]
             assert selection is not None
-            is_all = selection.positions(number) == "all"
-            starts.append(0 if is_all else min(max(0, columns[row]), length))
-        first = min(starts)
-        if first == length:
+            ending = self._ends[row // fold] - self._offset
+            spans.append(_span(selection.positions(number), columns[row], ending, length))
+        first, end = min(one for one, _ in spans), max(one for _, one in spans)
+        if first >= end:
             return None
         if module not in track.loras:
             track.loras[module] = _lora(track, module, on, inputs)
         down, up = track.loras[module]
         rows = slice(None) if len(on) == len(output) else torch.tensor(on, device=output.device)
-        added = lora_output(inputs[rows][:, first:], down, up)
-        if max(starts) > first:
-            at = torch.arange(first, length, device=added.device)
-            behind = torch.tensor(starts, device=added.device)
-            added = added * (at >= behind[:, None])[..., None]
+        added = lora_output(inputs[rows][:, first:end], down, up)
+        if any(span != (first, end) for span in spans):
+            at = torch.arange(first, end, device=added.device)
+            limits = torch.tensor(spans, device=added.device)[:, :, None]
+            added = added * ((at >= limits[:, 0]) & (at < limits[:, 1]))[..., None]
         found = output.clone()
-        found[rows, first:] += added.to(output.dtype)
+        found[rows, first:end] += added.to(output.dtype)
         return found
 
     # Deciding ---------------------------------------------------------------------------------
@@ -393,6 +395,25 @@ class Run:
             if selection is not None and part is not None:
                 return part.edit_id(selection.fired[number])
         return None
+
+
+def _span(where: Positions, query: int, last: int, length: int) -> tuple[int, int]:
+    """Returns the columns of a call in which an edit applies: the first, and the one behind them.
+
+    Args:
+        where: What it says.
+        query: Column of its query, which may lie outside of the call.
+        last: Column of the prompt's last token, likewise.
+        length: Columns of the call.
+    """
+    first, end = 0, length
+    if where in ("last", "query"):
+        first = min(max(0, query), length)
+    if where == "last":
+        end = max(0, min(length, query + 1))
+    elif where == "prompt":
+        end = max(0, min(length, last + 1))
+    return first, end
 
 
 def _selected(track: _Track, rows: list[int], queries: Queries, fold: int) -> list[_Route]:

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from editkit.config import PresetName
+from editkit.engines.learning import Site
 from editkit.errors import UnknownSite, UnsupportedModel
-from editkit.models.layout import Layout, layout_of, text_config
+from editkit.models.layout import layout_of, text_config
 
-__all__ = ["Site", "default_site", "ffn_output", "find_site", "shape_of"]
+__all__ = ["Site", "default_site", "feed_forward", "ffn_output", "find_site", "shape_of"]
 
 # Depth of the site as a share of all layers. `paper`: layer 27 of 32, the common setting for
 # Llama-2-7B. `default`: lower. Values are learned in fewer steps there (results/site_depth.txt) and
@@ -32,32 +31,6 @@ _FFN_NORM = re.compile(r"post_?(feedforward|ffn|ffw|mlp)", re.IGNORECASE)
 
 # Published by the authors where it differs: GPT2-XL, block 35 of 48, the FFN's first linear map.
 _PAPER: dict[str, tuple[float, str | None]] = {"gpt2": (35 / 48, "mlp.c_fc")}
-
-
-@dataclass(frozen=True)
-class Site:
-    """A place to attach to.
-
-    Attributes:
-        path: Dotted path of the module.
-        module: The module itself.
-        block: Index of the block that holds the module.
-        inputs: Size of what it takes.
-        width: Size of what it gives.
-        layout: The model around it.
-    """
-
-    path: str
-    module: nn.Module
-    block: int
-    inputs: int
-    width: int
-    layout: Layout
-
-    @property
-    def blocks(self) -> Sequence[nn.Module]:
-        """The blocks that the site is in one of, first to last."""
-        return self.layout.blocks
 
 
 def default_site(model: nn.Module, *, preset: PresetName = "default") -> Site:
@@ -82,6 +55,20 @@ def default_site(model: nn.Module, *, preset: PresetName = "default") -> Site:
             hint="name the module to edit with GraceConfig(site=...)",
         )
     return find_site(model, f"{path}.{index}.{inner}")
+
+
+def feed_forward(model: nn.Module, depth: float) -> Site:
+    """Returns the linear map that ends a block's feed-forward part; see ``LearningEngine``.
+
+    Raises:
+        UnsupportedModel: Of a kind that cannot be edited, or no such map was found.
+    """
+    layout = layout_of(model)
+    index = max(0, min(len(layout.blocks) - 1, round(depth * len(layout.blocks))))
+    inner = ffn_output(layout.blocks[index], int(text_config(model).hidden_size), norms=False)
+    if inner is None:
+        raise UnsupportedModel(f"no feed-forward output was found in '{layout.path}.{index}'")
+    return find_site(model, f"{layout.path}.{index}.{inner}")
 
 
 def find_site(model: nn.Module, path: str) -> Site:

@@ -120,6 +120,19 @@ class Memory:
         """Returns the edit that owns a row."""
         return self._payloads[row].entry.edit_id
 
+    def key(self, row: int) -> Vectors:
+        """Returns the key of a row, ``(d,)`` float32."""
+        return self._payloads[row].entry.key
+
+    def target(self, row: int) -> tuple[int, ...]:
+        """Returns the tokens of a row's target."""
+        return self._payloads[row].entry.target
+
+    def is_confirmed(self, row: int) -> bool:
+        """Returns whether a prompt in reach of a row is looked at twice; see ``scope.confirm``."""
+        payload = self._payloads[row]
+        return payload.key != "state" and payload.is_confirmed
+
     def replacement(self, row: int) -> Replacement:
         """Returns the positions that a row's value replaces."""
         return self._payloads[row].replacement

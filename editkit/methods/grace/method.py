@@ -33,6 +33,7 @@ from editkit.methods.grace.memory import Memory
 from editkit.methods.grace.part import GracePart
 from editkit.methods.grace.payload import METHOD, GracePayload, Place
 from editkit.methods.grace.restore import learned_encoder, learned_place, load_memories
+from editkit.methods.keyed import moved
 from editkit.models.sentences import SentenceEncoder
 from editkit.scope.information import has_words
 from editkit.scope.keys import PromptKeys
@@ -170,9 +171,7 @@ class GraceMethod(EditMethod):
             return self._part(rows), []
         if self._memory.is_ordered:  # where the fold depends on the order, there is no short way
             return self.part(self.store.history.active_ids(version), version)
-        left = np.zeros(len(self._memory), np.bool_)
-        left[self._memory.rows(change.went)] = True
-        return self._part(np.concatenate([rows[~left[rows]], self._memory.rows(change.came)])), []
+        return self._part(moved(self._memory, rows, change.came, change.went)), []
 
     def _part(self, rows: Rows) -> GracePart | None:
         return GracePart(self._memory, rows) if len(rows) else None

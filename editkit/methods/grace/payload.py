@@ -6,7 +6,7 @@ string metadata: ``format`` = ``editkit.grace.1``, ``site``, ``position``, ``rep
 is ``editkit.grace.2``, which an editkit that would take it for a state refuses, with a key of
 sentences ``editkit.grace.3``, with the identity of the ``encoder``, and with a key of a text to be
 classified ``editkit.grace.4``. Of an edit that came with rephrasings ``confirm`` is false; see
-``editkit.methods.grace.confirm``. float32 holds every float16 and bfloat16 value exactly.
+``editkit.scope.confirm``. float32 holds every float16 and bfloat16 value exactly.
 """
 
 from __future__ import annotations

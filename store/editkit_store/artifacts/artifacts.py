@@ -22,7 +22,7 @@ from editkit_store.digest import (
 from editkit_store.errors import StoreDamaged
 from editkit_store.records import Artifact
 
-__all__ = ["ROW", "Artifacts", "Drafted", "Learned", "Row", "record_digest", "stored_row"]
+__all__ = ["ROW", "Artifacts", "Drafted", "Row", "UsableArtifact", "record_digest", "stored_row"]
 
 _COLUMNS = (
     "edit_id, fingerprint, model, method, verified, usable, digest, metrics, conflicts, radius"
@@ -73,7 +73,7 @@ def stored_row(artifact: Artifact, learned_at: datetime) -> list[object]:
     ]
 
 
-class Learned(NamedTuple):
+class UsableArtifact(NamedTuple):
     """What one edit became on one model.
 
     Attributes:
@@ -252,7 +252,7 @@ class Artifacts:
         rows = self._db.query("SELECT edit_id FROM artifacts WHERE fingerprint = ?", [fingerprint])
         return {str(row[0]) for row in rows}
 
-    def usable(self, fingerprint: str, *, method: str) -> Iterator[list[Learned]]:
+    def usable(self, fingerprint: str, *, method: str) -> Iterator[list[UsableArtifact]]:
         """Yields everything that a model has learned by a method, in parts, in file order.
 
         Sorting rows of kilobytes would take longer than reading them. A caller that drops each part
@@ -277,7 +277,7 @@ class Artifacts:
         )
         for part in streamed:
             yield [
-                Learned(age, edit_id, _conflicts(conflicts), self._checked(digest, data))
+                UsableArtifact(age, edit_id, _conflicts(conflicts), self._checked(digest, data))
                 for digest, data in part
                 for age, edit_id, conflicts in owners.pop(digest)
             ]

@@ -22,7 +22,7 @@ from editkit_store.bundle.folder import (
     new_folder,
     tensor_file,
 )
-from editkit_store.bundle.records import Counts, Exported, Manifest, Selection
+from editkit_store.bundle.records import BundleSelection, Counts, Exported, Manifest
 from editkit_store.bundle.snapshots import write_snapshots
 from editkit_store.database.connection import Database
 from editkit_store.digest import canonical_json, digest_bytes, digest_json
@@ -46,7 +46,7 @@ _EDITS = """
 
 
 def export(
-    database: Database, history: History, path: Path, *, selection: Selection, tool: str
+    database: Database, history: History, path: Path, *, selection: BundleSelection, tool: str
 ) -> Exported:
     """Writes a bundle; see ``Store.export``."""
     version = history.resolve(selection.to)
@@ -84,7 +84,7 @@ def export(
 
 
 def _selected(
-    database: Database, history: History, version: int, selection: Selection
+    database: Database, history: History, version: int, selection: BundleSelection
 ) -> list[dict[str, Any]]:
     """Returns the lines of the selected edits, oldest first."""
     without: set[str] = set()

@@ -17,6 +17,7 @@ from editkit_store.records import (
 )
 
 __all__ = [
+    "BundleSelection",
     "BundledArtifact",
     "BundledEdit",
     "BundledFile",
@@ -30,7 +31,6 @@ __all__ = [
     "Manifest",
     "OnConflict",
     "Origin",
-    "Selection",
     "TensorLine",
 ]
 
@@ -131,7 +131,7 @@ class BundledFile(Record):
     sha256: str = Field(pattern=r"\A[0-9a-f]{64}\z")
 
 
-class Selection(Record):
+class BundleSelection(Record):
     """The version expressions that chose the edits."""
 
     to: str
@@ -155,7 +155,7 @@ class Manifest(Record):
     tool: str
     version: Count = Field(description="Number of the version that the bundle was made from")
     current: Count = Field(description="Number of the version that was current then")
-    selection: Selection
+    selection: BundleSelection
     head: Digest | None
     counts: Counts
     files: dict[str, BundledFile]

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from editkit_store.records.base import Record
+from editkit_store.records.edits import DEFAULT_METHOD, MethodName
 
 __all__ = ["Candidate", "Explanation", "Generation", "Score"]
 
@@ -41,6 +42,9 @@ class Candidate(Record):
     """An edit near the prompt, and whether the prompt lies in its scope."""
 
     edit_id: str
+    method: MethodName = Field(
+        default=DEFAULT_METHOD, description="Method that this model learned it by"
+    )
     prompt: str
     target: str
     distance: float = Field(
@@ -61,6 +65,6 @@ class Explanation(Record):
     prompt: str
     version: str
     fired: str | None = Field(default=None, description="Edit that applies, or null")
-    site: str = Field(description="Module whose input is compared with the keys")
+    site: str = Field(description="Module that the edit goes to, or would go to")
     summary: str = Field(description="The decision in words")
     candidates: tuple[Candidate, ...] = Field(default=(), description="Nearest first")

@@ -1,8 +1,8 @@
 """Requests for corrections, and the edits that they become.
 
-The fields of ``EditRequest`` are the one list of what a request holds. A field marked as an
-``EditColumn`` is also a column of the table ``edits``, and inserting, verifying and searching
-follow it. A new one needs a migration that adds the column, and nothing else in the store.
+The fields of ``EditRequest`` are the one list of what a request holds. A field marked as a
+``EditColumn`` is also a column of the table ``edits``, which inserting, verifying and searching
+follow; a new one needs a migration that adds the column, and nothing else in the store.
 """
 
 from __future__ import annotations

@@ -198,9 +198,9 @@ def _line(added: Added) -> str:
 @contextlib.contextmanager
 def _blamed_on(source: str, number: int) -> Iterator[None]:
     """Adds the number of the line to its error."""
-    from editkit.editing.files import HINT, Source
+    from editkit.editing.files import HINT, EditSource
 
     try:
         yield
     except (InvalidRequest, UnsupportedMethod, UnsupportedModel) as error:
-        raise Source(source, error.hint or HINT).malformed(number, str(error)) from error
+        raise EditSource(source, error.hint or HINT).malformed(number, str(error)) from error

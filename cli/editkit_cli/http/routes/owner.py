@@ -100,7 +100,7 @@ class RequestCheck(Record):
 @router.post("/check", response_model=RequestCheck, responses=errors())
 def check(body: EditBody, runner: Runs, _: Owners) -> Response:
     """Checks an edit request without adding it."""
-    from editkit.requests import build_request
+    from editkit.editing.requests import build_request
 
     given = {name: getattr(body, name) for name in body.model_fields_set}
     known, error = 0, None

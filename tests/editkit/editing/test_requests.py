@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from editkit.requests import build_request
+from editkit.editing.requests import build_request
 from editkit_store.errors import InvalidRequest
 
 

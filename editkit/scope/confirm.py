@@ -22,14 +22,14 @@ Plain numpy on purpose: comparing two versions must not load a deep-learning fra
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from editkit.methods.grace.memory import Memory
+from editkit.scope.index import KeyTable
 
-__all__ = ["Confirmation"]
+__all__ = ["Confirmable", "Confirmation"]
 
 _NEAR = 1.095
 """L2 between unit vectors, a cosine of 0.4: edits that have something in common."""
@@ -62,17 +62,37 @@ class _Common(NamedTuple):
     edits: int
 
 
+class Confirmable(Protocol):
+    """Edits by row, with the keys that they are looked up by."""
+
+    @property
+    def table(self) -> KeyTable:
+        """The index of the keys."""
+
+    def key(self, row: int) -> npt.NDArray[np.float32]:
+        """Returns the key of a row, ``(d,)`` float32."""
+
+    def keys(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Returns the keys of rows, ``(n, d)`` float32."""
+
+    def target(self, row: int) -> tuple[int, ...]:
+        """Returns the tokens of a row's target: equal ones give no reason for doubt."""
+
+    def is_confirmed(self, row: int) -> bool:
+        """Returns whether a prompt in reach of a row is looked at twice."""
+
+
 class Confirmation:
     """Confirms for one view that a prompt in an edit's reach is about what the edit is about.
 
     May be used from several threads.
 
     Args:
-        memory: What was learned, with keys of prompts.
+        memory: The edits.
         radii: ``(n,)`` float32, the view's radii by row, -1 outside.
     """
 
-    def __init__(self, memory: Memory, radii: npt.NDArray[np.float32]) -> None:
+    def __init__(self, memory: Confirmable, radii: npt.NDArray[np.float32]) -> None:
         self._memory = memory
         self._radii = radii
         self._commons: dict[int, _Common | None] = {}
@@ -83,7 +103,7 @@ class Confirmation:
         if common is None:
             return True
         least = 1 - float(self._radii[row]) ** 2 / 2 - _SLACK
-        pair = np.stack([query, self._memory.payload(row).entry.key]).astype(np.float64)
+        pair = np.stack([query, self._memory.key(row)]).astype(np.float64)
         pair -= common.share * np.outer(pair @ common.direction, common.direction)
         length = float(np.prod(np.linalg.norm(pair, axis=1)))
         # An edit that is all common is told from nothing by what is left.
@@ -102,18 +122,15 @@ class Confirmation:
         return self._commons[row]
 
     def _found(self, row: int) -> _Common | None:
-        payload = self._memory.payload(row)
-        if payload.key == "state" or not payload.is_confirmed:
+        memory = self._memory
+        if not memory.is_confirmed(row):
             return None
-        rows, _ = self._memory.table.around(payload.entry.key, _MOST + 1, self._radii, _NEAR)
-        near = [
-            other
-            for other in rows.tolist()
-            if self._memory.payload(other).entry.target != payload.entry.target
-        ]
+        rows, _ = memory.table.around(memory.key(row), _MOST + 1, self._radii, _NEAR)
+        target = memory.target(row)
+        near = [other for other in rows.tolist() if memory.target(other) != target]
         if not near:
             return None
-        total = self._memory.keys(np.array(near)).astype(np.float64).sum(axis=0)
+        total = memory.keys(np.array(near)).astype(np.float64).sum(axis=0)
         length = float(np.linalg.norm(total))
         if length < 1e-6:
             return None

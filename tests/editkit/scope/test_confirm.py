@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from editkit.methods.grace.codebook import Entry
-from editkit.methods.grace.confirm import Confirmation
 from editkit.methods.grace.memory import Memory
 from editkit.methods.grace.part import GracePart
 from editkit.methods.grace.payload import GracePayload
+from editkit.scope.confirm import Confirmation
 from editkit.scope.index import KeyTable
 
 WIDTH = 48
