@@ -214,7 +214,7 @@ def test_an_interrupted_replay_says_how_to_go_on(sh, edited, other_model, monkey
     monkeypatch.setattr("editkit.kit.Kit.replay", interrupted)
     ran = sh("replay", "--model", other_model)
     assert (ran.code, ran.stdout) == (130, "")
-    assert f"from here: editkit replay --model {other_model}" in ran.stderr
+    assert f"resumes here: editkit replay --model {other_model}" in ran.stderr
 
 
 def test_the_store_remembers_the_model_of_the_first_edit(sh, edited, model, monkeypatch):

@@ -60,7 +60,7 @@ def test_a_missed_bar_is_exit_code_three(sh: Any, data: str, tiny_model: str) ->
         (["--require", "locality=2"], "no score and bar"),
         (["--at", "ten"], "no list of numbers"),
         (["--at", "0,1"], "counted from 1"),
-        (["--method", "graze"], "not one of"),
+        (["--method", "graze"], "there is no method 'graze'; methods: grace"),
         (["--edits", "0"], "not in the range"),
     ],
 )

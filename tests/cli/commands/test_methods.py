@@ -40,8 +40,9 @@ def by_name(found: list[dict]) -> dict[str, dict]:
 
 def test_the_methods_that_come_with_editkit_are_listed(sh, folder):
     ran = sh("methods", "list", "--json")
-    assert (ran.code, ran.stderr) == (0, "")
-    for name in ("grace", "elder"):
+    assert ran.code == 0
+    for name in ("grace", "elder"):  # others may be installed, too
+        assert f"'{name}'" not in ran.stderr
         found = by_name(ran.json)[name]
         assert (found["packages"], found["version"]) == (["editkit"], version("editkit"))
         assert (found["usable"], found["fault"]) == (True, None)
@@ -51,7 +52,7 @@ def test_the_methods_that_come_with_editkit_are_listed(sh, folder):
 
 def test_the_table_names_packages_and_versions(sh, folder):
     ran = sh("methods", "list")
-    assert (ran.code, ran.stderr) == (0, "")
+    assert ran.code == 0
     head, *rows = ran.stdout.splitlines()
     assert head.split() == ["name", "package", "version", "usable", "about"]
     assert rows[0].split()[:4] == ["grace", "editkit", version("editkit"), "yes"]
@@ -102,7 +103,9 @@ def test_two_methods_of_one_name_are_both_named(sh, folder, install):
 def test_an_unknown_method_is_refused_with_those_that_are_installed(sh, folder, line):
     ran = sh(*line, "--method", "rome")
     assert (ran.code, ran.stdout) == (2, "")
-    assert "there is no method 'rome'; methods: grace, elder" in ran.stderr
+    assert "there is no method 'rome'; methods: " in ran.stderr
+    names = ran.stderr.strip().rpartition("methods: ")[2].split(", ")
+    assert names == [name for name, one in registered().items() if one.spec is not None]
     assert list(folder.iterdir()) == []
 
 
@@ -126,4 +129,5 @@ def test_the_help_names_a_method_of_another_package_without_importing_it(sh, fol
     install("broken-one", "0.3", "wrong = wrong_module:SPEC", wrong_module="raise SystemExit(9)")
     ran = sh("add", "--help")
     assert ran.code == 0
-    assert "[elder|grace|wrong]" in ran.stdout
+    names = ran.stdout.partition("--method [")[2].partition("]")[0].split("|")
+    assert {"elder", "grace", "wrong"} <= set(names)

@@ -112,7 +112,8 @@ def test_requests_made_up_from_the_document_never_fail_the_server(start):
 
 def test_the_document_names_the_installed_methods_and_closes_no_list(document):
     schemas = document["components"]["schemas"]
+    usable = [name for name, one in registered().items() if one.spec is not None]
     for body in ("AddBody", "EditBody", "ReplayBody"):
         method = schemas[body]["properties"]["method"]
-        assert method["examples"] == list(registered())
+        assert method["examples"] == usable
         assert "enum" not in str(method)

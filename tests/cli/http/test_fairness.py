@@ -108,7 +108,7 @@ def test_what_ended_is_forgotten_by_bytes_too_and_is_then_said_to_be(kit):
             writer.find(large[0].operation.id)
         assert (told.value.status, told.value.code) == (404, "unknown_operation")
         assert told.value.hint is not None
-        assert "the log tells" in told.value.hint
+        assert "the log shows" in told.value.hint
 
     writing(kit, work)
 

@@ -40,7 +40,7 @@ CAT = "The red cat is"
         ("add", {"prompt": "a", "target": ""}, "invalid_request", "target is empty", "some text"),
         ("add", {"prompt": "a", "target": "x" * 100_001}, "too_long", "100000", None),
         ("add", {"prompt": "a", "target": "b", "dry_run": True, "method": "magic"},
-         "unsupported_method", "'magic'", "methods: grace, elder"),
+         "unsupported_method", "'magic'", "methods: grace"),
         ("add", {"prompt": CAT, "target": "gold"}, "contradicts_edit", "'blue'", "supersede"),
         ("show", {"name": "v99"}, "unknown_version", "'v99'", "`log`"),
         ("list", {"version": "nowhere"}, "unknown_version", "'nowhere'", "`log`"),
