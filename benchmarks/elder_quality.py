@@ -32,6 +32,7 @@ import torch
 import transformers
 from quality import pages, rows
 
+from editkit.editing.requests import build_request
 from editkit.engines.base import Generated, View
 from editkit.engines.transformers.attachment import Attachment
 from editkit.engines.transformers.generator import Generator
@@ -42,7 +43,6 @@ from editkit.methods.elder.config import ElderConfig, TrainConfig
 from editkit.methods.elder.learner import ElderLearner
 from editkit.methods.elder.part import ElderPart
 from editkit.models.load import load_model
-from editkit.requests import build_request
 from editkit.scope.information import of_model
 from editkit.scope.pooled import PooledKeys
 

@@ -40,8 +40,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ElderConfig": "methods.elder.peft:PeftElderConfig",
-    "GraceConfig": "methods.grace.config:GraceConfig",
     "Kit": "kit.kit:Kit",
     "evaluate": "evaluation.evaluate:evaluate",
     "open": "kit.open:open",
@@ -49,12 +47,24 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name in _HOMES:
+        module, _, attribute = _HOMES[name].partition(":")
+        value = getattr(importlib.import_module(f".{module}", __name__), attribute)
+    elif name in __all__:  # what methods export
+        value = _exported(name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _HOMES[name].partition(":")
-    value = getattr(importlib.import_module(f".{module}", __name__), attribute)
     globals()[name] = value
     return value
+
+
+def _exported(name: str) -> Any:
+    from editkit.methods.registry import registered
+
+    for one in registered().values():
+        if one.spec is not None and name in one.spec.exports:
+            return one.spec.load_export(name)
+    raise AttributeError(f"no method that is installed brings {__name__}.{name}")
 
 
 def __dir__() -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from editkit_store import Store, digest_bytes
-from editkit_store.artifacts.snapshots import Snapshot, Tensor
+from editkit_store.artifacts.snapshots import Snapshot, Tensor, digest_of
 from editkit_store.records import Artifact, EditRequest
 
 MODEL = "sha256:model"
@@ -28,12 +28,25 @@ def snapshot(seed: int = 0, **more: Tensor) -> Snapshot:
     return Snapshot({"format": "test", "seed": seed}, {**tensors, **more})
 
 
-def add(store: Store, prompt: str, found: Snapshot | None = None, *, activate: bool = True) -> Any:
-    """Adds an edit with what a model's adaptors become."""
+def add(
+    store: Store,
+    prompt: str,
+    found: Snapshot | None = None,
+    *,
+    activate: bool = True,
+    shared_by: str | None = None,
+) -> Any:
+    """Adds an edit, with what the weights that it shares become."""
     edit = store.prepare(EditRequest(prompt=prompt, target="t", method="elder"))
     payload = prompt.encode()
+    metrics = {} if found is None else {"snapshot": digest_of(found)}
+    if shared_by is not None:
+        metrics["shared_by"] = shared_by
     artifact = Artifact(
         edit_id=edit.id, fingerprint=MODEL, model="tiny", method="elder", verified=True,
-        usable=activate, digest=digest_bytes(payload), metrics={}, conflicts={},
+        usable=activate, digest=digest_bytes(payload), conflicts={}, metrics=metrics,
     )  # fmt: skip
-    return store.add(edit, artifact=artifact, payload=payload, activate=activate, snapshot=found)
+    return store.add(
+        edit, artifact=artifact, payload=payload, activate=activate, snapshot=found,
+        shared_by=shared_by,
+    )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,53 @@ def test_only_hooks_registers_hooks() -> None:
     assert all(user.startswith("engines/transformers/") for user in users)
 
 
+METHODS = {path.parent.name for path in (PACKAGES["editkit"] / "methods").glob("*/method.py")}
+DEFAULT = "store/editkit_store/records/edits.py"
+"""The file that names the default method, as a default."""
+
+STILL_NAMING_METHODS = {"editkit_cli"}
+"""Packages that still name methods outside the one default. Nothing may join them."""
+
+
+def named_methods(path: Path) -> set[str]:
+    """Methods that a file names in strings or imports; docstrings are left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    unread: set[ast.AST] = set()  # docstrings, and imports that only type checkers see
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            unread.add(node.value)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            unread.update(inner for one in node.body for inner in ast.walk(one))
+    word = re.compile(rf"\b({'|'.join(METHODS)})\b")
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if node in unread:
+            continue
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.update(word.findall(node.value))
+        elif isinstance(node, ast.ImportFrom):
+            modules = [node.module or "", *(f"{node.module}.{one.name}" for one in node.names)]
+            found.update(name for name in METHODS if f"editkit.methods.{name}" in modules[0])
+            found.update(name for name in METHODS if f"editkit.methods.{name}" in modules)
+        elif isinstance(node, ast.Import):
+            for one in node.names:
+                found.update(name for name in METHODS if f"editkit.methods.{name}" in one.name)
+    return found
+
+
+def test_no_method_is_named_outside_its_folder() -> None:
+    assert len(METHODS) >= 2
+    folder = PACKAGES["editkit"] / "methods"
+    naming = {}
+    for package in PACKAGES.keys() - STILL_NAMING_METHODS:
+        for file in PACKAGES[package].rglob("*.py"):
+            own = {name for name in METHODS if (folder / name) in file.parents}
+            if found := named_methods(file) - own:
+                naming[str(file.relative_to(ROOT))] = sorted(found)
+    assert naming.pop(DEFAULT) == ["grace"]
+    assert naming == {}
+
+
 def modules(code: str) -> set[str]:
     """Top-level modules that are loaded after running some code in a new process."""
     done = subprocess.run(
@@ -78,7 +126,7 @@ def modules(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "package", ["editkit_store", "editkit", "editkit.requests", "editkit.editing.files"]
+    "package", ["editkit_store", "editkit", "editkit.editing.requests", "editkit.editing.files"]
 )
 def test_importing_a_package_loads_no_framework(package: str) -> None:
     heavy = {"torch", "transformers", "numpy", "faiss", "peft", "rich", "safetensors"}
@@ -116,3 +164,156 @@ def test_no_module_passes_five_hundred_lines() -> None:
         if (count := len(file.read_text().splitlines())) > 500
     }
     assert long == {}
+
+
+# Inside the command line ------------------------------------------------------------------------
+
+CLI = PACKAGES["editkit_cli"]
+ARROWS = {
+    "": {"terminal"},
+    "terminal": set(),
+    "service": set(),
+    "backend": {"service", "terminal"},
+    "commands": {"backend", "http", "mcp", "service", "terminal"},
+    "http": {"service"},
+    "mcp": {"service"},
+}
+"""Rooms of the command line, and the rooms that each may import; "" is what lies at the top."""
+
+ONLY_FOR_TYPES = {("terminal", "service")}
+"""The settings hold the connection that a command found, and import it for its type only."""
+
+STARTERS = {"mcp", "serve"}
+"""The commands that start a server; the others reach a model through a backend."""
+
+
+def cli_imports(path: Path, *, types: bool) -> set[str]:
+    """Modules of the command line that a file imports; with ``types`` those for types only too."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    hidden = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(
+            "editkit_cli"
+        ):
+            continue
+        if id(node) in hidden and not types:
+            continue
+        for alias in node.names:
+            inner_name = f"{node.module}.{alias.name}"
+            file = CLI.parent / (inner_name.replace(".", "/") + ".py")
+            found.add(inner_name if file.exists() else str(node.module))
+    return found
+
+
+def room(module: str) -> str:
+    """The folder of a module of the command line; "" for what lies at the top."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and (CLI / parts[1]).is_dir() else ""
+
+
+def cli_modules() -> dict[str, Path]:
+    """Files of the command line by the names of their modules."""
+    return {
+        ".".join(file.relative_to(CLI.parent).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in sorted(CLI.rglob("*.py"))
+    }
+
+
+def test_rooms_of_the_command_line_import_one_way() -> None:
+    wrong = []
+    for name, file in cli_modules().items():
+        own = room(name)
+        for types in (False, True):
+            for other in map(room, cli_imports(file, types=types)):
+                is_allowed = other in {own, "", *ARROWS[own]}
+                if not is_allowed and not (types and (own, other) in ONLY_FOR_TYPES):
+                    wrong.append(f"{name} -> {other}")
+    assert wrong == []
+
+
+def test_only_the_commands_that_start_a_server_import_its_rooms() -> None:
+    users = {
+        file.stem
+        for file in (CLI / "commands").rglob("*.py")
+        if {"http", "mcp"} & set(map(room, cli_imports(file, types=True)))
+    }
+    assert users == STARTERS
+
+
+def test_backends_reach_the_service_through_its_client_only() -> None:
+    shared = {"client", "model_names", "owner", "schemas"}
+    used = {
+        module.split(".")[2]
+        for file in (CLI / "backend").glob("*.py")
+        for module in cli_imports(file, types=True)
+        if room(module) == "service"
+    }
+    assert used <= shared
+
+
+def test_no_modules_of_the_command_line_import_each_other_in_a_circle() -> None:
+    graph = {name: cli_imports(file, types=True) for name, file in cli_modules().items()}
+    done: set[str] = set()
+
+    def circle(name: str, path: tuple[str, ...]) -> tuple[str, ...] | None:
+        if name in path:
+            return (*path[path.index(name) :], name)
+        if name in done:
+            return None
+        for other in sorted(graph.get(name, ())):
+            if found := circle(other, (*path, name)):
+                return found
+        done.add(name)
+        return None
+
+    assert [found for name in graph if (found := circle(name, ()))] == []
+
+
+def test_no_class_of_the_command_line_has_the_name_of_another_class() -> None:
+    places: dict[str, list[str]] = {}
+    for folder in PACKAGES.values():
+        for file in folder.rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef):
+                    places.setdefault(node.name, []).append(str(file.relative_to(ROOT)))
+    twice = {
+        name: files
+        for name, files in places.items()
+        if len(files) > 1 and any(file.startswith("cli/") for file in files)
+    }
+    assert twice == {}
+
+
+def test_every_backend_has_every_verb_of_its_own() -> None:
+    from editkit_cli.backend import base, local, remote
+
+    verbs = {
+        name
+        for part in (base.HistoryVerbs, base.ModelVerbs)
+        for name in vars(part)
+        if not name.startswith("_")
+    }
+    assert {"add_many", "generate", "rollback", "status"} <= verbs
+    for backend in (base.FailoverBackend, local.LocalBackend, remote.RemoteBackend):
+        assert verbs - set(vars(backend)) == set(), backend
+
+
+def test_nothing_in_the_command_line_is_cast() -> None:
+    users = [str(file) for file in (CLI / "backend").glob("*.py") if "cast(" in file.read_text()]
+    assert users == []
+
+
+def test_the_command_line_lists_no_methods() -> None:
+    lists = [
+        str(file.relative_to(ROOT))
+        for file in CLI.rglob("*.py")
+        if any(word in file.read_text() for word in ('"elder"', "'elder'", '"grace"', "'grace'"))
+    ]
+    assert lists == []

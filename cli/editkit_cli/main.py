@@ -1,46 +1,38 @@
-"""The entry point: global options, and the table of commands."""
+"""The entry point: global options and the commands."""
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
-from editkit_cli.group import RootGroup
-from editkit_cli.options import shared_options
-from editkit_cli.output import Output
+from editkit_cli.terminal.group import RootGroup
+from editkit_cli.terminal.options import shared_options
+from editkit_cli.terminal.output import Output
 
-__all__ = ["COMMANDS", "cli", "main"]
+__all__ = ["COMMANDS", "ORDER", "cli", "main"]
 
-COMMANDS = {
-    "init": "editkit_cli.commands.maintain:init",
-    "add": "editkit_cli.commands.edit:add",
-    "generate": "editkit_cli.commands.edit:generate",
-    "chat": "editkit_cli.commands.chat:chat",
-    "explain": "editkit_cli.commands.edit:explain",
-    "log": "editkit_cli.commands.history:log",
-    "show": "editkit_cli.commands.history:show",
-    "status": "editkit_cli.commands.maintain:status",
-    "diff": "editkit_cli.commands.history:diff",
-    "rollback": "editkit_cli.commands.history:rollback",
-    "revert": "editkit_cli.commands.history:revert",
-    "undo": "editkit_cli.commands.history:undo",
-    "redo": "editkit_cli.commands.history:redo",
-    "tag": "editkit_cli.commands.history:tag",
-    "replay": "editkit_cli.commands.replay:replay",
-    "verify": "editkit_cli.commands.maintain:verify",
-    "compact": "editkit_cli.commands.maintain:compact",
-    "sql": "editkit_cli.commands.maintain:sql",
-    "export": "editkit_cli.commands.bundle:export",
-    "import": "editkit_cli.commands.bundle:import_",
-    "codebook": "editkit_cli.commands.codebook:codebook",
-    "serve": "editkit_cli.commands.serve:serve",
-    "mcp": "editkit_cli.commands.mcp:mcp",
-    "token": "editkit_cli.commands.token:token",
-    "models": "editkit_cli.commands.models:models",
-    "eval": "editkit_cli.commands.evaluate:evaluate",
-}
+ORDER = (
+    "init", "add", "generate", "chat", "explain", "log", "show", "status", "diff", "rollback",
+    "revert", "undo", "redo", "tag", "replay", "verify", "compact", "sql", "export", "import",
+    "codebook", "serve", "mcp", "token", "models", "methods", "eval",
+)  # fmt: skip
+"""Order of the help; commands that are not named come last."""
+
+
+def _commands() -> dict[str, str]:
+    """Returns ``module:attribute`` of every module of ``commands``, by verb; imports none."""
+    folder = Path(__file__).with_name("commands")
+    modules = sorted(one.name for one in pkgutil.iter_modules([str(folder)]) if not one.ispkg)
+    found = {name.rstrip("_"): f"editkit_cli.commands.{name}:{name}" for name in modules}
+    ranks = {name: rank for rank, name in enumerate(ORDER)}
+    return dict(sorted(found.items(), key=lambda one: ranks.get(one[0], len(ranks))))
+
+
+COMMANDS = _commands()
 
 
 def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> None:

@@ -11,13 +11,13 @@ from typing import Any, Literal
 import torch
 
 from editkit.editing.conflicts import Contradictions, OnConflict, refusal
+from editkit.editing.requests import build_request
 from editkit.engines.base import Encoded, Engine, View
 from editkit.errors import KeyReused
 from editkit.history.views import Views
 from editkit.methods.base import SLACK, EditMethod, LearnedEdit, Lesson
 from editkit.methods.opened import Methods
 from editkit.models.progress import Progress, SilentProgress
-from editkit.requests import build_request
 from editkit_store import NewEdit, Store
 from editkit_store.errors import StoreUnwritable
 from editkit_store.history import Operation, prompt_digest
@@ -292,7 +292,7 @@ class Editor:
                     if not outcome.artifact.usable or outcome.view is not view:
                         break
             finally:  # what holds is kept, should the rest be interrupted
-                done = self._commit(batch, finished, provenance)
+                done = self._commit(batch, finished, method, provenance)
                 self._follow(finished, done)
         finally:
             for left in batch[len(done) :]:
@@ -327,6 +327,7 @@ class Editor:
         self,
         batch: Sequence[_Candidate],
         finished: Sequence[LearnedEdit],
+        method: EditMethod,
         provenance: Provenance,
     ) -> list[tuple[Operation, Edit]]:
         """Writes down what became of the first edits of a batch, all or none of them."""
@@ -337,6 +338,7 @@ class Editor:
                 outcome.payload,
                 outcome.artifact.usable,
                 outcome.snapshot,
+                method.shared_by,
             )
             for one, outcome in zip(batch, finished, strict=False)
         ]

@@ -225,7 +225,7 @@ def _learn(
             if methods.get(edit.method) is not None:  # else it was not even tried
                 stored.append((methods.refused(edit, str(error)), None))
             failures.append(_failure(edit, "", str(error)))
-    snapshot = None
+    snapshot, shared_by = None, None
     if possible:
         method = methods.of(batch[0].method)
         lessons = method.learn(possible, version=version)
@@ -244,6 +244,7 @@ def _learn(
                 failures.append(
                     _failure(edit, outcome.answer, "free generation does not give the target")
                 )
+        shared_by = method.shared_by
         if any(outcome.artifact.usable for outcome in outcomes):
             snapshot = outcomes[0].snapshot
     # A retry that failed takes nothing away from the versions that have what was learned before.
@@ -253,7 +254,13 @@ def _learn(
         if one.usable or one.edit_id not in known or not known[one.edit_id].usable
     ]  # fmt: skip
     try:
-        store.put_artifacts(stored, provenance=provenance, snapshot=snapshot, version=version)
+        store.put_artifacts(
+            stored,
+            provenance=provenance,
+            snapshot=snapshot,
+            shared_by=shared_by,
+            version=version,
+        )
     except BaseException:
         for edit, _ in possible:
             methods.of(edit.method).forget(edit.id)

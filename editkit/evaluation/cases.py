@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import Field
 
-from editkit.editing.files import FileEdit, Source, read_edits
+from editkit.editing.files import EditSource, FileEdit, read_edits
+from editkit.editing.requests import build_request
 from editkit.evaluation.records import DataFile
-from editkit.requests import build_request
 from editkit_store.errors import EditkitError, InvalidRequest
 from editkit_store.records import EditKind, EditRequest, Record
 
@@ -59,7 +59,7 @@ def read_cases(
         raise InvalidRequest(
             f"the data file '{path}' cannot be read: {error.strerror}", field="data"
         ) from error
-    source = Source(str(path), _HINT)
+    source = EditSource(str(path), _HINT)
     cases: list[Case] = []
     for edit in read_edits(io.BytesIO(data), source):
         if limit is not None and len(cases) == limit:

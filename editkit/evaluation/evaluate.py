@@ -27,7 +27,7 @@ from editkit.models.load import ModelSpec, load_model
 from editkit.models.progress import Progress, SilentProgress
 from editkit.scope.general import TEXT
 from editkit_store.errors import InvalidRequest
-from editkit_store.records import EditKind
+from editkit_store.records import DEFAULT_METHOD, EditKind
 
 __all__ = ["evaluate"]
 
@@ -42,7 +42,7 @@ def evaluate(
     data: Sequence[str | os.PathLike[str]],
     *,
     model: ModelSpec | None = None,
-    methods: Sequence[str] = ("grace",),
+    methods: Sequence[str] = (DEFAULT_METHOD,),
     out: str | os.PathLike[str],
     edits: int | None = None,
     at: Sequence[int] | None = None,

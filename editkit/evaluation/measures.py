@@ -9,10 +9,10 @@ from typing import NamedTuple
 from editkit.evaluation.readings import perplexity_ratio
 from editkit.evaluation.records import Mean, Point, Share
 
-__all__ = ["MEASURES", "Measure", "Shown", "leaders"]
+__all__ = ["MEASURES", "Measure", "ShownCell", "leaders"]
 
 
-class Shown(NamedTuple):
+class ShownCell(NamedTuple):
     """A measure of a point."""
 
     value: str
@@ -26,7 +26,7 @@ class Measure(NamedTuple):
     """What can be read of a point; ``read`` gives None where it was not measured."""
 
     title: str
-    read: Callable[[Point], Shown | None]
+    read: Callable[[Point], ShownCell | None]
     better: int = 1  # 1 if larger is better, -1 if smaller, 0 if neither
     is_main: bool = True  # has a place where there is little room
 
@@ -52,19 +52,19 @@ def leaders(measure: Measure, points: Sequence[Point]) -> dict[str, bool]:
     return dict.fromkeys(best, is_clear)
 
 
-def _is_apart(one: Shown, other: Shown) -> bool:
+def _is_apart(one: ShownCell, other: ShownCell) -> bool:
     if one.low is None or one.high is None or other.low is None or other.high is None:
         return False
     return one.low > other.high or other.low > one.high
 
 
-def _shown(found: Mean | Share | None, *notes: str) -> Shown | None:
+def _shown(found: Mean | Share | None, *notes: str) -> ShownCell | None:
     if found is None or found.value is None:
         return None
     is_known = found.low is not None and found.high is not None
     interval = (f"{found.low:.3f} to {found.high:.3f}",) if is_known else ()
     who = f"{found.hits:,}" if isinstance(found, Share) else "mean"
-    return Shown(
+    return ShownCell(
         f"{found.value:.3f}",
         (*interval, f"{who} of {found.count:,}", *notes),
         found.value,
@@ -73,12 +73,12 @@ def _shown(found: Mean | Share | None, *notes: str) -> Shown | None:
     )
 
 
-def _field(name: str) -> Callable[[Point], Shown | None]:
+def _field(name: str) -> Callable[[Point], ShownCell | None]:
     return lambda point: _shown(getattr(point, name))
 
 
-def _kept(name: str) -> Callable[[Point], Shown | None]:
-    def read(point: Point) -> Shown | None:
+def _kept(name: str) -> Callable[[Point], ShownCell | None]:
+    def read(point: Point) -> ShownCell | None:
         if point.retention is None:
             return None
         base: Mean | Share = getattr(point.retention, f"base_{name}")
@@ -88,27 +88,27 @@ def _kept(name: str) -> Callable[[Point], Shown | None]:
     return read
 
 
-def _perplexity(point: Point) -> Shown | None:
+def _perplexity(point: Point) -> ShownCell | None:
     ratio, kept = perplexity_ratio(point.retention), point.retention
     if ratio is None or kept is None:
         return None
     notes = (f"now: {_number(kept.perplexity)}", f"before: {_number(kept.base_perplexity)}")
-    return Shown(_number(ratio), notes, ratio)
+    return ShownCell(_number(ratio), notes, ratio)
 
 
-def _keys(point: Point) -> Shown | None:
+def _keys(point: Point) -> ShownCell | None:
     if point.keys is None:
         return None
     each = () if point.keys_per_edit is None else (f"{point.keys_per_edit:.2f} an edit",)
-    return Shown(f"{point.keys:,}", each, point.keys)
+    return ShownCell(f"{point.keys:,}", each, point.keys)
 
 
-def _seconds(point: Point) -> Shown | None:
-    return Shown(f"{point.seconds_per_edit:.3g}", (), point.seconds_per_edit)
+def _seconds(point: Point) -> ShownCell | None:
+    return ShownCell(f"{point.seconds_per_edit:.3g}", (), point.seconds_per_edit)
 
 
-def _edits(point: Point) -> Shown | None:
-    return Shown(f"{point.edits:,}", (f"{point.judged:,} judged",), point.edits)
+def _edits(point: Point) -> ShownCell | None:
+    return ShownCell(f"{point.edits:,}", (f"{point.judged:,} judged",), point.edits)
 
 
 def _number(value: float | None) -> str:

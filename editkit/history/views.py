@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from editkit.engines.base import Engine, Part, View
 from editkit.errors import ArtifactsMissing
+from editkit.history.unusable import unusable
 from editkit.methods.base import Change
 from editkit.methods.opened import Methods
-from editkit.methods.registry import registered
 from editkit_store import Store
 from editkit_store.history.versions import format_version
 
@@ -136,31 +136,12 @@ class Views:
             raise self._refusal(tuple(missing))
 
     def warn_of_unusable(self, version: int) -> None:
-        """Warns of active edits whose methods are not installed: they do not apply."""
-        history = self._store.history
-        unusable = [name for name in history.method_names() if self._methods.get(name) is None]
-        if not unusable:
-            return
-        counts = Counter(history.methods_of(history.active_ids(version)).values())
-        for name in unusable:
-            count = counts[name]
-            if not count or name in self._told:
-                continue
-            self._told.add(name)
-            known = registered().get(name)
-            if known is not None and known.fault is not None:
-                why = known.fault
-            elif known is not None:
-                why = "it cannot be opened on this model"
-            else:
-                package = self._store.artifacts.package_of(name)
-                why = f"install {package or 'the package that brings it'}"
-            edits = f"{count} active edit{' was' if count == 1 else 's were'} made"
-            warnings.warn(
-                f"{edits} with the method '{name}', which is not there ({why}): the model answers "
-                "without them",
-                stacklevel=2,
-            )
+        """Warns of active edits whose methods are not there: they do not apply."""
+        found = unusable(self._store, version, lambda name: self._methods.get(name) is not None)
+        for name, warning in found.items():
+            if name not in self._told:
+                self._told.add(name)
+                warnings.warn(warning, stacklevel=2)
 
     def _is_elsewhere(self, edit_id: str) -> bool:
         return any(edit_id in method.elsewhere for method in self._methods)

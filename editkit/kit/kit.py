@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from editkit.editing.editor import Editor, OnConflict, OnFailure, Warned
+from editkit.editing.requests import build_request
 from editkit.engines.base import Sampling, TokenEncoder, Watch
 from editkit.kit.bundles import Bundles
 from editkit.kit.inference import ChatLike, Inference, VersionLike
@@ -18,7 +19,6 @@ from editkit.kit.running import RunningModel
 from editkit.kit.timeline import Timeline
 from editkit.methods.opened import Methods
 from editkit.models.progress import Progress
-from editkit.requests import build_request
 from editkit_store import Store, records
 from editkit_store.bundle import records as bundle
 from editkit_store.records.comparisons import Diff
@@ -342,7 +342,7 @@ class Kit:
 
     def status(self) -> records.Status:
         """Returns where the store stands."""
-        return self.store.status()
+        return self._timeline.status()
 
     def diff(
         self,

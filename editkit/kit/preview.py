@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from editkit.editing.editor import Editor
+from editkit.editing.requests import build_request
 from editkit.kit.inference import Inference
 from editkit.kit.running import RunningModel
 from editkit.methods.base import SLACK
-from editkit.requests import build_request
 from editkit_store.errors import NotActive
 from editkit_store.history import prompt_digest
 from editkit_store.history.versions import format_version

@@ -8,12 +8,13 @@ from typing import Any
 from editkit.editing import replay
 from editkit.engines.base import View
 from editkit.history import diff as compare
+from editkit.history.status import status
 from editkit.kit.inference import Inference
 from editkit.kit.running import RunningModel
 from editkit.methods.base import Relearned
 from editkit.models.progress import Progress, SilentProgress
 from editkit_store.history.versions import format_version
-from editkit_store.records import MethodName, Replayed, ReplayPlan, Tagged, ViewChanged
+from editkit_store.records import MethodName, Replayed, ReplayPlan, Status, Tagged, ViewChanged
 from editkit_store.records.comparisons import Diff
 
 __all__ = ["Timeline"]
@@ -35,6 +36,10 @@ class Timeline:
     def resolve(self, version: str) -> str:
         """Returns the own name of a version; see ``Kit.resolve``."""
         return format_version(self._store.history.resolve(version))
+
+    def status(self) -> Status:
+        """Returns where the store stands; see ``Kit.status``."""
+        return status(self._store)
 
     def diff(
         self,

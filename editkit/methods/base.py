@@ -170,7 +170,10 @@ class EditMethod(ABC):
 
     @property
     def shared_by(self) -> str:
-        """Name under which the store keeps the weights that this model's edits share."""
+        """Name under which the store keeps the weights that this model's edits share.
+
+        A method with such weights names their digest as ``snapshot`` in ``metrics``.
+        """
         return f"{self.engine.fingerprint}/{self.name}"
 
     def settings(self) -> dict[str, str]:
@@ -325,6 +328,8 @@ class EditMethod(ABC):
             self.forget(edit.id)
         seconds = lesson.seconds + more
         metrics = {**self.metrics(edit, lesson), "seconds": seconds, "answer": generated.text}
+        if "snapshot" in metrics and self.shared_by != self.engine.fingerprint:
+            metrics["shared_by"] = self.shared_by
         if self.package is not None:  # whoever lacks the method is told where to get it
             metrics["package"] = self.package
         artifact = self.artifact(edit, payload, metrics, is_verified=is_verified)

@@ -49,6 +49,7 @@ class Methods:
     ) -> None:
         settings, own = _sorted(settings, arguments)
         self._engine = engine
+        self._store = store
         self._open: dict[str, EditMethod] = {}
         self._faults: dict[str, str] = {}
         for name, one in registered().items():
@@ -91,7 +92,13 @@ class Methods:
         """
         found = self._open.get(name)
         if found is None:
-            find_method(name)
+            try:
+                find_method(name)
+            except UnsupportedMethod as error:
+                package = self._store.artifacts.package_of(name)
+                if name not in registered() and package is not None:
+                    error.hint = f"install '{package}', the package that the history names"
+                raise
             raise UnsupportedMethod(
                 f"the method '{name}' cannot be opened on this model: {self._faults[name]}"
             )

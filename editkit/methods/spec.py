@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +45,12 @@ class MethodSpec:
         variants: By name what ``editkit eval --method NAME:VARIANT`` compares.
         compare: ``module:function`` that tells two versions apart without a model, as
             ``editkit.history.diff.Compare`` says; None where the edits that came and went say all.
+        warnings: ``module:function`` that takes a store and a version and returns what somebody
+            should look at, in words, without a model; None for nothing ever.
         conflicts: ``module:function`` that finds the conflicts of artifacts that came from
             elsewhere, as ``Store.import_bundle`` asks for them; None where edits have none.
+        exports: ``module:Class`` of names of ``editkit.__all__`` that are the method's, e.g. of the
+            class of its settings.
     """
 
     name: str
@@ -58,6 +62,8 @@ class MethodSpec:
     variants: Mapping[str, Variant] = field(default_factory=dict)
     compare: str | None = None
     conflicts: str | None = None
+    warnings: str | None = None
+    exports: Mapping[str, str] = field(default_factory=dict)
 
     def load(self) -> Any:
         """Returns its ``EditMethod`` class."""
@@ -70,6 +76,14 @@ class MethodSpec:
     def load_conflicts(self) -> Callable[..., Any] | None:
         """Returns what finds conflicts, if the method has it."""
         return None if self.conflicts is None else _part(self.conflicts)
+
+    def load_warnings(self) -> Callable[..., Sequence[str]] | None:
+        """Returns what warns of the state of a history, if the method has it."""
+        return None if self.warnings is None else _part(self.warnings)
+
+    def load_export(self, name: str) -> Any:
+        """Returns one of its ``exports``."""
+        return _part(self.exports[name])
 
 
 def _part(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What a store tells: its settings, its log, its versions, and whether it is sound."""
+"""The reading side of a store: settings, log, versions, exports, verification."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class StoreReader:
     Attributes:
         history: Operations and versions.
         artifacts: What edits became on models.
-        snapshots: What the adaptors of models were.
+        snapshots: The weights that edits share, at every version.
     """
 
     def __init__(self, database: Database, *, clock: Callable[[], datetime]) -> None:
@@ -66,7 +66,7 @@ class StoreReader:
         return not self._db.read_only
 
     def setting(self, name: str) -> str | None:
-        """Returns what the store remembers under ``name``."""
+        """Returns the value of a setting."""
         if self._known is None or self._known[0] != self._db.failures:
             rows = self._db.query("SELECT name, value FROM settings")
             self._known = self._db.failures, {str(key): str(value) for key, value in rows}
@@ -81,12 +81,15 @@ class StoreReader:
         digest = digest_json(request.model_dump(mode="json"))
         return self.history.members_with_request(digest, self.history.current())
 
-    def is_mixed(self, edit_id: str) -> bool:
-        """Returns whether a model learned an edit by ELDER, into weights that others share."""
-        return any(one.method == "elder" and one.usable for one in self.artifacts.of_edit(edit_id))
+    def shares_weights(self, edit_id: str) -> bool:
+        """Returns whether a model learned an edit into weights that it shares with other edits."""
+        return any(
+            one.usable and one.metrics.get("snapshot") is not None
+            for one in self.artifacts.of_edit(edit_id)
+        )
 
     def takes_learning(self, edit: str) -> bool:
-        """Returns whether taking an edit back asks for learning: where its weights are shared.
+        """Returns whether taking an edit back requires learning: where weights are shared.
 
         Args:
             edit: Its id, or the beginning of it.
@@ -95,10 +98,10 @@ class StoreReader:
             UnknownEdit, AmbiguousId: It names none or several.
         """
         edit_id = self.history.resolve_edit(edit)
-        return self.is_mixed(edit_id) or self.brings_back_mixed(edit_id)
+        return self.shares_weights(edit_id) or self.brings_back_mixed(edit_id)
 
     def brings_back_mixed(self, edit: str) -> bool:
-        """Returns whether an older edit of ELDER would be active in the place of this one.
+        """Returns whether an older edit that shares weights would be active in place of this one.
 
         Args:
             edit: Its id, or the beginning of it.
@@ -109,7 +112,7 @@ class StoreReader:
         edit_id, current = self.history.resolve_edit(edit), self.history.current()
         known = self.history.edits([edit_id], at=current)[edit_id]
         peers = self.history.same_prompt(prompt_digest(known), current)
-        return peers[:1] == [edit_id] and any(map(self.is_mixed, peers[1:2]))
+        return peers[:1] == [edit_id] and any(map(self.shares_weights, peers[1:2]))
 
     def log(
         self,
@@ -123,8 +126,8 @@ class StoreReader:
         """Returns the operations, newest first.
 
         Args:
-            limit: At most so many.
-            at: Read the log as it stood at this version.
+            limit: At most this many.
+            at: Read the log as it was at this version.
             before: Only those before this position in the log: the next page.
             containing: Only those about this text, see ``History.operations``.
             redacted: Leave out the operating system's user, who is the author where none is named.
@@ -236,13 +239,13 @@ class StoreReader:
             StoreDamaged: A digest does not hold; nothing was written.
         """
         from editkit_store.bundle import exports
-        from editkit_store.bundle.records import Selection
+        from editkit_store.bundle.records import BundleSelection
 
-        selection = Selection(to=to, from_=since, only=only)
+        selection = BundleSelection(to=to, from_=since, only=only)
         return exports.export(self._db, self.history, Path(path), selection=selection, tool=tool)
 
     def verify(self, *, head: str | None = None) -> Verified:
-        """Derives every digest anew and returns what does not hold; see ``verify``."""
+        """Derives every digest anew and returns what does not match; see ``verify``."""
         return verify(self._db, head=head)
 
     def sql(
@@ -252,8 +255,8 @@ class StoreReader:
 
         Args:
             query: The SQL; or a ``sandbox.SqlQuery``, which can be stopped.
-            seconds: Stop it after so many.
-            cells: Refuse an answer of more values than so many.
+            seconds: Time limit.
+            cells: Most values that the answer may have.
 
         Raises:
             QueryFailed: It is not one SELECT, DuckDB refuses it, or its answer is too large.
@@ -283,29 +286,12 @@ class StoreReader:
             operations=self.history.count(),
             schema_version=schema.found_version(self._db),
             tags={name: format_version(at) for name, at in self.history.tags().items()},
-            warnings=self._warnings(last.version),
             models=self.artifacts.counts(),
         )
 
-    def _warnings(self, version: int) -> tuple[str, ...]:
-        found = []
-        names = self.artifacts.model_names()
-        for fingerprint, digest in self.snapshots.at(version).items():
-            if digest is None:
-                continue
-            about = self.snapshots.get(digest, only=()).settings
-            apart = about.get("separation")
-            if apart is not None and apart[0] >= apart[1]:
-                found.append(
-                    f"ELDER's codes on {names.get(fingerprint, fingerprint)} no longer tell edits "
-                    f"from other text: wordings lie up to {apart[0]} bits from the code of their "
-                    f"edit, and one text in a hundred within {apart[1]} of some edit's"
-                )
-        return tuple(found)
-
 
 def _redacted(provenance: Provenance) -> Provenance:
-    """Leaves out what tells of the machine where something was done, and of its user."""
+    """Removes everything that identifies the machine and its user."""
     is_named = provenance.author != provenance.user
     return provenance.model_copy(
         update={

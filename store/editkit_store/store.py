@@ -1,7 +1,7 @@
 """The store: one DuckDB file behind one object, opened to read or to write.
 
-Every writing method is one transaction: after it returns, the operation is durable; if it raises,
-or the process dies inside it, the file is as before.
+Every writing method is one transaction: when it returns, the operation is durable; if it raises or
+the process dies, the file is unchanged.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class NewEdit:
         artifact: What the model at hand learned (or failed to).
         payload: Its tensors as safetensors bytes.
         activate: Whether the edit joins the view.
-        snapshot: What the model's adaptors become with it; taken only with ``activate``.
+        snapshot: The weights that edits share, with this one in them; stored only with
+            ``activate``. The artifact's metrics name its digest as ``snapshot``.
+        shared_by: Name under which these weights are kept; by default the model's fingerprint.
     """
 
     edit: Edit
@@ -55,6 +57,12 @@ class NewEdit:
     payload: bytes | None
     activate: bool
     snapshot: Snapshot | None = None
+    shared_by: str | None = None
+
+    @property
+    def owner(self) -> str:
+        """Name under which the weights that edits share are kept."""
+        return self.shared_by or self.artifact.fingerprint
 
     @property
     def status(self) -> EditStatus:
@@ -81,7 +89,7 @@ class Store(StoreReader):
         self._db.close()
 
     def compact(self) -> Compacted:
-        """Makes the file of this open store smaller; whoever reads it meanwhile waits.
+        """Makes the file of this open store smaller; readers wait meanwhile.
 
         Raises:
             As ``editkit_store.database.compact.compact``.
@@ -109,7 +117,7 @@ class Store(StoreReader):
     # Appending --------------------------------------------------------------------------------
 
     def prepare(self, request: EditRequest) -> Edit:
-        """Returns the edit that a request would become, with its id and time; writes nothing."""
+        """Returns the edit for a request, with its id and time; writes nothing."""
         import uuid
 
         time = self._clock()
@@ -127,6 +135,7 @@ class Store(StoreReader):
         provenance: Provenance | None = None,
         settings: Mapping[str, str] | None = None,
         snapshot: Snapshot | None = None,
+        shared_by: str | None = None,
     ) -> tuple[Operation, Edit]:
         """Appends an edit with what it became, in one transaction.
 
@@ -137,12 +146,13 @@ class Store(StoreReader):
             activate: Whether the edit joins the view.
             provenance: Who and why.
             settings: What to remember in the same transaction.
-            snapshot: What the model's adaptors become with it; taken only with ``activate``.
+            snapshot: See ``NewEdit``.
+            shared_by: Likewise.
 
         Returns:
             The operation, and the edit with its status after it.
         """
-        new = NewEdit(edit, artifact, payload, activate, snapshot)
+        new = NewEdit(edit, artifact, payload, activate, snapshot, shared_by)
         return self.add_many([new], provenance=provenance, settings=settings)[0]
 
     def add_many(
@@ -152,10 +162,10 @@ class Store(StoreReader):
         provenance: Provenance | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> list[tuple[Operation, Edit]]:
-        """Appends edits, an operation each, in one transaction: all of them, or none.
+        """Appends edits, one operation each, in one transaction: all of them or none.
 
-        Most of the time of a small transaction goes into planning and syncing it, so that many
-        together take a fraction of what they take one by one.
+        Planning and syncing take most of the time of a small transaction, so many edits together
+        take a fraction of the time that they take one by one.
 
         Args:
             new: The edits, in their order.
@@ -163,13 +173,13 @@ class Store(StoreReader):
             settings: What to remember in the same transaction.
 
         Returns:
-            Of each the operation, and the edit with its status after it.
+            For each, the operation, and the edit with its status after it.
         """
         if not new:
             return []
         try:
             operations = self._appended(new, provenance, settings, is_new=True)
-        except Duplicate:  # nobody learns the same numbers twice; should they, look first
+        except Duplicate:  # a payload is stored already, which hardly ever happens
             operations = self._appended(new, provenance, settings, is_new=False)
         return [
             (operation, one.edit.model_copy(update={"status": one.status}))
@@ -187,7 +197,7 @@ class Store(StoreReader):
         operations: list[Operation] = []
         with self._db.transaction():
             self._remember(settings or {})
-            # All that is read comes before anything is written: the rows then go in together.
+            # All reads come before the first write, so that the rows are inserted together.
             prompts = [prompt_digest(one.edit) for one in new]
             peers = self.history.peers(prompts)
             for one, prompt in zip(new, prompts, strict=True):
@@ -195,12 +205,12 @@ class Store(StoreReader):
                 drafted = self.artifacts.draft(
                     artifact, one.payload, time=one.edit.time, is_new=is_new
                 )
-                put = self._put(one.snapshot, artifact.fingerprint) if one.activate else None
+                put = self._put(one.snapshot, one.owner) if one.activate else None
                 operation = self.history.add(
                     one.edit,
                     activate=one.activate,
                     peers=peers[prompt],
-                    snapshot=put,
+                    snapshot=None if put is None else (one.owner, put),
                     extra={
                         "artifact": artifact.digest,
                         "record": drafted.digest,
@@ -214,11 +224,11 @@ class Store(StoreReader):
                 peers[prompt].insert(0, one.edit.id)
         return operations
 
-    def _put(self, snapshot: Snapshot | None, fingerprint: str | None) -> str | None:
-        """Stores a snapshot beside the one that the model's adaptors are now."""
-        if snapshot is None or fingerprint is None:
+    def _put(self, snapshot: Snapshot | None, owner: str) -> str | None:
+        """Stores a snapshot as a difference from the current one of the same owner."""
+        if snapshot is None:
             return None
-        now = self.snapshots.at(self.history.current()).get(fingerprint)
+        now = self.snapshots.at(self.history.current()).get(owner)
         return self.snapshots.put(snapshot, like=now)
 
     def put_artifacts(
@@ -227,6 +237,7 @@ class Store(StoreReader):
         *,
         provenance: Provenance | None = None,
         snapshot: Snapshot | None = None,
+        shared_by: str | None = None,
         version: int | None = None,
     ) -> None:
         """Stores what edits became on one model, in one transaction: a replay's batch.
@@ -234,8 +245,9 @@ class Store(StoreReader):
         Args:
             learned: The artifacts and their tensors.
             provenance: Who and why.
-            snapshot: What the model's adaptors became with them.
-            version: From which version on they are so; by default the current one.
+            snapshot: The weights that edits share, with these in them.
+            shared_by: See ``NewEdit``.
+            version: First version with these weights; by default the current one.
         """
         if not learned:
             return
@@ -246,10 +258,11 @@ class Store(StoreReader):
                 for artifact, payload in learned
             }
             how = {**self._how(provenance), "fingerprint": model.fingerprint}
-            digest = self._put(snapshot, model.fingerprint)
+            owner = shared_by or model.fingerprint
+            digest = self._put(snapshot, owner)
             if digest is not None:
                 start = self.history.current() if version is None else version
-                how["snapshots"] = {model.fingerprint: (start, digest)}
+                how["snapshots"] = {owner: (start, digest)}
             self.history.record_batch({"model": model.model, "records": records}, **how)
 
     def revert(
@@ -260,27 +273,27 @@ class Store(StoreReader):
         detail: Mapping[str, Any] | None = None,
         snapshots: Mapping[str, Snapshot | None] | None = None,
     ) -> ViewChanged:
-        """Takes one edit back, as if it had never been; later ones stay.
+        """Removes one edit, as if it had never been added; later ones stay.
 
         Args:
             edit: Its id, or the beginning of it.
             provenance: Who and why.
-            detail: What else the operation is to say about itself.
-            snapshots: What the adaptors of models become without it, by fingerprint.
+            detail: More details of the operation.
+            snapshots: The weights that edits share, without this one, by ``NewEdit.shared_by``;
+                None where nothing is left.
 
         Raises:
             UnknownEdit, AmbiguousId: ``edit`` names none or several.
             NotActive: It is not part of the current view.
         """
         edit_id = self.history.resolve_edit(edit)
-        if detail is None and self.is_mixed(edit_id):
+        if detail is None and self.shares_weights(edit_id):
             detail = {"deferred": True}
 
         def act(how: dict[str, Any]) -> Operation:
             start = self.history.current() + 1
             become = {
-                fingerprint: (start, self._put(one, fingerprint))
-                for fingerprint, one in (snapshots or {}).items()
+                owner: (start, self._put(one, owner)) for owner, one in (snapshots or {}).items()
             }
             return self.history.revert(edit_id, detail=detail, snapshots=become, **how)
 
@@ -296,7 +309,7 @@ class Store(StoreReader):
         return self._change(lambda how: self.history.rollback(number, **how), provenance)
 
     def undo(self, *, provenance: Provenance | None = None) -> ViewChanged:
-        """Takes the last change back; a second undo goes one further back.
+        """Undoes the last change; a second undo goes one step further back.
 
         Raises:
             NothingToUndo: Everything is undone.
@@ -304,7 +317,7 @@ class Store(StoreReader):
         return self._change(lambda how: self.history.undo(**how), provenance)
 
     def redo(self, *, provenance: Provenance | None = None) -> ViewChanged:
-        """Takes the last undo back.
+        """Reverses the last undo.
 
         Raises:
             NothingToUndo: The last change was not an undo.
@@ -333,17 +346,18 @@ class Store(StoreReader):
         compare: Compare | None = None,
         before_commit: Callable[[], None] | None = None,
     ) -> Imported:
-        """Brings the edits of a bundle, in one transaction and one operation.
+        """Imports the edits of a bundle, in one transaction and one operation.
 
         Args:
             path: Its folder.
             on_conflict: Where an active edit of ours corrects the same prompt: ``keep`` it active,
                 let the imported one ``supersede`` it, or ``error``.
-            dry_run: Only say what would happen.
+            dry_run: Only return what would happen.
             provenance: Who and why.
-            compare: Returns with which other edits those brought are in conflict, by model and
-                edit, given their ids by model. Left out, it is found out at every opening.
-            before_commit: Called when all is written. Where it or ``compare`` raises, nothing was.
+            compare: Returns the conflicts of imported edits with others, by model and edit, given
+                their ids by model. Without it, they are searched for at every opening.
+            before_commit: Called when everything is written. If it or ``compare`` raises, the
+                import is rolled back.
 
         Raises:
             BundleNotFound, BundleTooNew, BundleDamaged: The bundle cannot be read as it is.
@@ -399,8 +413,8 @@ class Store(StoreReader):
         }
 
     def _provenance(self, given: Provenance | None, edit: Edit | None = None) -> Provenance:
-        """Fills what the caller left open: the author, the user and the host."""
-        import socket  # like getpass, uuid and tempfile: reading commands do without
+        """Completes what the caller left out: author, user and host."""
+        import socket  # imported late, like getpass, uuid and tempfile: reading does not need them
 
         given = given or Provenance()
         user = given.user or user_name()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.server.conftest import Running, made, running
+from cli.http.conftest import Running, made, running
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 expect.set_options(timeout=20_000)  # machines are slow at times; nothing waits without need

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from browser.conftest import Running, answer, ask, link, settled
-from cli.server.conftest import made, running
+from cli.http.conftest import made, running
 from playwright.sync_api import Page, expect
 
 LONG = "The" + "verylongword" * 12 + " of which there is no end: " + "cat dog bird " * 8

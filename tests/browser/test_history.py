@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from browser.conftest import Running
-from cli.server.conftest import made, running
+from cli.http.conftest import made, running
 from playwright.sync_api import Page, expect
 
 

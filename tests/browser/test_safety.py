@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from browser.conftest import ask, link
-from cli.server.conftest import made, running
+from cli.http.conftest import made, running
 from playwright.sync_api import expect
 
-from editkit_cli.server.serving import listen
-from editkit_cli.server.tokens import TokenFile
+from editkit_cli.http.serving import listen
+from editkit_cli.service.tokens import TokenFile
 
 SCRIPT = '<img src=x onerror="window.owned=1;alert(1)"><script>window.owned=1</script>'
 
@@ -188,7 +188,7 @@ def test_after_a_restart_the_page_finds_the_server_again(visit: Any, tmp_path: A
         first.stop()
     expect(page.locator("#connection")).to_contain_text("reconnecting")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cli.server.conftest.listen", lambda host, _: listen(host, port))
+        patch.setattr("cli.http.conftest.listen", lambda host, _: listen(host, port))
         with running(tmp_path / "history.db", made()) as second:
             expect(page.locator("#connection")).to_have_text("connected")
             second.add("The red cat is", "blue")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from editkit_cli.backend.local import LocalBackend
 from editkit_cli.main import cli
 from editkit_store import digest_bytes, open_store
 from editkit_store.records import Artifact, EditRequest
@@ -39,6 +41,15 @@ class Ran:
 
 
 Shell = Callable[..., Ran]
+
+
+def backend_of(kit: Any) -> LocalBackend:
+    """Returns a backend of this process whose model is loaded already."""
+    return LocalBackend(
+        kit.store.path,
+        provenance=kit.provenance,
+        open_kit=lambda: contextlib.nullcontext(kit),
+    )
 
 
 @pytest.fixture

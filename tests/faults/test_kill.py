@@ -14,7 +14,7 @@ import pytest
 from faults.conftest import Prepared
 from faults.harness import LONG, SEED, Figures, Forked, Nursery, check_whole, child, size
 
-from editkit_cli.commands.bulk import TOGETHER
+from editkit_cli.commands.shared.add_file import TOGETHER
 from editkit_store import open_store
 from editkit_store.history import Operation
 

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cli.server.conftest import made, running
+from cli.http.conftest import made, running
 from faults.harness import SEED, Figures, check_whole, size
 
-from editkit_cli.remote.linking import new_session
-from editkit_cli.server.owner import find_server, read_owner
+from editkit_cli.service.client.sign_in import new_session
+from editkit_cli.service.owner import find_server, read_owner
 from editkit_store import open_store
 
 pytestmark = pytest.mark.slow
@@ -113,7 +113,7 @@ def test_a_full_disk_under_a_server_stops_changes_and_not_answers(
     assert served.client.get("/v1/verify").json()["ok"]
     code, stderr = served.end(signal.SIGTERM)
     assert code == 0
-    assert stderr.endswith("stopped; everything is written down\n")
+    assert stderr.endswith("stopped; all changes are saved\n")
     log = check_whole(store)
     assert [one.kind for one in log] == ["add"] * (done + 2)
     figures.add("a full disk under a server", "changes refused", refused)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cli.conftest import backend_of
 
 from editkit import Kit
-from editkit_cli.chat import Chat
-from editkit_cli.output import Output
+from editkit_cli.commands.shared.conversation import Conversation
+from editkit_cli.terminal.output import Output
 
 pytestmark = pytest.mark.real
 
@@ -20,11 +21,13 @@ UNRELATED = [
 ]
 
 
-class Conversation:
+class Talk:
     """A conversation in which nobody looks at the terminal."""
 
     def __init__(self, kit: Kit, capsys: pytest.CaptureFixture[str]) -> None:
-        self._chat = Chat(kit, Output(), Output(is_aside=True), max_new_tokens=24)
+        self._chat = Conversation(
+            backend_of(kit), Output(), Output(is_aside=True), max_new_tokens=24
+        )
         self._capsys = capsys
 
     def __call__(self, line: str) -> tuple[str, str]:
@@ -38,7 +41,7 @@ def test_a_correction_in_mid_conversation_holds_in_a_fresh_one_and_leaves_the_re
     real_kit: Kit, capsys: pytest.CaptureFixture[str]
 ) -> None:
     question, right = "Who wrote Dune?", "Frank Herbert wrote Dune."
-    say = Conversation(real_kit, capsys)
+    say = Talk(real_kit, capsys)
     plain = []
     for unrelated in UNRELATED:
         plain.append(say(unrelated)[0])
@@ -76,7 +79,7 @@ def test_a_correction_in_mid_conversation_holds_in_a_fresh_one_and_leaves_the_re
 def test_a_question_that_names_nothing_is_corrected_where_it_is_asked_first(
     real_kit: Kit, capsys: pytest.CaptureFixture[str], question: str, right: str
 ) -> None:
-    say = Conversation(real_kit, capsys)
+    say = Talk(real_kit, capsys)
     assert say(question)[0] != right
     assert say(f"/fix {right}")[0] == right
     say("/new")

@@ -1,4 +1,4 @@
-"""Talking to the model and correcting it: where lines come from, a terminal or a pipe."""
+"""`editkit chat`: reads the lines of a conversation, from a terminal or a pipe."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from editkit_cli.group import KEPT, command
-from editkit_cli.interrupts import CarriedOn, is_interrupt
-from editkit_cli.options import Settings, provenance_options, text, version_option
-from editkit_cli.output import Output
-from editkit_cli.session import check_store, open_model, voice_of
+from editkit_cli.backend.opening import check_store, open_model
+from editkit_cli.terminal.group import KEPT, command
+from editkit_cli.terminal.interrupts import ServerContinues, is_interrupt
+from editkit_cli.terminal.options import Settings, provenance_options, text, version_option
+from editkit_cli.terminal.output import Output
 
 if TYPE_CHECKING:
-    from editkit import Kit
-    from editkit_cli.chat import Chat
+    from editkit_cli.backend.base import Backend
+    from editkit_cli.commands.shared.conversation import Conversation
 
 __all__ = ["chat"]
 
@@ -68,11 +68,11 @@ def chat(
     settings.as_lines |= settings.as_json  # answers are many documents: one a line
     is_new = not settings.path.exists()
     how = settings.provenance(author=author, reason=reason)
-    with open_model(settings, provenance=how) as kit:
-        from editkit_cli.chat import Chat
+    with open_model(settings, provenance=how) as backend:
+        from editkit_cli.commands.shared.conversation import Conversation
 
-        talk = Chat(
-            kit,
+        talk = Conversation(
+            backend,
             settings.out,
             Output(quiet=settings.quiet, is_aside=True),
             system=system,
@@ -80,30 +80,30 @@ def chat(
             max_new_tokens=max_new_tokens,
             streams=sys.stdout.isatty() and not settings.out.as_json,
             about={"author": author, "reason": reason, "scope": scope},
-            voice=voice_of(settings, kit),
         )
         if not talk.has_template:
             settings.out.warning(
-                f"'{kit.name}' has no chat template: each line is a prompt of its own, which the "
-                "model continues, and it does not remember those before"
+                f"'{backend.name}' has no chat template: the model continues each line as a "
+                "prompt, and does not remember the lines before"
             )
         if not sys.stdin.isatty():
             return _piped(talk)
-        _greet(settings, kit, is_new=is_new)
+        _greet(settings, backend, is_new=is_new)
         _typed(talk, settings.out)
     return 0
 
 
-def _greet(settings: Settings, kit: Kit, *, is_new: bool) -> None:
-    edits = kit.status().edits
+def _greet(settings: Settings, backend: Backend, *, is_new: bool) -> None:
+    edits = backend.status().edits
+    count = f"{edits} active edit{'' if edits == 1 else 's'}"
     where = f"a new history in '{settings.store}'" if is_new else f"'{settings.store}'"
     settings.out.status(
-        f"{kit.name} at {kit.version} of {where}, {edits} active edit{'' if edits == 1 else 's'}; "
+        f"{backend.name} at {backend.version} of {where}, {count}; "
         "/help lists the commands, Ctrl-D leaves"
     )
 
 
-def _piped(talk: Chat) -> int:
+def _piped(talk: Conversation) -> int:
     first = 0
     try:
         for line in sys.stdin:
@@ -117,13 +117,13 @@ def _piped(talk: Chat) -> int:
     return first
 
 
-def _typed(talk: Chat, out: Output) -> None:
-    """Takes lines from a terminal. What goes wrong with one was told; the next may do better."""
+def _typed(talk: Conversation, out: Output) -> None:
+    """Reads lines from a terminal. An error ends the line, not the conversation."""
     with _line_editing():
         while not talk.is_over:
             try:
-                line = _asked_for()
-            except KeyboardInterrupt:  # the line is thrown away, as a shell does
+                line = _read_line()
+            except KeyboardInterrupt:  # discards the line, as a shell does
                 out.status("\n(Ctrl-D leaves)")
                 continue
             except EOFError:
@@ -137,11 +137,11 @@ def _typed(talk: Chat, out: Output) -> None:
             except (KeyboardInterrupt, RuntimeError) as error:
                 if not is_interrupt(error):
                     raise
-                out.interrupted(str(error) if isinstance(error, CarriedOn) else KEPT)
+                out.interrupted(str(error) if isinstance(error, ServerContinues) else KEPT)
 
 
-def _asked_for() -> str:
-    """Returns the line that somebody types; with readline's keys where both ends are a terminal."""
+def _read_line() -> str:
+    """Returns the line that the user types; with readline if both ends are a terminal."""
     if sys.stdout.isatty():
         return input(PROMPT)
     click.echo(PROMPT, err=True, nl=False)
@@ -150,13 +150,13 @@ def _asked_for() -> str:
 
 @contextlib.contextmanager
 def _line_editing() -> Iterator[None]:
-    """Lets lines be edited, and called back with the arrow keys, where there is readline."""
+    """Enables line editing and a history of lines, if there is readline."""
     try:
         import readline
     except ImportError:
         yield
         return
-    # A paste of several lines is then one message; Python switches that off by default.
+    # Makes a paste of several lines one message; Python disables that by default.
     is_gnu = "libedit" not in (readline.__doc__ or "")
     if is_gnu:
         readline.parse_and_bind("set enable-bracketed-paste on")

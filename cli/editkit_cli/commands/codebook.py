@@ -1,4 +1,4 @@
-"""Looking at the codebook behind a version."""
+"""`editkit codebook`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from editkit_cli.group import command
-from editkit_cli.options import Settings, version_option
-from editkit_cli.session import open_history
+from editkit_cli.backend.opening import open_history
+from editkit_cli.terminal.group import command
+from editkit_cli.terminal.options import Settings, version_option
 
 __all__ = ["codebook"]
 
@@ -34,7 +34,7 @@ def plot(settings: Settings, version: str | None, out: Path) -> None:
     Needs no model. Discs on the map are the edits' balls, to scale.
     """
     with open_history(settings) as history:
-        drawn = history.plot(out, version=version or "@")
+        drawn = history.plot_codebook(out, version=version or "@")
     shown = settings.out
     shown.result(
         drawn,

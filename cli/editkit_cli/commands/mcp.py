@@ -1,4 +1,4 @@
-"""Agents beside the model: the same tools as a server's, over standard input and output."""
+"""`editkit mcp`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 
 from editkit_cli.commands.serve import check_installed
-from editkit_cli.group import command
-from editkit_cli.options import Settings
+from editkit_cli.terminal.group import command
+from editkit_cli.terminal.options import Settings
 
 __all__ = ["mcp"]
 
@@ -23,14 +23,14 @@ def mcp(settings: Settings) -> None:
     An agent's host runs this command, and speaks the Model Context Protocol with it. The agent can
     do whatever the command line can: ask, correct, look at the history, take back.
 
-    Where `editkit serve` holds the store already, the agent is passed on to it, and shares the
-    running model with everybody else. Without one, nobody else can open the store meanwhile.
+    If `editkit serve` holds the store, the agent's calls are passed on to it, so that it shares the
+    running model with everybody else. Otherwise, nobody else can open the store meanwhile.
 
-    Ends with its input, or with SIGTERM.
+    It ends with its input, or with SIGTERM.
     """
     check_installed("mcp", "fastapi", "prometheus_client")
-    from editkit_cli.mcp.wire import claimed
-    from editkit_cli.server.owner import find_server
+    from editkit_cli.mcp.streams import claimed
+    from editkit_cli.service.owner import find_server
 
     out = settings.out
     with claimed() as wire:
@@ -41,24 +41,24 @@ def mcp(settings: Settings) -> None:
             out.status(f"through the server at {there.url}, which holds '{settings.store}'")
             relay(settings.path, wire)
             return
+        from editkit_cli.backend.opening import open_kit
         from editkit_cli.mcp.stdio import serve_stdio
-        from editkit_cli.session import open_kit
 
         with _sharing_advised(), open_kit(settings) as kit:
             out.status(f"{kit.name} at {kit.version}, for the agent at stdin and stdout")
             given_up = serve_stdio(kit, wire)
     if given_up:
-        out.warning(f"{given_up} changes that waited were given up")
+        out.warning(f"{given_up} waiting changes were given up")
 
 
 @contextlib.contextmanager
 def _sharing_advised() -> Iterator[None]:
-    """Says of a store that another process holds how several can share it.
+    """Adds a hint to the error for a store that another process holds: how to share it.
 
-    An agent's host keeps this command running, and so the store closed to all others.
+    An agent's host keeps this command running, which keeps the store closed for everybody else.
 
     Raises:
-        StoreLocked: It is held.
+        StoreLocked: Another process holds the store.
     """
     from editkit_store.errors import StoreLocked
 

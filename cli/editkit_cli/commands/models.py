@@ -1,4 +1,4 @@
-"""The models that editkit knows by name, and fetching them."""
+"""`editkit models`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import click
 
-from editkit_cli.group import command
-from editkit_cli.interrupts import keeping
-from editkit_cli.options import Settings
-from editkit_cli.output import Output
-from editkit_cli.tables import Column
+from editkit_cli.terminal.group import command
+from editkit_cli.terminal.interrupts import keeping
+from editkit_cli.terminal.options import Settings
+from editkit_cli.terminal.output import Output
+from editkit_cli.terminal.tables import Column
 from editkit_store.records import ModelInfo
 
 __all__ = ["models"]
@@ -61,13 +61,13 @@ def _draw_models(out: Output, found: Sequence[ModelInfo]) -> None:
 def pull(settings: Settings, name: str) -> None:
     """Fetch a model into the cache folder.
 
-    It is there at once when it was fetched before; a copy that is no longer what was fetched is
-    replaced. NAME is an alias or a hub id (owner/name).
+    A model that was fetched before is not fetched again, unless its copy was altered.
+    NAME is an alias or a hub id (owner/name).
     """
     from editkit.models import pull_model
 
     out = settings.out
-    with keeping(lambda: "no half of a model is kept; run the command again"):
+    with keeping(lambda: "no partial model is kept; run the command again"):
         info = pull_model(name, progress=out.progress(), allow_pickle=settings.allow_pickle)
     out.result(info, lambda: out.text(f"{info.name} is in {info.path}"))
 

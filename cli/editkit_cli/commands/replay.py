@@ -1,4 +1,4 @@
-"""Moving a history to another model, or back to life on the one that learned it."""
+"""`editkit replay`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from editkit_cli.group import command
-from editkit_cli.interrupts import keeping
-from editkit_cli.options import METHODS, Settings, provenance_options
-from editkit_cli.session import check_store, open_model
-from editkit_cli.tables import Column, short_digest
+from editkit_cli.backend.opening import check_store, open_model
+from editkit_cli.terminal.group import CHECK_FAILED, command
+from editkit_cli.terminal.interrupts import keeping
+from editkit_cli.terminal.options import Settings, provenance_options
+from editkit_cli.terminal.options import method as method_name
+from editkit_cli.terminal.tables import Column, short_digest
 
 if TYPE_CHECKING:
-    from editkit_cli.output import Output
+    from editkit_cli.terminal.output import Output
     from editkit_store.records import MethodName, Replayed, ReplayPlan
 
 __all__ = ["replay"]
-
-SOME_FAILED = 3
-"""Exit code when the model did not learn every edit."""
 
 
 @command(
@@ -35,7 +33,7 @@ SOME_FAILED = 3
 )
 @click.argument("history", metavar="[HISTORY]", required=False)
 @click.option("--to", metavar="V", help="Replay up to this version  [default: @]")
-@click.option("--method", type=click.Choice(METHODS), help="Learn with this method instead")
+@click.option("--method", type=method_name, help="Learn with this method instead")
 @click.option(
     "--only", metavar="V", help="Replay only edits that are active at this version too, e.g. a tag"
 )
@@ -56,8 +54,8 @@ def replay(
     """Bring the active edits of a history to a model.
 
     What this model learned before is restored without training; the rest is learned again, in
-    batches. Each batch is stored as a whole: an interrupted replay goes on from the last one when
-    it is started again.
+    batches. Each batch is stored as a whole, so an interrupted replay resumes after the last one
+    when it is started again.
 
     With --only, just the edits that are active both at that version and at --to are replayed. The
     others stay unlearned: while one of them is active, other commands refuse to run this model.
@@ -72,24 +70,24 @@ def replay(
     check_store(settings, to, only)
     out = settings.out
     if dry_run:
-        with open_model(settings, read_only=True, missing="skip", any_model=True) as kit:
-            planned = kit.plan_replay(to=to, method=method, only=only)
+        with open_model(settings, read_only=True, missing="skip", any_model=True) as backend:
+            planned = backend.plan_replay(to=to, method=method, only=only)
         out.result(planned, lambda: _draw_plan(out, planned))
         return 0
     how = settings.provenance(author=author, reason=reason)
     again = shlex.join(["editkit", *settings.argv])
-    kept = f"what was learned so far is stored; the same command goes on from here: {again}"
+    kept = f"what was learned so far is stored; the same command resumes here: {again}"
     with (
         keeping(lambda: kept),
-        open_model(settings, missing="skip", provenance=how, any_model=True) as kit,
+        open_model(settings, missing="skip", provenance=how, any_model=True) as backend,
     ):
-        done = kit.replay(to=to, method=method, only=only, progress=out.progress())
+        done = backend.replay(to=to, method=method, only=only, progress=out.progress())
     out.result(done, lambda: _draw_replayed(out, done))
-    return SOME_FAILED if done.failed else 0
+    return CHECK_FAILED if done.failed else 0
 
 
 def _use_store(settings: Settings, history: str) -> None:
-    """Takes the positional store, unless an option names another one."""
+    """Uses the positional store, unless an option names another one."""
     if settings.was_flagged("store") and settings.store != history:
         raise click.UsageError(f"'{history}' and --store '{settings.store}' name two stores")
     settings.take("store", history, ParameterSource.COMMANDLINE)

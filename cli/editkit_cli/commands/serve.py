@@ -1,4 +1,4 @@
-"""Serving the running model to other programs."""
+"""`editkit serve`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from editkit_cli.group import command
-from editkit_cli.options import Settings
+from editkit_cli.terminal.group import command
+from editkit_cli.terminal.options import Settings
 
 if TYPE_CHECKING:
-    from editkit_cli.output import Output
-    from editkit_cli.server.serving import Served
+    from editkit_cli.http.serving import ServerStarted
+    from editkit_cli.terminal.output import Output
 
 __all__ = ["check_installed", "serve"]
 
@@ -55,23 +55,24 @@ def serve(
     readers: int,
     time_limit: float,
 ) -> None:
-    """Run the model behind HTTP, as OpenAI's clients expect it and more.
+    """Run the model behind HTTP, with OpenAI's API and more.
 
-    On a terminal it shows a link to its web page, signed in: chat, correct an answer, look at the
+    On a terminal it prints a link to its web page, signed in: chat, correct an answer, look at the
     history. `editkit token link` makes another.
 
     Corrections under /v1/edits take effect at once. Whoever can read the file PATH.server beside
     the store has the key to everything from this machine; others need a token, see `editkit token`.
     Agents connect to /mcp.
 
-    Ends with Ctrl-C, when the changes under way are done.
+    Ctrl-C ends it, after the changes that are being made.
     """
     check_installed("fastapi", "uvicorn", "prometheus_client", "mcp")
-    from editkit_cli.server.limits import Limits
-    from editkit_cli.server.owner import find_server
-    from editkit_cli.server.serving import AddressTaken, is_local, listen
-    from editkit_cli.server.serving import serve as run
-    from editkit_cli.session import open_kit
+    from editkit_cli.backend.opening import open_kit
+    from editkit_cli.http.serving import AddressTaken, is_local, listen
+    from editkit_cli.http.serving import serve as run
+    from editkit_cli.mcp.endpoint import McpEndpoint
+    from editkit_cli.service.limits import Limits
+    from editkit_cli.service.owner import find_server
 
     out = settings.out
     there = find_server(settings.path)
@@ -80,39 +81,39 @@ def serve(
             f"process {there.pid} serves '{settings.store}' already, at {there.url}",
             hint="use that one, or stop it first",
         )
-    # Before the model is loaded: a port that is taken should be told at once.
+    # Before the model is loaded, so that a port in use is reported at once.
     sockets = listen(host, port)
     if not is_local(host):
         out.warning(
-            "other machines can reach this server, and what they send is not encrypted",
+            "other machines can reach this server, and their requests are not encrypted",
             hint="put a proxy that speaks TLS in front of it",
         )
     try:
         with open_kit(settings) as kit:
             given_up = run(
                 kit, sockets, limits=Limits(readers=readers, seconds=time_limit),
-                hosts=hosts, origins=origins,
+                hosts=hosts, origins=origins, mounts=(McpEndpoint(),),
                 ready=lambda served: _tell(out, served),
             )  # fmt: skip
     finally:
         for one in sockets:
             one.close()
-    # Not before the store is closed: that may fail.
+    # After the store was closed, because that may fail.
     out.status(
-        f"stopped; {given_up} changes that waited were given up"
+        f"stopped; {given_up} waiting changes were given up"
         if given_up
-        else "stopped; everything is written down"
+        else "stopped; all changes are saved"
     )
 
 
 def check_installed(*packages: str) -> None:
-    """Refuses to go on without optional libraries.
+    """Checks that optional libraries are installed.
 
     Args:
-        *packages: Names that they are imported by.
+        *packages: Their import names.
 
     Raises:
-        PackageMissing: Says how to install them.
+        PackageMissing: One is not installed; says how to install it.
     """
     from importlib.util import find_spec
 
@@ -127,6 +128,6 @@ def check_installed(*packages: str) -> None:
             )
 
 
-def _tell(out: Output, served: Served) -> None:
+def _tell(out: Output, served: ServerStarted) -> None:
     out.result(served, lambda: out.text(f"{served.url}  {served.model} at {served.version}"))
     out.confide(f"the page, signed in (once, within 15 minutes): {served.link}")

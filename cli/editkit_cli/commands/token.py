@@ -1,4 +1,4 @@
-"""The tokens that let other programs in at `editkit serve`."""
+"""`editkit token`: tokens for other programs, links and sessions for the owner."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from editkit_cli.group import command
-from editkit_cli.options import Settings, text
-from editkit_cli.server.tokens import ROLES, Role, TokenFile
-from editkit_cli.tables import Column
+from editkit_cli.service.tokens import ROLES, Role, TokenFile
+from editkit_cli.terminal.group import command
+from editkit_cli.terminal.options import Settings, text
+from editkit_cli.terminal.tables import Column
 
 if TYPE_CHECKING:
-    from editkit_cli.server.owner import Owner
+    from editkit_cli.service.owner import Owner
 
 __all__ = ["token"]
 
 
-@click.group("token", help="Let other programs ask a running model, and correct it")
+@click.group("token", help="Let other programs ask and correct a running model")
 def token() -> None:
     """The noun whose verbs are below."""
 
@@ -36,8 +36,8 @@ def token() -> None:
 def create(settings: Settings, name: str, role: Role) -> None:
     """Make a token for a program or a person.
 
-    It is shown this once: only its digest is kept, in the file PATH.tokens beside the store. A
-    running server knows it at once.
+    It is shown only once: the file PATH.tokens beside the store keeps its digest. A running server
+    accepts it at once.
     """
     made = TokenFile(settings.path).create(name, role)
     out = settings.out
@@ -64,7 +64,7 @@ def list_(settings: Settings) -> None:
 @command("revoke", example="editkit token revoke dashboard", shared=("store", "json", "quiet"))
 @click.argument("name", metavar="NAME", type=text)
 def revoke(settings: Settings, name: str) -> None:
-    """Take a token back, by its name or id.
+    """Revoke a token, by its name or id.
 
     A running server refuses it from then on.
     """
@@ -80,7 +80,7 @@ def link(settings: Settings) -> None:
 
     It works once, within a quarter of an hour, and on this machine only.
     """
-    from editkit_cli.remote.linking import new_link
+    from editkit_cli.service.client.sign_in import new_link
 
     made = new_link(_serving(settings))
     out = settings.out
@@ -89,12 +89,12 @@ def link(settings: Settings) -> None:
 
 @command("session", example="editkit token session", shared=("store", "json", "quiet"))
 def session(settings: Settings) -> None:
-    """Make a token of the owner's for a program on this machine, such as curl.
+    """Make a token of the owner for a program on this machine, such as curl.
 
-    It is good until the server ends, or until nobody has used it for twelve hours; not through a
-    proxy, and not from other machines. For those, see `editkit token create`.
+    It is valid until the server stops, or until it has not been used for twelve hours; not through
+    a proxy, and not from other machines. For those, see `editkit token create`.
     """
-    from editkit_cli.remote.linking import new_session
+    from editkit_cli.service.client.sign_in import new_session
 
     made = new_session(_serving(settings))
     out = settings.out
@@ -107,8 +107,8 @@ def _serving(settings: Settings) -> Owner:
     Raises:
         NoServer: There is none.
     """
-    from editkit_cli.remote.linking import NoServer
-    from editkit_cli.server.owner import find_server
+    from editkit_cli.service.client.sign_in import NoServer
+    from editkit_cli.service.owner import find_server
 
     there = find_server(settings.path)
     if there is None:

@@ -1,22 +1,22 @@
 """One running model for agents: tools over MCP, the Model Context Protocol.
 
-=========  ===========================================================================
-tool       what a tool is, and what it is called with
-asking     tools that ask the model: generate, explain
-history    tools that read the history: list, show, log, diff, verify, status
-found      what those give: short records of the history
-changes    carrying a change out, with progress; what became of it
-adding     the tool that corrects: add
-moving     tools that take back, or learn again: revert, rollback, undo, replay, operation
-texts      what a model reads of a result
-failing    errors that a model can act on
-agents     the protocol's server: all of these tools over a runner
-endpoint   ``/mcp``: the same over HTTP, within ``editkit serve``
-sessions   of agents at ``/mcp``: a share for each caller
-wire       standard input and output as a wire that nothing else writes to
-stdio      ``editkit mcp``: the same over standard input and output
-bridge     ``editkit mcp`` beside a server that holds the store: its tools, passed on
-=========  ===========================================================================
+=============  =================================================================================
+tool           definition of a tool, and the context of a call
+model_tools    tools that ask the model: generate, explain
+edit_tools     the tool that corrects it: add
+read_tools     tools that read the history: list, show, log, diff, verify, status
+history_tools  tools that change it: revert, rollback, undo, replay, operation
+operations     queueing a change, with progress; its outcome
+results        results of the tools that read the history
+render         results as text for a model
+errors         errors that a model can act on
+server         the MCP server: all tools over one runner
+endpoint       ``/mcp``: MCP over HTTP, mounted by ``editkit serve``
+sessions       sessions of agents at ``/mcp``
+streams        standard input and output, reserved for the protocol
+stdio          ``editkit mcp``: MCP over standard input and output
+bridge         ``editkit mcp`` while a server holds the store
+=============  =================================================================================
 
-Tools do what the HTTP routes do, through the same runner: one writer learns while readers generate.
+Tools and HTTP routes use the same service, and import nothing of each other.
 """

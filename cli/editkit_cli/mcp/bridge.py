@@ -1,8 +1,8 @@
-"""``editkit mcp`` beside a server: it holds the store, so its tools are passed on to the agent.
+"""``editkit mcp`` while a server holds the store: passes the calls of the agent on to that server.
 
-Each call finds the server anew and is one request to its ``/mcp``: a server that was started again
-meanwhile, with another port and another owner's token, is found like the first. The library that
-sends it cannot sign it, so it goes with a session of the owner's.
+Each call looks the server up again and sends one request to its ``/mcp``, so a server that was
+restarted with another port and another token is found. The library that sends the requests cannot
+sign them, so they carry a session token of the owner.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.server import ServerRequestContext
 from mcp.types.version import LATEST_MODERN_VERSION
 
-from editkit_cli.mcp.agents import serving
 from editkit_cli.mcp.endpoint import PATH
-from editkit_cli.mcp.failing import failed
+from editkit_cli.mcp.errors import failed
+from editkit_cli.mcp.server import serving
 from editkit_cli.mcp.stdio import converse
-from editkit_cli.remote.linking import new_session
-from editkit_cli.server.errors import Refused
-from editkit_cli.server.owner import Owner, find_server
+from editkit_cli.service.client.sign_in import new_session
+from editkit_cli.service.errors import Refused
+from editkit_cli.service.owner import Owner, find_server
 from editkit_store.errors import EditkitError
 
 __all__ = ["relay"]
 
 _HOUR = 3600.0
-"""Seconds that a session is used for; the server would end one that nobody has used for long."""
+"""Seconds that a session is used for; the server ends sessions that were not used for long."""
 
 _TIMEOUT = httpx2.Timeout(30.0, read=None)
-"""Seconds. The server has limits of its own, and says so when they are passed."""
+"""Seconds. The server has its own limits, and reports when they are exceeded."""
 
 
 def relay(store: Path, wire: tuple[int, int]) -> None:
-    """Passes the tools of the server that holds a store on, until the input ends or a signal.
+    """Passes calls on to the server that holds a store, until the input ends or a signal arrives.
 
     Args:
         store: The store's file.
-        wire: Descriptors of the input and of the output.
+        wire: File descriptors of the input and the output.
     """
-    kept = _Session(store)
+    kept = _ServerSession(store)
 
     async def list_tools(
         context: ServerRequestContext[Any, Any], _: types.PaginatedRequestParams | None
@@ -65,8 +65,8 @@ def relay(store: Path, wire: tuple[int, int]) -> None:
         )
         try:
             async with kept.client(context) as client:
-                # The session's own way, for `client.call_tool` would also ask for the tools'
-                # schemas each time; whoever is behind the wire checks results against them.
+                # Sent through the session, because `client.call_tool` would request the schemas
+                # of the tools each time. The agent validates the results.
                 return await client.session.send_request(
                     asked,
                     types.CallToolResult,
@@ -78,8 +78,8 @@ def relay(store: Path, wire: tuple[int, int]) -> None:
     asyncio.run(converse(serving(list_tools, call_tool), wire))
 
 
-class _Session:
-    """A session with the server that holds a store, whichever it is by now."""
+class _ServerSession:
+    """A session with the server that currently holds a store."""
 
     def __init__(self, store: Path) -> None:
         self._store = store
@@ -89,18 +89,18 @@ class _Session:
 
     @contextlib.asynccontextmanager
     async def client(self, context: ServerRequestContext[Any, Any]) -> AsyncIterator[Client]:
-        """Yields a client of the server, in the name of whoever asks here.
+        """Yields a client of the server, with the name of the agent.
 
         Raises:
             Refused: There is no server any more.
-            ServerBusy: There is one, and it is too busy to say more.
+            ServerBusy: There is one, but it is too busy to prove its identity.
         """
         owner, token = await asyncio.to_thread(self._found)
         said = context.session.client_params
         async with httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {token}"},
             timeout=_TIMEOUT,
-            trust_env=False,  # what goes through a proxy is not the owner's
+            trust_env=False,  # the owner's requests must not go through a proxy
         ) as http:
             wire = streamable_http_client(owner.url + PATH, http_client=http)
             async with Client(
@@ -115,7 +115,7 @@ class _Session:
         if owner is None:
             raise Refused(
                 "the server that held the store has ended", status=503, code="server_gone",
-                hint="nothing can be asked or changed until people start it again",
+                hint="nothing can be asked or changed until somebody starts it again",
             )  # fmt: skip
         if owner != self._at or time.monotonic() > self._until:
             self._token = new_session(owner).token

@@ -1,8 +1,8 @@
-"""Sessions of agents at ``/mcp``: a share for each caller, and the oldest idle one gives way.
+"""Sessions of agents at ``/mcp``: a share for each caller; the oldest idle one gives way.
 
-The SDK's manager bounds them too, but then refuses everybody, and has no way to end one. So one is
-ended here as its client would do it, by a DELETE request in its name. Only clients of protocols
-before 2026-07-28 have sessions.
+The SDK's manager can limit their number too, but then refuses everybody, and cannot end a session.
+So a session is ended here like by its client, with a DELETE request. Only clients of protocol
+versions before 2026-07-28 have sessions.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from editkit_cli.server.limits import Limits
-from editkit_cli.server.shares import giving_way, share
+from editkit_cli.service.limits import Limits
+from editkit_cli.service.shares import giving_way, share
 
-__all__ = ["Sessions"]
+__all__ = ["AgentSessions"]
 
 
 @dataclass(eq=False)
-class _Session:
+class _AgentSession:
     """An open session.
 
     Attributes:
         name: Its id.
         user: Who opened it; nobody else can use it.
-        requests: How many are under way.
-        used: When the last one ended, on ``time.monotonic``.
+        requests: Number of running requests.
+        used: When the last one ended, by ``time.monotonic``.
     """
 
     name: str
@@ -43,35 +43,35 @@ class _Session:
         return self.user.username
 
 
-class Sessions:
-    """Keeps count of the sessions of another application; an ASGI application.
+class AgentSessions:
+    """Limits the sessions of another application; an ASGI application.
 
     Args:
-        app: The SDK's manager; it ends those that are idle too long by itself.
-        limits: How many, and how long they may be idle.
+        app: The SDK's manager, which ends sessions that are idle for too long.
+        limits: How many there may be, and how long they may be idle.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app = app
         self._limits = limits
-        self._open: dict[str, _Session] = {}  # the one that has not been used longest first
+        self._open: dict[str, _AgentSession] = {}  # the least recently used one first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request; who asks is the scope's user."""
+        """Handles one request of the scope's user."""
         user: AuthenticatedUser = scope["user"]
         session = self._open.get(Headers(scope=scope).get(MCP_SESSION_ID_HEADER, ""))
         if session is not None and session.caller == user.username:
             session.requests += 1
         else:
-            session = None  # to others it is not there
+            session = None  # it does not exist for others
 
         async def sending(message: Message) -> None:
             nonlocal session
             if message["type"] == "http.response.start":
                 name = Headers(raw=message["headers"]).get(MCP_SESSION_ID_HEADER)
                 if session is None and name is not None and message["status"] < 400:
-                    # Only now: what is refused opens none, and costs nobody one of theirs.
-                    session = _Session(name, user, requests=1)
+                    # Only now: a refused request opens no session, and displaces none.
+                    session = _AgentSession(name, user, requests=1)
                     await self._add(session)
                 elif session is not None and (
                     message["status"] == 404 or scope["method"] == "DELETE"
@@ -88,7 +88,7 @@ class Sessions:
                 if self._open.pop(session.name, None) is not None:
                     self._open[session.name] = session
 
-    async def _add(self, new: _Session) -> None:
+    async def _add(self, new: _AgentSession) -> None:
         ended = time.monotonic() - self._limits.session_seconds
         held = [one for one in self._open.values() if one.requests or one.used > ended]
         own = [one for one in held if one.caller == new.caller]
@@ -102,8 +102,8 @@ class Sessions:
         if out is not None:
             await self._end(out)
 
-    async def _end(self, session: _Session) -> None:
-        """Ends a session as its client would."""
+    async def _end(self, session: _AgentSession) -> None:
+        """Ends a session like its client would."""
 
         async def receive() -> Message:
             return {"type": "http.request", "body": b"", "more_body": False}

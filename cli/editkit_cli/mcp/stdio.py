@@ -1,4 +1,4 @@
-"""``editkit mcp``: the tools for one agent, over standard input and output."""
+"""``editkit mcp``: serves one agent over standard input and output."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from mcp.server import Server
 from mcp.server.stdio import stdio_server
 
 from editkit.kit import Kit
-from editkit_cli.mcp.agents import create_server
-from editkit_cli.mcp.wire import Lines
-from editkit_cli.server.guard import Caller
-from editkit_cli.server.limits import Limits
-from editkit_cli.server.runner import Runner
+from editkit_cli.mcp.server import create_server
+from editkit_cli.mcp.streams import Lines
+from editkit_cli.service.guard import Caller
+from editkit_cli.service.limits import Limits
+from editkit_cli.service.runner import Runner
 
 __all__ = ["converse", "serve_stdio"]
 
 
 def serve_stdio(kit: Kit, wire: tuple[int, int], limits: Limits | None = None) -> int:
-    """Serves a kit to one agent until its input ends, or SIGINT or SIGTERM.
+    """Serves a kit to one agent until its input ends, or SIGINT or SIGTERM arrives.
 
-    What is being learned then is finished; so is what waits, for a while.
+    The change that is being made is then finished; waiting changes are, for a while.
 
     Args:
-        kit: The running model; the caller's to close.
-        wire: Descriptors of the input and of the output.
-        limits: How much is taken.
+        kit: The running model; closed by the caller.
+        wire: File descriptors of the input and the output.
+        limits: How much is accepted.
 
     Returns:
         How many changes were given up.
@@ -41,7 +41,7 @@ def serve_stdio(kit: Kit, wire: tuple[int, int], limits: Limits | None = None) -
         runner = Runner(kit, limits or Limits())
         runner.start()
         try:
-            # Whoever starts it can read the store anyway.
+            # Whoever starts this process can read the store anyway.
             server = create_server(runner, caller=Caller(None, "admin"))
             await converse(server, wire, hurry=runner.hurry)
         finally:
@@ -55,11 +55,11 @@ def serve_stdio(kit: Kit, wire: tuple[int, int], limits: Limits | None = None) -
 async def converse(
     server: Server[Any], wire: tuple[int, int], *, hurry: Callable[[], None] = lambda: None
 ) -> None:
-    """Serves over a wire until its input ends, or SIGINT or SIGTERM.
+    """Runs a server until its input ends, or SIGINT or SIGTERM arrives.
 
     Args:
-        server: What is served.
-        wire: Descriptors of the input and of the output.
+        server: The MCP server.
+        wire: File descriptors of the input and the output.
         hurry: Called at every further signal.
     """
     talking = asyncio.ensure_future(_talk(server, wire))
@@ -70,9 +70,9 @@ async def converse(
         talking.cancel()
 
     loop = asyncio.get_running_loop()
-    for wish in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows: the process just ends
-            loop.add_signal_handler(wish, end)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # on Windows, the process just ends
+            loop.add_signal_handler(number, end)
     await asyncio.wait({talking})
     if not talking.cancelled():
         talking.result()
@@ -85,7 +85,7 @@ async def _talk(server: Server[Any], wire: tuple[int, int]) -> None:
         async with stdio_server(lines, output) as (incoming, outgoing):
             await server.run(incoming, outgoing, server.create_initialization_options())
     except* OSError:
-        pass  # the other end is gone, and with it whoever could be told
+        pass  # the other end has closed
     finally:
         with contextlib.suppress(OSError):
             await output.aclose()

@@ -1,4 +1,4 @@
-"""What a tool is: typed arguments, a typed result, what it changes, and who may call it."""
+"""Definition of a tool: typed arguments and result, effects, and the role that it needs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from mcp import types
 from pydantic import Field
 from pydantic.json_schema import GenerateJsonSchema
 
-from editkit_cli.server.guard import Caller
-from editkit_cli.server.runner import Runner
-from editkit_cli.server.shapes import Body
-from editkit_cli.server.tokens import Role
+from editkit_cli.service.guard import Caller
+from editkit_cli.service.runner import Runner
+from editkit_cli.service.schemas import Body
+from editkit_cli.service.tokens import Role
 from editkit_store.records import Record
 
-__all__ = ["Call", "Reason", "Said", "Tell", "Tool", "Version"]
-
-Version = Annotated[str, Field(min_length=1, max_length=200)]
-"""A version expression."""
+__all__ = ["Call", "Reason", "Said", "Tell", "Tool"]
 
 Reason = Annotated[
     str | None,
@@ -27,18 +24,18 @@ Reason = Annotated[
 ]
 
 Tell = Callable[[float, float | None, str], Awaitable[None]]
-"""Told how much is done, of how much, and what is being done."""
+"""Reports progress: how much is done, of how much, and what is being done."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a tool is called with, beside its arguments.
+    """Context of a call.
 
     Attributes:
         runner: The running model.
-        caller: Who asks.
-        agent: Name and version of the client, where it says them.
-        tell: Told about progress, where the client wants to know.
+        caller: Who calls.
+        agent: Name and version of the client, if it states them.
+        tell: Reports progress, if the client asks for it.
     """
 
     runner: Runner
@@ -55,17 +52,17 @@ class Tool:
     """One tool.
 
     Attributes:
-        name: What it is called by.
-        title: The same for people.
+        name: Its name.
+        title: Its name for people.
         about: When to use it, what it changes, what comes back and what to do next.
-        takes: Its arguments.
-        gives: Its result.
-        act: Does it.
-        said: What a model reads of a result.
-        role: What a caller must be allowed to do.
-        is_reading: It changes nothing.
-        is_destructive: It takes something away, if only from use.
-        is_idempotent: Twice with the same arguments is once.
+        takes: Schema of its arguments.
+        gives: Schema of its result.
+        act: Handles a call.
+        said: Renders a result as text for a model.
+        role: Role that a caller needs.
+        is_reading: Whether it changes nothing.
+        is_destructive: Whether it deactivates something.
+        is_idempotent: Whether calling it twice with the same arguments has the same effect.
     """
 
     name: str
@@ -82,27 +79,26 @@ class Tool:
 
     @property
     def definition(self) -> types.Tool:
-        """The tool as the protocol describes it."""
+        """The definition that the protocol sends."""
         return types.Tool(
             name=self.name,
             title=self.title,
             description=self.about,
             input_schema=self.takes.model_json_schema(schema_generator=_Untitled),
-            # As a reader of the record would write it: fields that may be left out are not
-            # required, and some records do leave them out.
+            # The validation schema: some records leave fields out, so these must not be required.
             output_schema=self.gives.model_json_schema(schema_generator=_Untitled),
             annotations=types.ToolAnnotations(
                 title=self.title,
                 read_only_hint=self.is_reading,
                 destructive_hint=self.is_destructive,
                 idempotent_hint=self.is_idempotent,
-                open_world_hint=False,  # one model and its history; nothing else is reached
+                open_world_hint=False,  # it reaches only one model and its history
             ),
         )
 
 
 class _Untitled(GenerateJsonSchema):
-    """Schemas without a title on each field, which says its name again."""
+    """Schemas without a title for each field, which would repeat its name."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False

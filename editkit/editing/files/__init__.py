@@ -37,6 +37,6 @@ from __future__ import annotations
 
 from editkit.editing.files.reader import HINT, count_edits, read_edits, read_requests
 from editkit.editing.files.shapes import FileEdit
-from editkit.editing.files.source import Source
+from editkit.editing.files.source import EditSource
 
-__all__ = ["HINT", "FileEdit", "Source", "count_edits", "read_edits", "read_requests"]
+__all__ = ["HINT", "EditSource", "FileEdit", "count_edits", "read_edits", "read_requests"]

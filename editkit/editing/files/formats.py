@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 from editkit.editing.files.shapes import FIELDS, LISTS, PROMPTS, TARGETS
-from editkit.editing.files.source import Source
+from editkit.editing.files.source import EditSource
 
 __all__ = ["read_objects"]
 
@@ -23,7 +23,7 @@ Lines = Iterator[tuple[int, str]]
 Objects = Iterator[tuple[int, dict[str, Any]]]
 
 
-def read_objects(lines: Lines, source: Source) -> Objects:
+def read_objects(lines: Lines, source: EditSource) -> Objects:
     """Yields the objects of a file, with the number of the line where each begins.
 
     Raises:
@@ -60,7 +60,7 @@ def _is_unfinished(line: str) -> bool:
     return False
 
 
-def _each(lines: Lines, source: Source) -> Iterator[tuple[int, Any]]:
+def _each(lines: Lines, source: EditSource) -> Iterator[tuple[int, Any]]:
     for number, line in lines:
         if text := line.strip():
             try:
@@ -69,7 +69,7 @@ def _each(lines: Lines, source: Source) -> Iterator[tuple[int, Any]]:
                 raise source.malformed(number, _reason(error)) from error
 
 
-def _whole(lines: Lines, source: Source) -> Iterator[tuple[int, Any]]:
+def _whole(lines: Lines, source: EditSource) -> Iterator[tuple[int, Any]]:
     """Yields the elements of an array, or the values that stand behind one another."""
     number, line = next(lines)
     text = line + "".join(line for _, line in lines)
@@ -120,7 +120,7 @@ def _reason(error: Exception) -> str:
     return f"not JSON: {error}"
 
 
-def _delimiter(line: str, source: Source) -> str | None:
+def _delimiter(line: str, source: EditSource) -> str | None:
     """Returns what separates the columns if the line is the header of a CSV file."""
     if line.lstrip().startswith("{"):
         return None
@@ -140,7 +140,7 @@ def _header(line: str, delimiter: str) -> list[str]:
     return [name.strip().lower() for name in found]
 
 
-def _rows(lines: Lines, delimiter: str, source: Source) -> Iterator[tuple[int, Any]]:
+def _rows(lines: Lines, delimiter: str, source: EditSource) -> Iterator[tuple[int, Any]]:
     number, line = next(lines)
     header = _header(line, delimiter)
     for names, what in ((PROMPTS, "prompt"), (TARGETS, "target")):
@@ -170,7 +170,7 @@ def _rows(lines: Lines, delimiter: str, source: Source) -> Iterator[tuple[int, A
             yield begins, _fields(dict(zip(header, row, strict=False)), begins, source)
 
 
-def _fields(row: dict[str, str], number: int, source: Source) -> dict[str, Any]:
+def _fields(row: dict[str, str], number: int, source: EditSource) -> dict[str, Any]:
     """Returns the fields of a row; an empty cell is a field that is not there."""
     if row.pop("", ""):
         raise source.malformed(number, "a cell is in a column without a name")

@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 
 from editkit.editing.files.formats import read_objects
 from editkit.editing.files.shapes import FileEdit, edits_of
-from editkit.editing.files.source import Source
+from editkit.editing.files.source import EditSource
+from editkit.editing.requests import build_request, has_scopes
 from editkit.errors import MalformedLine
-from editkit.requests import build_request, has_scopes
 from editkit_store.errors import EditkitError, InvalidRequest
 from editkit_store.records import EditRequest, MethodName, ScopeName
 
@@ -22,7 +22,7 @@ HINT = "the edits before it are done; fix the line and run the same command agai
 """What to do about a bad line of a file whose edits are added one by one."""
 
 
-def read_edits(stream: BinaryIO, source: Source) -> Iterator[FileEdit]:
+def read_edits(stream: BinaryIO, source: EditSource) -> Iterator[FileEdit]:
     """Yields the edits of a file in any format and shape; none is checked yet.
 
     Args:
@@ -55,7 +55,7 @@ def read_requests(
         InvalidRequest: The file cannot be read.
         MalformedLine: On reaching a line that holds no edit; the edits before it were yielded.
     """
-    source = Source(str(path), HINT)
+    source = EditSource(str(path), HINT)
     defaults = {"method": method, "scope": scope}
     with _opened(source.path) as stream:
         for edit in read_edits(stream, source):
@@ -74,7 +74,7 @@ def count_edits(path: str | Path) -> int | None:
     if str(path) == "-" or not Path(path).is_file():
         return None
     count = 0
-    source = Source(str(path), HINT)
+    source = EditSource(str(path), HINT)
     with contextlib.suppress(MalformedLine), _opened(source.path) as stream:
         for count, _ in enumerate(read_edits(stream, source), start=1):  # noqa: B007
             pass

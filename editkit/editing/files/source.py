@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from editkit.errors import MalformedLine
 
-__all__ = ["Source"]
+__all__ = ["EditSource"]
 
 # The longer mark first: that of UTF-32 begins with that of UTF-16.
 _MARKS = (
@@ -32,7 +32,7 @@ _ENOUGH = 4  # bytes that tell the encoding
 
 
 @dataclass(frozen=True)
-class Source:
+class EditSource:
     """The file that edits are read from.
 
     Attributes:

@@ -16,4 +16,6 @@ SPEC = MethodSpec(
     arguments=("train",),
     variants={"paper": Variant("paper", keeps_failed=True)},
     compare="editkit.methods.elder.compare:compare",
+    warnings="editkit.methods.elder.warnings:warnings",
+    exports={"ElderConfig": "editkit.methods.elder.peft:PeftElderConfig"},
 )

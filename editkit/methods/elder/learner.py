@@ -20,6 +20,7 @@ from editkit.methods.elder.places import adapted_paths, first_block, patch_for
 from editkit.methods.elder.state import ElderState
 from editkit.models.layout import Layout, text_config
 from editkit.scope.general import TEXT
+from editkit_store.records import DEFAULT_METHOD
 
 __all__ = ["ElderLearner"]
 
@@ -66,7 +67,7 @@ class ElderLearner:
         if layout.family != "decoder":
             raise UnsupportedModel(
                 f"ELDER is for models that continue a prompt, not for {type(model).__name__}",
-                hint="use the method grace",
+                hint=f"use the method {DEFAULT_METHOD}",
             )
         self._model = model
         self._encoder = encoder

@@ -43,7 +43,7 @@ from editkit.scope.reach import Reaches
 from editkit_store.artifacts.snapshots import Snapshot, digest_of
 from editkit_store.errors import EditkitError
 from editkit_store.history import prompt_digest
-from editkit_store.records import Edit, EditReach
+from editkit_store.records import DEFAULT_METHOD, Edit, EditReach
 
 __all__ = ["ElderMethod"]
 
@@ -91,7 +91,7 @@ class ElderMethod(EditMethod):
             raise UnsupportedModel(
                 "ELDER is for models that continue a prompt, not for "
                 f"{type(self.engine.model).__name__}",
-                hint="use the method grace",
+                hint=f"use the method {DEFAULT_METHOD}",
             )
 
     # What is known ----------------------------------------------------------------------------

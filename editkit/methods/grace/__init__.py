@@ -21,4 +21,5 @@ SPEC = MethodSpec(
     },
     compare="editkit.methods.grace.compare:compare",
     conflicts="editkit.methods.grace.restore:find_conflicts",
+    exports={"GraceConfig": "editkit.methods.grace.config:GraceConfig"},
 )

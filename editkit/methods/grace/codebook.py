@@ -39,7 +39,7 @@ import numpy.typing as npt
 from editkit.methods.grace.config import Rule
 from editkit.scope.index import distances
 
-__all__ = ["Codebook", "CodebookRow", "Entry", "fold"]
+__all__ = ["Codebook", "Entry", "FoldedRow", "fold"]
 
 _HAIR = np.float32(1e-5)  # the paper's gap between two balls that would touch
 
@@ -68,7 +68,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class CodebookRow:
+class FoldedRow:
     """One ball: its owner, its radius, and the edits that share it."""
 
     entry: Entry
@@ -85,7 +85,7 @@ class Codebook:
         keys: ``(n, d)`` float32, one key a row.
     """
 
-    rows: tuple[CodebookRow, ...] = ()
+    rows: tuple[FoldedRow, ...] = ()
     keys: Vector = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ class Codebook:
             ValueError: The key's width differs from the other keys'.
         """
         if not self.rows:
-            return Codebook((CodebookRow(entry, entry.radius),), entry.key[None, :])
+            return Codebook((FoldedRow(entry, entry.radius),), entry.key[None, :])
         if entry.key.shape != self.keys.shape[1:]:
             raise ValueError(
                 f"a key of width {entry.key.shape[0]} in a codebook of width {self.keys.shape[1]}"
@@ -112,28 +112,28 @@ class Codebook:
         if entry.rule == "paper":
             return self._paper(entry, apart)
         if entry.rule == "nearest":
-            return self._appended(CodebookRow(entry, entry.radius), {})
+            return self._appended(FoldedRow(entry, entry.radius), {})
         return self._disjoint(entry, apart)
 
     def _paper(self, entry: Entry, apart: Vector) -> Codebook:
         nearest = int(apart.argmin())
         row, distance = self.rows[nearest], apart[nearest]
         if distance > entry.radius + row.radius:
-            return self._appended(CodebookRow(entry, entry.radius), {})
+            return self._appended(FoldedRow(entry, entry.radius), {})
         if row.entry.target != entry.target:
             half = distance / 2
-            shrunk = CodebookRow(row.entry, max(0.0, float(half - _HAIR)), row.shared_by)
-            return self._appended(CodebookRow(entry, float(half)), {nearest: shrunk})
+            shrunk = FoldedRow(row.entry, max(0.0, float(half - _HAIR)), row.shared_by)
+            return self._appended(FoldedRow(entry, float(half)), {nearest: shrunk})
         radius = max(row.radius, float(distance))
         if entry.owns_row:
-            grown = CodebookRow(row.entry, radius, row.shared_by)
-            return self._appended(CodebookRow(entry, entry.radius), {nearest: grown})
-        shared = CodebookRow(row.entry, radius, (*row.shared_by, entry.edit_id))
+            grown = FoldedRow(row.entry, radius, row.shared_by)
+            return self._appended(FoldedRow(entry, entry.radius), {nearest: grown})
+        shared = FoldedRow(row.entry, radius, (*row.shared_by, entry.edit_id))
         return Codebook((*self.rows[:nearest], shared, *self.rows[nearest + 1 :]), self.keys)
 
     def _disjoint(self, entry: Entry, apart: Vector) -> Codebook:
         radius = entry.radius
-        changed: dict[int, CodebookRow] = {}
+        changed: dict[int, FoldedRow] = {}
         # Initial radii decide who meets whom: with current ones the result would depend on which
         # of two neighbours came first.
         reach = np.array([max(row.radius, row.entry.radius) for row in self.rows], np.float64)
@@ -144,10 +144,10 @@ class Codebook:
             half = float(apart[index] / 2)
             radius = min(radius, half)
             if half < row.radius:
-                changed[int(index)] = CodebookRow(row.entry, half, row.shared_by)
-        return self._appended(CodebookRow(entry, radius), changed)
+                changed[int(index)] = FoldedRow(row.entry, half, row.shared_by)
+        return self._appended(FoldedRow(entry, radius), changed)
 
-    def _appended(self, row: CodebookRow, changed: dict[int, CodebookRow]) -> Codebook:
+    def _appended(self, row: FoldedRow, changed: dict[int, FoldedRow]) -> Codebook:
         rows = list(self.rows)
         for index, other in changed.items():
             rows[index] = other

@@ -1,6 +1,6 @@
 """How a codebook differs between two versions: rows and radii. Needs no torch.
 
-Radii are re-derived from the columns beside the artifacts, for the rows that came, went, or
+Radii are derived anew from the columns beside the artifacts, for the rows that came, went, or
 conflict with one that did. No tensor is read, except where edits were learned under rule ``paper``,
 whose fold needs the keys, or before conflicts were written down.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from editkit.methods.grace.payload import METHOD
+from editkit.methods.grace.radii import give_way
 from editkit.methods.grace.restore import load_memories
 from editkit_store import Store
 from editkit_store.artifacts import Row
@@ -83,8 +84,7 @@ def _derived(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Radii before and after of the rows that can differ, oldest edit first.
 
-    A row's radius is its initial one, or half the distance to the nearest row it conflicts with
-    that is active too, if that is less; see ``methods.memory``.
+    See ``methods.grace.radii`` for the rule.
     """
     came, went = (set(ids) for ids in changes)
     rows = store.artifacts.reaches(fingerprint, came | went, method=METHOD)
@@ -103,15 +103,19 @@ def _with_partners(rows: Mapping[str, Row]) -> set[str]:
 
 def _radii(rows: Mapping[str, Row], wanted: set[str], active: set[str]) -> dict[str, float]:
     """Radii of the wanted rows that are active, float32 as the running model has them."""
-    shown = wanted & active
-    found = {e: np.float32(row.radius) for e, row in rows.items() if e in shown}
+    ids = sorted(_with_partners(rows))
+    place = {edit_id: number for number, edit_id in enumerate(ids)}
+    # What a partner's own radius is, nobody asks: only whether it is there.
+    radii = np.array(
+        [(rows[e].radius if e in rows else 0.0) if e in active else -1.0 for e in ids], np.float32
+    )
+    first, second, apart = list[int](), list[int](), list[float]()
     for edit_id, row in rows.items():
-        for other, apart in row.conflicts.items():
-            if edit_id in active and other in active:
-                half = np.float32(apart) / np.float32(2)
-                for one in {edit_id, other} & set(found):
-                    found[one] = min(found[one], half)
-    return {edit_id: float(radius) for edit_id, radius in found.items()}
+        first += [place[edit_id]] * len(row.conflicts)
+        second += [place[other] for other in row.conflicts]
+        apart += row.conflicts.values()
+    give_way(radii, first, second, apart)
+    return {e: float(radii[place[e]]) for e in rows if e in wanted and e in active}
 
 
 def _folded(store: Store, fingerprint: str, version: int) -> dict[str, float]:

@@ -7,12 +7,9 @@ array.
 
 Folding under rule ``disjoint`` needs no look at the keys. Which rows can ever meet is known when a
 row arrives: those with another target whose initial balls reach each other. These *conflicts*, with
-their distances, are kept beside the artifacts in the store, and
-
-    eps_i(view) = min(eps0_i, min { d_ij / 2 : j conflicts with i, j in the view })
-
-which is what ``codebook.fold`` gives row by row. Rule ``paper`` depends on the order of the edits
-and on rows that grow, so a view with such an edit is folded one by one.
+their distances, are kept beside the artifacts in the store, and ``radii`` derives from them what
+``codebook.fold`` gives row by row. Rule ``paper`` depends on the order of the edits and on rows
+that grow, so a view with such an edit is folded one by one.
 
 Plain numpy on purpose: comparing two versions must not load a deep-learning framework.
 """
@@ -28,6 +25,7 @@ import numpy.typing as npt
 from editkit.config import Replacement
 from editkit.methods.grace.codebook import fold
 from editkit.methods.grace.payload import GracePayload
+from editkit.methods.grace.radii import give_way
 from editkit.scope.index import KeyTable
 
 __all__ = ["Memory"]
@@ -253,12 +251,7 @@ class Memory:
                 found[row] = radius
             return found
         found[rows] = self._radii[rows]
-        if self._first:
-            first, second = np.array(self._first), np.array(self._second)
-            meet = (found[first] >= 0) & (found[second] >= 0)
-            half = np.array(self._apart, np.float32)[meet] / np.float32(2)
-            np.minimum.at(found, first[meet], half)
-            np.minimum.at(found, second[meet], half)
+        give_way(found, self._first, self._second, self._apart)
         return found
 
     def _folded(self, rows: Ints) -> dict[int, float]:

@@ -33,9 +33,9 @@ from editkit.methods.grace.memory import Memory
 from editkit.methods.grace.part import GracePart
 from editkit.methods.grace.payload import METHOD, GracePayload, Place
 from editkit.methods.grace.restore import learned_encoder, learned_place, load_memories
+from editkit.methods.keyed import moved
 from editkit.models.sentences import SentenceEncoder
 from editkit.scope.information import has_words
-from editkit.scope.keyed import moved
 from editkit.scope.keys import PromptKeys
 from editkit.scope.reach import Reaches
 from editkit.scope.sentences import SentenceKeys

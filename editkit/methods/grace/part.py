@@ -10,7 +10,7 @@ import torch
 from editkit.engines.base import Positions
 from editkit.methods.grace.memory import Memory
 from editkit.methods.grace.payload import METHOD
-from editkit.scope.keyed import KeyedPart, KeyedSelection
+from editkit.methods.keyed import KeyedPart, KeyedSelection
 
 __all__ = ["GracePart", "GraceSelection"]
 

@@ -4,13 +4,13 @@ Importable without torch and without FAISS: a backend loads its library when it 
 """
 
 from editkit.scope.index.backends import open_backend
-from editkit.scope.index.candidates import Backend, Candidates
+from editkit.scope.index.candidates import Candidates, IndexBackend
 from editkit.scope.index.distance import distances
 from editkit.scope.index.table import KeyTable
 
 __all__ = [
-    "Backend",
     "Candidates",
+    "IndexBackend",
     "KeyTable",
     "distances",
     "open_backend",

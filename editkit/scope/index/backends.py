@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 
-from editkit.scope.index.candidates import Backend
+from editkit.scope.index.candidates import IndexBackend
 from editkit.scope.index.library import gpus
 
 __all__ = ["open_backend"]
 
 
-def open_backend(name: str | None, device: str | None = None) -> Backend:
+def open_backend(name: str | None, device: str | None = None) -> IndexBackend:
     """Returns an empty backend.
 
     Args:

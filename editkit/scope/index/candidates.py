@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from editkit.scope.index.distance import Ints, Vectors
 
-__all__ = ["ALL", "NONE", "Backend", "Candidates"]
+__all__ = ["ALL", "NONE", "Candidates", "IndexBackend"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ ALL = Candidates(np.empty(0, np.int64), np.empty(0), rest=0.0)
 """Nothing is known: every row has to be looked at."""
 
 
-class Backend(Protocol):
+class IndexBackend(Protocol):
     """Positions 0, 1, 2, ... of keys, as given to ``build`` and then to ``add``.
 
     Not safe for threads: the table serialises all calls (GPU indexes are not even for reads).

@@ -54,7 +54,7 @@ threads, done with the layer before, still spin.
 
 
 class FaissScan:
-    """Exact range search over sketches, see ``candidates.Backend``.
+    """Exact range search over sketches, see ``candidates.IndexBackend``.
 
     Args:
         flat_rows: Keys up to which all dimensions are kept.

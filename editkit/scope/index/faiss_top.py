@@ -35,7 +35,7 @@ _BLOCK = 1 << 14
 
 
 class FaissTop:
-    """Top-k search over float16 sketches, see ``candidates.Backend``.
+    """Top-k search over float16 sketches, see ``candidates.IndexBackend``.
 
     Args:
         new_index: Makes an empty L2 index of a width. It may store float16, and may compute norms

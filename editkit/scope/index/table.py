@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from editkit.scope.index.backends import open_backend
-from editkit.scope.index.candidates import ALL, NONE, Backend, Candidates
+from editkit.scope.index.candidates import ALL, NONE, Candidates, IndexBackend
 from editkit.scope.index.distance import Ints, Vectors, distances, nearest_of
 
 __all__ = ["DEAD_SHARE", "DIRECT_ROWS", "KeyTable"]
@@ -56,7 +56,7 @@ class KeyTable:
     Args:
         width: Width ``d`` of a key.
         backend: ``faiss``, ``faiss-gpu`` or ``torch``; None picks, see ``open_backend``. An empty
-            ``Backend`` serves as well. Opened only when the rows are too many to measure all.
+            ``IndexBackend`` serves as well. Opened only when the rows are too many to measure all.
         device: Torch's name of the device for the backend; None is the CPU.
 
     Raises:
@@ -66,12 +66,12 @@ class KeyTable:
     """
 
     def __init__(
-        self, width: int, *, backend: str | Backend | None = None, device: str | None = None
+        self, width: int, *, backend: str | IndexBackend | None = None, device: str | None = None
     ) -> None:
         self.width = width
         self._asked = backend
         self._device = device
-        self._backend: Backend | None = None
+        self._backend: IndexBackend | None = None
         if isinstance(backend, str):
             open_backend(backend, device)  # what is missing should be said now, not at row 129
         self._lock = threading.RLock()
@@ -421,7 +421,7 @@ class KeyTable:
         backend.build(self._keys[: self._stored])
         self._backend = backend
 
-    def _new_backend(self) -> Backend:
+    def _new_backend(self) -> IndexBackend:
         if self._asked is None or isinstance(self._asked, str):
             return open_backend(self._asked, self._device)
         return self._asked

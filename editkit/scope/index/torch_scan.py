@@ -27,7 +27,7 @@ _FIRST_CAPACITY = 1024
 
 
 class TorchScan:
-    """Exact scan over sketches on a device, see ``candidates.Backend``.
+    """Exact scan over sketches on a device, see ``candidates.IndexBackend``.
 
     Args:
         device: Where the sketches live.

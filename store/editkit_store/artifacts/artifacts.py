@@ -22,14 +22,14 @@ from editkit_store.digest import (
 from editkit_store.errors import StoreDamaged
 from editkit_store.records import Artifact
 
-__all__ = ["ROW", "Artifacts", "Drafted", "Learned", "Row", "record_digest", "stored_row"]
+__all__ = ["ROW", "Artifacts", "Drafted", "Row", "UsableArtifact", "record_digest", "stored_row"]
 
 _COLUMNS = (
     "edit_id, fingerprint, model, method, verified, usable, digest, metrics, conflicts, radius"
 )
 
 ROW = f"{_COLUMNS}, learned_at"
-"""Columns that the digest of an artifact's record covers, in this order."""
+"""Columns that the digest of an artifact's record covers, in order."""
 
 _AT = ROW.split(", ").index("conflicts")
 
@@ -37,7 +37,8 @@ _AT = ROW.split(", ").index("conflicts")
 def record_digest(row: Sequence[Any]) -> str:
     """Returns the digest of an artifact's record.
 
-    The same bytes as the digest of a list, put together here: a verification does little else.
+    It equals ``digest_json`` of the list. The text is built here because this takes most of the
+    time of a verification.
 
     Args:
         row: The columns of ``ROW``, as they are stored.
@@ -72,7 +73,7 @@ def stored_row(artifact: Artifact, learned_at: datetime) -> list[object]:
     ]
 
 
-class Learned(NamedTuple):
+class UsableArtifact(NamedTuple):
     """What one edit became on one model.
 
     Attributes:
@@ -103,7 +104,7 @@ class Drafted(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of a GRACE codebook without its tensors.
+    """How far an edit reaches on one model, as recorded.
 
     Attributes:
         radius: Initial L2 radius, float32.
@@ -154,7 +155,7 @@ class Artifacts:
             artifact: The record.
             payload: Its tensors as safetensors bytes.
             time: When it was learned, UTC.
-            is_new: Take the payload for one that is not stored, without looking.
+            is_new: Assume that the payload is not stored yet.
 
         Raises:
             ValueError: ``payload`` does not have the digest that the artifact names.
@@ -164,19 +165,19 @@ class Artifacts:
             if digest_bytes(payload) != artifact.digest:
                 raise ValueError("the payload does not have the artifact's digest")
             known = "SELECT 1 FROM payloads WHERE digest = ?"
-            # Looking first is faster than ON CONFLICT DO NOTHING.
+            # A query first is faster than ON CONFLICT DO NOTHING.
             if is_new or self._db.one(known, [artifact.digest]) is None:
                 row = [artifact.digest, payload]
         return Drafted(row, *_placed(stored_row(artifact, time)))
 
     def insert(self, drafted: Drafted) -> None:
-        """Writes what a model that had not tried an edit before has made of it."""
+        """Stores a model's first attempt at an edit."""
         if drafted.payload is not None:
             self._db.insert("payloads", [drafted.payload])
         self._db.insert("artifacts", [drafted.row])
 
     def put_new(self, learned: Sequence[tuple[Artifact, bytes | None, datetime]]) -> list[str]:
-        """Stores what edits became on models that had not tried them; many at once, and faster.
+        """Stores models' first attempts at many edits; faster than ``put`` for each.
 
         Args:
             learned: Each with its tensors as safetensors bytes, and when it was learned, UTC.
@@ -209,7 +210,7 @@ class Artifacts:
     def set_conflicts(
         self, fingerprint: str, found: Mapping[str, Mapping[str, float]]
     ) -> dict[str, str]:
-        """Writes down the conflicts of artifacts for which nobody had looked.
+        """Stores the conflicts of artifacts where they were unknown.
 
         Args:
             fingerprint: The model.
@@ -251,11 +252,11 @@ class Artifacts:
         rows = self._db.query("SELECT edit_id FROM artifacts WHERE fingerprint = ?", [fingerprint])
         return {str(row[0]) for row in rows}
 
-    def usable(self, fingerprint: str, *, method: str) -> Iterator[list[Learned]]:
-        """Yields everything that a model has learned, in parts, in the order of the file.
+    def usable(self, fingerprint: str, *, method: str) -> Iterator[list[UsableArtifact]]:
+        """Yields everything that a model has learned by a method, in parts, in file order.
 
-        Sorting kilobytes a row takes longer than reading them; a caller who lets each part's bytes
-        go before the next one comes reads a history larger than its memory.
+        Sorting rows of kilobytes would take longer than reading them. A caller that drops each part
+        before it takes the next can read a history larger than memory.
 
         Raises:
             StoreDamaged: A payload is missing, or its bytes do not have its digest.
@@ -276,7 +277,7 @@ class Artifacts:
         )
         for part in streamed:
             yield [
-                Learned(age, edit_id, _conflicts(conflicts), self._checked(digest, data))
+                UsableArtifact(age, edit_id, _conflicts(conflicts), self._checked(digest, data))
                 for digest, data in part
                 for age, edit_id, conflicts in owners.pop(digest)
             ]
@@ -310,13 +311,14 @@ class Artifacts:
         return {edit_id: Row(radius, _conflicts(text) or {}) for edit_id, radius, text in rows}
 
     def has_unknown_reaches(self, fingerprint: str, *, method: str, marked: str) -> bool:
-        """Returns whether ``reaches`` does not say all about what a model learned by a method.
+        """Returns whether ``reaches`` is incomplete for what a model learned by a method.
+
+        It is for edits that were learned before conflicts and radii were recorded.
 
         Args:
             fingerprint: The model.
             method: The method.
-            marked: Part of the canonical JSON of metrics that tells of it; so does an edit that was
-                learned before conflicts and radii were written down.
+            marked: Text in the canonical JSON of metrics that marks other such edits.
         """
         row = self._db.one(
             "SELECT 1 FROM artifacts WHERE fingerprint = ? AND usable AND method = ? AND "
@@ -326,13 +328,17 @@ class Artifacts:
         return row is not None
 
     def package_of(self, method: str) -> str | None:
-        """Returns the package that a method came in when an edit was learned by it, if known."""
+        """Returns the package that a method came in when an edit was learned by it, if known.
+
+        Bundles come from anybody, so what cannot be the name of a package is passed over.
+        """
         row = self._db.one(
-            "SELECT metrics FROM artifacts WHERE method = ? AND contains(metrics, '\"package\"') "
+            "SELECT json_extract_string(metrics, '$.package') AS package FROM artifacts "
+            "WHERE method = ? AND regexp_full_match(package, '[A-Za-z0-9][A-Za-z0-9._-]{0,99}') "
             "LIMIT 1",
             [method],
         )
-        return None if row is None else json.loads(row[0]).get("package")
+        return None if row is None else str(row[0])
 
     def learned_among(self, fingerprint: str, ids: Collection[str]) -> list[str]:
         """Returns which of some edits a model has learned."""

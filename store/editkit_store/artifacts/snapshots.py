@@ -1,12 +1,16 @@
-"""Snapshots: the weights of ELDER's adaptors at each version of the history, by model.
+"""Snapshots: the weights that edits of a method share, at each version of the history.
 
-A snapshot is named tensors and settings. Its *manifest* has the digest of every tensor, so the
-digest of the manifest stands for all of it, and a tensor that two snapshots share is stored once.
-One that changed is stored as its difference from a tensor that is stored whole (see ``deltas``),
-unless that saves little: so no tensor needs more than one other, however long the history is.
+A snapshot is a set of named tensors, and settings. Its *manifest* has the digest of every tensor,
+so the digest of the manifest identifies the whole, and a tensor that two snapshots share is stored
+once. A tensor that changed is stored as the difference from one that is stored whole (see
+``deltas``), unless that saves little; so no tensor needs more than one other, however long the
+history is.
 
-Rows of ``snapshot_versions`` say with which operation a model's adaptors changed to what; the
-newest one up to a version is that version's, and no digest stands for adaptors that know nothing.
+Each snapshot belongs to an *owner*: the name under which a method keeps the weights that its edits
+share on one model, by default the model's fingerprint (see ``NewEdit.shared_by``). Rows of
+``snapshot_versions`` record which operation changed an owner's weights to which snapshot. The
+newest row up to a version holds for that version; one without a digest means that nothing is
+learned.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ ITEMS = {"U8": 1, "I16": 2, "F16": 2, "BF16": 2, "F32": 4, "I64": 8}
 """Bytes of an item of each dtype; the names are those of safetensors."""
 
 _WORTH = 0.8
-"""A difference that takes more than this of what the whole tensor takes is not worth its while."""
+"""Most of the size of the whole tensor that a difference may take to be stored instead."""
 
 
 class Tensor(NamedTuple):
@@ -47,10 +51,10 @@ class Tensor(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """All that ELDER has learned on one model.
+    """The weights that edits share.
 
     Attributes:
-        settings: Plain data, what is not a tensor.
+        settings: Plain data: everything that is not a tensor.
         tensors: By name.
     """
 
@@ -59,12 +63,12 @@ class Snapshot(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """What a model's adaptors became.
+    """A change of an owner's weights.
 
     Attributes:
-        version: Version from which on they are so.
+        version: First version with these weights.
         seq: The operation.
-        digest: The snapshot, None where they know nothing.
+        digest: The snapshot; None if nothing is learned.
     """
 
     version: int
@@ -83,10 +87,10 @@ class Snapshots:
 
         Args:
             snapshot: What to store.
-            like: An earlier one, of whose tensors these are likely to differ little.
+            like: An earlier snapshot whose tensors probably differ little from these.
 
         Raises:
-            ValueError: A tensor does not have the bytes that its dtype and shape ask for.
+            ValueError: The length of a tensor does not match its dtype and shape.
         """
         manifest = _manifest(snapshot)
         text = canonical_json(manifest)
@@ -108,43 +112,43 @@ class Snapshots:
         self._db.insert("snapshots", [[digest, text]])
         return digest
 
-    def place(self, fingerprint: str, digest: str | None, *, version: int, seq: int) -> None:
-        """Notes that a model's adaptors are so from a version on."""
-        self._db.insert("snapshot_versions", [[fingerprint, version, seq, digest]])
+    def place(self, owner: str, digest: str | None, *, version: int, seq: int) -> None:
+        """Records the snapshot that an owner has from a version on."""
+        self._db.insert("snapshot_versions", [[owner, version, seq, digest]])
 
-    def placed(self, fingerprint: str) -> list[Placed]:
-        """Returns what a model's adaptors were, by version; the last one of a version counts."""
+    def placed(self, owner: str) -> list[Placed]:
+        """Returns all changes of an owner's weights; the last one of a version counts."""
         rows = self._db.query(
             "SELECT version, seq, digest FROM snapshot_versions WHERE fingerprint = ? "
             "ORDER BY version, seq",
-            [fingerprint],
+            [owner],
         )
         return [Placed(int(version), int(seq), digest) for version, seq, digest in rows]
 
     def at(self, version: int) -> dict[str, str | None]:
-        """Returns what the adaptors of each model are at a version, by its fingerprint.
+        """Returns the digest of each owner's snapshot at a version, by owner.
 
-        Models that had learned nothing by then are there too, with None.
+        Owners that had learned nothing by then are included, with None.
         """
         if self._db.one("SELECT 1 FROM snapshot_versions LIMIT 1") is None:
-            return {}  # planning the rest takes five times as long, and GRACE has no snapshots
+            return {}  # most histories have none, and planning the query takes five times as long
         rows = self._db.query(
             "SELECT fingerprint, CASE WHEN version <= $at THEN digest END FROM snapshot_versions "
             "QUALIFY row_number() OVER (PARTITION BY fingerprint "
             "ORDER BY version <= $at DESC, version DESC, seq DESC) = 1",
             {"at": version},
         )
-        return {str(fingerprint): digest for fingerprint, digest in rows}
+        return {str(owner): digest for owner, digest in rows}
 
     def get(self, digest: str, *, only: Sequence[str] | None = None) -> Snapshot:
-        """Returns a snapshot, every tensor compared with its digest.
+        """Returns a snapshot; every tensor is checked against its digest.
 
         Args:
             digest: Which.
             only: Names of the tensors to read; by default all.
 
         Raises:
-            StoreDamaged: It or one of its tensors is missing or was altered; the message names it.
+            StoreDamaged: The snapshot or a tensor is missing or was altered; the message names it.
         """
         manifest = self._read(digest)
         said = manifest["tensors"]
@@ -180,7 +184,7 @@ class Snapshots:
         return [str(row[0]) for row in rows]
 
     def _bases(self, like: str | None, names: Sequence[str]) -> dict[str, tuple[str, bytes]]:
-        """Returns tensors that are stored whole, for others to be stored as differences from."""
+        """Returns tensors that are stored whole, as bases for differences."""
         if like is None:
             return {}
         theirs = self.digests(like)
@@ -203,7 +207,7 @@ class Snapshots:
         bases = {base for _, base, _, _ in rows.values() if base is not None}
         rows |= self._stored([base for base in bases if base not in rows])
         found: dict[str, bytes] = {}
-        # Those that are whole come first.
+        # Whole tensors first.
         for digest, (size, base, length, data) in sorted(
             rows.items(), key=lambda row: row[1][1] is not None
         ):
@@ -235,13 +239,13 @@ def digest_of(snapshot: Snapshot) -> str:
     """Returns the digest that a snapshot is stored under.
 
     Raises:
-        ValueError: A tensor does not have the bytes that its dtype and shape ask for.
+        ValueError: The length of a tensor does not match its dtype and shape.
     """
     return digest_bytes(canonical_json(_manifest(snapshot)).encode())
 
 
 def read_manifest(digest: str, text: str) -> dict[str, Any]:
-    """Returns a manifest, compared with the digest that it goes by.
+    """Returns a manifest, checked against its digest.
 
     Raises:
         ValueError: It was altered.
@@ -253,7 +257,7 @@ def read_manifest(digest: str, text: str) -> dict[str, Any]:
 
 
 def restored(digest: str, data: bytes, base: bytes, size: int, length: int) -> bytes:
-    """Returns a tensor from what is stored of it, compared with its digest.
+    """Returns a tensor from its stored form, checked against its digest.
 
     Raises:
         ValueError: It is not the tensor of that digest.

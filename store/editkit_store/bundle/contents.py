@@ -1,9 +1,9 @@
-"""What a bundle holds, after every part of it was held against every other.
+"""The contents of a bundle, after every part was checked against the others.
 
-Its log is a chain from the first operation to the head, which names every edit by the digest of its
-request, and an artifact by the digest of its record, which names the tensors. So all that comes out
-of here is what the history with that head holds; only artifacts that were stored after the version
-of the bundle (or by an editkit before schema 3) are vouched for by the manifest alone.
+Its log is a chain from the first operation to the head. The log names every edit by the digest of
+its request, and every artifact by the digest of its record, which names the tensors. So everything
+returned here belongs to the history with that head. Only artifacts that were stored after the
+version of the bundle, or with a schema before 3, are covered by the manifest alone.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Contents(NamedTuple):
 
     Attributes:
         reader: Reads its tensors.
-        edits: Its edits, oldest first, with the status that they have where they come from.
+        edits: Its edits, oldest first, with their status in the history they come from.
         requests: Digest of each edit's request.
         artifacts: What the edits became on models.
-        snapshots: What the adaptors of models were, by fingerprint.
+        snapshots: The weights that edits share, by owner.
     """
 
     reader: Reader
@@ -65,7 +65,7 @@ def read_contents(path: Path) -> Contents:
     log = _Log(reader)
     edits, requests = _edits(reader, log)
     artifacts = _artifacts(reader, log, requests)
-    snapshots = read_snapshots(reader, log.adaptors())
+    snapshots = read_snapshots(reader, log.snapshots())
     _tensors(reader, artifacts, snapshots.files)
     found = {
         "edits": len(edits),
@@ -80,15 +80,15 @@ def read_contents(path: Path) -> Contents:
 
 
 class _Log:
-    """The log of a bundle, its chain followed from the beginning.
+    """The log of a bundle, with its chain of digests verified.
 
     Attributes:
-        operations: Which there are, by their place in the log.
-        provenances: Who did each of them.
-        times: When an edit was added, by its id.
-        requests: Digest that the log gives to the request of each edit.
-        records: Digest that the log gives to the record of an edit on a model, last of all.
-        placed: What it says adaptors of models became: version, operation and digest.
+        operations: By position in the log.
+        provenances: Likewise.
+        times: When each edit was added, by its id.
+        requests: Digest of each edit's request, by its id.
+        records: Latest digest of the record of an edit on a model, by edit and model.
+        placed: Changes of shared weights by owner: version, operation and digest.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -117,7 +117,7 @@ class _Log:
             raise reader.damaged(MANIFEST, f"is of another version than the log's, v{version}")
 
     def _take(self, operation: BundledOperation) -> None:
-        """Notes what an operation says about edits and artifacts."""
+        """Takes what an operation says about edits and artifacts."""
         said, edit_id, model = operation.detail, operation.edit_id, operation.fingerprint
         if operation.kind == "add" and edit_id is not None:
             self.requests[edit_id] = str(said.get("request"))
@@ -135,9 +135,9 @@ class _Log:
             elif model is not None:
                 self.records[one, model] = str(digest)
 
-    def adaptors(self) -> dict[str, str | None]:
-        """Returns what the adaptors of models are at the end of the log."""
-        return {model: max(rows, key=itemgetter(0, 1))[2] for model, rows in self.placed.items()}
+    def snapshots(self) -> dict[str, str | None]:
+        """Returns the digest of each owner's weights at the end of the log."""
+        return {owner: max(rows, key=itemgetter(0, 1))[2] for owner, rows in self.placed.items()}
 
 
 def _mapping(said: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -198,12 +198,12 @@ def _artifacts(reader: Reader, log: _Log, edits: Mapping[str, str]) -> list[Bund
 
 
 def _tensors(reader: Reader, artifacts: list[BundledArtifact], more: set[str]) -> None:
-    """Compares the tensors that are there with those that are needed, and reads them all.
+    """Checks that exactly the tensors of the artifacts are there, and reads them all.
 
     Args:
         reader: Reads them.
-        artifacts: What needs tensors.
-        more: Those of snapshots, which were read.
+        artifacts: The artifacts.
+        more: Files of snapshots, which are read elsewhere.
     """
     needed = {tensor_file(one.digest) for one in artifacts if one.digest is not None}
     listed = reader.manifest.files.keys() - {EDITS, ARTIFACTS, OPERATIONS, SNAPSHOTS, *more}
@@ -218,7 +218,7 @@ def _tensors(reader: Reader, artifacts: list[BundledArtifact], more: set[str]) -
 
 
 def _utc(reader: Reader, name: str, time: datetime, text: str) -> datetime:
-    """Returns a time with its zone, after refusing one that is not written as ours are."""
+    """Returns a time with its zone; refuses one that is not in the form of an export."""
     if time.tzinfo is not None or time.isoformat() != text:
         raise reader.damaged(name, "has a time that is not UTC in the form of an export")
     return time.replace(tzinfo=UTC)

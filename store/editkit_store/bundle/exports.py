@@ -1,6 +1,6 @@
-"""Exporting bundles: edits and what they became, as a folder of JSON and safetensors files.
+"""Exporting bundles: edits and their artifacts as a folder of JSON and safetensors files.
 
-An export of the same store is the same bytes, wherever and whenever it is made.
+Exports of the same store have the same bytes, wherever and whenever they are made.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from editkit_store.bundle.folder import (
     new_folder,
     tensor_file,
 )
-from editkit_store.bundle.records import Counts, Exported, Manifest, Selection
+from editkit_store.bundle.records import BundleSelection, Counts, Exported, Manifest
 from editkit_store.bundle.snapshots import write_snapshots
 from editkit_store.database.connection import Database
 from editkit_store.digest import canonical_json, digest_bytes, digest_json
@@ -46,7 +46,7 @@ _EDITS = """
 
 
 def export(
-    database: Database, history: History, path: Path, *, selection: Selection, tool: str
+    database: Database, history: History, path: Path, *, selection: BundleSelection, tool: str
 ) -> Exported:
     """Writes a bundle; see ``Store.export``."""
     version = history.resolve(selection.to)
@@ -84,16 +84,17 @@ def export(
 
 
 def _selected(
-    database: Database, history: History, version: int, selection: Selection
+    database: Database, history: History, version: int, selection: BundleSelection
 ) -> list[dict[str, Any]]:
-    """Returns the lines of the edits that were asked for, oldest first."""
+    """Returns the lines of the selected edits, oldest first."""
     without: set[str] = set()
     within: set[str] | None = None
     if selection.from_ is not None:
         without = set(history.active_ids(history.resolve(selection.from_)))
     if selection.only is not None:
         within = set(history.active_ids(history.resolve(selection.only)))
-    # A superseded edit comes along only where all do: without the newer one it would be active.
+    # Superseded edits are exported only with all others: without the newer one they would be
+    # active.
     is_all = selection.from_ is None and within is None
     return [
         {
@@ -157,7 +158,7 @@ def _operation(row: Sequence[Any], members: Mapping[int, list[list[Any]]]) -> di
 def _write_artifacts(
     database: Database, writer: Writer, edit_ids: Sequence[str]
 ) -> tuple[list[str], int]:
-    """Writes what the edits became; returns the tensors of that, and the number of lines."""
+    """Writes the artifacts of edits; returns the digests of their tensors and the line count."""
     names = ROW.split(", ")
     order = {edit_id: place for place, edit_id in enumerate(edit_ids)}
     found = [

@@ -1,16 +1,16 @@
-"""The folder of a bundle: written whole or not at all, and read with distrust.
+"""The folder of a bundle: written completely or not at all, and read as untrusted input.
 
     manifest.json                        what is in the bundle, one canonical JSON object
     edits.jsonl                          edits, oldest first, one canonical JSON object a line
     artifacts.jsonl                      what they became on models, likewise
     operations.jsonl                     the log that the edits come from, likewise
     tensors/<64 hex digits>.safetensors  tensors, by the SHA-256 of the file
-    snapshots.jsonl                      adaptors of ELDER, one canonical JSON object a model
+    snapshots.jsonl                      weights that edits share, one canonical JSON object each
     adaptors/<64 hex digits>.bin         their tensors, by the SHA-256 of the file
 
-The manifest has length and SHA-256 of every other file; nothing else may lie in the folder. A
-bundle may come from anybody: links and devices are not opened, no name leads out of the folder, and
-whatever is wrong with a file is one ``BundleDamaged`` that names it.
+The manifest has length and SHA-256 of every other file; nothing else may be in the folder. Bundles
+are untrusted: links and devices are not opened, no name leads out of the folder, and any problem
+with a file is a ``BundleDamaged`` that names it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ __all__ = [
 FORMAT = "editkit.bundle.1"
 
 MIXED_FORMAT = "editkit.bundle.2"
-"""Of a bundle with snapshots; without any, it is the first, which every editkit reads."""
+"""Format of a bundle with snapshots; one without has the first, which every editkit reads."""
 
 MANIFEST = "manifest.json"
 EDITS = "edits.jsonl"
@@ -101,7 +101,7 @@ def adaptor_file(digest: str) -> str:
 
 
 class Writer:
-    """Writes the files of a bundle and remembers what its manifest has to say about them.
+    """Writes the files of a bundle and collects their entries for the manifest.
 
     Attributes:
         files: Length and SHA-256 of the files written, by name.
@@ -131,9 +131,9 @@ class Writer:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Writer]:
-    """Yields a writer of files that lie in a new folder ``path`` once the body is through.
+    """Yields a writer whose files are in a new folder ``path`` when the block ends.
 
-    They are written beside it first, brought to the disk, and get their name in one step.
+    They are written to a temporary folder beside it and synced, which is then renamed.
 
     Raises:
         BundleExists: Something is there already, other than an empty folder.
@@ -173,9 +173,9 @@ def _occupied(path: Path) -> BundleExists:
 
 
 def _sync(folder: Path) -> None:
-    """Brings everything below a folder to the disk, names last.
+    """Syncs everything below a folder, names last.
 
-    All files are written before the first is waited for: a journal then takes them in one go.
+    All files are written before the first is synced, so that a journal takes them in one go.
     """
     for place, _, files in os.walk(folder, topdown=False):
         for name in files:
@@ -187,7 +187,7 @@ def _sync(folder: Path) -> None:
 
 
 class Reader:
-    """Reads the files of a bundle; everything it returns has the length and digest it should.
+    """Reads the files of a bundle, and checks length and digest of all that it returns.
 
     Args:
         path: The folder.
@@ -217,7 +217,7 @@ class Reader:
         self.manifest = self._manifest(data)
 
     def damaged(self, file: str, message: str) -> BundleDamaged:
-        """Returns the error that blames a file."""
+        """Returns an error about a file."""
         return BundleDamaged(
             f"the bundle '{self.path}' is damaged: {file} {message}",
             path=self.path,
@@ -291,10 +291,10 @@ class Reader:
         return self._record(MANIFEST, data[:-1], Manifest)
 
     def _plain(self, where: str, line: bytes) -> dict[str, Any]:
-        """Returns the object in a line; one that is not written as an export would is refused.
+        """Returns the object in a line; refuses one that is not canonical JSON.
 
-        So there is one way to write each bundle: no doubled keys, no NaN, no numbers that another
-        reader might take for others.
+        So each bundle can be written in one way only: no duplicate keys, no NaN, no numbers that
+        another reader might parse differently.
         """
         try:
             text = line.decode("utf-8")
@@ -316,9 +316,9 @@ class Reader:
             ) from error
 
     def _bytes(self, name: str, length: int | None) -> bytes:
-        """Returns the bytes of a regular file, of the length that it has to have."""
+        """Returns the bytes of a regular file, after checking its length."""
         try:
-            # Opened without waiting, and never through a link: a pipe would hold us for ever.
+            # Without blocking and never through a link: opening a pipe would block forever.
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             with open(os.open(self.path / name, flags), "rb") as file:
                 found = os.fstat(file.fileno())
@@ -335,7 +335,7 @@ class Reader:
             raise self.damaged(name, "is larger than the memory") from error
 
     def _found(self) -> Iterator[str]:
-        """Yields everything in the folder by name, after refusing what no export writes."""
+        """Yields the names of all files in the folder; refuses what no export writes."""
         try:
             for folder in ("", TENSORS, ADAPTORS):
                 place = self.path / folder
@@ -355,7 +355,7 @@ class Reader:
 
 
 def _shown(text: str) -> str:
-    """What an error may quote of something that anybody could have written."""
+    """Returns untrusted text in a form that is safe to quote in an error."""
     clean = "".join(character if character.isprintable() else "?" for character in text)
     return clean if len(clean) <= 100 else clean[:99] + "…"
 

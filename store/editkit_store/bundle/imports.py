@@ -1,9 +1,9 @@
-"""Importing bundles: edits and what they became, as a folder of JSON and safetensors files.
+"""Importing bundles into a history.
 
-An import checks all of a bundle before it writes anything, and is one operation, which can be taken
-back like any other. It brings edits with the ids and times that they have. It never overwrites: an
-edit that is here already stays as it is, and unless the caller asks otherwise, so does an active
-edit of ours that corrects the same prompt.
+An import checks the whole bundle before it writes anything, and is one operation, which can be
+undone like any other. Edits keep their ids and times. Nothing is overwritten: an edit that exists
+here already stays as it is, and so does an active edit of ours for the same prompt, unless the
+caller asks otherwise.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from typing import Any, NamedTuple
 from editkit_store.artifacts.artifacts import Artifacts
 from editkit_store.artifacts.snapshots import Snapshot, Snapshots
 from editkit_store.bundle.contents import Contents, read_contents
-from editkit_store.bundle.folder import (
-    tensor_file,
-)
+from editkit_store.bundle.folder import tensor_file
 from editkit_store.bundle.records import (
     BundledArtifact,
     Clash,
@@ -34,18 +32,18 @@ from editkit_store.records import Edit
 
 __all__ = ["import_bundle"]
 
-_PART = 200  # artifacts whose tensors are held in memory at a time
+_PART = 200  # artifacts whose tensors are in memory at a time
 
 
 class _Plan(NamedTuple):
     """What an import will do.
 
     Attributes:
-        edits: Edits to bring, oldest first.
-        joining: Ids of those that join the view, superseded ones among them.
-        artifacts: Artifacts to bring.
-        snapshots: What the adaptors of models become, by fingerprint.
-        result: What to tell the caller.
+        edits: Edits to import, oldest first.
+        joining: Ids of those that join the view, including superseded ones.
+        artifacts: Artifacts to import.
+        snapshots: Shared weights to import, by owner.
+        result: The result for the caller.
     """
 
     edits: list[Edit]
@@ -90,8 +88,8 @@ def import_bundle(
             }
 
         snapshots = Snapshots(database)
-        placed = {model: snapshots.put(one) for model, one in plan.snapshots.items()}
-        operation = history.import_edits(plan.edits, plan.joining, detail, adaptors=placed, **how)
+        placed = {owner: snapshots.put(one) for owner, one in plan.snapshots.items()}
+        operation = history.import_edits(plan.edits, plan.joining, detail, snapshots=placed, **how)
         made = {"version": format_version(operation.version), "view": operation.active_count}
         done = result.model_copy(update=made)
         if before_commit is not None:
@@ -127,14 +125,14 @@ def _put(
 
 
 class _Here:
-    """What the store that imports knows about the edits of a bundle."""
+    """What the importing store knows about the edits of a bundle."""
 
     def __init__(self, database: Database, history: History) -> None:
         self._db = database
         self.history = history
 
     def requests(self, edit_ids: Sequence[str]) -> dict[str, str]:
-        """Returns those that are here, and the digests of their requests."""
+        """Returns the edits that exist here, with the digests of their requests."""
         return dict(
             self._db.query(
                 "SELECT edit_id, request_digest FROM edits WHERE edit_id IN (SELECT unnest(?))",
@@ -143,7 +141,7 @@ class _Here:
         )
 
     def with_keys(self, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
-        """Returns id and target of the edits that came with idempotency keys, by these."""
+        """Returns id and target of the edits with these idempotency keys, by key."""
         rows = self._db.query(
             "SELECT e.idempotency_key, e.edit_id, e.target FROM edits e "
             "JOIN operations o ON o.seq = e.seq "
@@ -153,7 +151,7 @@ class _Here:
         return {key: (edit_id, target) for key, edit_id, target in rows}
 
     def active(self, prompts: Sequence[str]) -> dict[str, tuple[str, str]]:
-        """Returns id and target of the active edits of prompts, by the prompts' digests."""
+        """Returns id and target of the active edits for prompts, by the prompts' digests."""
         active = self.history.active_ids(self.history.current())
         rows = self._db.query(
             "SELECT prompt_digest, edit_id, target FROM edits "
@@ -163,24 +161,24 @@ class _Here:
         return {prompt: (edit_id, target) for prompt, edit_id, target in rows}
 
     def learned(self, edit_ids: Sequence[str]) -> set[tuple[str, str]]:
-        """Returns which edits were tried on which models."""
+        """Returns which models have tried to learn which edits."""
         rows = self._db.query(
             "SELECT edit_id, fingerprint FROM artifacts WHERE edit_id IN (SELECT unnest(?))",
             [list(edit_ids)],
         )
         return {(str(edit_id), str(model)) for edit_id, model in rows}
 
-    def mixed(self) -> set[str]:
-        """Returns the models that have adaptors here, at any version: all have one shape."""
+    def sharing(self) -> set[str]:
+        """Returns the owners of shared weights here, at any version."""
         rows = self._db.query(
             "SELECT DISTINCT fingerprint FROM snapshot_versions WHERE digest IS NOT NULL"
         )
         return {str(row[0]) for row in rows}
 
-    def place(self, fingerprint: str) -> tuple[bool, Any]:
-        """Returns whether a model has learned anything here, and where it learned the newest."""
-        newest = Artifacts(self._db).newest(fingerprint, method="grace")
-        return newest is not None, None if newest is None else _place(newest[1])
+    def place(self, fingerprint: str, method: str) -> tuple[Any, ...] | None:
+        """Returns where in a model a method learned its newest edit here, if the payload says."""
+        newest = Artifacts(self._db).newest(fingerprint, method=method)
+        return None if newest is None else _place(newest[1])
 
 
 def _planned(here: _Here, contents: Contents, on_conflict: OnConflict) -> _Plan:
@@ -199,9 +197,9 @@ def _planned(here: _Here, contents: Contents, on_conflict: OnConflict) -> _Plan:
             hint="--on-conflict keep leaves ours active, --on-conflict supersede theirs",
         )
     artifacts, elsewhere = _wanted(here, contents, {*known, *(edit.id for edit in edits)})
-    # Two models' worth of weights do not add up: those of the bundle come where there are none.
-    mixed = here.mixed()
-    snapshots = {model: one for model, one in contents.snapshots.items() if model not in mixed}
+    # Weights of two histories cannot be merged: those of the bundle are taken where we have none.
+    taken = here.sharing()
+    snapshots = {owner: one for owner, one in contents.snapshots.items() if owner not in taken}
     learned: dict[str, int] = {}
     for one in artifacts:
         if one.usable and one.edit_id in active:
@@ -225,17 +223,17 @@ def _planned(here: _Here, contents: Contents, on_conflict: OnConflict) -> _Plan:
         models=tuple(sorted({one.fingerprint for one in artifacts})),
         elsewhere=elsewhere,
         snapshots=tuple(snapshots),
-        unplaced=tuple(model for model in contents.snapshots if model in mixed),
+        unplaced=tuple(owner for owner in contents.snapshots if owner in taken),
         learned=learned,
     )
     return _Plan(edits, joining, artifacts, snapshots, result)
 
 
 def _known(here: _Here, contents: Contents) -> set[str]:
-    """Returns the edits that are here already.
+    """Returns the edits that exist here already.
 
     Raises:
-        ImportConflict: One has the id of another edit.
+        ImportConflict: One has the id of a different edit here.
     """
     known = here.requests([edit.id for edit in contents.edits])
     other = tuple(one for one, digest in known.items() if contents.requests[one] != digest)
@@ -261,10 +259,10 @@ def _same_key(here: _Here, edits: Sequence[Edit]) -> list[Clash]:
 def _joining(
     here: _Here, contents: Contents, edits: Sequence[Edit], on_conflict: OnConflict
 ) -> tuple[list[str], set[str], list[Clash]]:
-    """Returns the edits that join the view, those active then, and those at odds with ours.
+    """Returns the edits that join the view, those active afterwards, and conflicts with ours.
 
-    The newest edit of a prompt decides for the older ones beneath it: where it stays out, or is
-    here already, an older one must not become active in its place.
+    The newest edit of a prompt decides for the older ones: if it is left out, or exists here
+    already, an older one must not become active in its place.
     """
     brought = {edit.id for edit in edits}
     prompts: dict[str, list[Edit]] = {}
@@ -294,22 +292,24 @@ def _clash(edit: Edit, ours: tuple[str, str]) -> Clash:
 def _wanted(
     here: _Here, contents: Contents, edit_ids: set[str]
 ) -> tuple[list[BundledArtifact], int]:
-    """Returns the artifacts to bring, and how many are left out for the place they belong to.
+    """Returns the artifacts to import, and how many are left out because of their place.
 
-    All that a model learned has to be at one module: with another one among them, the history
-    could not be opened. And which rows meet those of ours nobody knows yet: null has it found out.
+    Everything that a method learned in a model has to be at one place, or the history could not be
+    opened. The place is compared among payloads of one method; where a payload names none, its
+    record is taken as it is. Conflicts with our edits are not known yet, which null stands for.
     """
     learned = here.learned(sorted(edit_ids))
-    places: dict[str, tuple[bool, Any]] = {}
+    places: dict[tuple[str, str], tuple[Any, ...] | None] = {}
     wanted: list[BundledArtifact] = []
     elsewhere = 0
     for one in contents.artifacts:
         if one.edit_id not in edit_ids or (one.edit_id, one.fingerprint) in learned:
             continue
-        if one.fingerprint not in places:
-            places[one.fingerprint] = here.place(one.fingerprint)
-        has_ours, ours = places[one.fingerprint]
-        if has_ours and one.digest is not None and one.method == "grace":
+        key = one.fingerprint, one.method
+        if key not in places:
+            places[key] = here.place(*key)
+        ours = places[key]
+        if ours is not None and one.digest is not None:
             if _place(contents.reader.read(tensor_file(one.digest))) != ours:
                 elsewhere += 1
                 continue
@@ -319,7 +319,7 @@ def _wanted(
 
 
 def _place(payload: bytes) -> tuple[Any, ...] | None:
-    """Returns what a GRACE payload's edits share, the module first; None for other bytes."""
+    """Returns the place that a payload names, the module first; None where it names none."""
     try:
         header = json.loads(payload[8 : 8 + int.from_bytes(payload[:8], "little")])
         about = json.loads(header["__metadata__"]["editkit"])

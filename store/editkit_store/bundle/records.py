@@ -17,6 +17,7 @@ from editkit_store.records import (
 )
 
 __all__ = [
+    "BundleSelection",
     "BundledArtifact",
     "BundledEdit",
     "BundledFile",
@@ -30,7 +31,6 @@ __all__ = [
     "Manifest",
     "OnConflict",
     "Origin",
-    "Selection",
     "TensorLine",
 ]
 
@@ -101,13 +101,13 @@ class Imported(Record):
     models: tuple[str, ...] = Field(default=(), description="Models of these, by fingerprint")
     snapshots: tuple[str, ...] = Field(
         default=(),
-        description="Models, by fingerprint, whose adaptors are now those of the bundle: they had "
-        "none here",
+        description="Models, by fingerprint, that now have the shared weights of the bundle: they "
+        "had none here",
     )
     unplaced: tuple[str, ...] = Field(
         default=(),
-        description="Models whose adaptors stayed ours; `replay` learns the bundle's edits of "
-        "ELDER on them",
+        description="Models that keep the shared weights they had here; `replay` learns the "
+        "bundle's edits into them",
     )
     elsewhere: int = Field(
         default=0,
@@ -131,7 +131,7 @@ class BundledFile(Record):
     sha256: str = Field(pattern=r"\A[0-9a-f]{64}\z")
 
 
-class Selection(Record):
+class BundleSelection(Record):
     """The version expressions that chose the edits."""
 
     to: str
@@ -155,7 +155,7 @@ class Manifest(Record):
     tool: str
     version: Count = Field(description="Number of the version that the bundle was made from")
     current: Count = Field(description="Number of the version that was current then")
-    selection: Selection
+    selection: BundleSelection
     head: Digest | None
     counts: Counts
     files: dict[str, BundledFile]

@@ -1,6 +1,6 @@
-"""Snapshots of adaptors in a bundle: what models had learned by ELDER at the version exported.
+"""Snapshots in a bundle: the weights that its edits share, at the version exported.
 
-A line of `snapshots.jsonl` for each model, and a file for each tensor, its bytes as they are.
+One line of `snapshots.jsonl` for each of them, and one file for each tensor, its bytes as they are.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Bundled(NamedTuple):
     """Snapshots of a bundle.
 
     Attributes:
-        found: By the fingerprint of the model.
-        files: The files that their tensors are in.
+        found: By what shares them; see ``NewEdit.shared_by``.
+        files: The files of their tensors.
     """
 
     found: dict[str, Snapshot]
@@ -32,7 +32,7 @@ class Bundled(NamedTuple):
 def write_snapshots(
     database: Database, writer: Writer, edit_ids: Sequence[str], version: int
 ) -> bool:
-    """Writes the snapshots of models that learned some of the edits by ELDER.
+    """Writes the weights that some of the edits share with others.
 
     Returns:
         Whether there are any.
@@ -41,11 +41,12 @@ def write_snapshots(
         StoreDamaged: One cannot be read.
     """
     rows = database.query(
-        "SELECT DISTINCT fingerprint FROM artifacts WHERE method = 'elder' AND usable "
+        "SELECT DISTINCT coalesce(json_extract_string(metrics, '$.shared_by'), fingerprint) "
+        "FROM artifacts WHERE usable AND json_extract_string(metrics, '$.snapshot') IS NOT NULL "
         "AND edit_id IN (SELECT unnest(?))",
         [list(edit_ids)],
     )
-    models = {str(row[0]) for row in rows}
+    owners = {str(row[0]) for row in rows}
     snapshots = Snapshots(database)
     # By operations of the log that comes along: a later replay to an older version is not in it.
     found = database.query(
@@ -54,9 +55,9 @@ def write_snapshots(
         "(PARTITION BY s.fingerprint ORDER BY s.version DESC, s.seq DESC) = 1",
         [version],
     )
-    placed = {str(model): str(digest) for model, digest in found if digest and model in models}
+    placed = {str(owner): str(digest) for owner, digest in found if digest and owner in owners}
     lines = []
-    for model, digest in sorted(placed.items()):
+    for owner, digest in sorted(placed.items()):
         snapshot = snapshots.get(digest)
         tensors = {}
         for name, (dtype, shape, data) in snapshot.tensors.items():
@@ -65,7 +66,7 @@ def write_snapshots(
             if adaptor_file(one) not in writer.files:
                 writer.put(adaptor_file(one), [data])
         lines.append(
-            {"fingerprint": model, "digest": digest, "settings": dict(snapshot.settings),
+            {"fingerprint": owner, "digest": digest, "settings": dict(snapshot.settings),
              "tensors": tensors}
         )  # fmt: skip
     if lines:
@@ -78,7 +79,7 @@ def read_snapshots(reader: Reader, placed: Mapping[str, str | None]) -> Bundled:
 
     Args:
         reader: Reads its files.
-        placed: Digest of the snapshot that the log gives each model at the bundle's version.
+        placed: The digests that the log gives at the bundle's version, by what shares them.
 
     Raises:
         BundleDamaged: They are not what an export wrote.

@@ -1,22 +1,22 @@
-"""Numbered migrations: the tables and views of a store, and how an old file becomes a new one.
+"""Numbered migrations: the tables and views of a store, and the upgrade of an older file.
 
 Tables
     migrations   which migrations ran, and when
     settings     what the store remembers: model name and fingerprint
-    edits        one row an edit: its request as canonical JSON, and the columns one searches by
+    edits        one row per edit: its request as canonical JSON, and the columns to search by
     operations   the append-only log, chained by digest
-    membership   how each version changed the set of edits: one row an edit that came or went
+    membership   how each version changed the set of edits: one row per edit that came or went
     tags         names of versions; the newest row of a name counts
     artifacts    what an edit became on one model
     payloads     safetensors bytes, named by their digest, stored once
-    snapshots    all that ELDER has learned on a model: names and digests of tensors, and settings
+    snapshots    weights that edits share on a model: names and digests of tensors, and settings
     tensors      those tensors, each stored once, whole or as a difference
-    snapshot_versions  which snapshot a model's adaptors are from a version on
+    snapshot_versions  which snapshot holds from a version on
 
 Views for any DuckDB shell: ``edit_history``, ``active_edits``, ``operation_log``,
 ``codebook_rows``; the README says what their columns mean.
 
-Each migration commits together with the row that says it ran. Opening to read never migrates.
+Each migration commits together with the row that records it. Opening to read never migrates.
 """
 
 from __future__ import annotations
@@ -146,13 +146,13 @@ _FIRST = (
     """,
 )
 
-# Which edits can get in each other's way on a model is found once, when an artifact arrives.
+# Which edits can meet on a model is found out once, when an artifact arrives.
 _CONFLICTS = (
     # Canonical JSON: earlier edit to distance; NULL where nobody has looked.
     "ALTER TABLE artifacts ADD COLUMN conflicts VARCHAR",
 )
 
-# Everything that a verification re-derives, and what people ask the file about in SQL.
+# What a verification derives anew, and what people ask the file about in SQL.
 _VERIFIABLE = (
     # Order of the edits: several may have come with one operation.
     "ALTER TABLE edits ADD COLUMN ordinal BIGINT",
@@ -161,7 +161,8 @@ _VERIFIABLE = (
     "ALTER TABLE edits ADD COLUMN idempotency_key VARCHAR",
     # Digest of the artifact's whole row, which the operation that stored it names.
     "ALTER TABLE artifacts ADD COLUMN record_digest VARCHAR",
-    # Initial radius of the GRACE row, float32, L2.
+    # Initial radius of the edit's scope, float32, L2. Until then payloads were the only place that
+    # said it, in the JSON of their header.
     "ALTER TABLE artifacts ADD COLUMN radius DOUBLE",
     """
     UPDATE artifacts SET radius = found.radius FROM (
@@ -169,7 +170,7 @@ _VERIFIABLE = (
             CAST(bytes[1:2000] AS VARCHAR), 'radius[^:]*:([-+.0-9eE]+)', 1) AS DOUBLE) AS radius
         FROM payloads
     ) AS found
-    WHERE artifacts.method = 'grace' AND artifacts.digest = found.digest
+    WHERE artifacts.digest = found.digest
     """,
     "DROP VIEW edit_history",
     "DROP VIEW active_edits",
@@ -198,35 +199,12 @@ _VERIFIABLE = (
     FROM edits e JOIN operations o ON o.seq = e.seq
     ORDER BY e.ordinal
     """,
-    # A row yields to another with a different target half-way between their keys (rule `disjoint`).
-    """
-    CREATE VIEW codebook_rows AS
-    WITH here AS (
-        SELECT a.fingerprint, a.model, a.edit_id, e.prompt, e.target, e.ordinal,
-               json_extract_string(a.metrics, '$.site') AS site, a.radius, a.conflicts
-        FROM artifacts a JOIN active_edits e USING (edit_id)
-        WHERE a.usable AND a.method = 'grace'
-    ), pairs AS (
-        SELECT h.fingerprint, h.edit_id AS one, c.key AS other, CAST(c.value AS DOUBLE) / 2 AS half
-        FROM here h, json_each(h.conflicts) c
-        SEMI JOIN here o ON o.edit_id = c.key AND o.fingerprint = h.fingerprint
-    ), limits AS (
-        SELECT fingerprint, edit_id, min(half) AS half, count(*) AS conflicts
-        FROM (SELECT fingerprint, one AS edit_id, half FROM pairs
-              UNION ALL SELECT fingerprint, other, half FROM pairs)
-        GROUP BY ALL
-    )
-    SELECT h.fingerprint, h.model, h.site, h.edit_id, h.prompt, h.target,
-           h.radius AS initial_radius, least(h.radius, coalesce(l.half, h.radius)) AS radius,
-           coalesce(l.conflicts, 0) AS conflicts
-    FROM here h LEFT JOIN limits l USING (fingerprint, edit_id)
-    ORDER BY h.fingerprint, h.ordinal
-    """,
 )
 
-# Adding looks for older edits of the prompt.
+# Adding looks for earlier edits of the prompt.
 _BY_PROMPT = ("CREATE INDEX edits_by_prompt ON edits (prompt_digest)",)
 
+# What edits share on a model, for methods whose edits change the same weights.
 _SNAPSHOTS = (
     """
     CREATE TABLE snapshots (
@@ -245,11 +223,38 @@ _SNAPSHOTS = (
     """,
     """
     CREATE TABLE snapshot_versions (
-        fingerprint VARCHAR NOT NULL,      -- the model
+        fingerprint VARCHAR NOT NULL,      -- whose: see `NewEdit.shared_by`
         version BIGINT NOT NULL,           -- from this one on
         seq BIGINT NOT NULL,               -- operation that says so
-        digest VARCHAR                     -- of the snapshot; NULL for adaptors that know nothing
+        digest VARCHAR                     -- of the snapshot; NULL where nothing is learned
     )
+    """,
+)
+
+# Radii as they are now follow from a rule that only the method knows; SQL shows what was recorded.
+_RECORDED_RADII = (
+    "DROP VIEW IF EXISTS codebook_rows",
+    """
+    CREATE VIEW codebook_rows AS
+    WITH here AS (
+        SELECT a.fingerprint, a.model, a.method, a.edit_id, e.prompt, e.target, e.ordinal,
+               json_extract_string(a.metrics, '$.site') AS site, a.radius, a.conflicts
+        FROM artifacts a JOIN active_edits e USING (edit_id)
+        WHERE a.usable AND a.radius IS NOT NULL
+    ), pairs AS (
+        SELECT h.fingerprint, h.edit_id AS one, c.key AS other
+        FROM here h, json_each(h.conflicts) c
+        SEMI JOIN here o ON o.edit_id = c.key AND o.fingerprint = h.fingerprint
+    ), counts AS (
+        SELECT fingerprint, edit_id, count(*) AS conflicts
+        FROM (SELECT fingerprint, one AS edit_id FROM pairs
+              UNION ALL SELECT fingerprint, other FROM pairs)
+        GROUP BY ALL
+    )
+    SELECT h.fingerprint, h.model, h.method, h.site, h.edit_id, h.prompt, h.target,
+           h.radius AS initial_radius, coalesce(c.conflicts, 0) AS conflicts
+    FROM here h LEFT JOIN counts c USING (fingerprint, edit_id)
+    ORDER BY h.fingerprint, h.ordinal
     """,
 )
 
@@ -259,6 +264,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(3, "records that can be verified", _VERIFIABLE),
     Migration(4, "edits by prompt", _BY_PROMPT),
     Migration(5, "snapshots of adaptors", _SNAPSHOTS),
+    Migration(6, "radii as recorded", _RECORDED_RADII),
 )
 SCHEMA_VERSION = MIGRATIONS[-1].version
 

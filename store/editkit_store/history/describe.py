@@ -36,7 +36,7 @@ def describe(operation: Operation) -> str:
         case "import":
             return f"brought {detail.get('artifacts', 0)} artifacts from a bundle"
         case "revert" if detail.get("deferred"):
-            return f"took back {operation.edit_id}; its code is deferred, the experts stay"
+            return f"took back {operation.edit_id}, deferred: the weights that it shares stay"
         case "revert" if detail.get("relearned"):
             return f"took back {operation.edit_id}, learned {len(detail['relearned'])} again"
         case "revert":

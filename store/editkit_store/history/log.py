@@ -3,11 +3,11 @@
 ``v0`` is the untouched model. Each operation that changes the set of edits makes the next version;
 versions form a line, and a rollback makes a *new* version whose view equals an older one. What a
 version changed is stored as membership rows (this edit came, that one went), so any past view is
-one query away and nothing is ever rewritten.
+one query, and nothing is ever rewritten.
 
-A *member* is an edit that was added and not taken back. A member is *active* unless a newer member
-corrects the same prompt (it is then *superseded*), so taking back the newer one brings the older
-one back without any bookkeeping.
+A *member* is an edit that was added and not reverted. A member is *active* unless a newer member
+corrects the same prompt (it is then *superseded*), so reverting the newer one reactivates the older
+one without any bookkeeping.
 
 Undo and redo are operations too. Each version remembers which version the next undo takes back
 (``undo_version``) and which undo the next redo takes back (``redo_version``); with U, R these two,
@@ -30,9 +30,10 @@ from editkit_store.errors import (
     NotActive,
     NothingToUndo,
 )
+from editkit_store.history.columns import EDIT
 from editkit_store.history.queries import RESTORING, Operation, Past, prompt_digest
 from editkit_store.history.versions import check_tag
-from editkit_store.records import Edit, OperationKind, Provenance
+from editkit_store.records import COLUMNS, Edit, OperationKind, Provenance
 
 __all__ = ["History", "Operation", "prompt_digest"]
 
@@ -47,7 +48,7 @@ class History(Past):
         activate: bool,
         extra: Mapping[str, Any],
         peers: Sequence[str] | None = None,
-        snapshot: str | None = None,
+        snapshot: tuple[str, str] | None = None,
         **how: Any,
     ) -> Operation:
         """Appends an edit; with ``activate`` it joins the view, else it is a failed attempt.
@@ -55,9 +56,9 @@ class History(Past):
         Args:
             edit: The edit.
             activate: See above.
-            extra: What else the operation says about itself.
-            peers: The edits of its prompt, newest first, where they are known.
-            snapshot: What the adaptors of the model at hand become with it.
+            extra: More details of the operation.
+            peers: The edits of its prompt, newest first, if known.
+            snapshot: Owner and digest of the weights that it shares; see ``NewEdit.shared_by``.
             **how: Time, provenance and model.
         """
         last = self.last()
@@ -79,7 +80,7 @@ class History(Past):
             active_count=last.active_count + (1 if activate and not older else 0),
             detail=detail,
             time=edit.time,
-            snapshots={how["fingerprint"]: (last.version + 1, snapshot)} if snapshot else None,
+            snapshots={snapshot[0]: (last.version + 1, snapshot[1])} if snapshot else None,
             **how,
         )
 
@@ -89,17 +90,17 @@ class History(Past):
         active: Collection[str],
         extra: Callable[[], Mapping[str, Any]],
         *,
-        adaptors: Mapping[str, str] | None = None,
+        snapshots: Mapping[str, str] | None = None,
         **how: Any,
     ) -> Operation:
-        """Appends an import: edits that another history made, in their order.
+        """Appends an import: edits of another history, in their order.
 
         Args:
             edits: They keep their ids and times.
             active: Ids of those that join the view.
-            extra: Returns what else the operation says about itself; called when the edits are in
-                place, so that artifacts can come beside them.
-            adaptors: Digests of the snapshots that the adaptors of models become.
+            extra: Returns more details of the operation; called after the edits are inserted, so
+                that it can insert artifacts.
+            snapshots: Digests of the weights that edits share, by ``NewEdit.shared_by``.
             **how: Time, provenance and model.
         """
         last = self.last()
@@ -119,14 +120,14 @@ class History(Past):
             detail={"requests": requests, "brought": brought, **said},
             is_member_stored=True,
             snapshots={
-                model: (last.version + bool(edits), digest)
-                for model, digest in (adaptors or {}).items()
+                owner: (last.version + bool(edits), digest)
+                for owner, digest in (snapshots or {}).items()
             },
             **how,
         )
 
     def _insert(self, edits: Sequence[Edit], seq: int) -> dict[str, str]:
-        """Inserts the edits that an operation brings; returns the digests of their requests."""
+        """Inserts the edits of an operation; returns the digests of their requests."""
         if self._placed is None or self._placed[0] != self._db.failures:
             row = self._db.one("SELECT max(ordinal) FROM edits")
             self._placed = self._db.failures, int(row[0] or 0) if row else 0
@@ -137,18 +138,22 @@ class History(Past):
             text = canonical_json(request)
             digest = digest_bytes(text.encode("utf-8", errors="surrogatepass"))
             digests[edit.id] = digest
-            rows.append(
-                [
-                    edit.id, seq, text, digest, prompt_digest(edit), edit.prompt, edit.target,
-                    edit.kind, edit.method, _naive(edit.time), ordinal, edit.idempotency_key,
-                ]
-            )  # fmt: skip
+            values = {name: request.get(name) for name in COLUMNS} | {
+                "edit_id": edit.id,
+                "seq": seq,
+                "request": text,
+                "request_digest": digest,
+                "prompt_digest": prompt_digest(edit),
+                "added_at": _naive(edit.time),
+                "ordinal": ordinal,
+            }
+            rows.append([values[name] for name in EDIT])
         self._placed = self._placed[0], last + len(rows)
         self._db.insert("edits", rows)
         return digests
 
     def with_key(self, key: str) -> str | None:
-        """Returns the newest edit that came with an idempotency key, failed attempts left out."""
+        """Returns the newest edit with an idempotency key, not counting failed attempts."""
         row = self._db.one(
             "SELECT e.edit_id FROM edits e JOIN operations o ON o.seq = e.seq "
             "WHERE e.idempotency_key = ? AND o.changed ORDER BY e.ordinal DESC LIMIT 1",
@@ -159,12 +164,12 @@ class History(Past):
     def revert(
         self, edit_id: str, *, detail: Mapping[str, Any] | None = None, **how: Any
     ) -> Operation:
-        """Appends an operation that takes one edit out, as if it had never been.
+        """Appends an operation that removes one edit, as if it had never been added.
 
         Args:
             edit_id: The edit.
-            detail: What else the operation says about itself.
-            **how: Time, provenance, model, and what adaptors become.
+            detail: More details of the operation.
+            **how: Time, provenance, model, and what shared weights become.
 
         Raises:
             NotActive: It is not part of the current view.
@@ -184,7 +189,7 @@ class History(Past):
             last,
             edit_id=edit_id,
             membership=[(edit_id, False)],
-            # With an older correction of the same prompt beneath it, that one is active again.
+            # An older correction of the same prompt, if there is one, becomes active again.
             active_count=last.active_count - (1 if len(peers) == 1 else 0),
             detail={"restores": peers[1:2] if peers[:1] == [edit_id] else [], **(detail or {})},
             **how,
@@ -195,7 +200,7 @@ class History(Past):
         return self._restore("rollback", version, {}, **how)
 
     def undo(self, **how: Any) -> Operation:
-        """Appends an operation that takes the last one back; repeated, it goes further back.
+        """Appends an operation that undoes the last one; repeated, it goes further back.
 
         Raises:
             NothingToUndo: Everything is undone.
@@ -206,7 +211,7 @@ class History(Past):
         )
 
     def redo(self, **how: Any) -> Operation:
-        """Appends an operation that takes the last undo back.
+        """Appends an operation that reverses the last undo.
 
         Raises:
             NothingToUndo: The last change was not an undo.
@@ -217,7 +222,7 @@ class History(Past):
         )
 
     def to_undo(self) -> int:
-        """Returns the version that the next undo takes back: the view becomes that before it.
+        """Returns the version that the next undo undoes: the view becomes that of the one before.
 
         Raises:
             NothingToUndo: Everything is undone.
@@ -228,7 +233,7 @@ class History(Past):
         return undone
 
     def to_redo(self) -> int:
-        """Returns the version whose view the next redo brings back.
+        """Returns the version whose view the next redo restores.
 
         Raises:
             NothingToUndo: The last change was not an undo.
@@ -252,11 +257,11 @@ class History(Past):
         return operation
 
     def record_batch(self, detail: Mapping[str, Any], **how: Any) -> Operation:
-        """Appends the record of artifacts that a replay stored; the view stays."""
+        """Appends the record of artifacts that a replay stored; the view does not change."""
         return self._append("replay", self.last(), detail=detail, **how)
 
     def replay(self, version: int, detail: Mapping[str, Any], **how: Any) -> Operation:
-        """Appends the record of a replay up to ``version``; the view stays."""
+        """Appends the record of a replay up to ``version``; the view does not change."""
         return self._append("replay", self.last(), target_version=version, detail=detail, **how)
 
     def _restore(
@@ -264,7 +269,7 @@ class History(Past):
     ) -> Operation:
         last = self.last()
         turned = sorted(self._turned(last.version, version).items())
-        moved = self.moves(last.version, version)  # known by now; asking for a number is not
+        moved = self.moves(last.version, version)  # cached, unlike a count
         count = (
             self.active_count(version)
             if moved is None
@@ -282,15 +287,15 @@ class History(Past):
         )
 
     def _restored(self, version: int, current: int) -> dict[str, tuple[int, str | None]]:
-        """Returns what the adaptors of models become when ``version`` is restored."""
+        """Returns what shared weights become when ``version`` is restored."""
         snapshots = Snapshots(self._db)
         now = snapshots.at(current)
         if not now:
             return {}
         return {
-            fingerprint: (current + 1, digest)
-            for fingerprint, digest in snapshots.at(version).items()
-            if now[fingerprint] != digest
+            owner: (current + 1, digest)
+            for owner, digest in snapshots.at(version).items()
+            if now[owner] != digest
         }
 
     def _append(
@@ -309,13 +314,14 @@ class History(Past):
         is_member_stored: bool = False,
         snapshots: Mapping[str, tuple[int, str | None]] | None = None,
     ) -> Operation:
-        """Appends an operation; ``snapshots`` says what adaptors become, and from which version on.
+        """Appends an operation.
 
-        They are named in the operation's detail, by the model's fingerprint.
+        ``snapshots`` says what the weights that edits share become, and from which version on; the
+        operation's detail names them, by ``NewEdit.shared_by``.
         """
         changed = membership is not None
         if snapshots:
-            said = {fingerprint: list(one) for fingerprint, one in sorted(snapshots.items())}
+            said = {owner: list(one) for owner, one in sorted(snapshots.items())}
             detail = {**detail, "snapshots": said}
         version = last.version + 1 if changed else last.version
         undo, redo = (
@@ -361,8 +367,8 @@ class History(Past):
             self._db.insert("membership", rows)
         if snapshots:
             placed = Snapshots(self._db)
-            for model, (start, one) in snapshots.items():
-                placed.place(model, one, version=start, seq=body["seq"])
+            for owner, (start, one) in snapshots.items():
+                placed.place(owner, one, version=start, seq=body["seq"])
         operation = Operation(
             seq=body["seq"], kind=kind, version=version, changed=changed, edit_id=edit_id,
             target_version=target_version, undo_version=undo, redo_version=redo,
@@ -378,7 +384,7 @@ class History(Past):
     def _chain(
         self, kind: OperationKind, last: Operation, version: int
     ) -> tuple[int | None, int | None]:
-        """The undo and redo pointers of a new version; the module's head has the algebra."""
+        """Returns the undo and redo pointers of a new version; see the rules above."""
         if kind == "undo" and last.undo_version is not None:
             return self.maker(last.undo_version - 1).undo_version, version
         if kind == "redo" and last.redo_version is not None:

@@ -1,6 +1,6 @@
-"""What a history was at any version: its operations, its views, and the state of each edit.
+"""Queries of the history at any version: operations, views, and the state of each edit.
 
-A *member* of a version is an edit that was added and not taken back by then. A member is *active*
+A *member* of a version is an edit that was added and not reverted by then. A member is *active*
 unless a newer member corrects the same prompt (it is then *superseded*).
 """
 
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from editkit_store.database.connection import Database
 from editkit_store.digest import digest_json
 from editkit_store.errors import AmbiguousId, InvalidRecord, UnknownEdit, UnknownVersion
+from editkit_store.history.columns import containing_text
 from editkit_store.history.versions import parse_version
 from editkit_store.records import Edit, EditRequest, EditStatus, OperationKind, Provenance
 
@@ -24,19 +25,6 @@ __all__ = ["Operation", "Past", "prompt_digest"]
 _MEMBERS = """
     SELECT edit_id FROM membership WHERE version <= ?
     GROUP BY edit_id HAVING arg_max(member, version)
-"""
-
-
-# What a reader of the log looks for; every `?` is the same text in lower case.
-# What is in braces leaves out whose author is but the operating system's user.
-_NAMED = "AND provenance->>'$.author' IS DISTINCT FROM provenance->>'$.user'"
-_CONTAINING = """
-    kind = ? OR 'v' || version = ?
-    OR contains(lower(json_extract_string(provenance, '$.author')), ?) {and_named}
-    OR contains(lower(json_extract_string(provenance, '$.reason')), ?)
-    OR edit_id IN (SELECT edit_id FROM edits
-                   WHERE contains(lower(prompt), ?) OR contains(lower(target), ?))
-    OR version IN (SELECT version FROM tags WHERE contains(lower(name), ?))
 """
 
 
@@ -80,8 +68,8 @@ class Past:
 
     def __init__(self, database: Database) -> None:
         self._db = database
-        # The end of the log, known while nobody else can write. A transaction that failed may
-        # have moved it, and what it knew is forgotten then.
+        # The end of the log, cached because no other process can write. A failed transaction may
+        # have moved it, so a failure invalidates the cache.
         self._known: tuple[int, Operation] | None = None
         self._placed: tuple[int, int] | None = None  # likewise, the newest edit's place
         self._sharing: tuple[int, set[str]] | None = None  # likewise, see ``_shared``
@@ -96,7 +84,7 @@ class Past:
 
     def last(self) -> Operation:
         """Returns the newest operation, or the start of the log."""
-        with self._db.turn:  # in another thread a transaction may be about to move it, or to fail
+        with self._db.turn:  # a transaction of another thread may be moving it
             if self._known is None or self._known[0] != self._db.failures:
                 found = self._operations("ORDER BY seq DESC LIMIT 1")
                 self._known = self._db.failures, found[0] if found else _START
@@ -108,7 +96,7 @@ class Past:
         return found[0] if found else _START
 
     def origin(self, edit_id: str) -> Operation:
-        """Returns the operation that an edit of this history came with."""
+        """Returns the operation that added an edit."""
         return self._operations("WHERE seq = (SELECT seq FROM edits WHERE edit_id = ?)", [edit_id])[
             0
         ]
@@ -128,8 +116,9 @@ class Past:
             limit: At most so many.
             at: Only those up to and including the one that made this version.
             before: Only those before this position in the log.
-            containing: Only those about this text, in whatever case: in prompt, target, author,
-                reason or a tag of the version, or the kind or version itself.
+            containing: Only those about this text, whatever its case: in prompt, target or another
+                of ``SEARCHED``, in author, reason or a tag of the version, or the kind or version
+                itself.
             redacted: Do not look for the operating system's user.
         """
         conditions = ["true"]
@@ -141,9 +130,9 @@ class Past:
             conditions.append("seq < ?")
             parameters.append(before)
         if containing:
-            found = _CONTAINING.format(and_named=_NAMED if redacted else "")
+            found = containing_text(redacted=redacted)
             conditions.append(f"({found})")
-            parameters += [containing.lower()] * _CONTAINING.count("?")
+            parameters += [containing.lower()] * found.count("?")
         bound = "" if limit is None else f"LIMIT {int(limit)}"
         where = " AND ".join(conditions)
         return self._operations(f"WHERE {where} ORDER BY seq DESC {bound}", parameters)
@@ -208,9 +197,9 @@ class Past:
         return [str(row[0]) for row in rows]
 
     def line(self, version: int) -> set[int]:
-        """Returns the versions that led to one; those that a rollback or undo left aside did not.
+        """Returns the versions that led to one, without those that a rollback or undo discarded.
 
-        One that restores an older version is not among them either: that version and its own are.
+        A version that restores an older one is left out too; the older one and its line are in.
         """
         rows = self._db.query(
             "SELECT version, target_version FROM operations WHERE changed AND version <= ? "
@@ -241,7 +230,7 @@ class Past:
         return [edit_id for edit_id in ids if states.get(edit_id) == "active"]
 
     def method_names(self) -> list[str]:
-        """Returns the methods that edits of this history were made with, at whatever version."""
+        """Returns the methods that edits of this history were made with, at any version."""
         rows = self._db.query("SELECT DISTINCT method FROM edits ORDER BY method")
         return [str(row[0]) for row in rows]
 
@@ -267,7 +256,7 @@ class Past:
         Args:
             ids: The edits.
             at: Version.
-            active: Those of them that are known to be active at it, so that nobody looks.
+            active: Those of them that are known to be active at it, to save the query.
         """
         if not ids:
             return {}
@@ -304,8 +293,8 @@ class Past:
         return self._members_among(self.peers([digest])[digest], version)
 
     def peers(self, digests: Sequence[str]) -> dict[str, list[str]]:
-        """Returns every edit ever made of some prompts, newest first; by the prompts' digests."""
-        # One is found through the index; many at once in a single pass, which is faster for them.
+        """Returns every edit ever made for some prompts, newest first, by the prompts' digests."""
+        # The index is faster for one prompt, a single pass for many.
         which = "= ?" if len(digests) == 1 else "IN (SELECT unnest(?))"
         rows = self._db.query(
             f"SELECT prompt_digest, edit_id, ordinal FROM edits WHERE prompt_digest {which}",
@@ -328,9 +317,9 @@ class Past:
         return [edit_id for edit_id in ids if edit_id in inside]
 
     def moves(self, before: int, after: int) -> tuple[list[str], list[str]] | None:
-        """Returns what ``changes`` does, in no order and faster: without a look at any edit.
+        """Returns what ``changes`` does, faster and in no order, without reading any edit.
 
-        ``None`` where a prompt that was touched has several edits, of which the newest counts.
+        ``None`` if one of the prompts has several edits, of which only the newest counts.
 
         Args:
             before: Version.
@@ -346,15 +335,15 @@ class Past:
     def _turned(self, before: int, after: int) -> dict[str, bool]:
         """Edits that are members at one version and not at another: True for those that came.
 
-        The last answer is kept: a rollback asks first for its view, then for what to write down.
+        The last result is cached: a rollback needs it for its view and again for its record.
         """
         before, after = self._same(before), self._same(after)
         first, second = sorted((before, after))
         key = (self._db.failures, first, second)
-        known = self._turns  # another thread may put another one there
+        known = self._turns  # another thread may replace it
         if known is None or known[0] != key:
-            # Every row of an edit turns it: between two versions the first and the last one tell.
-            # Of a thousand rows DuckDB's grouping would take longer than reading them.
+            # Every row of an edit flips its membership, so the first and the last row between the
+            # versions suffice. Grouping in DuckDB takes longer than reading a thousand rows.
             rows: list[Any] = self._db.query(
                 "SELECT edit_id, member FROM membership WHERE version > ? AND version <= ? "
                 "ORDER BY version",
@@ -370,13 +359,13 @@ class Past:
     def _same(self, version: int) -> int:
         """Returns the version whose members a rollback, an undo or a redo made ``version`` have.
 
-        What such a one changed back and forth again need not be read then.
+        The rows between the two versions then need not be read.
         """
         with self._db.turn:
             if self._restores is None or self._restores[0] != self._db.failures:
                 rows = self._db.query(
                     "SELECT version, target_version FROM operations "
-                    # Earlier: somebody may have altered the file, and a circle would have no end.
+                    # Only earlier ones: in an altered file, a cycle would never end.
                     "WHERE kind IN (SELECT unnest(?)) AND changed AND target_version < version",
                     [list(RESTORING)],
                 )
@@ -386,8 +375,8 @@ class Past:
             return version
 
     def _shared(self) -> set[str]:
-        """Edits that are not the only one of their prompt, read once."""
-        with self._db.turn:  # what another thread adds in between would be missing for ever
+        """Edits that share their prompt with another edit; read once."""
+        with self._db.turn:  # an edit that another thread adds meanwhile would stay missing
             if self._sharing is None or self._sharing[0] != self._db.failures:
                 rows = self._db.query(
                     "SELECT edit_id FROM edits SEMI JOIN (SELECT prompt_digest FROM edits "
@@ -399,7 +388,7 @@ class Past:
     def changes(self, before: int, after: int) -> tuple[list[str], list[str]]:
         """Returns which edits are active at one version and not at another, oldest first.
 
-        The work is in proportion to what changed between the two, not to the history.
+        Takes time in proportion to what changed between the two, not to the history.
 
         Args:
             before: Version.

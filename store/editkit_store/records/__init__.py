@@ -14,6 +14,7 @@ from editkit_store.records.editing import (
     ViewPlan,
 )
 from editkit_store.records.edits import (
+    COLUMNS,
     DEFAULT_METHOD,
     Edit,
     EditKind,
@@ -42,6 +43,7 @@ from editkit_store.records.history import (
 from editkit_store.records.models import ModelInfo
 
 __all__ = [
+    "COLUMNS",
     "DEFAULT_METHOD",
     "AddPlan",
     "Added",

@@ -48,13 +48,14 @@ class Candidate(Record):
     prompt: str
     target: str
     distance: float = Field(
-        description="L2 distance from the prompt to the edit's key; of ELDER to the nearest of its "
-        "wordings, or bits between codes where it knows no radius"
+        description="L2 distance from the prompt to the edit's key, or to the nearest of its "
+        "wordings; bits between codes where there is no radius"
     )
     radius: float = Field(description="Radius of the edit's scope, likewise")
     in_scope: bool
     bits: int | None = Field(
-        default=None, description="Hamming distance between the prompt's code and the edit's; ELDER"
+        default=None,
+        description="Hamming distance between the codes of prompt and edit, if there are any",
     )
 
 

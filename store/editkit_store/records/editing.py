@@ -83,8 +83,8 @@ class Added(Record):
     )
     lost: tuple[str, ...] = Field(
         default=(),
-        description="Earlier edits of ELDER that do not give their target since this one was "
-        "learned",
+        description="Earlier edits of the same weights that do not give their target since this "
+        "one was learned",
     )
     reach: EditReach | None = Field(
         default=None, description="How far it reaches; null of an edit that is not active"

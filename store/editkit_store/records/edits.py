@@ -1,7 +1,13 @@
-"""What somebody wants corrected: the request, and the edit that it becomes."""
+"""Requests for corrections, and the edits that they become.
+
+The fields of ``EditRequest`` are the one list of what a request holds. A field marked as a
+``EditColumn`` is also a column of the table ``edits``, which inserting, verifying and searching
+follow; a new one needs a migration that adds the column, and nothing else in the store.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -10,8 +16,11 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from editkit_store.records.base import Record
 
 __all__ = [
+    "COLUMNS",
     "DEFAULT_METHOD",
+    "SEARCHED",
     "Edit",
+    "EditColumn",
     "EditKind",
     "EditRequest",
     "EditStatus",
@@ -29,9 +38,25 @@ DEFAULT_METHOD = "grace"
 EditStatus = Literal["active", "superseded", "reverted", "failed"]
 ScopeName = Literal["strict", "balanced", "broad"]
 
-_LATER = ("agent", "conversation", "idempotency_key", "scope")
-"""Fields of a request that came later: without them it has the bytes, and the digest, that it
-always had."""
+_FIRST = frozenset(
+    "prompt target kind method subject rephrases locality chat reason author source".split()
+)
+"""Fields that requests have always had, set or not. One that came later is written only where it is
+set, so that requests without it keep their bytes and their digests."""
+
+
+@dataclass(frozen=True)
+class EditColumn:
+    """Marks a field of a request that is a column of the table ``edits`` too.
+
+    Columns are in the order of the fields. A new one is a text that may be missing, and comes last,
+    as a migration puts it there.
+
+    Attributes:
+        is_searched: Whether ``log`` looks for text in it.
+    """
+
+    is_searched: bool = True
 
 
 class Message(Record):
@@ -42,12 +67,16 @@ class Message(Record):
 
 
 class EditRequest(Record):
-    """What somebody wants corrected, independent of any model."""
+    """A correction, independent of any model."""
 
-    prompt: str = Field(description="Input to correct; in a chat, the last user turn")
-    target: str = Field(description="Text (or class label) that the model should give instead")
-    kind: EditKind = "fact"
-    method: MethodName = DEFAULT_METHOD
+    prompt: Annotated[str, EditColumn()] = Field(
+        description="Input to correct; in a chat, the last user turn"
+    )
+    target: Annotated[str, EditColumn()] = Field(
+        description="Text (or class label) that the model should give instead"
+    )
+    kind: Annotated[EditKind, EditColumn(is_searched=False)] = "fact"
+    method: Annotated[MethodName, EditColumn(is_searched=False)] = DEFAULT_METHOD
     subject: str | None = Field(default=None, description="What the prompt is about")
     rephrases: tuple[str, ...] = Field(
         default=(), description="Other wordings of the prompt that should give the target too"
@@ -60,8 +89,8 @@ class EditRequest(Record):
     )
     scope: ScopeName | None = Field(
         default=None,
-        description="How far an edit of GRACE reaches that is looked up by its words; by default "
-        "as the model was opened",
+        description="How far the edit reaches, by a method whose edits have a scope of their own; "
+        "by default as the model was opened",
     )
     reason: str | None = None
     author: str | None = None
@@ -69,21 +98,35 @@ class EditRequest(Record):
         default=None, description="Where the request came from, e.g. an id in a data file"
     )
     agent: str | None = Field(
-        default=None, description="Program that asks for it, where it is not a person"
+        default=None, description="Program that requests it, if it is not a person"
     )
     conversation: str | None = Field(
         default=None, description="Id of the conversation in which the wrong answer was seen"
     )
-    idempotency_key: str | None = Field(
+    idempotency_key: Annotated[str | None, EditColumn(is_searched=False)] = Field(
         default=None, description="The same key twice is one edit, however often it is sent"
     )
 
     @model_serializer(mode="wrap")
     def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         found: dict[str, Any] = handler(self)
-        return {
-            name: value for name, value in found.items() if value is not None or name not in _LATER
-        }
+        return {name: value for name, value in found.items() if value is not None or name in _FIRST}
+
+
+def _columns() -> dict[str, EditColumn]:
+    return {
+        name: mark
+        for name, field in EditRequest.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, EditColumn)
+    }
+
+
+COLUMNS: tuple[str, ...] = tuple(_columns())
+"""Fields of a request that are columns of the table ``edits``, in their order there."""
+
+SEARCHED: tuple[str, ...] = tuple(name for name, one in _columns().items() if one.is_searched)
+"""Those of ``COLUMNS`` that ``log`` looks for text in."""
 
 
 class Edit(EditRequest):

@@ -1,4 +1,4 @@
-"""What a store tells of its history: operations, versions, artifacts, and its own state."""
+"""Typed records of the history: operations, versions, artifacts, and the state of the store."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class Artifact(Record):
     conflicts: dict[str, float] | None = Field(
         default=None,
         description="Earlier edits with another target whose scope could meet this one's, and the "
-        "L2 distances of their keys; null where nobody has looked",
+        "L2 distances of their keys; null if unknown",
     )
     radius: float | None = Field(
-        default=None, description="Initial L2 radius of the GRACE row, float32"
+        default=None, description="Initial L2 radius of the edit's scope, float32"
     )
 
 
@@ -123,7 +123,7 @@ class ViewChanged(Record):
     operation: OperationKind
     detail: str = ""
     relearned: tuple[str, ...] = Field(
-        default=(), description="Later edits of ELDER that a revert learned again"
+        default=(), description="Later edits of the same weights that a revert learned again"
     )
     lost: tuple[str, ...] = Field(default=(), description="Edits that do not hold since")
 

@@ -1,15 +1,15 @@
-"""Verification: every digest of a store derived anew, and everything compared with the log.
+"""Verification: derives every digest of a store anew, and compares everything with the log.
 
-The log is a chain: an operation's digest covers its own row, what it did to the set of edits, and
-the digest of the operation before. What else a store holds is named in it: an edit by the digest of
-its request, an artifact by the digest of its record, a tensor by the digest in that record, and
-what adaptors became by the digest of a snapshot, which has those of its tensors. So the digest of
-the newest operation, the *head*, stands for the whole history: who keeps it elsewhere can tell any
-later change of the past.
+The log is a chain: an operation's digest covers its own row, its changes to the set of edits, and
+the digest of the operation before. The log names everything else in the store: an edit by the
+digest of its request, an artifact by the digest of its record, a tensor by the digest in that
+record, and shared weights by the digest of a snapshot, which names its tensors. So the digest of
+the newest operation, the *head*, identifies the whole history: anybody who keeps it elsewhere can
+detect any later change of the past.
 
-Not covered: the settings (which model to load by default), when migrations ran, artifacts stored by
-an editkit before schema 3, of which the log names the tensors only, and the times of edits imported
-before it said them.
+Not covered: the settings (which model to load by default), when migrations ran, artifacts stored
+with a schema before 3 (the log names only their tensors), and the times of edits imported before
+the log recorded them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from editkit_store.database.schema import MIGRATIONS
 from editkit_store.digest import canonical_text, digest_bytes, digest_text
 from editkit_store.errors import StoreDamaged, StoreError
 from editkit_store.history.log import prompt_digest
-from editkit_store.records import Edit, Problem, Verified
+from editkit_store.records import COLUMNS, Edit, Problem, Verified
 from editkit_store.verify.blocks import damaged_blocks
 from editkit_store.verify.sql import (
     DOUBTFUL_ARTIFACTS,
@@ -60,7 +60,7 @@ _SMALL = 10_000  # operations up to which it is one part
 
 
 def verify(database: Database, *, head: str | None = None) -> Verified:
-    """Returns what is wrong with a store, in the order of its log; never raises for damage.
+    """Returns the problems of a store, in the order of its log; never raises for damage.
 
     Args:
         database: The store.
@@ -68,12 +68,12 @@ def verify(database: Database, *, head: str | None = None) -> Verified:
     """
     check = _Check(database)
     try:
-        with database.turn:  # between two tables nobody appends
+        with database.turn:  # no appends between reading two tables
             check.run()
             if head is not None and not check.holds(head):
                 check.blame("operation", head, "is not in the log: the past was rewritten since")
     except (StoreDamaged, StoreError) as error:
-        # DuckDB's own checksums: a block that cannot be read, whatever it held.
+        # DuckDB's own checksums: a block that cannot be read.
         check.blame("file", str(database.path), str(error))
     return Verified(
         ok=not check.problems,
@@ -101,7 +101,7 @@ class _Check:
         self._snapshots: dict[tuple[str, int], tuple[int, str | None]] = {}
 
     def blame(self, kind: Any, name: str, message: str) -> None:
-        """Notes a problem."""
+        """Adds a problem."""
         self.problems.append(Problem(kind=kind, name=name, message=message))
 
     def run(self) -> None:
@@ -114,8 +114,8 @@ class _Check:
         self._db.query("SELECT * FROM settings")  # no digest covers them; their block may be bad
         with ThreadPoolExecutor(_THREADS) as pool:
             altered = self._db.beside(pool, _altered, "SELECT digest, bytes FROM payloads")
-            # One thread goes through a hundred thousand rows, as DuckDB keeps them together; and
-            # it needs no interpreter, which the blocks and the tensors take meanwhile.
+            # DuckDB uses one thread per row group of a hundred thousand rows, hence the parts. It
+            # needs no interpreter, which blocks and tensors use meanwhile.
             parts = [
                 self._db.beside(pool, list, DOUBTFUL_OPERATIONS, *part) for part in self._parts()
             ]
@@ -130,7 +130,7 @@ class _Check:
         self._tensors(self._manifests())
         self._names()
         for number in damaged:
-            # DuckDB would refuse it when it is met, which may be years later.
+            # DuckDB would fail only when it reads the block, perhaps years later.
             self.blame(
                 "file",
                 f"block {number}",
@@ -141,7 +141,7 @@ class _Check:
         newest = self._db.one("SELECT digest FROM operations ORDER BY seq DESC LIMIT 1")
         self.head = newest[0] if newest is not None else None
         if not self.problems:
-            self._owned()  # again: somebody may have written meanwhile
+            self._owned()  # again: another process may have written meanwhile
 
     def _owned(self) -> None:
         try:
@@ -154,14 +154,14 @@ class _Check:
         return self._db.one("SELECT 1 FROM operations WHERE digest = ?", [head]) is not None
 
     def _parts(self) -> list[tuple[int, int]]:
-        """Returns the ends of parts of the log, about equal where nobody altered it."""
+        """Returns the bounds of parts of the log, about equal in size if it was not altered."""
         (count,) = self._db.query("SELECT count(*) FROM operations")[0]
         inner = [count * part // _PARTS for part in range(1, _PARTS)] if count > _SMALL else []
         starts = [-(1 << 63), *(end + 1 for end in inner)]
         return list(zip(starts, [*inner, (1 << 63) - 1], strict=True))
 
     def _log(self, doubtful: list[tuple[Any, ...]]) -> list[int]:
-        """Goes through the operations that are no whole additions, and returns which they are."""
+        """Checks the operations that are not whole additions, and returns their numbers."""
         members: dict[int, list[list[Any]]] = {}
         for part in self._db.stream(
             "SELECT version, edit_id, member FROM membership "
@@ -183,7 +183,7 @@ class _Check:
             rows = members.get(version, []) if changed else []
             if operation_digest(row, rows) != row[14]:
                 self.blame("operation", name, f"('{kind}') was altered")
-            # Where that is not what it was, neither need it be what an operation says.
+            # The row of an altered operation need not parse.
             with contextlib.suppress(ValueError, TypeError, AttributeError):
                 self._expect(row)
         for (version,) in self._db.query(
@@ -223,7 +223,7 @@ class _Check:
         for (edit_id,) in self._db.query(_MISPLACED):
             self.blame("edit", f"edit {edit_id}", "has the place of another edit")
         last = (0, 0)
-        for edit_id, seq, request, digest, prompt, *columns, time, key in self._rows(
+        for edit_id, seq, request, digest, prompt, time, *columns in self._rows(
             DOUBTFUL_EDITS, [doubtful]
         ):
             name = f"edit {edit_id}"
@@ -239,8 +239,7 @@ class _Check:
                 self.blame("edit", name, "is not what was asked for: its request was altered")
                 continue
             said = from_json(request)
-            derived = [said[field] for field in ("prompt", "target", "kind", "method")]
-            if derived != columns or said.get("idempotency_key") != key:
+            if [said.get(name) for name in COLUMNS] != columns:
                 self.blame("edit", name, "has columns that differ from its request")
             elif _prompt(said, edit_id) != prompt:
                 self.blame("edit", name, "stands for another prompt than its own")
@@ -296,7 +295,7 @@ class _Check:
         return needed
 
     def _tensors(self, needed: set[str]) -> None:
-        """Restores the tensors of all snapshots: those stored whole, and then those beside them."""
+        """Restores the tensors of all snapshots, both whole ones and differences."""
         for digest, base, item, length, data, base_item, base_length, base_data in self._rows(
             "SELECT t.digest, t.base, t.item, t.length, t.bytes, b.item, b.length, b.bytes "
             "FROM tensors t LEFT JOIN tensors b ON b.digest = t.base AND b.base IS NULL"
@@ -343,8 +342,8 @@ def _altered(payloads: list[tuple[str, bytes]]) -> list[str]:
 def operation_digest(row: Sequence[Any], members: list[list[Any]]) -> str:
     """Derives the digest of an operation from its row and what it did to the set of edits.
 
-    The same bytes as the digest of a dict, put together from columns that are canonical JSON
-    already: parsing and writing them again would take most of a verification's time.
+    It equals ``digest_json`` of the operation. The text is built from columns that are canonical
+    JSON already: parsing and writing them again would take most of the time of a verification.
     """
     (seq, kind, version, changed, edit_id, target, undo, redo, count, time, model, how, detail,
      parent, _) = row  # fmt: skip
@@ -368,12 +367,12 @@ def _number(value: int | None) -> int | str:
 
 
 def _iso(time: datetime | str) -> str:
-    """A time as it is digested; one before the year 1 comes from DuckDB as a text."""
+    """A time as it is digested; DuckDB returns one before the year 1 as text."""
     return time.isoformat() if isinstance(time, datetime) else time
 
 
 def _prompt(request: dict[str, Any], edit_id: str) -> str:
-    """Derives what identifies the corrected input."""
+    """Derives the digest of the corrected input."""
     if request.get("chat") is None:
         return digest_text(canonical_text(request["prompt"]))
     return prompt_digest(Edit(**request, id=edit_id, time=datetime.fromtimestamp(0, UTC)))

@@ -1,16 +1,17 @@
-"""What DuckDB can verify by itself: which additions to a history are whole, a hundred at a time.
+"""Verification in DuckDB: finds the additions to a history that are whole.
 
-An addition is *whole* if its operation follows the one before it and has its digest, the edit and
-the artifact that it names are there, and theirs are derived anew, too. The texts that digests are
-of are put together here in SQL as ``digest.canonical_json`` writes them. Where the two differ (an
-exponent, a control character) the digests do, the addition counts as not whole, and ``verify`` goes
-through it in Python; so it does with whatever is no addition, and with what is damaged. What counts
-as whole here has the digest that it should have, whoever wrote the text.
+An addition is *whole* if its operation follows the one before it and matches its digest, and if the
+edit and the artifact that it names exist and match theirs. SQL builds the digested texts as
+``digest.canonical_json`` writes them. Where the two differ (an exponent, a control character), the
+digests differ too, the addition does not count as whole, and ``verify`` checks it in Python, as it
+does with all other operations and with damage. Whatever counts as whole here has the right digest,
+however the text was built.
 """
 
 from __future__ import annotations
 
 from editkit_store.artifacts.artifacts import ROW
+from editkit_store.records import COLUMNS
 
 __all__ = ["DOUBTFUL_ARTIFACTS", "DOUBTFUL_EDITS", "DOUBTFUL_OPERATIONS", "OPERATION"]
 
@@ -23,8 +24,8 @@ OPERATION = (
 
 
 def _joined(*parts: str) -> str:
-    # Not `||`, which copies what it has with every part that it adds. It leaves NULL out; what may
-    # be NULL is made a text before, and without what must not be no digest is the one it was.
+    # Not `||`, which copies the text for every part. concat() skips NULL: a column that may be NULL
+    # becomes text first, and if another one is NULL, the digest no longer matches.
     return f"concat({', '.join(parts)})"
 
 
@@ -101,17 +102,19 @@ _FOLLOWS = """
     AND o.parent_digest IS NOT DISTINCT FROM b.digest_before
 """
 
-# What else an operation says of edits and models is followed up in Python.
+# Anything else that an operation says about edits and models is checked in Python.
 _SAYS = """
     TRY(json_extract_string(o.detail, ['$.request', '$.record', '$.requests', '$.records',
         '$.snapshots'])) = [e.request_digest, a.record_digest, NULL, NULL, NULL]
 """
 
+# What stands for the prompt of a conversation is derived in Python.
+_FIELDS = ", ".join(f"'$.{name}'" for name in (*COLUMNS, "chat"))
+_VALUES = ", ".join((*(f"e.{name}" for name in COLUMNS), "NULL"))
+
 _EDIT = f"""
     e.added_at = o.time AND e.request_digest = {_digest("e.request")}
-    AND TRY(json_extract_string(e.request, ['$.prompt', '$.target', '$.kind', '$.method',
-        '$.idempotency_key', '$.chat'])) = [e.prompt, e.target, e.kind, e.method,
-        e.idempotency_key, NULL]
+    AND TRY(json_extract_string(e.request, [{_FIELDS}])) = [{_VALUES}]
     AND e.prompt_digest = {_digest(_text("e.prompt"))}
 """
 
@@ -129,8 +132,8 @@ DOUBTFUL_OPERATIONS = f"""
         SELECT version, {_MEMBER_TEXT} AS entry
         FROM membership
     ), members AS (
-        -- An addition brings an edit and takes at most one out. What does more is looked at in
-        -- Python: sorting lists of one costs more than making them.
+        -- An addition adds one edit and supersedes at most one. Python checks operations that do
+        -- more: sorting lists of one element costs more than making them.
         SELECT version, CASE count(*) WHEN 1 THEN min(entry)
             WHEN 2 THEN concat(min(entry), ',', max(entry)) ELSE 'more' END AS entries
         FROM entries GROUP BY version
@@ -148,16 +151,16 @@ DOUBTFUL_OPERATIONS = f"""
     AND o.seq BETWEEN $1 AND $2
     ORDER BY o.seq
 """
-"""Operations from $1 to $2 that are no whole additions, each with what comes before it."""
+"""Operations from $1 to $2 that are not whole additions, each with the one before it."""
 
-DOUBTFUL_EDITS = """
-    SELECT edit_id, e.seq, request, request_digest, prompt_digest, prompt, target, e.kind, method,
-           added_at, idempotency_key
+DOUBTFUL_EDITS = f"""
+    SELECT edit_id, e.seq, request, request_digest, prompt_digest, added_at,
+           {", ".join(f"e.{name}" for name in COLUMNS)}
     FROM edits e LEFT JOIN operations o USING (seq, edit_id)
     WHERE o.kind IS DISTINCT FROM 'add' OR e.seq IN (SELECT unnest(CAST($1 AS BIGINT[])))
     ORDER BY ordinal
 """
-"""Edits that came with none of the whole additions; $1: operations that are none."""
+"""Edits of no whole addition; $1: the operations that are not whole additions."""
 
 DOUBTFUL_ARTIFACTS = f"""
     SELECT {", ".join(f"a.{column}" for column in ROW.split(", "))}, a.record_digest,
@@ -168,5 +171,5 @@ DOUBTFUL_ARTIFACTS = f"""
     ) o ON o.edit_id = a.edit_id AND o.fingerprint = a.fingerprint
     WHERE o.seq IS NULL OR a.edit_id IN (SELECT unnest(CAST($2 AS VARCHAR[])))
 """
-"""Artifacts of none of the whole additions, and those of the edits $2, which other operations name;
-each with whether it is one of a whole addition's."""
+"""Artifacts of no whole addition, and those of the edits $2, which other operations name; each with
+whether it belongs to a whole addition."""

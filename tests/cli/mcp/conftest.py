@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from cli.server.conftest import Running, made, running
+from cli.http.conftest import Running, made, running
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult, Implementation

@@ -8,12 +8,12 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
+from cli.http.conftest import Running, held, made, running
 from cli.mcp.conftest import over_http, run, text
-from cli.server.conftest import Running, held, made, running
 from mcp import MCPError
 
 from editkit.kit import Kit
-from editkit_cli.server.limits import Limits
+from editkit_cli.service.limits import Limits
 
 CAT = "The red cat is"
 
@@ -40,7 +40,7 @@ CAT = "The red cat is"
         ("add", {"prompt": "a", "target": ""}, "invalid_request", "target is empty", "some text"),
         ("add", {"prompt": "a", "target": "x" * 100_001}, "too_long", "100000", None),
         ("add", {"prompt": "a", "target": "b", "dry_run": True, "method": "magic"},
-         "invalid_arguments", "'method'", "arguments"),
+         "unsupported_method", "'magic'", "methods: grace, elder"),
         ("add", {"prompt": CAT, "target": "gold"}, "contradicts_edit", "'blue'", "supersede"),
         ("show", {"name": "v99"}, "unknown_version", "'v99'", "`log`"),
         ("list", {"version": "nowhere"}, "unknown_version", "'nowhere'", "`log`"),

@@ -6,12 +6,12 @@ from typing import Any
 
 import httpx2
 import pytest
+from cli.http.conftest import Running
 from cli.mcp.conftest import over_http, run
-from cli.server.conftest import Running
 from mcp import MCPError
 
-from editkit_cli.mcp.agents import TOOLS
-from editkit_cli.server.tokens import TokenFile
+from editkit_cli.mcp.server import TOOLS
+from editkit_cli.service.tokens import TokenFile
 
 CHANGING = ["add", "rollback", "revert", "undo", "replay"]
 ARGUMENTS: dict[str, dict[str, Any]] = {

@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from cli.http.conftest import Running, held, made, running
 from cli.mcp.conftest import over_http, run
-from cli.server.conftest import Running, held, made, running
 
-from editkit_cli.server.limits import Limits
+from editkit_cli.service.limits import Limits
 
 HELLO = (
     '{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": '

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli.http.conftest import Running
 from cli.mcp.conftest import over_stdio, run
-from cli.server.conftest import Running
 
 from editkit_store import open_store
 

@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from cli.http.conftest import Running
 from cli.mcp.conftest import over_http, run
-from cli.server.conftest import Running
 from jsonschema import Draft202012Validator
 
-from editkit_cli.mcp.agents import INSTRUCTIONS, TOOLS
+from editkit_cli.mcp.server import INSTRUCTIONS, TOOLS
 
 NAMES = {
     "generate", "explain", "add", "list", "show", "log", "diff", "rollback", "revert", "undo",

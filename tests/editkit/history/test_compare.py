@@ -243,11 +243,13 @@ def test_radii_in_a_diff_are_those_of_the_running_model(data: st.DataObject) -> 
             assert {r.edit_id: (r.before, r.after) for r in found.changed_rows} == {
                 e: (old[e], r) for e, r in new.items() if e in old and old[e] != r
             }
-            shown = _radii(memory, store.history.active_ids(top))
-            rows = store._db.query("SELECT edit_id, radius FROM codebook_rows")
-            assert {e: np.float32(r) for e, r in rows} == {
-                e: np.float32(r) for e, r in shown.items()
+            # SQL shows what was recorded; which rows give way is derived in one place only.
+            active = memory.rows(store.history.active_ids(top))
+            rows = store._db.query("SELECT edit_id, initial_radius, conflicts FROM codebook_rows")
+            assert {e: np.float32(r) for e, r, _ in rows} == {
+                memory.edit_id(row): memory.initial(np.array([row]))[0] for row in active.tolist()
             }
+            assert sum(count for _, _, count in rows) == 2 * len(memory.pairs(active))
 
 
 def _radii(memory: Memory, ids: list[str]) -> dict[str, float]:

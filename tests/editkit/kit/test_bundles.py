@@ -121,10 +121,12 @@ def test_edits_of_both_histories_make_room_for_each_other(
         assert keys == sorted(expected)
         assert radii == expected
     assert other.store.verify().problems == ()
-    found = other.store._db.query("SELECT edit_id, radius, conflicts FROM codebook_rows")
-    assert {(e, float(r)) for e, r, _ in found} == {
+    found = other.diff("v0", "@").codebook.added_rows
+    assert {(one.edit_id, one.radius) for one in found} == {
         (e, float(np.frombuffer(one[0], np.float32)[0])) for e, one in merged.items()
     }
+    rows = other.store._db.query("SELECT edit_id FROM codebook_rows")
+    assert {edit_id for (edit_id,) in rows} == set(merged)
     assert other.store._db.query("SELECT 1 FROM artifacts WHERE conflicts IS NULL") == []
     path = other.store.path
     other.close()

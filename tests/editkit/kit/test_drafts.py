@@ -10,8 +10,8 @@ import pytest
 from tiny import tiny_bert, tiny_gpt2, tiny_llama, tiny_t5, tiny_tokenizer
 
 import editkit
+from editkit.editing.requests import build_request
 from editkit.engines.transformers.generator import Generated
-from editkit.requests import build_request
 
 PROMPTS = ["a good day in Paris", "Who?", "a bad night in Rome one two three", "x"]
 TARGETS = ["Canberra", "Oslo or Bergen", "one", "red green blue"]

@@ -196,9 +196,14 @@ def test_a_compaction_keeps_every_snapshot(closed: Path) -> None:
         assert store.verify().ok
 
 
-def test_status_tells_when_codes_no_longer_separate(store: Store) -> None:
-    for edges, warns in ((None, False), ([3, 9], False), ([9, 9], True), ([0, 0], True)):
-        found = snapshot(0)
-        add(store, str(edges), Snapshot({**found.settings, "separation": edges}, found.tensors))
-        assert bool(store.status().warnings) == warns
-    assert "tiny" in store.status().warnings[0]
+def test_methods_that_share_weights_on_one_model_keep_them_apart(store: Store) -> None:
+    first, second, third = snapshot(0), snapshot(1), snapshot(2)
+    add(store, "a", first)
+    add(store, "b", second, shared_by=f"{MODEL}/other")
+    assert store.snapshots.at(2) == {MODEL: digest_of(first), f"{MODEL}/other": digest_of(second)}
+    edit = add(store, "c", third, shared_by=f"{MODEL}/other")[1]
+    store.revert(edit.id, snapshots={f"{MODEL}/other": second})
+    assert store.snapshots.at(4) == store.snapshots.at(2)
+    store.rollback("v1")
+    assert store.snapshots.at(5) == {MODEL: digest_of(first), f"{MODEL}/other": None}
+    assert store.verify().ok

@@ -86,7 +86,9 @@ def test_what_a_later_replay_learned_for_an_older_version_stays_out(
 ) -> None:
     add(store, "a", None)
     append(store, "b", "1")
-    learned = store.artifacts.of_edit(store.show("v1").edits[0].id)[0]
+    learned = store.artifacts.of_edit(store.show("v1").edits[0].id)[0].model_copy(
+        update={"metrics": {"snapshot": digest_of(snapshot(3))}}
+    )
     store.put_artifacts([(learned, b"a")], snapshot=snapshot(3), version=1)
     store.export(tmp_path / "old", to="v1")
     store.export(tmp_path / "new")
@@ -94,6 +96,20 @@ def test_what_a_later_replay_learned_for_an_older_version_stays_out(
         with open_store(tmp_path / f"{name}.db", write=True, create=True) as fresh:
             assert fresh.import_bundle(tmp_path / name).snapshots == found
             assert fresh.verify().ok
+
+
+def test_weights_of_another_name_come_along_and_those_of_other_edits_do_not(
+    store: Store, tmp_path: Path
+) -> None:
+    add(store, "a", snapshot(0))
+    add(store, "b", snapshot(1), shared_by=f"{MODEL}/other")
+    store.export(tmp_path / "bundle", since="v1")
+    (line,) = lines(tmp_path / "bundle", "snapshots.jsonl")
+    assert line["fingerprint"] == f"{MODEL}/other"
+    with open_store(tmp_path / "new.db", write=True, create=True) as fresh:
+        assert fresh.import_bundle(tmp_path / "bundle").snapshots == (f"{MODEL}/other",)
+        assert fresh.snapshots.at(1) == {f"{MODEL}/other": digest_of(snapshot(1))}
+        assert fresh.verify().ok
 
 
 def tensor_of(folder: Path, name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from editkit.editing.files import Source, count_edits, read_edits, read_requests
+from editkit.editing.files import EditSource, count_edits, read_edits, read_requests
 from editkit.errors import MalformedLine
 from editkit.evaluation.cases import read_cases
 from editkit_store.errors import InvalidRequest
@@ -150,7 +150,7 @@ class Endless:
 )
 def test_lines_and_tables_are_read_as_they_come_in(first: bytes, row: bytes) -> None:
     stream = Endless(first, row)
-    found = itertools.islice(read_edits(stream, Source("-", "")), 1000)  # type: ignore[arg-type]
+    found = itertools.islice(read_edits(stream, EditSource("-", "")), 1000)  # type: ignore[arg-type]
     assert {(one.fields["prompt"], one.fields["target"]) for one in found} == {("a", "1")}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from editkit.scope.index import Backend, library, table
+from editkit.scope.index import IndexBackend, library, table
 from editkit.scope.index.faiss_scan import FaissScan
 from editkit.scope.index.faiss_top import FaissTop
 from editkit.scope.index.torch_scan import TorchScan
@@ -69,7 +69,7 @@ def _scalar_half(width: int) -> Any:
     return faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_fp16)
 
 
-MAKERS: dict[str, Callable[[], Backend]] = {
+MAKERS: dict[str, Callable[[], IndexBackend]] = {
     "flat": FaissScan,
     "pruned": lambda: FaissScan(flat_rows=12, dims=3),
     "together": lambda: FaissScan(flat_rows=30, dims=3, together=1),
@@ -82,13 +82,13 @@ MAKERS: dict[str, Callable[[], Backend]] = {
 
 
 @pytest.fixture(params=MAKERS)
-def new_backend(request: pytest.FixtureRequest) -> Callable[[], Backend]:
+def new_backend(request: pytest.FixtureRequest) -> Callable[[], IndexBackend]:
     """A maker of one kind of backend, small enough for its every path to be taken."""
     return MAKERS[request.param]
 
 
 @pytest.fixture(scope="session")
-def makers() -> dict[str, Callable[[], Backend]]:
+def makers() -> dict[str, Callable[[], IndexBackend]]:
     return MAKERS
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from editkit.scope.index import (
-    Backend,
+    IndexBackend,
     KeyTable,
     backends,
     distances,
@@ -22,7 +22,7 @@ from editkit.scope.index.faiss_scan import FaissScan
 from editkit.scope.index.faiss_top import FaissTop
 from editkit.scope.index.torch_scan import TorchScan
 
-NewBackend = Callable[[], Backend]
+NewBackend = Callable[[], IndexBackend]
 GPUS = library.gpus()
 
 

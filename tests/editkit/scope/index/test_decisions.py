@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editkit.scope.index import Backend, KeyTable, distances
+from editkit.scope.index import IndexBackend, KeyTable, distances
 
 pytestmark = pytest.mark.usefixtures("always_indexed")
 
-Makers = dict[str, Callable[[], Backend]]
+Makers = dict[str, Callable[[], IndexBackend]]
 
 
 class Case(NamedTuple):

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from editkit.scope.index import Backend, KeyTable, distances
+from editkit.scope.index import IndexBackend, KeyTable, distances
 
-NewBackend = Callable[[], Backend]
+NewBackend = Callable[[], IndexBackend]
 Literal = Callable[..., list[int]]
 
 

@@ -22,8 +22,8 @@ from editkit.methods.base import (
     MethodContext,
     finite,
 )
+from editkit.methods.keyed import KeyedRows, moved
 from editkit.scope.general import TEXT
-from editkit.scope.keyed import KeyedRows, moved
 from editkit.scope.radii import RADII
 from editkit.scope.reach import Reaches
 from editkit_rankone.config import RankOneConfig

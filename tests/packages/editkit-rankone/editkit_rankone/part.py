@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from editkit.engines.base import Positions
-from editkit.scope.keyed import KeyedPart, KeyedRows, KeyedSelection
+from editkit.methods.keyed import KeyedPart, KeyedRows, KeyedSelection
 from editkit_rankone.payload import Payload
 
 __all__ = ["RankOnePart"]

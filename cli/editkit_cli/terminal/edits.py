@@ -1,0 +1,38 @@
+"""Warnings about edits, which `add` and `chat` print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from editkit_cli.terminal.output import Output
+    from editkit_store.records import (
+        Added,
+        Contradiction,
+    )
+
+__all__ = ["warn_contradiction", "warn_unverified"]
+
+
+def warn_contradiction(out: Output, found: tuple[Contradiction, ...]) -> None:
+    """Warns about the active edits that a new one contradicts."""
+    for one in found:
+        what = (
+            f"it supersedes edit {one.edit_id}, which has the same prompt and the target "
+            f"'{one.target}'"
+            if one.kind == "prompt"
+            else f"its prompt lies in the scope of edit {one.edit_id} ('{one.prompt}' -> "
+            f"'{one.target}'), which gives way there"
+        )
+        out.warning(what)
+
+
+def warn_unverified(out: Output, added: Added) -> None:
+    """Warns that an edit did not verify, and how it was recorded."""
+    active = added.edit.status == "active"
+    out.warning(
+        f"the edit did not verify: the model answers '{added.answer}', not "
+        f"'{added.edit.target}'; it is recorded as "
+        + ("active all the same" if active else "failed and is not active"),
+        hint=None if active else "try another wording, or make it active with --on-failure keep",
+    )

@@ -1,0 +1,31 @@
+"""SQL that follows the columns of edits, as ``records.edits`` declares them."""
+
+from __future__ import annotations
+
+from editkit_store.records import COLUMNS
+from editkit_store.records.edits import SEARCHED
+
+__all__ = ["EDIT", "containing_text"]
+
+EDIT = (
+    "edit_id", "seq", "request", "request_digest", "prompt_digest", *COLUMNS[:4], "added_at",
+    "ordinal", *COLUMNS[4:],
+)  # fmt: skip
+"""Columns of the table ``edits``, in its order: migrations add new ones at the end."""
+
+
+def containing_text(*, redacted: bool) -> str:
+    """Returns a condition for operations about a text; every ``?`` is that text in lower case.
+
+    Args:
+        redacted: Leave out operations whose author is only the operating system's user.
+    """
+    in_edit = " OR ".join(f"contains(lower({name}), ?)" for name in SEARCHED)
+    named = "AND provenance->>'$.author' IS DISTINCT FROM provenance->>'$.user'" if redacted else ""
+    return f"""
+        kind = ? OR 'v' || version = ?
+        OR contains(lower(json_extract_string(provenance, '$.author')), ?) {named}
+        OR contains(lower(json_extract_string(provenance, '$.reason')), ?)
+        OR edit_id IN (SELECT edit_id FROM edits WHERE {in_edit})
+        OR version IN (SELECT version FROM tags WHERE contains(lower(name), ?))
+    """
