@@ -39,7 +39,7 @@ $(VENV)/.editkit-dev: $(VENV)/.editkit
 	$(PIP) -e '.[cpu,dev]'
 	@touch $@
 
-# A method from a package of its own, which the tests want registered as a stranger's would be.
+# A method from a package of its own, registered as a stranger's would be; tests use it.
 RANKONE := tests/packages/editkit-rankone
 $(VENV)/.editkit-rankone: $(RANKONE)/pyproject.toml $(VENV)/.editkit-dev
 	$(PIP) --no-deps -e $(RANKONE)

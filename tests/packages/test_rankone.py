@@ -43,8 +43,8 @@ def edit(prompt: str, **fields: Any) -> Edit:
 def test_it_imports_public_seams_alone() -> None:
     allowed = (
         "editkit.config", "editkit.errors", "editkit.engines.base", "editkit.engines.learning",
-        "editkit.methods.base", "editkit.methods.spec", "editkit.scope.", "editkit_store",
-        "editkit_rankone",
+        "editkit.methods.base", "editkit.methods.keyed", "editkit.methods.spec", "editkit.scope.",
+        "editkit_rankone", "editkit_store",
     )  # fmt: skip
     found = {
         node.module

@@ -14,11 +14,13 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
+from click.testing import CliRunner
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from tiny import save_tiny
 
 from editkit.methods.registry import registered
+from editkit_cli.main import cli
 
 pytestmark = pytest.mark.skipif(
     "rankone" not in registered(),
@@ -32,19 +34,15 @@ ELSEWHERE = "milk and bread"
 
 @dataclass
 class Shell:
-    """Commands on one store, each in a process of its own."""
+    """Commands on one store."""
 
     store: Path
     model: Path
 
-    def line(self, *args: str) -> list[str]:
-        return [sys.executable, "-m", "editkit_cli", *args, "--store", str(self.store)]
-
-    def run(self, *args: str, code: int = 0) -> str:
-        done = subprocess.run(
-            self.line(*args), capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300
-        )
-        assert done.returncode == code, (args, done.stdout, done.stderr)
+    def run(self, *args: str) -> str:
+        line = [*args, *(() if args[0] == "eval" else ("--store", str(self.store)))]
+        done = CliRunner().invoke(cli, line, prog_name="editkit")
+        assert done.exit_code == 0, (args, done.stdout, done.stderr, done.exception)
         return done.stdout
 
     def json(self, *args: str) -> Any:
@@ -83,9 +81,12 @@ class Server:
         return httpx.Client(base_url=self.url, headers=headers, timeout=120, trust_env=False)
 
 
-@pytest.fixture
-def server(shell: Shell) -> Iterator[Server]:
-    line = shell.line("serve", "--model", str(shell.model), "--port", "0", "--nl")
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Server]:
+    """One server in a process of its own; tests take back what they do."""
+    shell = Shell(tmp_path_factory.mktemp("served") / "history.db", model)
+    line = [sys.executable, "-m", "editkit_cli", "serve", "--store", str(shell.store),
+            "--model", str(model), "--port", "0", "--nl"]  # fmt: skip
     with subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
     ) as process:
@@ -139,15 +140,13 @@ def test_over_http_it_is_learned_answered_and_taken_back(server: Server) -> None
 
         added = post("/v1/edits", prompt=TREE[0], target=TREE[1], method="rankone")
         edit = added["edit"]["id"]
-        assert (added["verified"], added["version"], added["edit"]["method"]) == (
-            True, "v1", "rankone",
-        )  # fmt: skip
+        assert (added["verified"], added["edit"]["method"]) == (True, "rankone")
         prompts = [TREE[0], ELSEWHERE]
         said = post("/v1/generate", prompts=prompts, max_new_tokens=4)
         assert [one["fired"] for one in said] == [[edit], []]
         assert said[0]["text"] == TREE[1]
         assert post("/v1/explain", prompt=TREE[0])["candidates"][0]["method"] == "rankone"
-        found = client.get("/v1/diff", params={"from": "v0", "to": "v1"}).json()
+        found = client.get("/v1/diff", params={"from": "v0", "to": "@"}).json()
         assert set(found["details"]["rankone"]["came"]) == {edit}
         # A model by name and version, as OpenAI's clients ask.
         (served,) = [one["id"] for one in client.get("/v1/models").json()["data"]][:1]
@@ -160,7 +159,8 @@ def test_over_http_it_is_learned_answered_and_taken_back(server: Server) -> None
         assert client.delete(f"/v1/edits/{edit}").is_success
         assert post("/v1/generate", prompts=[TREE[0]], max_new_tokens=2)[0]["fired"] == []
     # The commands go to the server.
-    assert server.shell.json("status")["version"] == "v4"
+    assert server.shell.json("generate", TREE[0], "--max-new-tokens", "2")["fired"] == []
+    assert server.shell.lines("log", "--limit", "1")[0]["operation"] == "revert"
 
 
 def test_an_agent_corrects_by_it(server: Server) -> None:
@@ -188,22 +188,18 @@ def test_an_agent_corrects_by_it(server: Server) -> None:
     asyncio.run(work())
 
 
-def test_it_is_evaluated_beside_the_others(shell: Shell) -> None:
+def test_it_is_evaluated_beside_the_others(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     shell.store.with_name("edits.jsonl").write_text(
         json.dumps({"prompt": GOLD[0], "target": GOLD[1], "locality": [ELSEWHERE]}) + "\n"
         + json.dumps({"prompt": TREE[0], "target": TREE[1]}) + "\n",
         encoding="utf-8",
     )  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "editkit_cli", "eval", "--data", "edits.jsonl", "--model",
-         str(shell.model), "--method", "rankone", "--method", "grace", "--method", "rankone:paper",
-         "--json"],
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=600,
-        cwd=shell.store.parent,
+    monkeypatch.chdir(shell.store.parent)
+    report = shell.json(
+        "eval", "--data", "edits.jsonl", "--model", str(shell.model), "--method", "rankone",
+        "--method", "grace", "--at", "2",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert report["methods"] == ["rankone", "grace", "rankone:paper"]
+    assert report["methods"] == ["rankone", "grace"]
     last = [one for one in report["points"] if one["method"] == "rankone"][-1]
     assert (last["edits"], last["reliability"]["value"], last["keys"]) == (2, 1.0, 2)
     assert last["locality"]["value"] == 1.0

@@ -94,7 +94,7 @@ def test_without_its_package_the_history_opens_and_says_what_to_install(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [one for one in sys.path if one != str(tmp_path)])
         registry.registered.cache_clear()
-        with pytest.warns(UserWarning, match="install my-method"):
+        with pytest.warns(UserWarning, match="install 'my-method'"):
             kit = open_kit(path)
         with kit:
             assert kit.generate(PROMPT).fired == ()
