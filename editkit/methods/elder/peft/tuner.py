@@ -23,12 +23,13 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
 from transformers import AutoTokenizer
 
-from editkit.engines.base import Patch
+from editkit.engines.base import Part, Patch
 from editkit.engines.transformers import training
 from editkit.engines.transformers.attachment import Attachment
 from editkit.engines.transformers.site import shape_of
 from editkit.errors import ModelUnavailable
 from editkit.methods.elder import routing
+from editkit.methods.elder.part import ElderPart
 from editkit.methods.elder.peft import damage
 from editkit.methods.elder.peft.config import PeftElderConfig
 from editkit.methods.elder.peft.live import Live, LiveKeys
@@ -301,6 +302,17 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         """Names what applies: an adapter."""
         return str(self.active_adapters[0])
 
+    def _live_parts(self) -> tuple[Part, ...]:
+        names = [name for name in self.active_adapters if name in self.elder_codes]
+        if len(names) > 1:
+            raise ValueError(
+                f"one ELDER adapter is active at a time, not {', '.join(names)}: each has its own "
+                "routers and codes"
+            )
+        if not names or self.is_disabled:
+            return ()
+        return (ElderPart(self.state(names[0]), is_training=self.training),)
+
     def _layers(self, name: str) -> list[ElderLinear]:
         return [
             module
@@ -318,9 +330,10 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         modules = tuple(m for m in self.model.modules() if isinstance(m, ElderLinear))
         if not modules:
             return
-        keys = LiveKeys(self) if self._is_pooled() else None
+        keys = LiveKeys(self.words) if self._is_pooled() else None
         patch = Patch("add", modules, keys=keys, entry=self._entry())
-        self._attachment = Attachment(self.model, self._layout, Live(self), {METHOD: patch})
+        view = Live(lambda: self.version, self._live_parts)
+        self._attachment = Attachment(self.model, self._layout, view, {METHOD: patch})
 
     def _detach(self) -> None:
         if self._attachment is not None:
