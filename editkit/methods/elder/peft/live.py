@@ -1,4 +1,4 @@
-"""An adapter as it stands, as what an attachment applies: its parameters themselves."""
+"""Live views of a PEFT adapter: an attachment applies its parameters directly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Live", "LiveKeys"]
 
 
 class Live(View):
-    """What applies as the adapter stands: a view of its parameters themselves."""
+    """A view of the adapter's current parameters, not of a copy."""
 
     _tuner: ElderModel
 
@@ -28,17 +28,17 @@ class Live(View):
 
     @property
     def version(self) -> str:
-        """Names the adapter."""
+        """Name of the adapter."""
         return self._tuner.version
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The active adapter's edits; none where it is switched off."""
+        """The active adapter's edits; empty if adapters are disabled."""
         tuner = self._tuner
         names = [name for name in tuner.active_adapters if name in tuner.elder_codes]
         if len(names) > 1:
             raise ValueError(
-                f"one ELDER adapter is active at a time, not {', '.join(names)}: each has its own "
+                f"only one ELDER adapter can be active, not {', '.join(names)}: each has its own "
                 "routers and codes"
             )
         if not names or tuner.is_disabled:
@@ -47,7 +47,7 @@ class Live(View):
 
 
 class LiveKeys:
-    """The keys of the tuner's model, which are made when the first one is asked for."""
+    """The prompt keys of the tuner's model, initialized on first use."""
 
     def __init__(self, tuner: ElderModel) -> None:
         self._tuner = tuner
@@ -57,5 +57,5 @@ class LiveKeys:
         return self._tuner.words().key(ids)
 
     def ids(self, embeddings: torch.Tensor) -> list[int]:
-        """Returns the tokens that embeddings ``(n, d)`` are of."""
+        """Returns the token ids of embeddings ``(n, d)``."""
         return self._tuner.words().ids(embeddings)
