@@ -72,7 +72,7 @@ def test_a_rephrase_beyond_a_probe_is_left_to_an_edit_of_its_own(pooled: Kit) ->
     reach = pooled.add("red cat", "blue", locality=[near], rephrases=[far]).reach
     assert reach is not None
     assert (reach.covered, reach.spared) == (0, 1)
-    assert "fires for 0 of 1 rephrases given; what it does not reach needs" in reach.summary
+    assert "fires for 0 of 1 rephrases given; the others need an edit" in reach.summary
     own = pooled.add(far, "blue")
     assert own.reach is not None
     assert "rephrases" not in own.reach.summary

@@ -73,7 +73,7 @@ def test_more_experts_in_use_than_there_are_is_refused() -> None:
     ],
 )
 def test_an_unknown_choice_is_refused_and_the_known_ones_are_named(field: str, known: str) -> None:
-    with pytest.raises(ValueError, match=f"{field} is {known}, not 'other'"):
+    with pytest.raises(ValueError, match=f"{field} must be {known}, not 'other'"):
         editkit.ElderConfig(**{field: "other"})
 
 
