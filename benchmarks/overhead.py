@@ -136,14 +136,14 @@ class Clocked(Attachment):
         super()._before(*args)
         self.inside += time.perf_counter() - started
 
-    def _after(self, *args: Any) -> None:
+    def _after_forward(self, *args: Any) -> None:
         started = time.perf_counter()
-        super()._after(*args)
+        super()._after_forward(*args)
         self.inside += time.perf_counter() - started
 
-    def _replacing(self, *args: Any) -> torch.Tensor | None:
+    def _on_replace(self, *args: Any) -> torch.Tensor | None:
         started = time.perf_counter()
-        found = super()._replacing(*args)
+        found = super()._on_replace(*args)
         self.inside += time.perf_counter() - started
         return found
 

@@ -1,9 +1,9 @@
-"""Contradictions: a new edit that gives another target where an active edit has its say.
+"""Contradictions: a new edit with another target where an active edit already applies.
 
-Two edits contradict each other when they correct the same prompt, or when the new one's prompt lies
-in the scope of an older one, with different targets. Learning the new one then takes something from
-the older: all of it (it is superseded), or the part of its scope around the new prompt (radii
-shrink so that the balls do not meet).
+Two edits with different targets contradict each other if they correct the same prompt, or if the
+new one's prompt lies in the scope of an older one. Learning the new one then takes the older one's
+scope: all of it (it is superseded), or the part around the new prompt (radii shrink so that the
+balls do not overlap).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ __all__ = ["Contradictions", "OnConflict", "refusal"]
 
 OnConflict = Literal["supersede", "error", "keep"]
 """What to do about a contradiction. ``supersede``: the new edit wins. ``error``: refuse it.
-``keep``: the edit that is there wins, and the new one is not learned."""
+``keep``: the existing edit wins, and the new one is not learned."""
 
 
 class Contradictions:
-    """Finds what a request contradicts, as the history and the running model stand.
+    """Finds what a request contradicts in the current history and running model.
 
     Args:
         store: The history.
         engine: The running model.
-        methods: Its methods. Scopes are compared between edits that are looked up by the same keys.
+        methods: Its methods. Scopes are compared only between edits with the same kind of key.
     """
 
     def __init__(self, store: Store, engine: Engine, methods: Methods) -> None:
@@ -42,11 +42,11 @@ class Contradictions:
         self._methods = methods
 
     def of(self, request: EditRequest, query: torch.Tensor) -> tuple[Contradiction, ...]:
-        """Returns the active edits that a request contradicts: of its prompt, and around it.
+        """Returns the active edits that a request contradicts: by prompt, and by scope.
 
         Args:
-            request: What is to be corrected.
-            query: ``(d,)`` float32, what its method looks it up by.
+            request: The request.
+            query: ``(d,)`` float32, its lookup key under its method.
         """
         history = self._store.history
         current = history.current()
@@ -63,7 +63,7 @@ class Contradictions:
         return tuple(found)
 
     def _around(self, query: torch.Tensor, method: str) -> Iterator[tuple[str, float, float]]:
-        """Yields the edits that have a query in their scope, with their distance and radius."""
+        """Yields the edits whose scope holds a query, with their distance and radius."""
         keys = self._methods.of(method).keys
         for part in self._engine.view.parts:
             if not len(part) or not part.is_comparable:
@@ -79,14 +79,14 @@ class Contradictions:
 
 
 def refusal(request: EditRequest, found: tuple[Contradiction, ...]) -> ContradictsEdit:
-    """Returns the error that refuses a request for what it contradicts."""
+    """Returns the error for a request that contradicts active edits."""
     first = found[0]
     where = "has the same prompt" if first.kind == "prompt" else "has this prompt in its scope"
     return ContradictsEdit(
         f"'{request.prompt}' → '{request.target}' contradicts edit '{first.edit_id}', which "
         f"{where} and the target '{first.target}'",
         edits=tuple(one.edit_id for one in found),
-        hint="take that edit back first, or let the new one win with --on-conflict supersede",
+        hint="revert that edit first, or let the new one win with --on-conflict supersede",
     )
 
 

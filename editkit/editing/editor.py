@@ -38,12 +38,12 @@ OnFailure = Literal["record", "keep"]
 
 
 Warned = Callable[[EditRequest, tuple[Contradiction, ...]], None]
-"""Told about a request that contradicts active edits, before it is learned."""
+"""Called with a request that contradicts active edits, before it is learned."""
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """An edit that was learned and is not committed yet."""
+    """An edit that was learned but is not committed yet."""
 
     edit: Edit
     lesson: Lesson
@@ -52,14 +52,14 @@ class _Candidate:
 
 
 class Editor:
-    """Learns requests, verifies them, writes them down, and moves the running model on.
+    """Learns requests, verifies and records them, and updates the running model.
 
     Args:
         store: The history.
         engine: The running model.
         methods: Its methods.
         views: Its views of the history.
-        settings: What the store does not remember yet and should.
+        settings: Returns the settings that the store does not hold yet.
     """
 
     def __init__(
@@ -96,23 +96,24 @@ class Editor:
             raise ValueError(f"on_failure is 'record' or 'keep', not '{on_failure}'")
         if not self._store.is_writable:
             raise StoreUnwritable(
-                f"the store '{self._store.path}' was opened to read", path=self._store.path,
+                f"the store '{self._store.path}' is read-only",
+                path=self._store.path,
                 hint="open it without read_only",
-            )  # fmt: skip
-        # Everything is checked before anything is learned: a bad request costs no good one.
+            )
+        # All requests are checked before any is learned, so that a bad one costs no training.
         kind = self._engine.encoder.default_kind
         checked = [build_request(request, kind=kind) for request in requests]
         encoded = [self._methods.encode(request) for request in checked]
         pending = list(zip(checked, encoded, strict=True))
         if on_conflict == "error":
             for request, tokens in pending:
-                self._respect(request, tokens, on_conflict)
+                self._check_conflicts(request, tokens, on_conflict)
         bar = progress or SilentProgress()
         results: list[Added] = []
         bar.start("Learning edits", len(pending), "edits")
         try:
-            for part in self._parts(pending, one_by_one=on_conflict != "supersede"):
-                there = self._there(*part[0], on_conflict)
+            for part in self._batches(pending, one_by_one=on_conflict != "supersede"):
+                there = self._existing_result(*part[0], on_conflict)
                 if there is not None:
                     results.append(there)
                     bar.advance(1)
@@ -120,11 +121,12 @@ class Editor:
                         told(there)
                     continue
                 method = self._methods.of(part[0][0].method)
-                batch = self._learned(part, method, warned)
+                batch = self._learn(part, method, warned)
                 if before:
-                    batch = self._asked(batch)
+                    batch = self._with_answers_before(batch)
                 while batch:
-                    done = self._verified(batch, method, on_failure == "keep", provenance, told)
+                    keep = on_failure == "keep"
+                    done = self._verify_and_commit(batch, method, keep, provenance, told)
                     results += done
                     batch = batch[len(done) :]
                     bar.advance(len(done))
@@ -133,16 +135,16 @@ class Editor:
         return results
 
     def contradicted(self, request: EditRequest, encoded: Encoded) -> tuple[Contradiction, ...]:
-        """Returns the active edits that a request contradicts, as things stand."""
-        return self._respect(request, encoded, "keep")
+        """Returns the active edits that a request contradicts now."""
+        return self._check_conflicts(request, encoded, "keep")
 
-    def _parts(
+    def _batches(
         self, pending: Sequence[tuple[EditRequest, Encoded]], *, one_by_one: bool
     ) -> Iterator[Sequence[tuple[EditRequest, Encoded]]]:
-        """Yields the requests to learn together: of one method, and as many as it likes.
+        """Yields batches of requests to learn together: of one method, up to its batch size.
 
-        Those that may be known already come alone; so do those that replace what is learned in
-        common with others, for then each version has adaptors that know all of its edits.
+        Requests that may be known already get a batch of their own. So do requests that replace an
+        edit in shared weights: each version then has adaptors that hold all of its edits.
         """
         part: list[tuple[EditRequest, Encoded]] = []
         seen: set[str] = set()
@@ -171,24 +173,24 @@ class Editor:
         if part:
             yield part
 
-    def _there(
+    def _existing_result(
         self, request: EditRequest, encoded: Encoded, on_conflict: OnConflict
     ) -> Added | None:
-        """Returns the result of a request for which nothing is to be learned."""
+        """Returns the result of a request that needs no learning, else None."""
         if request.idempotency_key is not None:
             edit_id = self._store.history.with_key(request.idempotency_key)
             if edit_id is not None:
                 return self._known(request, edit_id)
         if on_conflict != "supersede":
-            found = self._respect(request, encoded, on_conflict)
+            found = self._check_conflicts(request, encoded, on_conflict)
             if found:
-                return self._found(found[0].edit_id, outcome="kept", conflicts=found)
+                return self._result_of(found[0].edit_id, outcome="kept", conflicts=found)
         return None
 
-    def _respect(
+    def _check_conflicts(
         self, request: EditRequest, encoded: Encoded, on_conflict: OnConflict
     ) -> tuple[Contradiction, ...]:
-        """Returns what a request contradicts; refuses it where that is asked for."""
+        """Returns what a request contradicts; raises if ``on_conflict`` is ``error``."""
         found = self._contradictions.of(
             request, self._methods.of(request.method).query(encoded.prompt)
         )
@@ -197,26 +199,26 @@ class Editor:
         return found
 
     def _known(self, request: EditRequest, edit_id: str) -> Added:
-        result = self._found(edit_id, outcome="known")
+        result = self._result_of(edit_id, outcome="known")
         if request != EditRequest.model_validate(
             {name: getattr(result.edit, name) for name in EditRequest.model_fields}
         ):
             raise KeyReused(
                 f"the idempotency key '{request.idempotency_key}' belongs to edit '{edit_id}', "
-                "which came of another request",
+                "which was made from another request",
                 edit_id=edit_id,
                 hint="a new request needs a new key",
             )
         return result
 
-    def _found(
+    def _result_of(
         self,
         edit_id: str,
         *,
         outcome: Literal["known", "kept"],
         conflicts: tuple[Contradiction, ...] = (),
     ) -> Added:
-        """Returns an edit of the history as a result."""
+        """Returns an existing edit as a result."""
         current = self._store.history.current()
         artifact = self._store.artifacts.on_model([edit_id], self._engine.fingerprint).get(edit_id)
         metrics = artifact.metrics if artifact else {}
@@ -230,7 +232,7 @@ class Editor:
             outcome=outcome,
         )
 
-    def _learned(
+    def _learn(
         self,
         batch: Sequence[tuple[EditRequest, Encoded]],
         method: EditMethod,
@@ -251,17 +253,17 @@ class Editor:
             for index, ((edit, _), lesson) in enumerate(zip(edits, lessons, strict=True))
         ]
 
-    def _asked(self, batch: Sequence[_Candidate]) -> list[_Candidate]:
-        """Notes what the model says without the edits of a batch."""
-        asked = [one.lesson.encoded for one in batch]
-        limit = max(len(one.target) for one in asked) + SLACK
-        said = self._engine.generate([one.prompt for one in asked], max_new_tokens=limit)
+    def _with_answers_before(self, batch: Sequence[_Candidate]) -> list[_Candidate]:
+        """Records the model's answers without the edits of a batch."""
+        encoded = [one.lesson.encoded for one in batch]
+        limit = max(len(one.target) for one in encoded) + SLACK
+        answers = self._engine.generate([one.prompt for one in encoded], max_new_tokens=limit)
         return [
             dataclasses.replace(one, before=answer.text)
-            for one, answer in zip(batch, said, strict=True)
+            for one, answer in zip(batch, answers, strict=True)
         ]
 
-    def _verified(
+    def _verify_and_commit(
         self,
         batch: Sequence[_Candidate],
         method: EditMethod,
@@ -269,29 +271,29 @@ class Editor:
         provenance: Provenance,
         told: Callable[[Added], None] | None,
     ) -> list[Added]:
-        """Asks for all edits of a batch at once, and commits them up to the first that fails.
+        """Verifies all edits of a batch at once, and commits them up to the first failure.
 
-        Each is asked on the view that its own version would have: all before it and itself. Those
-        after a failed one were asked on views that held it, so they are asked again. Those before
-        it are committed together, each as an operation of its own.
+        Each edit is verified on the view of its own version: all edits before it and itself. Those
+        after a failed edit were verified on views that held it, so they are verified again. Those
+        before it are committed together, each as an operation of its own.
         """
         started = time.monotonic()
         finished: list[LearnedEdit] = []
         done: list[tuple[Operation, Edit]] = []
         try:
-            views = self._chain(batch, method)
-            said = method.verify([one.lesson for one in batch], *views)
+            views = self._views_after(batch, method)
+            answers = method.verify([one.lesson for one in batch], *views)
             share = (time.monotonic() - started) / len(batch)
             try:
-                for one, view, answer in zip(batch, views, said, strict=True):
+                for one, view, answer in zip(batch, views, answers, strict=True):
                     outcome = method.finalize(
                         one.edit, one.lesson, view, answer, keep=keep, more=share
                     )
                     finished.append(outcome)
-                    # It may also have taken another row than the later views hold.
+                    # The edit may also have moved to a row that the later views do not hold.
                     if not outcome.artifact.usable or outcome.view is not view:
                         break
-            finally:  # what holds is kept, should the rest be interrupted
+            finally:  # keep what was verified, even if the rest is interrupted
                 done = self._commit(batch, finished, method, provenance)
                 self._follow(finished, done)
         finally:
@@ -304,8 +306,8 @@ class Editor:
                 told(results[-1])
         return results
 
-    def _chain(self, batch: Sequence[_Candidate], method: EditMethod) -> list[View]:
-        """Returns the view after each edit of a batch, if all of them verify."""
+    def _views_after(self, batch: Sequence[_Candidate], method: EditMethod) -> list[View]:
+        """Returns the view after each edit of a batch, assuming that all of them verify."""
         history = self._store.history
         current = history.current()
         view = self._engine.view
@@ -330,7 +332,7 @@ class Editor:
         method: EditMethod,
         provenance: Provenance,
     ) -> list[tuple[Operation, Edit]]:
-        """Writes down what became of the first edits of a batch, all or none of them."""
+        """Stores the outcomes of the first edits of a batch, in one transaction."""
         new = [
             NewEdit(
                 one.edit,
@@ -347,7 +349,7 @@ class Editor:
     def _follow(
         self, finished: Sequence[LearnedEdit], done: Sequence[tuple[Operation, Edit]]
     ) -> None:
-        """Moves the running model on: the truth is written, and now it follows, by assignments."""
+        """Moves the running model to the committed views."""
         for outcome, (operation, _) in zip(finished, done, strict=True):
             if operation.changed:
                 self._views.keep(operation.version, outcome.view)

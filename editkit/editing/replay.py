@@ -1,8 +1,8 @@
-"""Replay: bringing a history to a model, by restoring what it learned before or learning it now.
+"""Replay: applying a history to a model, by restoring its artifacts or learning the edits now.
 
 Edits that the model has learned are restored without training. The others are learned in batches,
-each of one method; each batch is one transaction, so an interrupted replay loses at most the batch
-at hand and goes on from there when it is run again. A plan says beforehand what a replay would do.
+each of one method. Each batch is one transaction, so an interrupted replay loses at most the
+current batch and resumes there when it is run again. A plan previews a replay.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from editkit_store.records import (
 __all__ = ["plan", "run"]
 
 _SAMPLED = 1000
-"""Most artifacts whose times an estimate reads."""
+"""Maximum number of artifacts whose training times an estimate reads."""
 
 
 def run(
@@ -52,28 +52,28 @@ def run(
 ) -> Replayed:
     """Makes the running model hold the edits that are active at a version; see ``Kit.replay``."""
     started = time.monotonic()
-    version, edits = _chosen(store, methods, to, method, only)
-    # Attempts that failed are made again: settings or versions may have changed.
+    version, edits = _select(store, methods, to, method, only)
+    # Failed attempts are retried: settings or versions may have changed.
     known = views.learned(version)
     wanted = [edit for edit in edits if edit.id not in known]
-    # They are tried beside all that the version holds, chosen by `only` or not.
+    # They are verified together with all edits of the version, selected by `only` or not.
     active = store.history.active_ids(version)
     failures: list[ReplayFailure] = []
-    told = progress or SilentProgress()
+    bar = progress or SilentProgress()
     if wanted:
-        told.start("Learning edits", len(wanted), "edits")
+        bar.start("Learning edits", len(wanted), "edits")
         try:
             for batch in _batches(wanted, methods):
                 try:
                     failures += _learn(
                         store, engine, methods, views, batch, active, version, provenance
                     )
-                except BaseException:  # what is not stored must not count as learned
+                except BaseException:  # edits that were not stored must not count as learned
                     _forget(batch, methods)
                     raise
-                told.advance(len(batch))
+                bar.advance(len(batch))
         finally:
-            told.done()
+            bar.done()
     counts = {
         "restored": len(edits) - len(wanted),
         "learned": len(wanted) - len(failures),
@@ -110,7 +110,7 @@ def plan(
     only: str | None,
 ) -> ReplayPlan:
     """Returns what ``run`` would do; see ``Kit.plan_replay``."""
-    version, edits = _chosen(store, methods, to, method, only)
+    version, edits = _select(store, methods, to, method, only)
     known = views.learned(version)
     planned = tuple(
         PlannedEdit(
@@ -122,7 +122,7 @@ def plan(
         for edit in edits
     )
     to_learn = sum(edit.action == "learn" for edit in planned)
-    seconds, measured_on = _seconds_an_edit(store, engine.fingerprint)
+    seconds, measured_on = _seconds_per_edit(store, engine.fingerprint)
     return ReplayPlan(
         model=engine.name,
         fingerprint=engine.fingerprint,
@@ -135,10 +135,10 @@ def plan(
     )
 
 
-def _chosen(
+def _select(
     store: Store, methods: Methods, to: str | None, method: MethodName | None, only: str | None
 ) -> tuple[int, list[Edit]]:
-    """Returns the version to replay to, and those of its edits that are asked for."""
+    """Returns the version to replay to, and the selected edits of it."""
     history = store.history
     version = history.current() if to is None else history.resolve(to)
     edits = history.active(version)
@@ -151,10 +151,10 @@ def _chosen(
     return version, edits
 
 
-def _seconds_an_edit(
+def _seconds_per_edit(
     store: Store, fingerprint: str
 ) -> tuple[float | None, Literal["this model", "other models"] | None]:
-    """Returns what learning an edit took, the median, and whom it took that long."""
+    """Returns the median time to learn an edit, in seconds, and the models it was measured on."""
     own = _seconds(store, fingerprint)
     if own:
         return statistics.median(own), "this model"
@@ -164,7 +164,7 @@ def _seconds_an_edit(
 
 
 def _seconds(store: Store, fingerprint: str) -> list[float]:
-    # Ids are digests, so the first of them are a fair sample of a large history.
+    # Ids are digests, so the first ones are a fair sample of a large history.
     ids = sorted(store.artifacts.attempted(fingerprint))[:_SAMPLED]
     found = (
         one.metrics.get("seconds") for one in store.artifacts.on_model(ids, fingerprint).values()
@@ -173,7 +173,7 @@ def _seconds(store: Store, fingerprint: str) -> list[float]:
 
 
 def _batches(edits: Sequence[Edit], methods: Methods) -> Iterator[list[Edit]]:
-    """Yields edits to learn together: as they follow each other, of one method."""
+    """Yields batches of consecutive edits of one method, to learn together."""
     batch: list[Edit] = []
     for edit in edits:
         is_other = bool(batch) and batch[0].method != edit.method
@@ -186,7 +186,7 @@ def _batches(edits: Sequence[Edit], methods: Methods) -> Iterator[list[Edit]]:
 
 
 def _size(methods: Methods, method: MethodName) -> int:
-    """Edits of a method that are learned together; one, where the model cannot learn them."""
+    """Returns the batch size of a method; 1 if the model cannot use the method."""
     try:
         return methods.of(method).batch
     except EditkitError:
@@ -203,17 +203,17 @@ def _learn(
     version: int,
     provenance: Provenance,
 ) -> list[ReplayFailure]:
-    """Learns a batch and stores it in one transaction; returns what this model did not learn.
+    """Learns a batch and stores it in one transaction; returns the failures.
 
     Args:
         store: The history.
         engine: The running model.
         methods: Its methods.
-        views: What is known.
+        views: Its views of the history.
         batch: The edits, of one method.
-        order: Ids of all edits of the version that they are replayed to, oldest first.
-        version: The version.
-        provenance: Who and why.
+        order: Ids of all edits of the version, oldest first.
+        version: The version that is replayed.
+        provenance: Recorded with the artifacts.
     """
     failures: list[ReplayFailure] = []
     stored: list[tuple[Artifact, bytes | None]] = []
@@ -222,7 +222,7 @@ def _learn(
         try:
             possible.append((edit, methods.encode(edit)))
         except EditkitError as error:  # too long for this model, no chat template, ...
-            if methods.get(edit.method) is not None:  # else it was not even tried
+            if methods.get(edit.method) is not None:  # else it was not tried at all
                 stored.append((methods.refused(edit, str(error)), None))
             failures.append(_failure(edit, "", str(error)))
     snapshot, shared_by = None, None
@@ -247,7 +247,7 @@ def _learn(
         shared_by = method.shared_by
         if any(outcome.artifact.usable for outcome in outcomes):
             snapshot = outcomes[0].snapshot
-    # A retry that failed takes nothing away from the versions that have what was learned before.
+    # A failed retry does not replace a usable artifact, which other versions may use.
     known = store.artifacts.on_model([one.edit_id for one, _ in stored], engine.fingerprint)
     stored = [
         (one, data) for one, data in stored
@@ -269,7 +269,7 @@ def _learn(
 
 
 def _forget(batch: Sequence[Edit], methods: Methods) -> None:
-    """Has methods forget edits that were learned and could not be stored."""
+    """Makes methods forget edits that were learned but could not be stored."""
     for edit in batch:
         method = methods.get(edit.method)
         if method is not None:

@@ -1,4 +1,4 @@
-"""Checking the request for an edit, without any framework."""
+"""Validating edit requests, without a machine-learning framework."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def build_request(
     """Returns a checked request.
 
     Args:
-        fields: Fields of ``EditRequest``. With ``chat`` the prompt may be left out: it is the
-            last user turn.
-        kind: Kind of a request that names none.
+        fields: Fields of ``EditRequest``. With ``chat`` the prompt may be omitted: it is the last
+            user turn.
+        kind: Default kind of the request.
 
     Raises:
         InvalidRequest: A field is missing, unknown, empty or of the wrong type; the error names it.
@@ -57,8 +57,8 @@ def build_request(
         ) from error
     if request.scope is not None and not has_scopes(request.method):
         raise InvalidRequest(
-            f"edits of the method '{request.method}' have no scope of their own; they all reach as "
-            "far as its settings say",
+            f"edits of the method '{request.method}' have no scope of their own; the method's "
+            "settings decide how far they all reach",
             field="scope",
             hint="leave it out",
         )
@@ -73,13 +73,13 @@ def build_request(
 
 
 def has_scopes(method: object) -> bool:
-    """Whether edits of a method can have a scope; of one that is not installed nobody knows."""
-    from editkit.methods.registry import registered  # most requests name no scope
+    """Whether edits of a method can have a scope; True for a method that is not installed."""
+    from editkit.methods.registry import registered  # lazy: most requests have no scope
 
     found = registered().get(method) if isinstance(method, str) else None
     return found is None or found.spec is None or found.spec.has_scopes
 
 
 def _has_text(text: str) -> bool:
-    """Whether any of it is visible; zero-width characters are not."""
+    """Whether a text has a visible character; zero-width characters are not visible."""
     return any(mark.isprintable() and not mark.isspace() for mark in text)

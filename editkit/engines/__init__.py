@@ -1,1 +1,1 @@
-"""Where a model runs: loading, tokens, and generation with edits applied."""
+"""Engines run models: loading, tokenization, and generation with edits applied."""

@@ -1,12 +1,12 @@
-"""What an engine is: where a model runs, and what of the edits it applies.
+"""The engine interface: running a model with edits applied.
 
-A *view* is what the edits of one version do, as *parts*: one for each method. A part says which of
-its edits fire for a row, and what is then put in place: a vector that replaces a module's output,
-or a LoRA that is added to it. Where in the model that goes a method's *patch* says; the engine
-applies it to the rows and positions in question, and knows no method.
+A *view* holds the edits of one version as *parts*, one for each method. A part decides which of its
+edits fire for a row, and what they apply: a vector that replaces a module's output, or a LoRA that
+is added to it. A method's *patch* names the modules; the engine applies it to the selected rows and
+positions, and knows no method.
 
-Everything above (the kit, the server, the history) talks to an ``Engine`` and names no class of the
-library that it runs on.
+Everything above (the kit, the server, the history) uses an ``Engine`` and names no class of the
+underlying library.
 """
 
 from __future__ import annotations
@@ -50,37 +50,36 @@ __all__ = [
 ]
 
 Family = Literal["decoder", "encoder-decoder", "classifier"]
-"""What kind of model it is: one that continues its prompt, one that answers beside it, or one that
-chooses among labels."""
+"""Kind of model: one that continues its prompt, one with a separate decoder, or a classifier."""
 
 Queries = torch.Tensor | npt.NDArray[np.float32]
-"""What edits are looked up by: states on the model's device, or keys of prompts on the host."""
+"""What edits are looked up by: hidden states on the model's device, or prompt keys on the host."""
 
 Positions = Literal["last", "prompt", "all", "query"]
-"""Where a fired edit applies: at the query alone (``last``), at all of the prompt (``prompt``), at
-the prompt and all that follows (``all``), or at the query and all that follows (``query``)."""
+"""Where a fired edit applies: at the query only (``last``), at the whole prompt (``prompt``), from
+the start of the prompt on (``all``), or from the query on (``query``)."""
 
 
 class Keys(Protocol):
-    """What gives the keys of prompts from their tokens."""
+    """Computes the keys of prompts from their tokens."""
 
     def key(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """Returns the key of a prompt, ``(d,)``."""
 
     def ids(self, embeddings: torch.Tensor) -> list[int]:
-        """Returns the tokens that embeddings ``(n, d)`` are of."""
+        """Returns the token ids of embeddings ``(n, d)``."""
 
 
 class Near(NamedTuple):
-    """How an edit stands to a query.
+    """An edit near a query.
 
     Attributes:
         edit_id: The edit.
-        distance: To it, L2 or bits.
-        radius: How far it reaches, in the same unit.
-        in_scope: Whether it would fire, if no other part's edit were preferred.
-        bits: Between its code and the query's, where it has one.
-        doubt: Why it does not fire though it is within reach, as a clause of a sentence.
+        distance: Distance to the query, L2 or bits.
+        radius: Radius of the edit's scope, in the same unit.
+        in_scope: Whether it would fire if no other part's edit were preferred.
+        bits: Hamming distance between its code and the query's, if it has a code.
+        doubt: Why it does not fire although it is within reach, as a clause of a sentence.
     """
 
     edit_id: str
@@ -92,10 +91,10 @@ class Near(NamedTuple):
 
 
 class Selection:
-    """Which edits of a part fire for some rows, decided once; a part's own class has the rest.
+    """Which edits of a part fire for some rows, decided once; parts subclass it.
 
     Args:
-        fired: For each row the number of the edit within its part, -1 for none.
+        fired: For each row the index of the edit within its part, -1 for none.
 
     Attributes:
         fired: See above.
@@ -107,13 +106,13 @@ class Selection:
     def distance(self, row: int) -> float:
         """Returns the L2 distance from a row's query to the edit that fires for it.
 
-        By it edits of several parts that are looked up by the same keys are compared; infinite for
-        a part whose edits cannot be.
+        Edits of several parts that share keys are compared by it; infinite for parts whose edits
+        cannot be compared.
         """
         return float("inf")
 
     def radius(self, row: int) -> float:
-        """Returns how far the edit that fires for a row reaches, in the unit of the distance."""
+        """Returns the radius of the edit that fires for a row, in the unit of the distance."""
         return float("inf")
 
     def positions(self, row: int) -> Positions:
@@ -121,23 +120,23 @@ class Selection:
         raise NotImplementedError
 
     def values(self, rows: Sequence[int], like: torch.Tensor) -> torch.Tensor:
-        """Returns what replaces the output in some rows, ``(rows, m)``: of a ``replace`` patch.
+        """Returns the vectors that replace the output in some rows, ``(rows, m)``: for ``replace``.
 
         Args:
             rows: The rows.
-            like: Dtype and device.
+            like: Tensor with the dtype and device to use.
         """
         raise NotImplementedError
 
     def lora(
         self, module: int, rows: Sequence[int], like: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns what is added in some rows, as one LoRA a row: of an ``add`` patch.
+        """Returns the LoRAs that are added in some rows, one per row: for ``add`` patches.
 
         Args:
-            module: Which of the patch's modules.
+            module: Index of the module in the patch.
             rows: The rows.
-            like: Device.
+            like: Tensor with the device to use.
 
         Returns:
             ``(rows, r, in)`` and ``(rows, out, r)``.
@@ -146,12 +145,12 @@ class Selection:
 
 
 class Part(ABC):
-    """What one method's edits at one version do. Immutable.
+    """The edits of one method at one version. Immutable.
 
     Attributes:
         method: Name of the method.
-        is_comparable: Whether its scopes tell its edits apart, so that a new edit can lie in the
-            scope of an older one.
+        is_comparable: Whether each of its edits has a scope of its own, so that a new edit can lie
+            in the scope of an older one.
     """
 
     method: str
@@ -163,7 +162,7 @@ class Part(ABC):
 
     @property
     def key_count(self) -> int | None:
-        """Number of keys that prompts are compared with; None where they are not."""
+        """Number of keys that prompts are compared with; None if the part has no keys."""
         return None
 
     @abstractmethod
@@ -176,24 +175,24 @@ class Part(ABC):
 
     @abstractmethod
     def edit_id(self, number: int) -> str:
-        """Returns the id of an edit."""
+        """Returns the id of an edit by its index."""
 
     @abstractmethod
     def without(self, edit_ids: Collection[str]) -> Part:
         """Returns the same part without some edits."""
 
     def does_the_same(self, other: Part) -> bool:
-        """Returns whether another part of the method is sure to act like this one."""
+        """Returns whether another part of the method is certain to behave like this one."""
         return self is other
 
 
 @dataclass(frozen=True)
 class View:
-    """What a running model applies: the edits of one version.
+    """The edits of one version, as a running model applies them.
 
     Attributes:
         version: Name of the version.
-        parts: In the order in which they are asked; see ``editkit.scope.decide``.
+        parts: In the order in which they are consulted; see ``editkit.scope.decide``.
     """
 
     version: str
@@ -204,11 +203,11 @@ class View:
         return sum(map(len, self.parts))
 
     def part(self, method: str) -> Part | None:
-        """Returns what a method's edits do, if it has any."""
+        """Returns the part of a method, if it has one."""
         return next((part for part in self.parts if part.method == method), None)
 
     def replacing(self, method: str, part: Part | None, version: str | None = None) -> View:
-        """Returns a view with another part of one method, at the same or another version."""
+        """Returns a view with the part of one method replaced, at the same or another version."""
         known = {one.method: one for one in self.parts}
         if part is not None:
             known[method] = part
@@ -223,7 +222,7 @@ class View:
         return View(self.version, tuple(part.without(edit_ids) for part in self.parts))
 
     def does_the_same(self, other: View) -> bool:
-        """Returns whether another view is sure to act like this one."""
+        """Returns whether another view is certain to behave like this one."""
         mine, theirs = ({p.method: p for p in one.parts if len(p)} for one in (self, other))
         return mine.keys() == theirs.keys() and all(
             part.does_the_same(theirs[name]) for name, part in mine.items()
@@ -232,15 +231,15 @@ class View:
 
 @dataclass(frozen=True)
 class Patch:
-    """Where a method's edits go in a model, and what they are asked by.
+    """Which modules a method's edits change, and what the edits are looked up by.
 
     Attributes:
-        mode: Replace the output of a module, or add to the outputs of some.
+        mode: Replace the output of one module, or add to the outputs of several.
         modules: The module, or the linear maps.
-        keys: What gives the keys of prompts; None where the query is a state.
-        entry: With ``add``, the block that holds the first of the modules: what enters it is the
-            query, where that is a state. With ``replace`` it is what enters the module.
-        position: Token whose state is the query; by default the model's own.
+        keys: Computes the keys of prompts; None if the query is a hidden state.
+        entry: With ``add``, the block that holds the first module: its input is the query, if that
+            is a hidden state. With ``replace`` the query is the module's input.
+        position: Token whose state is the query; by default the model family's.
     """
 
     mode: Literal["replace", "add"]
@@ -256,8 +255,8 @@ class Encoded:
 
     Attributes:
         prompt: Ids of the prompt, special tokens included.
-        target: Ids of the target, the ending token included; of a classifier the one label's index.
-        text: The target as it should come out, surrounding whitespace removed.
+        target: Ids of the target, end token included; for a classifier the index of the label.
+        text: The target as it should be generated, surrounding whitespace removed.
     """
 
     prompt: tuple[int, ...]
@@ -267,11 +266,11 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Generated:
-    """What came out for one prompt.
+    """The answer to one prompt.
 
     Attributes:
         text: The continuation, special tokens and surrounding whitespace removed; or the label.
-        tokens: Number of generated tokens, the ending one included; 0 for a label.
+        tokens: Number of generated tokens, the end token included; 0 for a label.
         is_finished: The model ended the text itself, before the limit.
         fired: Id of the edit that applied, if any.
         version: Version of the view it ran on.
@@ -286,12 +285,12 @@ class Generated:
 
 @dataclass(frozen=True)
 class Scored:
-    """How likely a target is behind a prompt.
+    """The likelihood of a target after a prompt.
 
     Attributes:
-        log_likelihood: Of the target's tokens, nats.
+        log_likelihood: Log-likelihood of the target's tokens, nats.
         tokens: Number of the target's tokens.
-        right: How many of them the model would choose, given those before.
+        right: How many of them the model would choose, given the tokens before.
         fired: Id of the edit that applied, if any.
         version: Version of the view it ran on.
     """
@@ -305,12 +304,12 @@ class Scored:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How one row is sampled.
+    """Sampling parameters of one row.
 
     Attributes:
         temperature: Divides the logits; > 0.
-        top_p: Share of the probability that is drawn from, likeliest tokens first; in (0, 1].
-        seed: Makes the row repeatable.
+        top_p: Nucleus: share of the probability mass to draw from; in (0, 1].
+        seed: Makes the row reproducible.
     """
 
     temperature: float
@@ -323,9 +322,9 @@ class Step:
     """One decoding step of a batch.
 
     Attributes:
-        tokens: The token that each row got; of a row that has ended, padding.
-        fired: For each row the edit that applies, if any.
-        versions: For each row the version it is generated on.
+        tokens: The new token of each row; padding for a row that has ended.
+        fired: The edit that applies to each row, if any.
+        versions: The version that each row is generated on.
     """
 
     tokens: tuple[int, ...]
@@ -334,26 +333,26 @@ class Step:
 
 
 class Watch(Protocol):
-    """Called after every step of a generation: streaming, and cooperative cancellation."""
+    """Callback after every step of a generation, for streaming and cooperative cancellation."""
 
     def __call__(self, step: Step) -> Sequence[bool]:
-        """Returns for each row whether it ends here; a row that has ended stays so."""
+        """Returns for each row whether to end it; a row that has ended stays ended."""
 
 
 class TokenEncoder(Protocol):
-    """How prompts, conversations and targets become tokens of one model, and back.
+    """Encodes prompts, conversations and targets for one model, and decodes its output.
 
     Methods raise ``InvalidRequest``, ``EmptyTarget``, ``PromptTooLong``, ``UnsupportedMethod`` or
-    ``UnsupportedModel`` for what cannot be.
+    ``UnsupportedModel`` for what cannot be encoded.
     """
 
     @property
     def family(self) -> Family:
-        """What kind of model it is."""
+        """Kind of model."""
 
     @property
     def default_kind(self) -> EditKind:
-        """Kind of an edit for which none is named."""
+        """Default kind of an edit."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -361,46 +360,46 @@ class TokenEncoder(Protocol):
 
     @property
     def context(self) -> int | None:
-        """The model's context window in tokens, where its config says."""
+        """The model's context window in tokens, if its config gives one."""
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """The tokens at which a generation ends; the first is the one that edits end with."""
+        """The tokens that end a generation; edits end with the first one."""
 
     @property
     def pad_id(self) -> int:
-        """The token that fills shorter rows of a batch."""
+        """The token that pads shorter rows of a batch."""
 
     def prompt(self, text: str) -> tuple[int, ...]:
         """Returns the ids of a plain prompt."""
 
     def tokens(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """Returns a prompt that is tokens already, after refusing what cannot be one."""
+        """Validates and returns a prompt that is already tokenized."""
 
     def chat(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Returns the ids of a conversation, up to where the assistant's answer begins."""
+        """Returns the ids of a conversation, up to the start of the assistant's answer."""
 
     def request(self, request: EditRequest) -> Encoded:
         """Returns an edit request as tokens."""
 
     def without_ending(self, encoded: Encoded) -> Encoded:
-        """Returns a request whose target is its words alone."""
+        """Returns a request without the end token of its target."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of generated ids, special tokens and surrounding whitespace removed."""
 
 
 class Engine(ABC):
-    """A running model that follows a view of edits. Prompts may be run from several threads.
+    """A running model with a view of edits applied. Prompts may be run from several threads.
 
     Attributes:
         name: Name that the model was loaded by.
         fingerprint: Identity of its architecture and weights.
-        encoder: How text becomes tokens.
-        view: The edits that apply to prompts for which no others are named; assigning another view
-            moves the model on, and leaves runs under way on the one they began with.
-        model: The library's own model, for its users.
-        tokenizer: Likewise its tokenizer.
+        encoder: Encodes text as tokens.
+        view: The edits that apply by default. Assigning another view switches the model to it;
+            running calls finish on the view they started with.
+        model: The library's own model.
+        tokenizer: The library's own tokenizer.
     """
 
     name: str
@@ -417,9 +416,9 @@ class Engine(ABC):
 
     @abstractmethod
     def patch(self, method: str, patch: Patch | None) -> None:
-        """Has a method act there from now on; with None, nowhere.
+        """Sets the modules that a method changes; None removes the method's patch.
 
-        Methods are asked in the order in which they were first named.
+        Methods are consulted in the order in which they were first patched.
         """
 
     @abstractmethod
@@ -433,24 +432,24 @@ class Engine(ABC):
         sampling: Sequence[Sampling | None] | None = None,
         **options: Any,
     ) -> list[Generated]:
-        """Returns one answer a prompt.
+        """Returns one answer per prompt.
 
         Args:
             prompts: Token ids.
-            views: The edits that apply: one view, or one a prompt; by default the current one.
+            views: The edits that apply: one view, or one per prompt; by default the current one.
             max_new_tokens: Limit of each continuation, tokens.
             watch: Called after every step; all prompts then run as one batch.
-            sampling: For each prompt how it is sampled, None for greedy; by default all greedy.
-            **options: Of the library's own generation.
+            sampling: Sampling parameters of each prompt, None for greedy; by default all greedy.
+            **options: Options of the library's own generation.
 
         Raises:
-            InvalidRequest: An option that has no meaning here.
-            ValueError: More prompts than one batch takes, with a watch or sampling.
+            InvalidRequest: An option is not supported.
+            ValueError: More prompts than fit in one batch, with a watch or sampling.
         """
 
     @abstractmethod
     def score(self, requests: Sequence[Encoded], *, views: Sequence[View] = ()) -> list[Scored]:
-        """Returns how likely targets are behind their prompts.
+        """Returns the likelihoods of targets after their prompts.
 
         Args:
             requests: Prompts and targets.
@@ -459,8 +458,8 @@ class Engine(ABC):
 
     @abstractmethod
     def paused(self) -> AbstractContextManager[None]:
-        """Runs the calls of its body, and those of this thread alone, without any edit."""
+        """Disables all edits for the calls of this thread in its body."""
 
     @abstractmethod
     def close(self) -> None:
-        """Takes every edit off the model, which is then as it came; a second call does nothing."""
+        """Removes every edit and restores the model; a second call does nothing."""

@@ -1,7 +1,7 @@
-"""What a method learns with: an engine that also gives states, gradients and likelihoods.
+"""The learning interface: an engine that also gives hidden states, gradients and likelihoods.
 
-A method needs nothing else of an engine, and so names no library. Whatever is put in place while
-something is learned is seen by the calls of the learning thread alone.
+A method needs nothing else from an engine, and so depends on no library. Temporary changes to the
+model during learning only affect the calls of the learning thread.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 __all__ = ["Change", "Forced", "LearningEngine", "Site"]
 
 Change = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Takes a module's number, its input and its output; returns another output."""
+"""Takes a module's index, its input and its output; returns the new output."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """A place to attach to.
+    """A module that edits can attach to.
 
     Attributes:
         path: Dotted path of the module.
         module: The module itself.
         block: Index of the block that holds the module.
-        inputs: Size of what it takes.
-        width: Size of what it gives.
+        inputs: Input size.
+        width: Output size.
         layout: The model around it.
     """
 
@@ -50,18 +50,18 @@ class Site:
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
-        """The blocks that the site is in one of, first to last."""
+        """The stack of blocks that contains the site, first to last."""
         return self.layout.blocks
 
 
 class Forced(ABC):
-    """Prompts with their targets given, as one batch: a pass gives the logits of every target.
+    """A teacher-forced batch of prompts and targets: one pass gives the logits of every target.
 
     Attributes:
         model: The library's model.
-        target: ``(rows, t)`` int64, target tokens padded on the right; of a classifier the label.
-        valid: ``(rows, t)`` bool, where a target token is.
-        prompts: ``(rows, p)`` int64, attention mask of the prompts alone.
+        target: ``(rows, t)`` int64, target tokens padded on the right; for a classifier the label.
+        valid: ``(rows, t)`` bool, True at target tokens.
+        prompts: ``(rows, p)`` int64, attention mask of the prompts only.
     """
 
     model: Any
@@ -81,7 +81,7 @@ class LearningEngine(Engine):
     """A running model that can learn.
 
     Attributes:
-        layout: The parts of the model that editing needs.
+        layout: Structure of the model.
     """
 
     layout: Layout
@@ -89,60 +89,60 @@ class LearningEngine(Engine):
     @property
     @abstractmethod
     def device(self) -> str:
-        """Torch's name of the device that the model is on."""
+        """Torch name of the model's device."""
 
     @property
     @abstractmethod
     def pooled(self) -> PooledKeys:
-        """What gives keys of prompts from their words. Methods that share them compare by them."""
+        """Computes prompt keys from words. Methods that share them can be compared."""
 
     @abstractmethod
     def site(self, path: str) -> Site:
-        """Returns the module of a dotted path within one of the blocks.
+        """Returns the module at a dotted path within one of the blocks.
 
         Raises:
-            UnknownSite: There is none.
+            UnknownSite: There is no such module.
         """
 
     @abstractmethod
     def feed_forward(self, depth: float) -> Site:
-        """Returns the linear map that ends the feed-forward part of a block.
+        """Returns the last linear map of a block's feed-forward part.
 
         Args:
-            depth: Which block, as a share of all of them.
+            depth: Position of the block, as a fraction of all blocks.
 
         Raises:
-            UnsupportedModel: The block has none.
+            UnsupportedModel: The block has no such map.
         """
 
     @abstractmethod
     def lay_out(self, requests: Sequence[Encoded]) -> Forced:
-        """Returns requests as one batch, a sequence a row: whatever edits change in it is there."""
+        """Returns requests as one batch of full sequences, one per row."""
 
     @abstractmethod
     def states(self, module: nn.Module, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Returns what enters a module, for each prompt ``(length, d)`` float32 on the CPU.
+        """Returns the input of a module for each prompt, ``(length, d)`` float32 on the CPU.
 
         Args:
-            module: The module; nothing that is attached to the model applies.
+            module: The module; edits do not apply.
             prompts: Token ids.
         """
 
     @abstractmethod
     def adjust(self, modules: Sequence[nn.Module], change: Change) -> AbstractContextManager[None]:
-        """Replaces what modules give by what ``change`` makes of it, with gradients.
+        """Replaces the outputs of modules by those that ``change`` returns, with gradients.
 
-        For the calls of this thread, until the body ends.
+        Affects the calls of this thread, until the body ends.
         """
 
     @abstractmethod
     def drafted(
         self, batch: Any, requests: Sequence[Encoded], views: Sequence[View]
     ) -> list[Generated | None]:
-        """Returns the greedy answers that are the targets themselves, in one pass; else None.
+        """Returns the greedy answers that equal their targets, in one pass; None for the others.
 
         Args:
-            batch: The requests, laid out.
+            batch: The requests, from ``lay_out``.
             requests: Prompts and targets.
-            views: One view, or one a request.
+            views: One view, or one per request.
         """

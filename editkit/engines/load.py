@@ -1,4 +1,4 @@
-"""From the name of a model to a running one."""
+"""Loading a model by name into an engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["load_engine"]
 
 
 def load_engine(spec: ModelSpec, **options: Any) -> TransformersEngine:
-    """Returns a model as an engine that can learn.
+    """Returns a learning engine for a model.
 
     Args:
         spec: Alias, hub id, folder, GGUF file, or a loaded ``(model, tokenizer)``.

@@ -1,1 +1,1 @@
-"""The history as a running model follows it: views, and what differs between versions."""
+"""A running model's side of the history: views, and differences between versions."""

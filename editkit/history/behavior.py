@@ -1,4 +1,4 @@
-"""What one model answers at two versions, side by side."""
+"""Comparing one model's answers at two versions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from editkit_store.records.comparisons import BehaviorChange, Diff, QuestionKind
 __all__ = ["with_answers"]
 
 _SLACK = 4
-"""Tokens that an answer may have beyond the target, as in verification."""
+"""Extra tokens that an answer may have beyond its target, as in verification."""
 
 _ROWS = 16
-"""Questions asked together."""
+"""Questions per batch."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class _Question:
     Attributes:
         ids: The prompt as tokens.
         prompt: The prompt as text.
-        kind: Where it comes from.
-        limit: Most tokens of an answer.
+        kind: Its source.
+        limit: Maximum number of tokens of the answer.
         edit: The edit that it comes from, None for a probe.
     """
 
@@ -49,15 +49,15 @@ def with_answers(
     max_new_tokens: int,
     progress: Progress | None = None,
 ) -> Diff:
-    """Returns the comparison with what the model answers at both versions; see ``Kit.diff``.
+    """Adds the model's answers at both versions to a comparison; see ``Kit.diff``.
 
     Args:
         found: The comparison.
-        views: The model's views of its two versions.
+        views: The model's views of the two versions.
         engine: The running model.
-        probes: Prompts to ask beside those of the edits.
-        max_new_tokens: Limit of answers that no target measures, tokens.
-        progress: Told about every answer.
+        probes: Prompts to ask in addition to those of the edits.
+        max_new_tokens: Limit of answers that have no target, tokens.
+        progress: Reports every answer.
 
     Raises:
         InvalidRequest, PromptTooLong: A probe is empty or too long, or the limit is below 1.
@@ -66,31 +66,30 @@ def with_answers(
         raise InvalidRequest("max_new_tokens must be at least 1", field="max_new_tokens")
     unasked: list[Unasked] = []
     questions: dict[tuple[QuestionKind, tuple[int, ...]], _Question] = {}
-    # A mistake in a probe is the caller's to mend, and is found before anything is computed.
+    # An invalid probe is the caller's mistake; it raises before anything is computed.
     probed = [
         _Question(engine.encoder.prompt(text), text, "probe", max_new_tokens) for text in probes
     ]
     edits = (*found.added, *found.removed)
-    for question in (*_of_edits(edits, engine.encoder, max_new_tokens, unasked), *probed):
+    for question in (*_edit_questions(edits, engine.encoder, max_new_tokens, unasked), *probed):
         known = questions.setdefault((question.kind, question.ids), question)
-        if question.limit > known.limit:  # the other answer to this prompt is a longer one
+        if question.limit > known.limit:  # same prompt with a longer target
             questions[question.kind, question.ids] = replace(known, limit=question.limit)
     answers = _answers(list(questions.values()), views, engine, progress or SilentProgress())
     return found.model_copy(update={"behavior": tuple(answers), "unasked": tuple(unasked)})
 
 
-def _of_edits(
+def _edit_questions(
     edits: Sequence[Edit], encoder: TokenEncoder, max_new_tokens: int, unasked: list[Unasked]
 ) -> Iterator[_Question]:
-    """Yields the questions that edits bring along; keeps in ``unasked`` what cannot be asked.
+    """Yields the questions of edits; collects those that cannot be asked in ``unasked``.
 
-    A history may hold edits that this model could not even try, and they are no reason to compare
-    nothing.
+    A history may hold edits that this model cannot even encode; they must not prevent a comparison.
     """
     for edit in edits:
         try:
             length = len(encoder.request(edit).target) + _SLACK
-        except EditkitError:  # a target that is nothing to this model; its prompt may be asked
+        except EditkitError:  # the target cannot be encoded, but its prompt may be
             length = max_new_tokens
         for kind, prompt in _prompts(edit):
             try:
@@ -115,7 +114,7 @@ def _prompts(edit: Edit) -> Iterator[tuple[QuestionKind, str]]:
 def _ids(edit: Edit, kind: QuestionKind, prompt: str, encoder: TokenEncoder) -> tuple[int, ...]:
     if edit.chat is None:
         return encoder.prompt(prompt)
-    # Another wording of a corrected turn is said where that turn was said.
+    # A rephrase replaces the corrected turn within its conversation.
     last = edit.chat[-1:] if kind == "edit" else (Message(role="user", content=prompt),)
     return encoder.chat([*edit.chat[:-1], *last])
 
@@ -124,32 +123,32 @@ def _answers(
     questions: Sequence[_Question],
     views: tuple[View, View],
     engine: Engine,
-    told: Progress,
+    bar: Progress,
 ) -> list[BehaviorChange]:
-    """Returns the answers to every question, in their order.
+    """Returns the answers to every question, in order.
 
-    Both versions are asked the very same batches: a row in which nothing fires then has the same
-    logits, and an answer that differs does so because of the edits.
+    Both versions run the same batches: a row in which nothing fires then has the same logits, and
+    an answer differs only because of the edits.
     """
     if not questions:
         return []
     distinct = views[:1] if views[0].does_the_same(views[1]) else views
     answered: dict[int, tuple[Generated, Generated]] = {}
-    told.start("Asking at both versions", len(questions), "prompts")
+    bar.start("Asking at both versions", len(questions), "prompts")
     try:
         for indices in _batches(questions):
             prompts = [questions[index].ids for index in indices]
             limit = questions[indices[0]].limit
-            said = [engine.generate(prompts, views=[v], max_new_tokens=limit) for v in distinct]
-            answered.update(zip(indices, zip(said[0], said[-1], strict=True), strict=True))
-            told.advance(len(indices))
+            found = [engine.generate(prompts, views=[v], max_new_tokens=limit) for v in distinct]
+            answered.update(zip(indices, zip(found[0], found[-1], strict=True), strict=True))
+            bar.advance(len(indices))
     finally:
-        told.done()
+        bar.done()
     return [_side_by_side(question, *answered[index]) for index, question in enumerate(questions)]
 
 
 def _batches(questions: Sequence[_Question]) -> Iterator[list[int]]:
-    """Yields the indices of questions to ask together: of one limit and about one length."""
+    """Yields batches of question indices, of equal limit and similar length."""
     order = sorted(
         range(len(questions)), key=lambda index: (questions[index].limit, len(questions[index].ids))
     )

@@ -1,6 +1,6 @@
-"""Comparing two versions without a model: which edits came and went, and what their methods say.
+"""Comparing two versions without a model: added and removed edits, and the methods' comparisons.
 
-Takes time in proportion to what differs between the versions.
+Runs in time proportional to the difference between the versions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Compare", "diff"]
 
 
 class Compare(Protocol):
-    """What a method names as ``MethodSpec.compare``."""
+    """The function that a method names as ``MethodSpec.compare``."""
 
     def __call__(
         self,
@@ -27,17 +27,17 @@ class Compare(Protocol):
         fingerprint: str,
         changes: tuple[Sequence[str], Sequence[str]],
     ) -> dict[str, Any]:
-        """Returns what differs between two versions of what one model learned by the method.
+        """Compares what one model learned with the method at two versions.
 
         Args:
             store: The history.
-            before: A version.
-            after: Another one.
-            fingerprint: The model.
-            changes: Ids of the edits that came and that went, of any method.
+            before: The first version.
+            after: The second version.
+            fingerprint: Fingerprint of the model.
+            changes: Ids of the added and of the removed edits, of any method.
 
         Returns:
-            Fields of ``Diff``, or plain data of its own, which ``Diff.details`` gets.
+            Fields of ``Diff``; other plain data goes to ``Diff.details``.
         """
 
 
@@ -48,17 +48,17 @@ def diff(store: Store, before: str, after: str, *, fingerprint: str | None = Non
         store: The history.
         before: Version expression.
         after: Version expression.
-        fingerprint: Model of which what was learned is compared; by default the one that the store
+        fingerprint: Model whose artifacts are compared; by default the one that the store
             remembers.
 
     Raises:
-        UnknownVersion: An expression names no version.
+        UnknownVersion: An expression does not name a version.
     """
     first, second = store.history.resolve(before), store.history.resolve(after)
     changes = store.history.changes(first, second)
-    came, went = changes
-    # Removed edits are shown in the state they have at the later version: reverted or superseded.
-    edits = store.history.edits([*came, *went], at=second, active=came)
+    added, removed = changes
+    # Removed edits are shown with their status at the second version: reverted or superseded.
+    edits = store.history.edits([*added, *removed], at=second, active=added)
     model = fingerprint or store.setting("fingerprint")
     fields: dict[str, Any] = {}
     details: dict[str, dict[str, Any]] = {}
@@ -76,8 +76,8 @@ def diff(store: Store, before: str, after: str, *, fingerprint: str | None = Non
     return Diff(
         from_=format_version(first),
         to=format_version(second),
-        added=tuple(edits[edit_id] for edit_id in came),
-        removed=tuple(edits[edit_id] for edit_id in went),
+        added=tuple(edits[edit_id] for edit_id in added),
+        removed=tuple(edits[edit_id] for edit_id in removed),
         details=details,
         **fields,
     )

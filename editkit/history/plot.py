@@ -1,4 +1,4 @@
-"""The picture of what a method has learned. Needs no model."""
+"""Plotting what a method has learned, without a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["plot_codebook"]
 def plot_codebook(
     store: Store, path: str | os.PathLike[str], *, version: str = "@"
 ) -> CodebookPlot:
-    """Draws the edits of a version to a PNG file, by the first method that can draw its edits.
+    """Plots the edits of a version to a PNG file, with the first method that supports it.
 
     Args:
         store: The history.
@@ -23,7 +23,7 @@ def plot_codebook(
         version: Version expression.
 
     Raises:
-        UnsupportedMethod: No installed method draws its edits.
+        UnsupportedMethod: No installed method can plot its edits.
         UnknownVersion, InvalidRequest, PackageMissing, OutputUnwritable, UnsafeTarget: See the
             method.
     """
@@ -32,4 +32,4 @@ def plot_codebook(
         if plot is not None:
             found: CodebookPlot = plot(store, path, version=version)
             return found
-    raise UnsupportedMethod("no method that is installed draws its edits")
+    raise UnsupportedMethod("no installed method can plot its edits")

@@ -1,4 +1,4 @@
-"""Where a history stands, with what the methods of its edits warn of. Needs no model."""
+"""The status of a history, with its methods' warnings. Needs no model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["status"]
 
 
 def status(store: Store) -> Status:
-    """Returns where a store stands."""
+    """Returns the status of a store."""
     found = store.status()
     version = store.history.current()
     specs = {name: one.spec for name, one in registered().items() if one.spec is not None}

@@ -1,4 +1,4 @@
-"""Active edits of methods that are not there, in words: the model answers without them."""
+"""Warnings about active edits whose methods are not available."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["unusable"]
 
 
 def unusable(store: Store, version: int, is_usable: Callable[[str], bool]) -> dict[str, str]:
-    """Returns a warning for each method that active edits were made with and that is not there.
+    """Returns a warning for each unavailable method that active edits were made with.
 
     Args:
         store: The history.
         version: The version.
-        is_usable: Whether a method, given by its name, is there.
+        is_usable: Whether a method is available, by its name.
     """
     history = store.history
     names = [name for name in history.method_names() if not is_usable(name)]
@@ -30,8 +30,8 @@ def unusable(store: Store, version: int, is_usable: Callable[[str], bool]) -> di
             continue
         edits = f"{counts[name]} active edit{' was' if counts[name] == 1 else 's were'} made"
         found[name] = (
-            f"{edits} with the method '{name}', which is not there ({_reason(store, name)}): the "
-            "model answers without them"
+            f"{edits} with the method '{name}', which is not available ({_reason(store, name)}): "
+            "the model answers without them"
         )
     return found
 
@@ -41,6 +41,6 @@ def _reason(store: Store, name: str) -> str:
     if known is None:
         package = store.artifacts.package_of(name)
         if package is None:
-            return "install the package that brings it"
-        return f"install '{package}', the package that the history names"
+            return "install the package that provides it"
+        return f"install '{package}', the package that the history records"
     return known.fault or "it cannot be opened on this model"

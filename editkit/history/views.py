@@ -1,7 +1,7 @@
-"""Views: from the history's edits at a version to what the running model applies.
+"""Views: the history's edits at a version, as the running model applies them.
 
-The database is the truth; what is here is a cache. What the model has learned is read once, and the
-views of the last few versions are kept.
+The database is the source of truth; this is a cache. What the model has learned is read once, and
+the views of the last few versions are kept.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _KEPT = 8
 
 
 class Views:
-    """Builds and keeps the views of one store on one running model.
+    """Builds and caches the views of one store on one running model.
 
     Args:
         store: The history.
         engine: The running model.
         methods: Its methods.
-        skip_missing: Leave out edits that this model has not learned, instead of refusing.
+        skip_missing: Leave out edits that this model has not learned, instead of raising.
 
     Raises:
-        ArtifactsMissing: What was learned does not fit the model.
+        ArtifactsMissing: The artifacts do not fit the model.
         StoreDamaged, InvalidRecord: An artifact cannot be read.
     """
 
@@ -45,13 +45,13 @@ class Views:
         self._engine = engine
         self._methods = methods
         self._skip_missing = skip_missing
-        self._turn = threading.RLock()  # versions are asked for in several threads
+        self._lock = threading.RLock()  # several threads request versions
         self._kept: OrderedDict[int, View] = OrderedDict()
-        self._told: set[str] = set()  # methods that somebody was warned of
+        self._warned: set[str] = set()  # methods that a warning was issued for
         self.reload()
 
     def reload(self) -> None:
-        """Reads what the model has learned; again, after artifacts came in from elsewhere."""
+        """Reads what the model has learned; call it again after artifacts were imported."""
         self._kept.clear()
         self._methods.reload()
         self._attempted = self._store.artifacts.attempted(self._engine.fingerprint)
@@ -61,36 +61,37 @@ class Views:
 
         Args:
             version: The version.
-            like: The view of another one with the same edits.
+            like: A view of another version with the same edits, to reuse.
 
         Raises:
-            ArtifactsMissing: It holds edits that this model has not learned.
+            ArtifactsMissing: The version holds edits that this model has not learned.
         """
-        with self._turn:
+        with self._lock:
             view = self._kept.get(version)
             if view is None:
-                view = self._built(version, like)
+                view = self._build(version, like)
             self.keep(version, view)
             return view
 
-    def _built(self, version: int, like: View | None) -> View:
-        """Builds a view from one near by: a step takes time in proportion to what it changes."""
-        near, came, went = like, list[str](), list[str]()
+    def _build(self, version: int, like: View | None) -> View:
+        """Builds a view from a nearby one, in time proportional to the difference."""
+        near, added, removed = like, list[str](), list[str]()
         if near is None and self._kept:
             other = version - 1 if version - 1 in self._kept else next(reversed(self._kept))
             history = self._store.history
-            came, went = history.moves(other, version) or history.changes(other, version)
+            added, removed = history.moves(other, version) or history.changes(other, version)
             near = self._kept[other]
         active = self._store.history.active_ids(version) if near is None else []
-        self._refuse_missing(active if near is None else came)
+        self._refuse_missing(active if near is None else added)
         parts: list[Part] = []
         for method in self._methods:
             if near is None:
                 part, unknown = method.part(active, version)
             else:
-                part, unknown = method.part_at(version, Change(near.part(method.name), came, went))
+                change = Change(near.part(method.name), added, removed)
+                part, unknown = method.part_at(version, change)
             if unknown and not self._skip_missing:
-                raise self._refusal(tuple(unknown))
+                raise self._missing_error(tuple(unknown))
             if part is not None:
                 parts.append(part)
         return View(format_version(version), tuple(parts))
@@ -106,23 +107,23 @@ class Views:
         return found
 
     def known(self, edit_ids: Sequence[str], version: int) -> View:
-        """Returns the view of edits at a version; those that are not learned are left out."""
+        """Returns the view of edits at a version, without those that are not learned."""
         found = [method.part(edit_ids, version)[0] for method in self._methods]
         return View(format_version(version), tuple(part for part in found if part is not None))
 
     def keep(self, version: int, view: View) -> None:
-        """Remembers the view of a version."""
-        with self._turn:
+        """Caches the view of a version."""
+        with self._lock:
             self._kept[version] = view
             self._kept.move_to_end(version)
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
 
     def _refuse_missing(self, edit_ids: Iterable[str]) -> None:
-        """Refuses edits that this model has not learned, unless they are to be left out.
+        """Raises if this model has not learned some edits, unless missing ones are skipped.
 
-        Edits of a method that is not installed are left out with a warning: no model could answer
-        with them.
+        Edits of a method that is not installed are left out with a warning: no model could apply
+        them.
         """
         missing = list(edit_ids)
         for method in self._methods:
@@ -133,20 +134,20 @@ class Views:
         made_with = self._store.history.methods_of(missing)
         missing = [one for one in missing if self._methods.get(made_with[one]) is not None]
         if missing:
-            raise self._refusal(tuple(missing))
+            raise self._missing_error(tuple(missing))
 
     def warn_of_unusable(self, version: int) -> None:
-        """Warns of active edits whose methods are not there: they do not apply."""
+        """Warns about active edits whose methods are not available: they do not apply."""
         found = unusable(self._store, version, lambda name: self._methods.get(name) is not None)
         for name, warning in found.items():
-            if name not in self._told:
-                self._told.add(name)
+            if name not in self._warned:
+                self._warned.add(name)
                 warnings.warn(warning, stacklevel=2)
 
     def _is_elsewhere(self, edit_id: str) -> bool:
         return any(edit_id in method.elsewhere for method in self._methods)
 
-    def _refusal(self, missing: tuple[str, ...]) -> ArtifactsMissing:
+    def _missing_error(self, missing: tuple[str, ...]) -> ArtifactsMissing:
         fingerprint = self._engine.fingerprint
         names = self._store.artifacts.model_names()
         known = tuple(fp for fp in self._store.artifacts.counts() if fp != fingerprint)

@@ -1,4 +1,4 @@
-"""Bundles: edits taken out of a history with what they became, and others' brought in."""
+"""Bundles: exporting edits with their artifacts from a history, and importing them into one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Bundles:
         since: str | None = None,
         only: str | None = None,
     ) -> Exported:
-        """Writes edits and what they became into a new folder; see ``Store.export``."""
+        """Writes edits and their artifacts to a new folder; see ``Store.export``."""
         running = self._running
         with running.writing:
             tool = running.provenance.tool or "editkit"
@@ -43,7 +43,7 @@ class Bundles:
         on_conflict: OnConflict = "keep",
         dry_run: bool = False,
     ) -> Imported:
-        """Brings the edits of a bundle into the history; see ``Kit.import_bundle``."""
+        """Imports the edits of a bundle into the history; see ``Kit.import_bundle``."""
         running = self._running
         with running.writing:
             try:
@@ -56,13 +56,13 @@ class Bundles:
                     before_commit=self._check_import,
                 )
             except BaseException:
-                running.views.reload()  # it may have read what was then taken back
+                running.views.reload()  # they may hold what was rolled back
                 raise
             running.follow()
         return result
 
     def _check_import(self) -> None:
-        """Reads what was written, so that an import that this model cannot follow is none."""
+        """Loads the imported version before the commit: if the model cannot, the import fails."""
         self._running.views.reload()
         try:
             self._running.view("@")

@@ -1,4 +1,4 @@
-"""Explaining why an edit fires or does not: the arbiter's decision in words."""
+"""Explaining why an edit fires or does not: the scope decision in words."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from editkit_store.records import DEFAULT_METHOD, Candidate, Edit, Explanation
 
 __all__ = ["explain"]
 
-_TOLD = 6  # words of a kind
+_MAX_WORDS = 6  # words of each kind that an explanation lists
 
 Words = tuple[list[str], list[str]]
-"""Names, and other words."""
+"""Names and other words of a prompt."""
 
 
 def explain(
@@ -27,15 +27,15 @@ def explain(
     encode: Callable[[str], Sequence[int]],
     k: int,
 ) -> Explanation:
-    """Returns the decision that a view makes for a prompt, with the nearest edits.
+    """Returns the decision of a view for a prompt, with the nearest edits.
 
     Args:
-        prompt: The text that was asked about.
-        ids: The same as token ids.
+        prompt: The prompt to explain.
+        ids: Its token ids.
         view: The view.
-        methods: The running model's.
-        edits: Returns edits of the view by their ids.
-        encode: Returns a prompt as token ids.
+        methods: Methods of the running model.
+        edits: Returns edits of the view by id.
+        encode: Returns the token ids of a prompt.
         k: Number of candidates.
     """
     asked = {method.name: method for method in methods}
@@ -75,9 +75,9 @@ def explain(
     because = ""
     if decision.reason != "doubtful" or hit.bits is None:
         method = methods.get(decision.method or DEFAULT_METHOD)
-        said = None if method is None else method.words(ids)
-        its = None if said is None or method is None else method.words(encode(hit.prompt))
-        because = "" if said is None or its is None else _because(said, its)
+        words = None if method is None else method.words(ids)
+        others = None if words is None or method is None else method.words(encode(hit.prompt))
+        because = "" if words is None or others is None else _because(words, others)
     return Explanation(
         prompt=prompt,
         version=view.version,
@@ -101,23 +101,23 @@ def _summary(decision: Decision, hit: Candidate) -> str:
 
 
 def _because(asked: Words, edit: Words) -> str:
-    """Says what an edit's prompt and the one asked about have in common, and what not."""
+    """Describes which words an edit's prompt and the given one share and which they do not."""
     (names, others), (its_names, its_others) = asked, edit
     found = [
-        ("Both name", _common(names, its_names)),
-        ("Only the prompt names", _beyond(names, its_names)),
-        ("Only the edit names", _beyond(its_names, names)),
-        ("Both say", _common(others, its_others)),
+        ("Both name", _shared(names, its_names)),
+        ("Only the prompt names", _missing(names, its_names)),
+        ("Only the edit names", _missing(its_names, names)),
+        ("Both say", _shared(others, its_others)),
     ]
-    told = [f"{what} {', '.join(map(repr, some[:_TOLD]))}." for what, some in found if some]
-    return " " + " ".join(told or ["They have no telling word in common."])
+    phrases = [f"{what} {', '.join(map(repr, some[:_MAX_WORDS]))}." for what, some in found if some]
+    return " " + " ".join(phrases or ["They share no content word."])
 
 
-def _common(words: Sequence[str], others: Sequence[str]) -> list[str]:
+def _shared(words: Sequence[str], others: Sequence[str]) -> list[str]:
     known = {word.casefold() for word in others}
     return [word for word in words if word.casefold() in known]
 
 
-def _beyond(words: Sequence[str], others: Sequence[str]) -> list[str]:
+def _missing(words: Sequence[str], others: Sequence[str]) -> list[str]:
     known = {word.casefold() for word in others}
     return [word for word in words if word.casefold() not in known]

@@ -1,4 +1,4 @@
-"""Running a corrected model: generation, likelihoods, and why it answers so, at any version."""
+"""Inference on a corrected model at any version: generation, scoring and explanations."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ __all__ = ["ChatLike", "Inference", "VersionLike"]
 
 ChatLike = Sequence[Message | Mapping[str, str]]
 VersionLike = str | Sequence[str | None] | None
-"""A version for all prompts, or one a prompt; ``None`` is the current one."""
+"""One version for all prompts, or one per prompt; ``None`` is the current version."""
 
 
 class Inference:
-    """Answers prompts on the views of one history. See ``Kit`` for what the methods do.
+    """Answers prompts on the views of one history. ``Kit`` documents the methods.
 
     Args:
         running: The running model.
@@ -51,7 +51,7 @@ class Inference:
         *,
         chat: bool = False,
     ) -> list[Generation]:
-        """Returns one generation a prompt; see ``Kit.generate``."""
+        """Returns one generation per prompt; see ``Kit.generate``."""
         encoded = [
             self._encoder.chat([Message(role="user", content=prompt)])
             if chat
@@ -67,7 +67,7 @@ class Inference:
         max_new_tokens: int,
         options: dict[str, Any],
     ) -> list[Generation]:
-        """Returns one generation a prompt; see ``Kit.generate_tokens``."""
+        """Returns one generation per prompt; see ``Kit.generate_tokens``."""
         encoded = [self._encoder.tokens(one) for one in encoded]
         return self._generations([""] * len(encoded), encoded, version, max_new_tokens, options)
 
@@ -85,18 +85,19 @@ class Inference:
         return self._generations(prompts, encoded, version, max_new_tokens, options)[0]
 
     def key(self, prompt: str) -> npt.NDArray[np.float32]:
-        """Returns what a prompt is looked up by; see ``Kit.key``."""
+        """Returns the lookup key of a prompt; see ``Kit.key``."""
         method = self._running.methods.of(DEFAULT_METHOD)
         return np.asarray(method.query(self._encoder.prompt(prompt)).numpy())
 
     def scores(
         self, prompts: Sequence[str], targets: Sequence[str], version: VersionLike
     ) -> list[Score]:
-        """Returns how likely targets are; see ``Kit.score``."""
+        """Returns the likelihoods of targets; see ``Kit.score``."""
         self._running.refuse_closed()
         if len(prompts) != len(targets):
             raise InvalidRequest(
-                f"{len(prompts)} prompts and {len(targets)} targets; give one each", field="target"
+                f"{len(prompts)} prompts and {len(targets)} targets; give one target per prompt",
+                field="target",
             )
         views = self._views_of(version, len(prompts))
         kind = self._encoder.default_kind
@@ -125,7 +126,7 @@ class Inference:
     ) -> Explanation:
         """Returns which edit fires for a prompt; see ``Kit.explain``."""
         if (prompt is None) == (chat is None):
-            raise InvalidRequest("explain takes a prompt or a chat, one of them", field="prompt")
+            raise InvalidRequest("explain takes either a prompt or a chat", field="prompt")
         turns = None if chat is None else _messages(chat)
         ids = self._encoder.prompt(prompt or "") if turns is None else self._encoder.chat(turns)
         view = self._running.view(version)
@@ -147,7 +148,7 @@ class Inference:
         max_new_tokens: int,
         progress: Progress | None,
     ) -> Diff:
-        """Returns a comparison with the answers at its two versions; see ``Kit.diff``."""
+        """Adds the answers at both versions to a comparison; see ``Kit.diff``."""
         return with_answers(
             found,
             views=(self._running.view(found.from_), self._running.view(found.to)),
@@ -158,13 +159,14 @@ class Inference:
         )
 
     def _views_of(self, version: VersionLike, count: int) -> list[Any]:
-        """Returns one view for all prompts, or one a prompt."""
+        """Returns one view for all prompts, or one per prompt."""
         if version is None or isinstance(version, str):
             return [self._running.view(version)]
         if len(version) == count:
             return [self._running.view(one) for one in version]
         raise InvalidRequest(
-            f"{len(version)} versions for {count} prompts; give one, or one each", field="version"
+            f"{len(version)} versions for {count} prompts; give one version, or one per prompt",
+            field="version",
         )
 
     def _generations(

@@ -1,4 +1,4 @@
-"""The kit: one running model with its history. ``editkit.open`` makes one."""
+"""The kit: one running model with its history. ``editkit.open`` creates it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ __all__ = ["Kit", "OnConflict", "OnFailure"]
 class Kit:
     """A running model, corrected by the edits of one history.
 
-    Use it as a context manager: leaving it takes every hook off the model and closes the store.
-    Reading methods may be called from several threads; writing ones take turns.
+    Use it as a context manager: on exit it removes every hook from the model and closes the store.
+    Methods that read may be called from several threads; methods that write are serialized.
 
     Args:
         running: The running model with its history.
@@ -63,7 +63,7 @@ class Kit:
         self.close()
 
     def close(self) -> None:
-        """Takes the hooks off the model and closes the store; a second call does nothing.
+        """Removes the hooks from the model and closes the store; a second call does nothing.
 
         A store that was open before the kit stays open.
         """
@@ -73,7 +73,7 @@ class Kit:
 
     @property
     def model(self) -> Any:
-        """The library's model. Its own ``generate`` and ``forward`` are edited too."""
+        """The library's model. Edits also apply to its own ``generate`` and ``forward``."""
         return self._running.engine.model
 
     @property
@@ -93,7 +93,7 @@ class Kit:
 
     @property
     def provenance(self) -> records.Provenance:
-        """What is written down with every operation made through this kit."""
+        """What is recorded with every operation made through this kit."""
         return self._running.provenance
 
     @provenance.setter
@@ -102,7 +102,7 @@ class Kit:
 
     @property
     def site(self) -> str:
-        """Dotted path of the module that edits of the default method go to."""
+        """Dotted path of the module that the default method edits."""
         method = self._running.methods.get(records.DEFAULT_METHOD)
         return "" if method is None else method.site or ""
 
@@ -114,12 +114,12 @@ class Kit:
 
     @property
     def source(self) -> str:
-        """Name by which another process can load the model; of a loaded one what it is called."""
+        """Name by which another process can load the model; else the name of the loaded model."""
         return self._running.remembered or self.name
 
     @property
     def version(self) -> str:
-        """Name of the version that the running model is at."""
+        """Name of the running model's version."""
         return self._running.engine.view.version
 
     def add(
@@ -132,29 +132,29 @@ class Kit:
         before: bool = False,
         **fields: Any,
     ) -> records.Added:
-        """Corrects the running model, and writes the correction down.
+        """Corrects the running model and records the correction.
 
         Args:
             prompt: What the model answers wrongly; with ``chat`` it is the last user turn.
             target: What it should answer.
-            on_failure: What to do with an edit that does not verify: ``record`` or ``keep``.
-            on_conflict: What to do where an active edit gives another target for the prompt:
+            on_failure: What to do if the edit does not verify: ``record`` or ``keep``.
+            on_conflict: What to do if an active edit gives another target for the prompt:
                 ``supersede`` (this one wins; ``Added.conflicts`` names the other), ``error``
                 (refuse this one), ``keep`` (the other wins, and this one is not learned).
-            before: Also ask what the model says without the edit, for ``Added.before``.
+            before: Also record the model's answer without the edit, in ``Added.before``.
             **fields: Other fields of ``EditRequest``, e.g. ``chat``, ``method``, ``rephrases``,
                 ``locality``, ``scope``, ``reason``, ``author``, ``idempotency_key``.
 
         Returns:
-            What happened. Check ``verified``: an edit that does not verify is logged as failed and
-            is not active, unless ``on_failure="keep"``.
+            The result. Check ``verified``: an edit that does not verify is logged as failed and is
+            not active, unless ``on_failure="keep"``.
 
         Raises:
             InvalidRequest, EmptyTarget, PromptTooLong: The request cannot be carried out.
             ContradictsEdit: With ``on_conflict="error"``; names the edits contradicted.
             KeyReused: Another request had this idempotency key.
-            UnsupportedMethod, UnsupportedModel: Not with this method or model.
-            StoreUnwritable: It could not be written down; the model is as before.
+            UnsupportedMethod, UnsupportedModel: The method or the model does not support it.
+            StoreUnwritable: The edit could not be stored; the model is unchanged.
         """
         request = {"prompt": prompt, "target": target, **fields}
         return self.add_many(
@@ -162,7 +162,7 @@ class Kit:
         )[0]
 
     def add_request(self, request: records.EditRequest, **how: Any) -> records.Added:
-        """Corrects the running model by a request record; see ``add_many``."""
+        """Corrects the running model from a request record; see ``add_many``."""
         return self.add_many([request], **how)[0]
 
     def add_many(
@@ -176,15 +176,17 @@ class Kit:
         warned: Warned | None = None,
         before: bool = False,
     ) -> list[records.Added]:
-        """Corrects the running model many times: learned in batches, one operation an edit.
+        """Adds many edits, learned in batches and logged as one operation each.
 
         Args:
-            requests: Request records, or dicts of their fields; a bad one costs no good one.
+            requests: Request records, or dicts of their fields; all are checked before any is
+                learned.
             on_failure: See ``add``.
-            on_conflict: See ``add``; with ``error`` nothing is learned if one contradicts an edit.
-            progress: Told about every edit.
+            on_conflict: See ``add``; with ``error`` nothing is learned if any request contradicts
+                an edit.
+            progress: Reports every edit.
             told: Called with each result as soon as it is committed.
-            warned: Called with a request and what it contradicts, before it is learned.
+            warned: Called with a request and the edits it contradicts, before it is learned.
             before: See ``add``.
         """
         with self._running.writing:
@@ -200,7 +202,7 @@ class Kit:
             )
 
     def check(self, request: records.EditRequest | Mapping[str, Any]) -> None:
-        """Raises what ``add`` would raise for a request, without learning it."""
+        """Validates a request without learning it; raises as ``add`` does."""
         self._running.methods.encode(build_request(request, kind=self.encoder.default_kind))
 
     @overload
@@ -225,19 +227,19 @@ class Kit:
         chat: bool = False,
         **options: Any,
     ) -> records.Generation | list[records.Generation]:
-        """Returns what the corrected model says.
+        """Returns the corrected model's continuation of a prompt.
 
         Args:
             prompt: One prompt, or several (run as a batch).
-            version: Answer as of this version; disturbs nobody else. With several prompts, also
-                one version a prompt.
+            version: Answer as of this version; other callers are not affected. With several
+                prompts, also one version per prompt.
             max_new_tokens: Limit of each continuation, tokens.
-            chat: Take each prompt as a user turn, through the model's chat template.
-            **options: For the model's ``generate``, e.g. ``do_sample=True`` or ``streamer=...``;
-                greedy by default.
+            chat: Treat each prompt as a user turn, through the model's chat template.
+            **options: Passed to the model's ``generate``, e.g. ``do_sample=True`` or
+                ``streamer=...``; greedy by default.
 
         Returns:
-            A ``Generation``; for a list of prompts, a list. A classifier's text is its label.
+            A ``Generation``, or a list for a list of prompts. A classifier's text is its label.
 
         Raises:
             InvalidRequest, PromptTooLong: The prompt is empty or too long.
@@ -274,26 +276,26 @@ class Kit:
         sampling: Sequence[Sampling | None] | None = None,
         **options: Any,
     ) -> list[records.Generation]:
-        """Returns what the corrected model says to prompts that are tokens; see ``generate``.
+        """Returns the corrected model's continuations of tokenized prompts; see ``generate``.
 
-        ``watch`` is called after every decoding step and may end rows; ``sampling`` says for each
-        prompt how it is sampled, None for greedy. Both take 16 prompts at most.
+        ``watch`` is called after every decoding step and may end rows; ``sampling`` holds sampling
+        parameters for each prompt, None for greedy. Both are limited to 16 prompts.
         """
         options |= {"watch": watch, "sampling": sampling}
         return self._inference.generate_tokens(prompts, version, max_new_tokens, options)
 
     def key(self, prompt: str) -> npt.NDArray[np.float32]:
-        """Returns what a prompt is looked up by, ``(d,)`` float32; see ``GraceConfig.key``."""
+        """Returns the lookup key of a prompt, ``(d,)`` float32; see ``GraceConfig.key``."""
         return self._inference.key(prompt)
 
     def score(self, prompt: str, target: str, *, version: str | None = None) -> records.Score:
-        """Returns how likely an answer (of a classifier, a label) is, without generating it."""
+        """Returns the likelihood of an answer (for a classifier, a label) without generating it."""
         return self.scores([prompt], [target], version=version)[0]
 
     def scores(
         self, prompts: Sequence[str], targets: Sequence[str], *, version: VersionLike = None
     ) -> list[records.Score]:
-        """Returns how likely answers are, one a prompt, at one version or one each."""
+        """Returns the likelihood of one answer per prompt, at one version or one version each."""
         return self._inference.scores(prompts, targets, version)
 
     def explain(
@@ -304,12 +306,12 @@ class Kit:
         version: str | None = None,
         k: int = 5,
     ) -> records.Explanation:
-        """Returns which edit fires for a prompt, and how near the others are.
+        """Returns which edit fires for a prompt, and how near the other candidates are.
 
         Args:
-            prompt: The prompt; or ``chat``, a conversation.
-            chat: See above.
-            version: As of this version.
+            prompt: The prompt. Give either this or ``chat``.
+            chat: A conversation.
+            version: Explain as of this version.
             k: Number of candidates, nearest first.
         """
         return self._inference.explain(prompt, chat, version, k)
@@ -323,25 +325,25 @@ class Kit:
         containing: str | None = None,
         redacted: bool = False,
     ) -> list[records.LogEntry]:
-        """Returns the operations, newest first; see ``Store.log``."""
+        """Returns operations, newest first; see ``Store.log``."""
         return self.store.log(
             limit=limit, at=at, before=before, containing=containing, redacted=redacted
         )
 
     def resolve(self, version: str) -> str:
-        """Returns the own name of a version, e.g. `v12`; raises ``UnknownVersion``."""
+        """Returns the canonical name of a version, e.g. `v12`; raises ``UnknownVersion``."""
         return self._timeline.resolve(version)
 
     def count_requests(self, request: records.EditRequest) -> int:
-        """Returns how many members of the current version came of exactly this request."""
+        """Returns how many edits of the current version were made from exactly this request."""
         return self.store.count_requests(request)
 
     def show(self, name: str, *, redacted: bool = False) -> records.Shown:
-        """Returns a version (or the version that added an edit) in full; see ``Store.show``."""
+        """Returns a version, or the version that added an edit, in full; see ``Store.show``."""
         return self.store.show(name, redacted=redacted)
 
     def status(self) -> records.Status:
-        """Returns where the store stands."""
+        """Returns the status of the store."""
         return self._timeline.status()
 
     def diff(
@@ -354,61 +356,64 @@ class Kit:
         max_new_tokens: int = 16,
         progress: Progress | None = None,
     ) -> Diff:
-        """Returns what changed between two versions, in what this model has learned too.
+        """Returns what changed between two versions, including in this model's artifacts.
 
         Args:
             before: Version expression.
             after: Version expression.
-            behavior: Also put the model's greedy answers at both versions side by side: to the
-                prompts of the edits that came or went, their rephrases and locality prompts.
-            probes: Prompts to ask beside those; with any, ``behavior`` is understood.
+            behavior: Also compare the model's greedy answers at both versions: to the prompts of
+                the added and removed edits, their rephrases and locality prompts.
+            probes: More prompts to ask; any probe implies ``behavior``.
             max_new_tokens: Limit of answers to probes and locality prompts, tokens; those to an
                 edit may be a little longer than its target.
-            progress: Told about every answer.
+            progress: Reports every answer.
 
         Raises:
-            UnknownVersion: An expression names no version.
-            ArtifactsMissing, InvalidRequest, PromptTooLong: One of them cannot be asked.
+            UnknownVersion: An expression does not name a version.
+            ArtifactsMissing, InvalidRequest, PromptTooLong: A version or a prompt cannot be run.
         """
         limit = max_new_tokens
         return self._timeline.diff(before, after, behavior, probes, limit, progress)
 
     def rollback(self, version: str) -> records.ViewChanged:
-        """Takes the running model to the view of an older version, as a new version.
+        """Restores the view of an older version, as a new version.
 
-        Raises ``UnknownVersion``, or ``ArtifactsMissing`` where this model has not learned it all.
+        Raises ``UnknownVersion``, or ``ArtifactsMissing`` if this model has not learned all of it.
         """
         return self._timeline.rollback(version)
 
     def revert(
         self, edit_id: str, *, defer_only: bool = False, progress: Progress | None = None
     ) -> records.ViewChanged:
-        """Takes one edit back, as if it had never been.
+        """Removes one edit, as if it had never been added.
 
-        Weights that edits share become what they were before, and later edits are learned again.
+        Weights that edits share are restored to their earlier state, and later edits are learned
+        again.
 
         Args:
-            edit_id: The edit, or the beginning of its id.
-            defer_only: Only so that no prompt reaches it, at once; shared weights stay.
-            progress: Told about every edit that is learned again.
+            edit_id: Id of the edit, or a prefix of it.
+            defer_only: Only take the edit out of every prompt's reach, at once; shared weights stay
+                as they are.
+            progress: Reports every edit that is learned again.
 
         Raises:
-            UnknownEdit, AmbiguousId, NotActive: The id names no active edit.
-            ArtifactsMissing: With ``defer_only``, an edit would come back that is forgotten.
+            UnknownEdit, AmbiguousId, NotActive: The id does not name an active edit.
+            ArtifactsMissing: With ``defer_only``, the edit that would become active again was
+                forgotten.
         """
         return self._timeline.revert(edit_id, defer_only=defer_only, progress=progress)
 
     def undo(self) -> records.ViewChanged:
-        """Takes the last change back; a second undo goes one further back.
+        """Undoes the last change; a second undo undoes the one before.
 
         Raises:
             NothingToUndo: Everything is undone.
-            ArtifactsMissing: As ``rollback``.
+            ArtifactsMissing: As for ``rollback``.
         """
         return self._timeline.undo()
 
     def redo(self) -> records.ViewChanged:
-        """Takes the last undo back; raises as ``undo``."""
+        """Reverses the last undo; raises as ``undo`` does."""
         return self._timeline.redo()
 
     def tag(self, version: str, name: str) -> records.Tagged:
@@ -423,36 +428,36 @@ class Kit:
         only: str | None = None,
         progress: Progress | None = None,
     ) -> records.Replayed:
-        """Brings the history to this model: restores what it has learned, learns the rest.
+        """Applies the history to this model: restores the edits it has learned, learns the rest.
 
-        Interrupted, it goes on from the last finished batch when it is called again. Open the kit
-        with ``missing="skip"`` when the model is new to the history.
+        After an interruption, calling it again resumes at the last finished batch. Open the kit
+        with ``missing="skip"`` if the history has not been learned by this model.
 
         Args:
             to: Version expression; the current version by default.
             method: Learn with this method instead of each edit's own.
             only: Version expression; replay only those edits of ``to`` that are active at this
                 version too. The others stay unlearned until they are replayed themselves.
-            progress: Told about every edit.
+            progress: Reports every edit.
         """
         return self._timeline.replay(to=to, method=method, only=only, progress=progress)
 
     def plan_add(
         self, request: records.EditRequest | Mapping[str, Any], *, near: int = 3
     ) -> records.AddPlan:
-        """Returns what an edit would meet if it were added now, and ``near`` edits beside it."""
+        """Previews adding an edit now, with its ``near`` nearest edits."""
         return self._preview.plan_add(request, near=near)
 
     def plan_rollback(self, version: str) -> records.ViewPlan:
-        """Returns what ``rollback`` would do; raises as it does."""
+        """Previews ``rollback``; raises as it does."""
         return self._preview.plan_rollback(version)
 
     def plan_undo(self) -> records.ViewPlan:
-        """Returns what ``undo`` would do; raises as it does."""
+        """Previews ``undo``; raises as it does."""
         return self._preview.plan_undo()
 
     def plan_revert(self, edit_id: str) -> records.ViewPlan:
-        """Returns what ``revert`` would do; raises as it does."""
+        """Previews ``revert``; raises as it does."""
         return self._preview.plan_revert(edit_id)
 
     def plan_replay(
@@ -462,7 +467,7 @@ class Kit:
         method: records.MethodName | None = None,
         only: str | None = None,
     ) -> records.ReplayPlan:
-        """Returns what ``replay`` would do with the same arguments; writes nothing."""
+        """Previews ``replay`` with the same arguments; writes nothing."""
         return self._timeline.plan_replay(to=to, method=method, only=only)
 
     def export_bundle(
@@ -473,7 +478,7 @@ class Kit:
         since: str | None = None,
         only: str | None = None,
     ) -> bundle.Exported:
-        """Writes edits and what they became into a new folder; see ``Store.export``."""
+        """Writes edits and their artifacts to a new folder; see ``Store.export``."""
         return self._bundles.export_bundle(path, to=to, since=since, only=only)
 
     def import_bundle(
@@ -483,17 +488,17 @@ class Kit:
         on_conflict: bundle.OnConflict = "keep",
         dry_run: bool = False,
     ) -> bundle.Imported:
-        """Brings the edits of a bundle into the history and onto the running model.
+        """Imports the edits of a bundle into the history and the running model.
 
         Args:
             path: The bundle's folder.
-            on_conflict: Where an active edit of ours corrects the same prompt: ``keep`` it active,
-                let the imported one ``supersede`` it, or ``error``.
-            dry_run: Only say what would happen.
+            on_conflict: If an active edit of this history corrects the same prompt: ``keep`` it
+                active, let the imported one ``supersede`` it, or ``error``.
+            dry_run: Only report what would happen.
 
         Raises:
-            BundleNotFound, BundleTooNew, BundleDamaged, ImportConflict: As the store does.
-            InvalidRecord, ArtifactsMissing: An artifact cannot be read, or is not there and the kit
-                was opened to miss none. Nothing was imported then.
+            BundleNotFound, BundleTooNew, BundleDamaged, ImportConflict: The bundle cannot be used.
+            InvalidRecord, ArtifactsMissing: An artifact cannot be read, or is missing and the kit
+                was not opened with ``missing="skip"``. Nothing was imported.
         """
         return self._bundles.import_bundle(path, on_conflict=on_conflict, dry_run=dry_run)

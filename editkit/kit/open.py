@@ -22,7 +22,7 @@ from editkit_store.records import Provenance
 __all__ = ["open"]
 
 
-def open(  # noqa: A001  (the name that design and users want: editkit.open, like gzip.open)
+def open(  # noqa: A001  (deliberate: editkit.open, like gzip.open)
     store: str | os.PathLike[str] | Store = "history.db",
     *,
     model: ModelSpec | None = None,
@@ -41,36 +41,37 @@ def open(  # noqa: A001  (the name that design and users want: editkit.open, lik
     """Returns a running model with the history at ``store``, its current edits in place.
 
     Args:
-        store: Path of the DuckDB file; made when there is none. Or a store that is open already,
-            which the kit leaves open: for another model beside one that runs.
-        model: Alias, hub id, folder, GGUF file, or a loaded ``(model, tokenizer)``; by default what
-            the store remembers, else ``smollm2-135m``.
+        store: Path of the DuckDB file, which is created if it does not exist; or an open store,
+            which the kit does not close: to run another model on the same history.
+        model: Alias, hub id, folder, GGUF file, or a loaded ``(model, tokenizer)``; by default the
+            model that the store remembers, else ``smollm2-135m``.
         preset: ``default``, or ``paper`` for the published constants.
         methods: Settings of editing methods on top of the preset, by the method's name: e.g.
             ``{"grace": {"scope": "strict"}, "elder": {"top_k": 1, "train": {"steps": 20}}}``.
-        read_only: Share the store with other readers; nothing can be added. Without a file the
-            history is empty and none is made.
-        missing: Edits of the history that this model has not learned: ``error`` refuses to open
-            (an unedited answer would be silently wrong), ``skip`` leaves them out until ``replay``.
+        read_only: Share the store with other readers; nothing can be added. If the file does not
+            exist, the history is empty and no file is created.
+        missing: What to do about edits that this model has not learned: ``error`` refuses to open
+            (an unedited answer would be silently wrong), ``skip`` omits them until ``replay``.
         dtype: Precision of a model loaded by name; see ``load_model``.
-        device: Where to put a model loaded by name.
-        trust_remote_code: Run Python code that came with a model loaded by name.
+        device: Device of a model loaded by name.
+        trust_remote_code: Run Python code that ships with a model loaded by name.
         allow_pickle: Read pickled weights of a model loaded by name, or of the sentence encoder,
-            where there are no safetensors; see ``load_model``.
-        provenance: Written down with every operation.
-        progress: Told about fetching and loading.
-        **arguments: A method's settings under its own name, ``grace={...}`` for
+            if there are no safetensors; see ``load_model``.
+        provenance: Recorded with every operation.
+        progress: Reports fetching and loading.
+        **arguments: Settings of a method under its name, ``grace={...}`` for
             ``methods={"grace": {...}}``; and ``train={...}`` for those of ELDER's training.
 
     Raises:
-        UnknownModel, ModelUnavailable, UnsupportedModel, UnknownSite: The model's side.
-        UnsupportedMethod, TypeError, ValueError: Settings of no method, or with wrong values.
-        NotAStore, StoreDamaged, StoreLocked, SchemaMismatch, StoreUnwritable: The store's side.
+        UnknownModel, ModelUnavailable, UnsupportedModel, UnknownSite: The model cannot be used.
+        UnsupportedMethod, TypeError, ValueError: Settings of an unknown method, or invalid ones.
+        NotAStore, StoreDamaged, StoreLocked, SchemaMismatch, StoreUnwritable: The store cannot be
+            used.
         ArtifactsMissing: See ``missing``.
     """
     given = store if isinstance(store, Store) else None
     path = store.path if isinstance(store, Store) else Path(store)
-    opened = given or _existing(path, read_only)
+    opened = given or _open_existing(path, read_only)
     engine = None
     try:
         spec = model or (opened.setting("model") if opened else None) or DEFAULT_MODEL
@@ -82,7 +83,7 @@ def open(  # noqa: A001  (the name that design and users want: editkit.open, lik
             allow_pickle=allow_pickle,
             progress=progress,
         )
-        # A store is made only once the model is there: a mistyped name leaves no file behind.
+        # Created only after the model has loaded: a mistyped name leaves no file behind.
         opened = opened or open_store(":memory:" if read_only else path, write=True, create=True)
         known = Methods(
             engine, opened, methods or {}, arguments, preset=preset, allow_pickle=allow_pickle
@@ -102,8 +103,8 @@ def open(  # noqa: A001  (the name that design and users want: editkit.open, lik
         raise
 
 
-def _existing(path: Path, read_only: bool) -> Store | None:
-    """Opens the file first where there is one: its errors should not wait for a model to load."""
+def _open_existing(path: Path, read_only: bool) -> Store | None:
+    """Opens the store file if it exists: its errors should not wait for the model to load."""
     return open_store(path, write=not read_only) if os.path.exists(path) else None
 
 
@@ -115,7 +116,7 @@ def _provenance(given: Provenance | None) -> Provenance:
 
 
 def _remembered_name(spec: Any) -> str | None:
-    """Returns the name by which a later process can load the same model, if there is one."""
+    """Returns the name by which another process can load the same model, if there is one."""
     if not isinstance(spec, str | os.PathLike):
         return None
     path = Path(spec).expanduser()

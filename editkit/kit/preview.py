@@ -1,4 +1,4 @@
-"""Saying what a change would do, without making it."""
+"""Previews: what a change would do, without making it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["Preview"]
 
 
 class Preview:
-    """Plans changes of one history; writes nothing. See ``Kit`` for what the methods do.
+    """Previews changes of one history; writes nothing. ``Kit`` documents the methods.
 
     Args:
         running: The running model.
-        inference: Answers on its views.
-        editor: Learns edits on it.
+        inference: Runs inference on its views.
+        editor: Adds edits to it.
     """
 
     def __init__(self, running: RunningModel, inference: Inference, editor: Editor) -> None:
@@ -33,13 +33,13 @@ class Preview:
         self._editor = editor
 
     def plan_add(self, request: EditRequest | Mapping[str, Any], *, near: int = 3) -> AddPlan:
-        """Returns what an edit would meet; see ``Kit.plan_add``."""
+        """Previews adding an edit; see ``Kit.plan_add``."""
         engine = self._running.engine
         request = build_request(request, kind=engine.encoder.default_kind)
         encoded = self._running.methods.encode(request)
         history = self._running.store.history
         current = history.current()
-        (said,) = engine.generate(
+        (answer,) = engine.generate(
             [encoded.prompt],
             views=[self._running.view(format_version(current))],
             max_new_tokens=len(encoded.target) + SLACK,
@@ -55,9 +55,9 @@ class Preview:
             version=format_version(current),
             prompt=request.prompt,
             target=request.target,
-            answer=said.text,
-            fired=said.fired,
-            is_answered=said.text.strip() == request.target.strip(),
+            answer=answer.text,
+            fired=answer.fired,
+            is_answered=answer.text.strip() == request.target.strip(),
             supersedes=tuple(history.same_prompt(prompt_digest(request), current)[:1]),
             conflicts=self._editor.contradicted(request, encoded),
             nearest=nearest[:near],
@@ -65,44 +65,44 @@ class Preview:
         )
 
     def plan_rollback(self, version: str) -> ViewPlan:
-        """Returns what ``rollback`` would do; see ``Kit.plan_rollback``."""
-        return self._restoring("rollback", self._running.store.history.resolve(version))
+        """Previews ``rollback``; see ``Kit.plan_rollback``."""
+        return self._plan_restore("rollback", self._running.store.history.resolve(version))
 
     def plan_undo(self) -> ViewPlan:
-        """Returns what ``undo`` would do; see ``Kit.plan_undo``."""
-        return self._restoring("undo", self._running.store.history.to_undo() - 1)
+        """Previews ``undo``; see ``Kit.plan_undo``."""
+        return self._plan_restore("undo", self._running.store.history.to_undo() - 1)
 
     def plan_revert(self, edit_id: str) -> ViewPlan:
-        """Returns what ``revert`` would do; see ``Kit.plan_revert``."""
+        """Previews ``revert``; see ``Kit.plan_revert``."""
         history = self._running.store.history
         found, current = history.resolve_edit(edit_id), history.current()
         edit = history.edits([found], at=current)[found]
         if edit.status not in ("active", "superseded"):
             raise NotActive(
-                f"edit '{found}' has no part in this version: it is {edit.status}", edit_id=found
+                f"edit '{found}' is not active in this version: it is {edit.status}", edit_id=found
             )
-        # An older correction of the same prompt, where there is one, comes back.
+        # An older correction of the same prompt, if there is one, becomes active again.
         older = [one for one in history.same_prompt(prompt_digest(edit), current) if one != found]
         is_active = edit.status == "active"
-        back = older[:1] if is_active else []
+        restored = older[:1] if is_active else []
         return ViewPlan(
             version=format_version(current),
             operation="revert",
-            view=history.active_count(current) - int(is_active) + len(back),
-            added=tuple(history.edits(back, at=current).values()),
+            view=history.active_count(current) - int(is_active) + len(restored),
+            added=tuple(history.edits(restored, at=current).values()),
             removed=(edit,) if is_active else (),
         )
 
-    def _restoring(self, operation: Any, version: int) -> ViewPlan:
+    def _plan_restore(self, operation: Any, version: int) -> ViewPlan:
         history = self._running.store.history
         current = history.current()
-        came, went = history.changes(current, version)
-        edits = history.edits([*came, *went], at=current)
+        added, removed = history.changes(current, version)
+        edits = history.edits([*added, *removed], at=current)
         return ViewPlan(
             version=format_version(current),
             operation=operation,
             like=format_version(version),
             view=history.active_count(version),
-            added=tuple(edits[one] for one in came),
-            removed=tuple(edits[one] for one in went),
+            added=tuple(edits[one] for one in added),
+            removed=tuple(edits[one] for one in removed),
         )

@@ -1,4 +1,4 @@
-"""A running model with its history: what the parts of a kit share."""
+"""A running model with its history: the state that the parts of a kit share."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class RunningModel:
         engine: The running model.
         methods: Its methods.
         views: Its views of the history.
-        provenance: What is written down with every operation.
+        provenance: Recorded with every operation.
         remembered: Name by which another process can load the model, if there is one.
-        writing: Held by whoever changes the history or the model; writers take turns.
+        writing: Lock held while the history or the model changes.
     """
 
     store: Store
@@ -39,21 +39,21 @@ class RunningModel:
     writing: threading.RLock = field(default_factory=threading.RLock)
 
     def view(self, version: str | None) -> View:
-        """Returns the view of a version; of ``None`` the one that the running model follows.
+        """Returns the view of a version, or the running model's current view for ``None``.
 
         Raises:
             UnknownVersion: No such version.
-            ArtifactsMissing: It holds edits this model has not learned.
+            ArtifactsMissing: The version holds edits that this model has not learned.
         """
         if version is None:
             return self.engine.view
         return self.views.at(self.store.history.resolve(version))
 
     def follow(self, *, like: View | None = None) -> None:
-        """Moves the running model on to the current version.
+        """Moves the running model to the current version.
 
         Args:
-            like: The view of another version with the same edits.
+            like: A view of another version with the same edits, to reuse.
         """
         self.engine.view = self.views.at(self.store.history.current(), like=like)
 
@@ -63,7 +63,7 @@ class RunningModel:
         return format_version(self.store.history.current())
 
     def settings(self) -> dict[str, str]:
-        """Returns what the store does not remember yet and should."""
+        """Returns the settings of this model that the store does not hold yet."""
         model = self.store.setting("model")
         wanted = {}
         if model is None and self.remembered is not None:
@@ -73,14 +73,14 @@ class RunningModel:
         return wanted
 
     def refuse_closed(self) -> None:
-        """Refuses to go on without the edits.
+        """Raises if the kit was closed.
 
         Raises:
-            StoreError: The kit was closed, and its edits are off the model.
+            StoreError: The kit was closed, and its edits were removed from the model.
         """
         if not self.engine.is_open:
             raise StoreError(
-                f"the kit on '{self.store.path}' is closed, and its edits are off the model",
+                f"the kit on '{self.store.path}' is closed, so its edits no longer apply",
                 path=self.store.path,
                 hint="open it again with editkit.open",
             )

@@ -1,4 +1,4 @@
-"""The history of a running model: reading it, and moving the model along it."""
+"""The history of a running model: reading it, and moving the model between versions."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["Timeline"]
 
 
 class Timeline:
-    """Reads and changes the history of a running model. See ``Kit`` for what the methods do.
+    """Reads and changes the history of a running model. ``Kit`` documents the methods.
 
     Args:
         running: The running model.
-        inference: Answers on its views.
+        inference: Runs inference on its views.
     """
 
     def __init__(self, running: RunningModel, inference: Inference) -> None:
@@ -34,11 +34,11 @@ class Timeline:
         self._inference = inference
 
     def resolve(self, version: str) -> str:
-        """Returns the own name of a version; see ``Kit.resolve``."""
+        """Returns the canonical name of a version; see ``Kit.resolve``."""
         return format_version(self._store.history.resolve(version))
 
     def status(self) -> Status:
-        """Returns where the store stands; see ``Kit.status``."""
+        """Returns the status of the store; see ``Kit.status``."""
         return status(self._store)
 
     def diff(
@@ -59,32 +59,32 @@ class Timeline:
         return self._inference.side_by_side(found, probes, max_new_tokens, progress)
 
     def rollback(self, version: str) -> ViewChanged:
-        """Takes the running model to the view of an older version; see ``Kit.rollback``."""
+        """Restores the view of an older version; see ``Kit.rollback``."""
         with self._running.writing:
             like = self._running.view(version)
             provenance = self._running.provenance
-            return self._changed(
+            return self._apply(
                 lambda: self._store.rollback(version, provenance=provenance), like=like
             )
 
     def undo(self) -> ViewChanged:
-        """Takes the last change back; see ``Kit.undo``."""
+        """Undoes the last change; see ``Kit.undo``."""
         with self._running.writing:
             like = self._running.views.at(self._store.history.to_undo() - 1)
             provenance = self._running.provenance
-            return self._changed(lambda: self._store.undo(provenance=provenance), like=like)
+            return self._apply(lambda: self._store.undo(provenance=provenance), like=like)
 
     def redo(self) -> ViewChanged:
-        """Takes the last undo back; see ``Kit.redo``."""
+        """Reverses the last undo; see ``Kit.redo``."""
         with self._running.writing:
             like = self._running.views.at(self._store.history.to_redo())
             provenance = self._running.provenance
-            return self._changed(lambda: self._store.redo(provenance=provenance), like=like)
+            return self._apply(lambda: self._store.redo(provenance=provenance), like=like)
 
     def revert(
         self, edit_id: str, *, defer_only: bool = False, progress: Progress | None = None
     ) -> ViewChanged:
-        """Takes one edit back, as if it had never been; see ``Kit.revert``."""
+        """Removes one edit, as if it had never been added; see ``Kit.revert``."""
         running = self._running
         with running.writing:
             found = self._store.history.resolve_edit(edit_id)
@@ -103,7 +103,7 @@ class Timeline:
                 name: [one for learned in changed.values() for one in getattr(learned, field)]
                 for name, field in (("relearned", "edits"), ("lost", "lost"))
             }
-            return self._changed(
+            return self._apply(
                 lambda: self._store.revert(
                     found,
                     provenance=running.provenance,
@@ -124,7 +124,7 @@ class Timeline:
         only: str | None = None,
         progress: Progress | None = None,
     ) -> Replayed:
-        """Brings the history to this model; see ``Kit.replay``."""
+        """Applies the history to this model; see ``Kit.replay``."""
         running = self._running
         with running.writing:
             result = replay.run(
@@ -146,7 +146,7 @@ class Timeline:
     def plan_replay(
         self, *, to: str | None = None, method: MethodName | None = None, only: str | None = None
     ) -> ReplayPlan:
-        """Returns what ``replay`` would do; see ``Kit.plan_replay``."""
+        """Previews ``replay``; see ``Kit.plan_replay``."""
         running = self._running
         return replay.plan(
             self._store,
@@ -158,7 +158,7 @@ class Timeline:
             only=only,
         )
 
-    def _changed(self, act: Callable[[], ViewChanged], *, like: View | None = None) -> ViewChanged:
+    def _apply(self, act: Callable[[], ViewChanged], *, like: View | None = None) -> ViewChanged:
         result = act()
         self._running.follow(like=like)
         return result

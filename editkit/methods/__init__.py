@@ -1,4 +1,4 @@
-"""Editing methods: how a model is made to give a target. README.md says how to add one.
+"""Editing methods: how a model learns to give a target. README.md explains how to add one.
 
 Nothing is imported here: comparing versions needs no torch.
 """

@@ -1,8 +1,8 @@
-"""What an editing method is: how a running model is made to give a target.
+"""The interface of an editing method: how a running model learns to give a target.
 
-A method learns edits, says what its edits at a version do (its *part* of a view), and where in the
-model that goes (its *patch*). Requests, verification, the history, undo, replay and serving are the
-same for all methods. The page beside this file, README.md, leads through a new one.
+A method learns edits, applies those of a version (its *part* of a view), and names the modules that
+they change (its *patch*). Requests, verification, the history, undo, replay and serving are the
+same for all methods. README.md in this folder is a tutorial for a new method.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ __all__ = [
 ]
 
 SLACK = 4
-"""Tokens that verification may generate beyond the target before it gives up on an ending."""
+"""Extra tokens that verification generates beyond the target, waiting for the answer to end."""
 
 Met = Callable[[int, torch.Tensor], None]
-"""Called with the index of a request and its query ``(d,)`` float32 before it is learned."""
+"""Called with the index of a request and its query ``(d,)`` float32, before it is learned."""
 
 
 @dataclass(frozen=True)
 class MethodContext:
-    """What a method is opened on.
+    """The environment that a method is opened in.
 
     Attributes:
-        engine: The running model, with all that learning needs.
+        engine: The running model.
         store: The history.
         preset: ``default``, or ``paper`` for the published constants.
-        settings: What was asked for on top of the preset: an object of the method's own, or a
+        settings: The user's settings on top of the preset: an object of the method's own, or a
             mapping of names to values.
-        arguments: Settings that came as arguments of their own; see ``MethodSpec.arguments``.
+        arguments: Settings that were passed as separate arguments; see ``MethodSpec.arguments``.
         allow_pickle: Whether pickled weights may be read; see ``load_model``.
     """
 
@@ -68,11 +68,11 @@ class MethodContext:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one request learned; methods add what they need to it.
+    """What the model learned for one request; methods subclass it.
 
     Attributes:
         encoded: The request as tokens.
-        seconds: Its share of the wall-clock seconds.
+        seconds: Its share of the batch's wall-clock seconds.
         steps: Optimizer steps.
     """
 
@@ -83,17 +83,17 @@ class Lesson:
 
 @dataclass(frozen=True)
 class LearnedEdit:
-    """What became of one edit.
+    """The outcome of learning and verifying one edit.
 
     Attributes:
         artifact: The record to store.
         payload: Its bytes, ``None`` for an attempt that is not kept.
-        view: The view with the edit in it, on which it was verified.
-        answer: What free greedy generation gave.
+        view: The view with the edit, on which it was verified.
+        answer: The model's answer in free greedy generation.
         seconds: Wall-clock seconds for learning (its share of the batch) and verification.
         steps: Optimizer steps.
-        snapshot: What the weights that edits share are with it, where it changed them.
-        lost: Ids of earlier edits that do not hold since.
+        snapshot: The new state of the weights that edits share, if it changed them.
+        lost: Ids of earlier edits that no longer hold.
     """
 
     artifact: Artifact
@@ -108,11 +108,11 @@ class LearnedEdit:
 
 @dataclass(frozen=True)
 class Relearned:
-    """What edits share without one of them.
+    """The state that edits share, after removing one of them.
 
     Attributes:
-        snapshot: What it is, None where it knows nothing.
-        edits: Those that were learned again.
+        snapshot: The state, None if it holds no edits.
+        edits: Edits that were learned again.
         lost: Edits that do not hold.
     """
 
@@ -123,12 +123,12 @@ class Relearned:
 
 @dataclass(frozen=True)
 class Change:
-    """How the active edits of a version differ from those of another whose part is at hand.
+    """How the active edits of a version differ from those of another version with a known part.
 
     Attributes:
-        part: What the method's edits do there.
-        came: Ids of edits that are active at the version and not there.
-        went: Ids of edits of which the contrary holds.
+        part: The method's part at the other version.
+        came: Ids of edits that are active only at this version.
+        went: Ids of edits that are active only at the other version.
     """
 
     part: Part | None
@@ -137,21 +137,21 @@ class Change:
 
 
 class EditMethod(ABC):
-    """A method on one running model.
+    """An editing method on one running model.
 
     Args:
-        context: What it is opened on. Nothing is read or computed until ``reload``.
+        context: Its environment. Nothing is read or computed until ``reload``.
 
     Attributes:
-        name: What users call it; as registered.
-        package: Distribution that it comes from, if that is another than editkit.
-        batch: Edits learned together.
-        site: Dotted path of the module that its edits go to, where it is one.
-        has_scopes: Whether an edit's own scope says how far it reaches, on this model.
-        place: Where it learns, in words, for a method that could learn elsewhere too.
-        elsewhere: Edits that were learned where the method is not now: by id, the place in words.
-        replaces_alone: Whether an edit that replaces an active one of its prompt has to be learned
-            by itself.
+        name: Name of the method, as registered.
+        package: Distribution that provides it, if not editkit.
+        batch: Number of edits learned together.
+        site: Dotted path of the module that its edits change, if it is a single one.
+        has_scopes: Whether edits have scopes of their own, on this model.
+        place: Description of where it learns, for a method with several possible places.
+        elsewhere: Edits that were learned at another place: description of the place by id.
+        replaces_alone: Whether an edit that replaces an active one of the same prompt must be
+            learned in a batch of its own.
     """
 
     name: str
@@ -170,17 +170,17 @@ class EditMethod(ABC):
 
     @property
     def shared_by(self) -> str:
-        """Name under which the store keeps the weights that this model's edits share.
+        """Key under which the store keeps the weights that this model's edits share.
 
-        A method with such weights names their digest as ``snapshot`` in ``metrics``.
+        A method with such weights puts their digest into ``metrics`` as ``snapshot``.
         """
         return f"{self.engine.fingerprint}/{self.name}"
 
     def settings(self) -> dict[str, str]:
-        """Returns how it is set where that is not by default, in words."""
+        """Returns descriptions of the settings that differ from the defaults."""
         return {}
 
-    # What is known ----------------------------------------------------------------------------
+    # Learned edits ----------------------------------------------------------------------------
 
     @abstractmethod
     def reload(self) -> None:
@@ -188,59 +188,59 @@ class EditMethod(ABC):
 
         Raises:
             StoreDamaged, InvalidRecord: An artifact cannot be read.
-            ArtifactsMissing: It does not fit the model.
+            ArtifactsMissing: An artifact does not fit the model.
         """
 
     @abstractmethod
     def __contains__(self, edit_id: str) -> bool:
-        """Returns whether the model has learned an edit by this method."""
+        """Returns whether the model has learned an edit with this method."""
 
     @abstractmethod
     def part(self, edit_ids: Sequence[str], version: int) -> tuple[Part | None, list[str]]:
-        """Returns what edits do at a version, and those of them that are known and cannot be done.
+        """Returns the part of some edits at a version, and the learned edits that it cannot hold.
 
         Args:
-            edit_ids: Ids of active edits, oldest first; those that are not known are left out.
+            edit_ids: Ids of active edits, oldest first; those that are not learned are left out.
             version: The version.
         """
 
     def part_at(self, version: int, change: Change) -> tuple[Part | None, list[str]]:
-        """Returns what the active edits of a version do, as ``part`` does.
+        """Returns the part of a version's active edits, as ``part`` does.
 
         Args:
             version: The version.
-            change: How it differs from another whose part is at hand: the answer may then take time
-                in proportion to that.
+            change: How it differs from another version with a known part, so that the time can be
+                proportional to the difference.
         """
         return self.part(self.store.history.active_ids(version), version)
 
     @property
     def patch(self) -> Patch | None:
-        """Where its edits go in the model, and what they are looked up by; None for nowhere yet."""
+        """Which modules its edits change, and how they are looked up; None if not known yet."""
         return None
 
-    # How prompts are looked up ----------------------------------------------------------------
+    # Lookup -----------------------------------------------------------------------------------
 
     @property
     @abstractmethod
     def keys(self) -> Keys | None:
-        """What gives the keys of prompts that its edits are looked up by; None of states."""
+        """Computes the prompt keys that look up its edits; None if hidden states do."""
 
     @abstractmethod
     def query(self, prompt: Sequence[int]) -> torch.Tensor:
-        """Returns what a prompt, given as token ids, is looked up by, ``(d,)`` float32."""
+        """Returns the lookup key of a prompt, given as token ids, ``(d,)`` float32."""
 
     def words(self, prompt: Sequence[int]) -> tuple[list[str], list[str]] | None:
-        """Returns the names and the other words that a prompt's key is made of, if it is."""
+        """Returns the names and the other words in a prompt's key, if it is made of words."""
         return None
 
     # Learning ---------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Refuses a model that the method is not for.
+        """Raises if the method does not support the model.
 
         Raises:
-            UnsupportedModel: It is.
+            UnsupportedModel: The method does not support the model.
         """
         return
 
@@ -248,36 +248,36 @@ class EditMethod(ABC):
     def learn(
         self, edits: Sequence[tuple[Edit, Encoded]], *, version: int, met: Met | None = None
     ) -> Sequence[Any]:
-        """Returns what each edit learned, a ``Lesson`` of the method's own.
+        """Learns edits; returns for each a ``Lesson`` of the method's own.
 
         Args:
             edits: The edits, as records and as tokens.
-            version: The version whose edits are there.
-            met: Called for each of them before it is learned.
+            version: The version that they are added to.
+            met: Called for each edit before it is learned.
         """
 
     @abstractmethod
     def joined(self, part: Part | None, edit: Edit, lesson: Any) -> Part:
-        """Returns a part with one more edit, which is remembered from now on."""
+        """Returns a part with one more edit, and keeps the edit in memory."""
 
     @abstractmethod
     def forget(self, edit_id: str) -> None:
-        """Forgets what an edit learned, which is not kept."""
+        """Discards what was learned for an edit that is not kept."""
 
     @abstractmethod
     def to_bytes(self, edit: Edit, lesson: Any) -> bytes:
-        """Returns what an edit learned as bytes, which ``reload`` reads; equal ones for equal."""
+        """Serializes what was learned for ``reload``; deterministic."""
 
     def metrics(self, edit: Edit, lesson: Any) -> dict[str, Any]:
-        """Returns plain data about how an edit was learned, for the record of it."""
+        """Returns plain data about how an edit was learned, for its artifact record."""
         return {"steps": lesson.steps}
 
     def verify(self, lessons: Sequence[Any], *views: View) -> list[Generated]:
-        """Returns what the model says with what was learned in place, in free greedy generation.
+        """Returns the model's answers with the edits applied, in free greedy generation.
 
         Args:
             lessons: What was learned.
-            *views: One view, or one a lesson.
+            *views: One view, or one per lesson.
         """
         requests = [lesson.encoded for lesson in lessons]
         drafted = self.engine.drafted(self.engine.lay_out(requests), requests, views)
@@ -289,9 +289,9 @@ class EditMethod(ABC):
         drafted: Sequence[Generated | None],
         views: Sequence[View],
     ) -> list[Generated]:
-        """Returns drafts where they stand, and generates where they do not."""
-        said = list(drafted)
-        left = [index for index, one in enumerate(said) if one is None]
+        """Returns accepted drafts, and generates the other answers."""
+        found = list(drafted)
+        left = [index for index, one in enumerate(found) if one is None]
         if left:
             answers = self.engine.generate(
                 [requests[index].prompt for index in left],
@@ -299,8 +299,8 @@ class EditMethod(ABC):
                 max_new_tokens=max(len(requests[index].target) for index in left) + SLACK,
             )
             for index, answer in zip(left, answers, strict=True):
-                said[index] = answer
-        return [one for one in said if one is not None]
+                found[index] = answer
+        return [one for one in found if one is not None]
 
     def finalize(
         self,
@@ -312,13 +312,13 @@ class EditMethod(ABC):
         keep: bool = False,
         more: float = 0.0,
     ) -> LearnedEdit:
-        """Returns what becomes of a learned edit, given what the model answers with it in place.
+        """Returns the outcome of a learned edit, given the model's answer with it.
 
         Args:
             edit: The edit.
             lesson: What it learned.
             view: The view that it was verified in.
-            generated: The answer there.
+            generated: The answer on that view.
             keep: Keep the artifact even if the answer is not the target.
             more: Seconds that its verification took.
         """
@@ -330,7 +330,7 @@ class EditMethod(ABC):
         metrics = {**self.metrics(edit, lesson), "seconds": seconds, "answer": generated.text}
         if "snapshot" in metrics and self.shared_by != self.engine.fingerprint:
             metrics["shared_by"] = self.shared_by
-        if self.package is not None:  # whoever lacks the method is told where to get it
+        if self.package is not None:  # for the hint where the method is not installed
             metrics["package"] = self.package
         artifact = self.artifact(edit, payload, metrics, is_verified=is_verified)
         return LearnedEdit(artifact, payload, view, generated.text, seconds, lesson.steps)
@@ -345,15 +345,15 @@ class EditMethod(ABC):
         conflicts: dict[str, float] | None = None,
         radius: float | None = None,
     ) -> Artifact:
-        """Returns the record of what an edit became here.
+        """Returns the artifact record of an edit on this model.
 
         Args:
             edit: The edit.
-            payload: What it learned; None where that is not kept.
+            payload: What it learned; None if that is not kept.
             metrics: How it was learned.
             is_verified: Whether the model gives its target.
-            conflicts: Earlier edits whose scopes meet its own, with the distances of their keys.
-            radius: How far it reaches, L2.
+            conflicts: Earlier edits whose scopes overlap its own, with the distances of their keys.
+            radius: Radius of its scope, L2.
         """
         is_usable = payload is not None
         return Artifact(
@@ -370,30 +370,31 @@ class EditMethod(ABC):
         )
 
     def reach(self, edit: Edit, lesson: Any, part: Part) -> EditReach | None:
-        """Returns how far an active edit reaches, where that is known."""
+        """Returns how far an active edit reaches, if that is known."""
         return None
 
     def ordered(self, part: Part | None, edit_ids: Sequence[str]) -> Part | None:
-        """Returns a part with its edits in an order, where that counts."""
+        """Returns a part with its edits in the given order, if order matters."""
         return part
 
     def revert(
         self, edit_id: str, *, version: int, defer_only: bool, progress: Progress
     ) -> Relearned | None:
-        """Returns what edits share as if an edit had never been; None where nothing changes.
+        """Returns the shared state without an edit; None if nothing changes.
 
         Args:
             edit_id: The edit, of any method.
             version: The version.
-            defer_only: Learn nothing: from now on no prompt reaches the edit, that is all.
-            progress: Told about every edit that is learned again.
+            defer_only: Learn nothing; only take the edit out of every prompt's reach.
+            progress: Reports every edit that is learned again.
 
         Raises:
-            ArtifactsMissing: With ``defer_only``, an older edit would come back that is forgotten.
+            ArtifactsMissing: With ``defer_only``, the older edit that would become active again
+                was forgotten.
         """
         return None
 
 
 def finite(number: float) -> float | None:
-    """Returns a number that JSON has; infinity and NaN mean that nothing was learned."""
+    """Returns a finite number, or None for infinity and NaN, which JSON does not have."""
     return number if abs(number) < float("inf") else None

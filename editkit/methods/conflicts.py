@@ -1,6 +1,6 @@
-"""Conflicts of what was learned elsewhere, as each method finds them.
+"""Conflicts of imported artifacts, as each method finds them.
 
-Nothing heavy is imported before a method is asked: an import of a bundle needs no model.
+Methods are imported only when needed: importing a bundle needs no model.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from editkit_store import Store
 __all__ = ["find_conflicts"]
 
 Conflicts = dict[str, dict[str, dict[str, float]]]
-"""By model and edit: earlier edits that it conflicts with, with the distances of their keys."""
+"""By model and edit: the earlier edits in conflict, with the distances of their keys."""
 
 
 def find_conflicts(store: Store, learned: Mapping[str, Sequence[str]]) -> Conflicts:
-    """Returns the conflicts of artifacts that came from elsewhere, as their methods find them.
+    """Returns the conflicts of imported artifacts, as their methods find them.
 
     Args:
-        store: The history, with the artifacts in it.
-        learned: Ids of their edits, by the fingerprint of the model.
+        store: The history, including the artifacts.
+        learned: Ids of their edits, by model fingerprint.
 
     Raises:
         StoreDamaged, InvalidRecord: An artifact cannot be read.

@@ -1,7 +1,7 @@
-"""Edits that are looked up by a key each: the nearest one fires whose reach holds the prompt.
+"""Edits with one key and one radius each: the nearest edit whose ball contains the prompt fires.
 
-Whatever a method does where its edits fire, if each of them has one key and one radius then which
-one fires is decided here. A method brings what its edits do, as a ``KeyedSelection`` of its own.
+This module decides which edit fires. A method defines what its edits do by subclassing
+``KeyedSelection``.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ Ints = npt.NDArray[np.int64]
 
 
 class Rows(Confirmable, Protocol):
-    """All edits that a model has learned by one method, by row; rows are only ever added."""
+    """All edits that a model has learned with one method, by row; append-only."""
 
     def edit_id(self, row: int) -> str:
         """Returns the edit that owns a row."""
 
     def rows(self, edit_ids: Iterable[str]) -> Ints:
-        """Returns the rows of edits, in their order; those that were not learned are left out."""
+        """Returns the rows of edits, in order; edits that were not learned are left out."""
 
     def radii(self, rows: Ints) -> Vectors:
-        """Returns a view: ``(n,)`` float32 L2 radii by row, -1 outside of the given rows."""
+        """Returns the L2 radii by row, ``(n,)`` float32, -1 outside the given rows."""
 
     def distance(self, row: int, query: Vectors) -> float:
         """Returns the L2 distance from a query ``(d,)`` to the key of a row."""
 
 
 class KeyedRows:
-    """Keys and radii of the edits that a model has learned, and what a method keeps with each.
+    """Keys and radii of the edits that a model has learned, with a value per edit.
 
-    Radii do not give way to each other: of edits that reach a prompt the nearest fires. Appending
-    and reading may go on in several threads.
+    Radii do not shrink for each other: of the edits that reach a prompt, the nearest fires. Several
+    threads may append and read.
 
     Args:
         width: Width of a key.
-        device: Torch's name of the device for the index; None is the CPU.
+        device: Torch name of the index's device; None for the CPU.
     """
 
     def __init__(self, width: int, *, device: str | None = None) -> None:
@@ -60,7 +60,7 @@ class KeyedRows:
         self._rows: dict[str, int] = {}
 
     def __len__(self) -> int:
-        """Number of row numbers handed out."""
+        """Number of rows ever appended."""
         return len(self._ids)
 
     def __contains__(self, edit_id: str) -> bool:
@@ -76,21 +76,21 @@ class KeyedRows:
         target: tuple[int, ...],
         is_confirmed: bool = True,
     ) -> int:
-        """Appends a row; an edit that had one gets a new one, and the old row dies.
+        """Appends a row for an edit; an older row of the same edit is removed.
 
         Args:
             edit_id: The edit.
-            key: What it is looked up by, ``(d,)`` float32.
-            radius: How far it reaches, L2.
-            value: What the method keeps with it.
-            target: Its target's tokens.
-            is_confirmed: Look twice at prompts in its reach; see ``editkit.scope.confirm``.
+            key: Its key, ``(d,)`` float32.
+            radius: Its radius, L2.
+            value: The method's data for it.
+            target: Tokens of its target.
+            is_confirmed: Confirm prompts within its radius; see ``editkit.scope.confirm``.
 
         Returns:
             The row.
         """
         self.discard(edit_id)
-        # Readers find a row by the edit, so what belongs to it is there before.
+        # Readers find a row by its edit, so the row's data is written first.
         self._ids.append(edit_id)
         self._keys.append(key)
         self._radii.append(radius)
@@ -102,25 +102,25 @@ class KeyedRows:
         return row
 
     def discard(self, edit_id: str) -> None:
-        """Takes the row of an edit out for good, e.g. of one that did not verify."""
+        """Removes the row of an edit, e.g. of one that did not verify."""
         row = self._rows.pop(edit_id, None)
         if row is not None:
             self.table.kill([row])
 
     def value(self, row: int) -> Any:
-        """Returns what the method keeps with a row."""
+        """Returns the method's data for a row."""
         return self._values[row]
 
     def row(self, edit_id: str) -> int:
         """Returns the row of an edit.
 
         Raises:
-            KeyError: It was not learned.
+            KeyError: The edit was not learned.
         """
         return self._rows[edit_id]
 
     def rows(self, edit_ids: Iterable[str]) -> Ints:
-        """Returns the rows of edits, in their order; those that were not learned are left out."""
+        """Returns the rows of edits, in order; edits that were not learned are left out."""
         return np.array([self._rows[e] for e in edit_ids if e in self._rows], np.int64)
 
     def edit_id(self, row: int) -> str:
@@ -140,7 +140,7 @@ class KeyedRows:
         return self._targets[row]
 
     def is_confirmed(self, row: int) -> bool:
-        """Returns whether a prompt in reach of a row is looked at twice."""
+        """Returns whether prompts within a row's radius are confirmed."""
         return self._confirmed[row]
 
     def radius(self, row: int) -> float:
@@ -148,7 +148,7 @@ class KeyedRows:
         return self._radii[row]
 
     def radii(self, rows: Ints) -> Vectors:
-        """Returns a view: ``(n,)`` float32 L2 radii by row, -1 outside of the given rows."""
+        """Returns the L2 radii by row, ``(n,)`` float32, -1 outside the given rows."""
         found = np.full(len(self.table), -1, np.float32)
         found[rows] = [self._radii[row] for row in rows.tolist()]
         return found
@@ -159,23 +159,23 @@ class KeyedRows:
 
 
 def moved(memory: Rows, rows: Ints, came: Sequence[str], went: Sequence[str]) -> Ints:
-    """Returns the rows of a version, given those of another and how the two differ.
+    """Returns the rows of a version, given those of another version and the difference.
 
     Args:
         memory: The edits.
-        rows: Those of the other version.
-        came: Ids of edits that are active at this version alone.
-        went: Ids of edits that are active at the other one alone.
+        rows: The rows of the other version.
+        came: Ids of edits that are active only at this version.
+        went: Ids of edits that are active only at the other version.
     """
     gone = memory.rows(went)
     return np.concatenate([rows[~np.isin(rows, gone)] if len(gone) else rows, memory.rows(came)])
 
 
 class KeyedSelection(Selection):
-    """Which rows fire for some queries. A method says what they do there.
+    """Which rows fire for some queries. Methods subclass it to define what they do.
 
     Args:
-        part: The view.
+        part: The part.
         fired: For each query the row, -1 for none.
         queries: ``(n, d)`` float32.
     """
@@ -195,19 +195,19 @@ class KeyedSelection(Selection):
 
 
 class KeyedPart(Part):
-    """The edits of one version: rows of a memory, with their radii there. Immutable.
+    """The edits of one version: rows of a memory, with their radii. Immutable.
 
-    Keys stay on the host: a decision takes one key a sequence there.
+    Keys stay on the host: a decision needs one key per sequence.
 
     Args:
-        memory: What was learned on the model.
-        rows: The version's edits in it.
+        memory: All learned edits of the model.
+        rows: Rows of the version's edits.
 
     Attributes:
         memory: See above.
         rows: See above.
-        radii: ``(n,)`` float32 L2 radii by row of the memory, -1 outside.
-        selection: What says what the edits do where they fire.
+        radii: ``(n,)`` float32 L2 radii by row of the memory, -1 for other rows.
+        selection: Class that defines what the edits do where they fire.
     """
 
     selection: ClassVar[type[KeyedSelection]] = KeyedSelection
@@ -230,8 +230,11 @@ class KeyedPart(Part):
     def select(self, queries: Queries) -> Selection:
         """Decides for each query ``(n, d)``: the nearest row whose ball contains it fires, if any.
 
-        Of rows at the same distance the newest does. Distances are taken in float32. A row that a
-        second look does not confirm does not fire, and nothing fires in its place.
+        At equal distance the newest row fires. Distances are computed in float32. A row that is not
+        confirmed does not fire, and nothing fires in its place.
+
+        At equal distance the newest row fires. Distances are computed in float32. A row that is not
+        confirmed does not fire, and nothing fires in its place.
         """
         found = _on_host(queries)
         if not len(self.rows):
@@ -262,7 +265,7 @@ class KeyedPart(Part):
             count = self._confirmation.shared_by(row)
             others = "another edit shares" if count == 1 else f"{count} other edits share"
             doubt = (
-                f"is {distance:.3g} away and reaches {radius:.3g}, but {others} with it what it "
+                f"is {distance:.3g} away and reaches {radius:.3g}, but {others} the words that it "
                 "has in common with the prompt"
             )
         return Near(self.memory.edit_id(row), distance, radius, in_scope, doubt=doubt)
@@ -272,7 +275,7 @@ class KeyedPart(Part):
         return str(self.memory.edit_id(number))
 
     def without(self, edit_ids: Collection[str]) -> Self:
-        """Returns the same view without some edits."""
+        """Returns the same part without some edits."""
         gone = self.memory.rows(edit_ids)
         return self if not len(gone) else self.of(self.rows[~np.isin(self.rows, gone)])
 
@@ -285,7 +288,7 @@ class KeyedPart(Part):
         )
 
     def of(self, rows: Ints) -> Self:
-        """Returns the view of other rows of the same memory."""
+        """Returns the part of other rows of the same memory."""
         return type(self)(self.memory, rows)
 
     def radius(self, row: int) -> float:

@@ -1,4 +1,4 @@
-"""What learning minimizes: how far the target's tokens are from leading by enough."""
+"""The training loss: how far the target's tokens fall short of a margin."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from torch.nn import functional
 __all__ = ["losses", "margins"]
 
 _LONG = 8
-"""Tokens of a target from which on less than the whole margin is asked of each of them."""
+"""Target length in tokens above which the margin per token decreases."""
 
 _LEAST = 2.0
-"""Margin asked of targets of any length, in logits, unless the settings ask for less."""
+"""Minimum margin for targets of any length, in logits, unless the settings ask for less."""
 
 
 def margins(lengths: torch.Tensor, margin: float) -> torch.Tensor:
-    """The lead that every token of a target should have, in logits, ``(rows,)`` float32.
+    """Returns the lead that every target token should reach, in logits, ``(rows,)`` float32.
 
-    One value has so much room: of a sentence of thirty tokens all lead by two within thirty steps,
-    and by eight within a hundred or never, and its rephrasings gain nothing by it
-    (benchmarks/results/quality.md). So it falls with the length of the target.
+    The capacity of one value is limited: all thirty tokens of a sentence lead by two within thirty
+    steps, but by eight only after a hundred steps or never, and rephrases gain nothing from it
+    (benchmarks/results/quality.md). So the margin falls with the length of the target.
 
     Args:
-        lengths: ``(rows,)`` int64, tokens of the targets.
-        margin: What the settings ask for, of targets of up to 8 tokens.
+        lengths: ``(rows,)`` int64, lengths of the targets in tokens.
+        margin: The margin in the settings, for targets of up to 8 tokens.
     """
     share = (_LONG / lengths).clamp(max=1.0)
     return (margin * share).clamp(min=min(_LEAST, margin))
@@ -32,18 +32,18 @@ def margins(lengths: torch.Tensor, margin: float) -> torch.Tensor:
 def losses(
     logits: torch.Tensor, target: torch.Tensor, valid: torch.Tensor, ahead: torch.Tensor | float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What is minimized, mean surprise, and smallest lead of a target token, each ``(rows,)``.
+    """Returns the loss, mean surprise, and smallest lead of a target token, each ``(rows,)``.
 
     With l the logit of a target token less the log of the sum of the others' exponentials, its
-    surprise is softplus(-l) nats, which hardly falls any more once the token leads at all.
-    softplus(ahead - l) goes on falling until it leads by as much as it should, in a third of the
-    steps; with ``ahead`` 0 it is the surprise, the paper's loss.
+    surprise is softplus(-l) nats, which hardly decreases once the token leads at all.
+    softplus(ahead - l) keeps decreasing until the lead is large enough, in a third of the steps;
+    with ``ahead`` 0 it is the surprise, the paper's loss.
 
     Args:
         logits: ``(rows, t, n)``.
         target: ``(rows, t)``.
         valid: ``(rows, t)`` bool.
-        ahead: Lead to strive for, in logits, ``(rows, 1)`` or one for all.
+        ahead: Lead to aim for, in logits, ``(rows, 1)`` or one for all.
     """
     target, valid = target.to(logits.device), valid.to(logits.device)
     wanted = logits.gather(2, target[..., None])[..., 0]

@@ -20,21 +20,21 @@ __all__ = ["Methods"]
 
 
 class Methods:
-    """All installed methods, opened on one running model, in the order in which they are asked.
+    """All installed methods, opened on one running model, in the order in which they are consulted.
 
     Args:
         engine: The running model.
         store: The history.
-        settings: By name what was asked for; see ``MethodContext``.
-        arguments: Settings that are called by names of their own, or by a method's.
+        settings: Settings by method name; see ``MethodContext``.
+        arguments: Settings passed under names of their own, or under a method's name.
         preset: ``default``, or ``paper`` for the published constants.
         allow_pickle: See ``MethodContext``.
 
     Raises:
         UnsupportedMethod: Settings for a method that cannot be used.
-        TypeError: An argument that is no method's.
-        UnsupportedModel, UnknownSite, ValueError: Settings that cannot be met, or a model that the
-            default method is not for.
+        TypeError: An argument does not belong to any method.
+        UnsupportedModel, UnknownSite, ValueError: Settings cannot be met, or the default method
+            does not support the model.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Methods:
         preset: PresetName = "default",
         allow_pickle: bool | None = None,
     ) -> None:
-        settings, own = _sorted(settings, arguments)
+        settings, own = _split_settings(settings, arguments)
         self._engine = engine
         self._store = store
         self._open: dict[str, EditMethod] = {}
@@ -63,7 +63,7 @@ class Methods:
             except Exception as error:
                 if name in settings or name in own or name == DEFAULT_METHOD:
                     raise
-                # A method that nobody asked for must not be in the way of the others.
+                # A method that the user did not configure must not prevent the use of others.
                 self._faults[name] = f"{type(error).__name__}: {error}"
                 continue
             if one.packages[0] != "editkit":
@@ -74,21 +74,21 @@ class Methods:
         return iter(self._open.values())
 
     def reload(self) -> None:
-        """Reads from the store what the model has learned, and has the engine apply it."""
+        """Reads from the store what the model has learned, and patches the engine."""
         for method in self:
             method.reload()
             self._engine.patch(method.name, method.patch)
 
     def get(self, name: str) -> EditMethod | None:
-        """Returns a method, whatever it is for; None for one that is not there."""
+        """Returns a method, supported by the model or not; None if it is not available."""
         return self._open.get(name)
 
     def of(self, name: str) -> EditMethod:
         """Returns a method to learn with.
 
         Raises:
-            UnsupportedMethod: No such method, or one that cannot be used.
-            UnsupportedModel: It is not for this model.
+            UnsupportedMethod: There is no such method, or it cannot be used.
+            UnsupportedModel: The method does not support this model.
         """
         found = self._open.get(name)
         if found is None:
@@ -97,7 +97,7 @@ class Methods:
             except UnsupportedMethod as error:
                 package = self._store.artifacts.package_of(name)
                 if name not in registered() and package is not None:
-                    error.hint = f"install '{package}', the package that the history names"
+                    error.hint = f"install '{package}', the package that the history records"
                 raise
             raise UnsupportedMethod(
                 f"the method '{name}' cannot be opened on this model: {self._faults[name]}"
@@ -106,18 +106,18 @@ class Methods:
         return found
 
     def encode(self, request: EditRequest) -> Encoded:
-        """Returns a request as tokens, after refusing what cannot be learned here.
+        """Returns a request as tokens; raises if it cannot be learned on this model.
 
         Raises:
-            UnsupportedMethod: No such method, or not for this kind of edit.
-            UnsupportedModel: A method that is not for this model.
+            UnsupportedMethod: There is no such method, or it does not support this kind of edit.
+            UnsupportedModel: The method does not support this model.
             InvalidRequest, EmptyTarget, PromptTooLong: See ``TokenEncoder``.
         """
         self.of(request.method)
         return self._engine.encoder.request(request)
 
     def refused(self, edit: Edit, reason: str) -> Artifact:
-        """Returns the artifact of an edit that this model could not even try."""
+        """Returns the artifact of an edit that could not be tried on this model."""
         return Artifact(
             edit_id=edit.id,
             fingerprint=self._engine.fingerprint,
@@ -129,10 +129,10 @@ class Methods:
         )
 
 
-def _sorted(
+def _split_settings(
     settings: Mapping[str, Any], arguments: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Returns settings by method, and arguments that are settings of methods, by these."""
+    """Returns settings by method, and the separate arguments of each method."""
     found = {name: one for name, one in settings.items() if one is not None}
     own: dict[str, dict[str, Any]] = {}
     owners = {

@@ -1,8 +1,8 @@
-"""Which editing methods there are: those that installed packages register.
+"""The registry of editing methods that installed packages provide.
 
-A method is an entry point of the group ``editkit.methods`` whose name is the method's and whose
-object is a ``MethodSpec``. GRACE and ELDER come in by the same door. An entry point that cannot be
-loaded, or whose name two packages claim, is a method that cannot be used; the others can.
+A method is an entry point in the group ``editkit.methods``, named after the method, whose object is
+a ``MethodSpec``. GRACE and ELDER are registered the same way. A method whose entry point fails to
+load, or whose name two packages claim, cannot be used; this does not affect the others.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ GROUP = "editkit.methods"
 
 @dataclass(frozen=True)
 class Registered:
-    """A method that a package registers.
+    """A registered method.
 
     Attributes:
-        name: The method's.
+        name: Name of the method.
         packages: Distributions that register it: one, unless there is a clash.
-        spec: What it is; None where it cannot be used.
-        fault: Why it cannot.
+        spec: Its spec; None if it cannot be used.
+        fault: Why it cannot be used.
     """
 
     name: str
@@ -41,21 +41,21 @@ class Registered:
 
 @functools.cache
 def registered() -> Mapping[str, Registered]:
-    """Returns the methods that installed packages register, by name, in the order of ``order``."""
+    """Returns the registered methods by name, in the order in which they are consulted."""
     found: dict[str, list[importlib.metadata.EntryPoint]] = {}
     for point in importlib.metadata.entry_points(group=GROUP):
         mine = found.setdefault(point.name, [])
-        # A package that is there twice (an editable install beside a build) registers once.
+        # A package that is installed twice (an editable install and a build) counts once.
         if (point.value, _package(point)) not in [(one.value, _package(one)) for one in mine]:
             mine.append(point)
     methods = [_registered(name, points) for name, points in found.items()]
-    # What is exact is asked first; what shares weights, and what cannot be used, comes behind.
+    # Methods that share weights, and those that cannot be used, come last.
     methods.sort(key=lambda one: (one.spec is None or one.spec.shares_weights, one.name))
     return MappingProxyType({one.name: one for one in methods})
 
 
 def find_method(name: str) -> MethodSpec:
-    """Returns a method.
+    """Returns the spec of a method.
 
     Raises:
         UnsupportedMethod: It is not installed, or cannot be used; the message says why.
@@ -80,7 +80,7 @@ def _registered(name: str, points: list[importlib.metadata.EntryPoint]) -> Regis
         return Registered(name, packages, fault=f"two methods are called '{name}': {owners}")
     try:
         spec = points[0].load()
-    except Exception as error:  # whatever a stranger's module does when it is imported
+    except Exception as error:  # a third-party module may raise anything on import
         fault = f"the package '{packages[0]}' fails to load: {type(error).__name__}: {error}"
         return Registered(name, packages, fault=fault)
     if not isinstance(spec, MethodSpec):

@@ -1,4 +1,4 @@
-"""The tokens that compete for the positions of a target: the others' logits need no computing."""
+"""A shortlist of the tokens that compete with a target: only their logits are computed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from editkit.engines.transformers import training
 __all__ = ["LARGE", "Shortlist", "output_layer"]
 
 LARGE = 4096
-"""Size of a vocabulary from which on a shortlist of it saves time."""
+"""Vocabulary size above which a shortlist saves time."""
 
 
 class Shortlist:
     """The tokens whose logits are computed while a value is learned.
 
     The output layer of a small model with a large vocabulary costs more than all blocks above the
-    site. Which tokens compete for a position is known from the logits of the untouched model; that
-    no other token leads is checked with the whole vocabulary before a value is taken.
+    site. The logits of the unedited model show which tokens compete for a position; before a value
+    is accepted, the whole vocabulary is checked.
 
     Args:
         head: The output layer.
@@ -34,7 +34,7 @@ class Shortlist:
         self.tokens = torch.zeros(0, dtype=torch.long, device=head.weight.device)
 
     def fill(self, logits: torch.Tensor, target: torch.Tensor) -> None:
-        """Takes in the leading tokens of ``(rows, t, vocabulary)`` logits, and the targets."""
+        """Adds the top tokens of ``(rows, t, vocabulary)`` logits, and the targets."""
         leading = logits.topk(min(self._size, logits.shape[2])).indices.flatten()
         self.take(torch.cat([leading, target.flatten().to(leading)]))
 
@@ -48,13 +48,13 @@ class Shortlist:
         """Checks rows against the whole vocabulary.
 
         Args:
-            hidden: ``(n, t, h)``, entering the head.
+            hidden: ``(n, t, h)``, input of the head.
             target: ``(n, t)``.
             valid: ``(n, t)`` bool.
 
         Returns:
-            ``(n,)``: the smallest lead of a target token where the head ends; and, bool, whether
-            every target's strongest rival was on the list. Those that were not are taken in.
+            ``(n,)``: the smallest lead of a target token over the whole vocabulary; and, bool,
+            whether every target's strongest rival was on the list. Missing rivals are added.
         """
         logits = self._head(hidden).float()
         target, valid = target.to(logits.device), valid.to(logits.device)
@@ -67,23 +67,23 @@ class Shortlist:
         return leads, ~missing.any(dim=1)
 
     def take(self, tokens: torch.Tensor) -> None:
-        """Takes in tokens ``(n,)``."""
+        """Adds tokens ``(n,)``."""
         self.tokens = torch.unique(torch.cat([self.tokens, tokens.to(self.tokens)]))  # sorted
         self._weight = self._head.weight.detach()[self.tokens]
         bias = self._head.bias
         self._bias = None if bias is None else bias.detach()[self.tokens]
 
     def index(self, target: torch.Tensor) -> torch.Tensor:
-        """Returns where each target token is among these."""
+        """Returns the index of each target token in the shortlist."""
         return torch.searchsorted(self.tokens, target.to(self.tokens).contiguous())
 
 
 def output_layer(model: Any) -> nn.Linear | None:
-    """Returns the output layer of a language model, where it is a plain linear map."""
+    """Returns the output layer of a language model, if it is a plain linear map."""
     try:
         head = model.get_output_embeddings()
     except NotImplementedError:
         return None
-    # Of a quantised or an offloaded head rows cannot be picked out.
+    # Rows of a quantised or offloaded head cannot be selected.
     plain = type(head) is nn.Linear and type(head.weight) is nn.Parameter
     return head if plain and not head.weight.is_meta else None

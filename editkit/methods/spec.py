@@ -1,4 +1,4 @@
-"""How a method is registered: its name, and where its parts are. Loads nothing heavy."""
+"""The spec that registers a method: its name, and the import paths of its parts."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Variant:
 
     Attributes:
         preset: The preset.
-        settings: What is set on top of it.
-        keeps_failed: Edits that do not verify stay active, as a published procedure may have it.
+        settings: Settings on top of it.
+        keeps_failed: Edits that do not verify stay active, as in some published procedures.
     """
 
     preset: PresetName = "default"
@@ -32,27 +32,27 @@ class Variant:
 class MethodSpec:
     """A method as a package registers it in the entry-point group ``editkit.methods``.
 
-    Parts are named and not imported, as in an entry point itself, so that commands which need no
-    model load none of it.
+    Parts are import paths, as in an entry point itself, so that commands that need no model import
+    none of them.
 
     Attributes:
-        name: What users call it, e.g. ``grace``: small letters, digits and hyphens.
-        about: One line about it.
+        name: Name of the method, e.g. ``grace``: lowercase letters, digits and hyphens.
+        about: One-line description.
         method: ``module:Class`` of its ``EditMethod``.
-        shares_weights: Its edits share what they change, so taking one back means learning.
-        arguments: Settings of it that ``editkit.open`` takes as arguments of their own.
+        shares_weights: Its edits share weights, so reverting one means learning others again.
+        arguments: Its settings that ``editkit.open`` takes as separate arguments.
         has_scopes: Its edits can have a scope of their own: strict, balanced or broad.
-        variants: By name what ``editkit eval --method NAME:VARIANT`` compares.
-        compare: ``module:function`` that tells two versions apart without a model, as
-            ``editkit.history.diff.Compare`` says; None where the edits that came and went say all.
-        warnings: ``module:function`` that takes a store and a version and returns what somebody
-            should look at, in words, without a model; None for nothing ever.
-        conflicts: ``module:function`` that finds the conflicts of artifacts that came from
-            elsewhere, as ``Store.import_bundle`` asks for them; None where edits have none.
-        plot: ``module:function`` that draws the edits of a version to a file, as
-            ``editkit.history.plot`` calls it; None for a method that has no picture.
-        exports: ``module:Class`` of names of ``editkit.__all__`` that are the method's, e.g. of the
-            class of its settings.
+        variants: Variants for ``editkit eval --method NAME:VARIANT``, by name.
+        compare: ``module:function`` that compares two versions without a model, see
+            ``editkit.history.diff.Compare``; None if the added and removed edits are enough.
+        warnings: ``module:function`` that takes a store and a version and returns warnings for the
+            user, without a model; None if there are none.
+        conflicts: ``module:function`` that finds the conflicts of imported artifacts, as
+            ``Store.import_bundle`` requests them; None if edits cannot conflict.
+        plot: ``module:function`` that plots the edits of a version to a file, as
+            ``editkit.history.plot`` calls it; None if the method has no plot.
+        exports: ``module:Class`` of the names in ``editkit.__all__`` that the method provides, e.g.
+            its settings class.
     """
 
     name: str
@@ -70,29 +70,29 @@ class MethodSpec:
 
     def load(self) -> Any:
         """Returns its ``EditMethod`` class."""
-        return _part(self.method)
+        return _import(self.method)
 
     def load_compare(self) -> Callable[..., Any] | None:
-        """Returns what compares versions, if the method has it."""
-        return None if self.compare is None else _part(self.compare)
+        """Returns the function that compares versions, if there is one."""
+        return None if self.compare is None else _import(self.compare)
 
     def load_conflicts(self) -> Callable[..., Any] | None:
-        """Returns what finds conflicts, if the method has it."""
-        return None if self.conflicts is None else _part(self.conflicts)
+        """Returns the function that finds conflicts, if there is one."""
+        return None if self.conflicts is None else _import(self.conflicts)
 
     def load_warnings(self) -> Callable[..., Sequence[str]] | None:
-        """Returns what warns of the state of a history, if the method has it."""
-        return None if self.warnings is None else _part(self.warnings)
+        """Returns the function that returns warnings, if there is one."""
+        return None if self.warnings is None else _import(self.warnings)
 
     def load_plot(self) -> Callable[..., Any] | None:
-        """Returns what draws its edits, if the method has it."""
-        return None if self.plot is None else _part(self.plot)
+        """Returns the function that plots edits, if there is one."""
+        return None if self.plot is None else _import(self.plot)
 
     def load_export(self, name: str) -> Any:
         """Returns one of its ``exports``."""
-        return _part(self.exports[name])
+        return _import(self.exports[name])
 
 
-def _part(name: str) -> Any:
+def _import(name: str) -> Any:
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)

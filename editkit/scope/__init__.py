@@ -1,13 +1,13 @@
-"""Scope: which edit a prompt is in reach of.
+"""Scope: which edit applies to a prompt.
 
-general      a page of ordinary text, to learn from how much each token says
-information  what the model knows of its tokens: how rare each is, how embeddings are spread
-words        from token ids to words, names among them, and the part of a prompt that asks
-pooled       the key made of them
-texts        the same of a text to be classified, which asks nothing
-sentences    the key made of them and of what a sentence encoder says
-keys         which of these a model's edits are looked up by
-index        the nearest keys, exactly
-confirm      the second look at an edit in reach
-reach        how far an edit reaches, in figures and words
+general      a page of ordinary text, to measure the information of tokens
+information  token statistics of a model: self-information and spread of the embeddings
+words        splitting token ids into words, names among them, and finding the question
+pooled       keys made of a prompt's words
+texts        keys of texts to be classified, which are not questions
+sentences    keys made of words and a sentence embedding
+keys         the choice among these keys for a model
+index        exact nearest-neighbour search over keys
+confirm      confirmation that a prompt within an edit's radius is in scope
+reach        how far an edit reaches, in numbers and words
 """

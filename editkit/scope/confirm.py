@@ -1,23 +1,23 @@
-"""The second look at an edit that is in reach: whether a prompt shares what is the edit's own.
+"""Confirmation: whether a prompt within an edit's radius shares what is specific to the edit.
 
-Keys of prompts say what they are about. Where many edits are about one thing, a product that every
-one of them names, so is every question about it, and all lie within their reach: of a store with
-300 edits that name one product, two in three unrelated questions that name it, too, fire some edit
-(``benchmarks/results/scope.txt``). What edits near each other share tells none of them apart. So of
-an edit's key k and a query q in its reach, the direction c that k shares with the keys of edits
-near it is taken out before they are compared once more:
+Prompt keys represent what a prompt is about. If many edits are about one thing, such as a product
+that all of them name, then so is every question about it, and all lie within their radii: in a
+store with 300 edits that name one product, two in three unrelated questions that name it too fire
+some edit (``benchmarks/results/scope.txt``). What nearby edits share cannot distinguish them. So
+the direction c that an edit's key k shares with the keys of edits near it is removed from k and
+from a query q within its radius before they are compared again:
 
     k' = k - s (k . c) c,    q' = q - s (q . c) c,    c = normalize( mean of the n near keys )
 
-and the edit applies if cos(k', q') is no less than the cosine of its radius less a slack. The share
-s = n / (n + 1) grows with the store: alone, an edit is as free as its radius. Near are, of the 32
-nearest, those within a cosine of 0.4 that have another target: other wordings of the same
-correction say what it is about, and are no reason to doubt it.
+and the edit applies if cos(k', q') is at least the cosine of its radius minus a slack. The share
+s = n / (n + 1) grows with the number of near edits: alone, an edit is limited only by its radius.
+Near are, of the 32 nearest edits, those within a cosine of 0.4 that have another target: other
+wordings of the same correction are no reason to doubt it.
 
-A view holds what it needs: whatever is taken back leaves no trace. Of keys that are hidden states
-and of edits with rephrasings (the caller has said how far they reach) nothing is looked at twice.
+The confirmation belongs to a view, so reverted edits have no effect. Keys that are hidden states,
+and edits with rephrases (the user has said how far they reach), are not confirmed.
 
-Plain numpy on purpose: comparing two versions must not load a deep-learning framework.
+Uses only numpy: comparing two versions must not load a deep-learning framework.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ __all__ = ["Confirmable", "Confirmation"]
 _NEAR = 1.095
 """L2 between unit vectors, a cosine of 0.4: edits that have something in common."""
 
-_MOST = 32  # edits that are looked at; more say the same
+_MOST = 32  # nearest edits considered; more change nothing
 
 _DOUBT = 1.0
-"""Edits near by at which half of what they share is taken out."""
+"""Number of near edits at which half of what they share is removed."""
 
 _SLACK = 0.2
-"""How much less than at its radius the cosine may be without what is shared: of two prompts that
-share nothing with others it stays as it is, and every other pair loses."""
+"""How far below the radius's cosine the cosine may be without the shared part. It is unchanged for
+two prompts that share nothing with other edits, and lower for every other pair."""
 
-_KEPT = 1024  # rows whose common part is remembered
+_KEPT = 1024  # rows whose common part is cached
 
 Vector = npt.NDArray[np.float64]
 
 
 class _Common(NamedTuple):
-    """What a row's key shares with those near it.
+    """What a row's key shares with the keys near it.
 
     Attributes:
         direction: ``(d,)`` of unit length.
-        share: How much of it is taken out.
-        edits: How many share it.
+        share: Fraction of it that is removed.
+        edits: Number of edits that share it.
     """
 
     direction: Vector
@@ -63,7 +63,7 @@ class _Common(NamedTuple):
 
 
 class Confirmable(Protocol):
-    """Edits by row, with the keys that they are looked up by."""
+    """Edits by row, with their keys."""
 
     @property
     def table(self) -> KeyTable:
@@ -76,20 +76,20 @@ class Confirmable(Protocol):
         """Returns the keys of rows, ``(n, d)`` float32."""
 
     def target(self, row: int) -> tuple[int, ...]:
-        """Returns the tokens of a row's target: equal ones give no reason for doubt."""
+        """Returns the tokens of a row's target; edits with equal targets do not count as near."""
 
     def is_confirmed(self, row: int) -> bool:
-        """Returns whether a prompt in reach of a row is looked at twice."""
+        """Returns whether prompts within a row's radius are confirmed."""
 
 
 class Confirmation:
-    """Confirms for one view that a prompt in an edit's reach is about what the edit is about.
+    """Confirms for one view that a prompt within an edit's radius is in its scope.
 
     May be used from several threads.
 
     Args:
         memory: The edits.
-        radii: ``(n,)`` float32, the view's radii by row, -1 outside.
+        radii: ``(n,)`` float32, the view's radii by row, -1 for other rows.
     """
 
     def __init__(self, memory: Confirmable, radii: npt.NDArray[np.float32]) -> None:
@@ -98,7 +98,7 @@ class Confirmation:
         self._commons: dict[int, _Common | None] = {}
 
     def confirms(self, row: int, query: npt.NDArray[np.float32]) -> bool:
-        """Returns whether an edit applies to a query ``(d,)`` that lies in its reach."""
+        """Returns whether an edit applies to a query ``(d,)`` within its radius."""
         common = self._common(row)
         if common is None:
             return True
@@ -106,11 +106,11 @@ class Confirmation:
         pair = np.stack([query, self._memory.key(row)]).astype(np.float64)
         pair -= common.share * np.outer(pair @ common.direction, common.direction)
         length = float(np.prod(np.linalg.norm(pair, axis=1)))
-        # An edit that is all common is told from nothing by what is left.
+        # If the edit's key consists only of the shared part, nothing is left to compare.
         return length < 1e-6 or float(pair[0] @ pair[1]) >= least * length
 
     def shared_by(self, row: int) -> int:
-        """Returns how many other edits share what an edit's key has in common with theirs."""
+        """Returns the number of other edits that share a part of an edit's key."""
         common = self._common(row)
         return 0 if common is None else common.edits
 
@@ -118,10 +118,10 @@ class Confirmation:
         if row not in self._commons:
             if len(self._commons) >= _KEPT:
                 self._commons.clear()
-            self._commons[row] = self._found(row)
+            self._commons[row] = self._compute(row)
         return self._commons[row]
 
-    def _found(self, row: int) -> _Common | None:
+    def _compute(self, row: int) -> _Common | None:
         memory = self._memory
         if not memory.is_confirmed(row):
             return None

@@ -1,9 +1,8 @@
-"""Which edit fires: the one place that says so, whatever method the edits are of.
+"""The decision which edit fires, for edits of all methods.
 
-Each part of a view proposes at most one of its edits for a prompt. Parts that look prompts up by
-the same keys have distances that compare, so of their proposals the nearest applies; of others the
-first in the order of the parts does. Nothing else decides between methods: generation and
-explanations both come here.
+Each part of a view proposes at most one of its edits for a prompt. Distances of parts that share
+keys are comparable, so the nearest of their proposals applies; otherwise the first in the order of
+the parts. Generation and explanations both use this module; nothing else decides between methods.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ Reason = Literal["no edits", "fires", "out of reach", "doubtful"]
 
 
 class Proposal(NamedTuple):
-    """An edit that a part would have fire.
+    """An edit that a part proposes.
 
     Attributes:
-        keys: What it was looked up by; None of a state, which no other part's compares with.
-        distance: To the query, L2.
+        keys: The keys that looked it up; None for a hidden state, which is not comparable.
+        distance: Distance to the query, L2.
     """
 
     keys: object | None
@@ -32,14 +31,14 @@ class Proposal(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What is decided about one prompt.
+    """The decision about one prompt.
 
     Attributes:
         edit_id: The edit that fires, if one does.
-        method: Method of that edit, or of the nearest; None where there is no edit.
+        method: Method of that edit, or of the nearest one; None if there are no edits.
         reason: Why it fires, or why none does.
-        near: Edits of all parts near the prompt, nearest first, the one that fires among them.
-        methods: Of each of them the method that it was learned by.
+        near: Edits of all parts near the prompt, nearest first, including the one that fires.
+        methods: The method of each of them.
     """
 
     edit_id: str | None
@@ -50,7 +49,7 @@ class Decision(NamedTuple):
 
 
 def winner(proposals: Sequence[Proposal | None]) -> int | None:
-    """Returns the index of the proposal that applies, of those of a view's parts in their order."""
+    """Returns the index of the proposal that applies, given those of a view's parts in order."""
     first = next((i for i, one in enumerate(proposals) if one is not None), None)
     if first is None:
         return None
@@ -73,10 +72,10 @@ def decide(
     """Decides about one prompt.
 
     Args:
-        parts: The edits, in the order in which parts are asked.
-        query: Returns what a part looks the prompt up by, ``(d,)``.
-        keys: Returns what a part's queries come from; None of states.
-        k: How many of the nearest edits to tell of.
+        parts: The edits, in the order in which parts are consulted.
+        query: Returns the lookup key of the prompt for a part, ``(d,)``.
+        keys: Returns the keys of a part; None for hidden states.
+        k: Number of nearest edits to report.
     """
     parts = [part for part in parts if len(part)]
     proposals: list[Proposal | None] = []
@@ -100,5 +99,5 @@ def decide(
         reason, method = "fires", parts[chosen].method
     elif near:
         reason = "out of reach" if near[0][0].doubt is None else "doubtful"
-    told, methods = tuple(one for one, _ in near), tuple(name for _, name in near)
-    return Decision(edit_id, method, reason, told, methods)
+    edits, methods = tuple(one for one, _ in near), tuple(name for _, name in near)
+    return Decision(edit_id, method, reason, edits, methods)

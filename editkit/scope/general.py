@@ -1,7 +1,7 @@
 """A page of ordinary text: statements, questions, instructions, code, a few languages.
 
-Read once by a model, it shows which tokens the model expects everywhere and which it does not. What
-it says does not matter, and nothing is looked up in it.
+A model reads it once to measure which tokens it expects everywhere and which it does not. The
+content does not matter.
 """
 
 from __future__ import annotations

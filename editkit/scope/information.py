@@ -1,17 +1,16 @@
-"""What a model knows of its tokens: how much each one says, and how its embeddings are spread.
+"""Token statistics of a model: self-information, and mean and spread of the embeddings.
 
-How much a token says is its self-information, -log p(t) in nats, where p is the mean of the model's
-own next-token distributions over a page of ordinary text (``general``). Every position gives a
-whole distribution, so a few hundred of them tell of all tokens, those that the page lacks included;
-and a model of any language brings its own.
+The self-information of a token is -log p(t) in nats, where p is the mean of the model's own
+next-token distributions over a page of ordinary text (``general``). Every position gives a full
+distribution, so a few hundred of them cover all tokens, including those that the page lacks, and
+models of any language are covered.
 
-A model that does not continue text, a classifier, has no such distribution. Of its tokens the page
-is counted, and what it lacks is told by the vocabulary: tokenizers are trained to learn frequent
-words first, whichever the language, so a word of rank r comes about as often as 1 / r (Zipf). See
-benchmarks/results/quality.md for what each is worth.
+A classifier has no such distribution. Its tokens are counted on the page, and for tokens that the
+page lacks the vocabulary is used: tokenizers learn frequent words first in any language, so a word
+of rank r has a frequency of about 1 / r (Zipf). benchmarks/results/quality.md measures both.
 
-Computing it takes one pass over some 700 tokens; for a model that was loaded by name the numbers
-are kept in the cache folder.
+The computation takes one pass over about 700 tokens; for a model that was loaded by name the
+numbers are cached on disk.
 """
 
 from __future__ import annotations
@@ -39,25 +38,25 @@ __all__ = ["Information", "embeddings", "has_words", "of_model", "ranked"]
 
 Vector = npt.NDArray[np.float32]
 
-_WINDOW = 128  # tokens of the page that are read at a time
-_PART = 8192  # rows of the embeddings that are looked at at a time
+_WINDOW = 128  # tokens of the page per forward pass
+_PART = 8192  # embedding rows per block
 
 _RESERVED = re.compile(r"[\[<].*[\]>]$")
-"""Tokens kept free for later: `[unused7]`, `<extra_id_3>`."""
+"""Reserved tokens: `[unused7]`, `<extra_id_3>`."""
 
 _PRIOR = 1.0
-"""How much the ranks of a vocabulary count beside the page, as a multiple of its tokens."""
+"""Weight of the vocabulary's ranks relative to the page, as a multiple of the page's tokens."""
 
 _FIRST = 100.0
-"""Added to ranks: the most frequent words are not as frequent as 1 / r has them (Mandelbrot)."""
+"""Added to ranks: the most frequent words are less frequent than 1 / r (Mandelbrot)."""
 
 _LETTERS = 2
-"""Of tokens that have a rank: single letters come first, in the order of an alphabet."""
+"""Minimum letters of a ranked token: single letters come first, in alphabetical order."""
 
 
 @dataclass(frozen=True)
 class Information:
-    """What is known of the tokens of one model.
+    """Token statistics of one model.
 
     Attributes:
         nats: ``(vocabulary,)`` float32, self-information of each token.
@@ -71,33 +70,32 @@ class Information:
 
 
 def of_model(model: Any, tokenizer: Any, *, fingerprint: str, is_kept: bool) -> Information:
-    """Returns what a model knows of its tokens.
+    """Returns the token statistics of a model.
 
     Args:
-        model: A model with nothing attached.
+        model: A model without edits attached.
         tokenizer: Its tokenizer.
         fingerprint: Its identity.
-        is_kept: Look in the cache folder first, and leave it there.
+        is_kept: Whether to use the cache folder.
     """
-    path = _cached(fingerprint)
+    path = _cache_path(fingerprint)
     if is_kept:
         try:
             return Information(**load_file(path))
         except (OSError, SafetensorError, TypeError):
             pass
-    found = _computed(model, tokenizer)
+    found = _compute(model, tokenizer)
     if is_kept:
-        # A cache folder that cannot be written costs the next start a second, not this one its
-        # model.
+        # If the cache folder is not writable, the next start takes a second longer.
         with contextlib.suppress(OSError):
             write_atomically(path, save(vars(found)))
     return found
 
 
 def embeddings(model: Any) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yields the embeddings of all tokens in parts: the first token, and ``(n, d)`` on its device.
+    """Yields the embeddings of all tokens in blocks: the first token, and ``(n, d)`` on the device.
 
-    Through the layer itself, which may scale what its weight holds.
+    Uses the layer itself, which may scale its weight.
     """
     embedding = model.get_input_embeddings()
     size = int(embedding.weight.shape[0])
@@ -108,10 +106,10 @@ def embeddings(model: Any) -> Iterator[tuple[int, torch.Tensor]]:
 
 
 def has_words(tokenizer: Any) -> bool:
-    """Returns whether a vocabulary is one of words and their parts, and tells where words begin.
+    """Returns whether a vocabulary consists of words and subwords, and marks where words begin.
 
-    Of a vocabulary of single characters (Chinese BERT) the order tells nothing; and tokenizers that
-    mark where words end instead, or that are written in Python, leave no word apart.
+    The order of a vocabulary of single characters (Chinese BERT) is not informative; and words
+    cannot be separated with tokenizers that mark the ends of words, or that are written in Python.
     """
     words = ranked(tokenizer)
     if 3 * len(words) < len(tokenizer):
@@ -122,7 +120,7 @@ def has_words(tokenizer: Any) -> bool:
 
 
 def ranked(tokenizer: Any) -> list[int]:
-    """Returns the tokens that are words or parts of words, in the order of the vocabulary."""
+    """Returns the tokens that are words or subwords, in the order of the vocabulary."""
     special = frozenset(tokenizer.all_special_ids)
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     return [
@@ -135,17 +133,17 @@ def ranked(tokenizer: Any) -> list[int]:
     ]
 
 
-def _cached(fingerprint: str) -> Path:
-    """The cached numbers of a model; another page of text gives others."""
+def _cache_path(fingerprint: str) -> Path:
+    """Returns the cache file of a model; its name depends on the page of text."""
     page = hashlib.sha256(TEXT.encode()).hexdigest()[:8]
     name = fingerprint.removeprefix("sha256:")
     return cache_root() / "information" / f"{name}.{page}.safetensors"
 
 
-def _computed(model: Any, tokenizer: Any) -> Information:
+def _compute(model: Any, tokenizer: Any) -> Information:
     size = int(model.get_input_embeddings().weight.shape[0])
     continues = layout_of(model).family == "decoder"
-    shares = np.sqrt(_unigram(model, tokenizer, size) if continues else _counted(tokenizer, size))
+    shares = np.sqrt(_unigram(model, tokenizer, size) if continues else _count(tokenizer, size))
     shares /= shares.sum()
     total, squares = 0.0, 0.0
     for start, part in embeddings(model):
@@ -162,7 +160,7 @@ def _computed(model: Any, tokenizer: Any) -> Information:
 
 
 def _unigram(model: Any, tokenizer: Any, size: int) -> npt.NDArray[np.float64]:
-    """Mean of the next-token distributions over the page, ``(size,)``."""
+    """Returns the mean of the next-token distributions over the page, ``(size,)``."""
     ids = tokenizer(TEXT, verbose=False)["input_ids"]
     limit = getattr(text_config(model), "max_position_embeddings", None) or _WINDOW
     window = min(_WINDOW, int(limit))
@@ -178,12 +176,12 @@ def _unigram(model: Any, tokenizer: Any, size: int) -> npt.NDArray[np.float64]:
                 found[: len(shares)] += shares[:size]
     finally:
         model.train(was_training)
-    # A token that cannot come (padding of the vocabulary) is as rare as the rarest that can.
+    # Impossible tokens (padding of the vocabulary) count as rare as the rarest possible ones.
     return np.asarray(np.maximum(found / found.sum(), 1e-9))
 
 
-def _counted(tokenizer: Any, size: int) -> npt.NDArray[np.float64]:
-    """How often tokens come, by the page and by their ranks in the vocabulary, ``(size,)``."""
+def _count(tokenizer: Any, size: int) -> npt.NDArray[np.float64]:
+    """Returns token frequencies from the page and the ranks in the vocabulary, ``(size,)``."""
     ids = tokenizer(TEXT, verbose=False)["input_ids"]
     counts = np.bincount(ids, minlength=size)[:size]
     ranks = np.full(size, float(size))

@@ -1,24 +1,24 @@
-"""The pooled key: what a prompt asks about, as one vector that rephrasings share.
+"""The pooled key: a vector of what a prompt asks about, which rephrases share.
 
-GRACE looks an edit up by the hidden state of the prompt's last token, which in a decoder says what
-comes next and hardly what it is about: rephrasings lie as far away as strangers. The pooled key is
-a mean over the words of the prompt,
+GRACE looks an edit up by the hidden state of the prompt's last token, which in a decoder encodes
+the next token rather than the topic: rephrases lie as far away as unrelated prompts. The pooled key
+is a mean over the words of the prompt,
 
     k = normalize( sum_w  a_w u_w ),        u_w = normalize( sum_{t in w} i_t e_t )
 
-of the model's own token embeddings, standardized (e_t: less the mean, over the spread, to unit
-length), each word weighted by how much it says: a_w is the sum of its tokens' self-information i_t
-beyond that of everyday words, up to a limit. Names and numbers weigh more, for they tell what is
-asked about, and are told apart by spelling as well as by meaning: a number's embedding is much like
-any other's. Only the last sentence of the last turn counts in full. What was said before that turn
-counts where it names nothing ("And its capital?"), unless nothing was named there either and it
-stands alone: "Which planet is closest to the sun?" behind "Hello!" is asked as if it came first.
+of the model's own token embeddings, standardized (e_t: minus the mean, divided by the spread, to
+unit length). Each word is weighted by its information: a_w is the sum of its tokens'
+self-information i_t beyond that of everyday words, up to a limit. Names and numbers weigh more,
+since they identify the subject, and also have a spelling component: the embeddings of numbers are
+all similar. Only the last sentence of the last turn counts in full. Earlier turns count if it names
+nothing ("And its capital?"), unless they name nothing either and it stands alone: "Which planet is
+closest to the sun?" after "Hello!" is treated as a first question.
 
 Keys have unit length, so an L2 distance r between two of them is a cosine of 1 - r^2 / 2.
 
 Source: the whitened mean is that of Huang et al., "WhiteningBERT" (2021, arXiv 2104.01767), here of
-the embedding layer; weights by self-information after Salton and Buckley (1988). What was tried and
-what each part is worth: benchmarks/results/quality.md.
+the embedding layer; weights by self-information after Salton and Buckley (1988). Ablations and
+alternatives: benchmarks/results/quality.md.
 """
 
 from __future__ import annotations
@@ -44,51 +44,51 @@ __all__ = ["PooledKeys"]
 Vector = npt.NDArray[np.float32]
 
 _EVERYDAY = 4.0
-"""Nats: a token says something by what it has beyond this. `the` has 3, `what` 8, rare names 13."""
+"""Nats of everyday tokens, which are subtracted: `the` has 3, `what` 8, rare names 13."""
 
 _LIMIT = 10.0
-"""Nats beyond which a word does not weigh more, however many tokens it takes to spell it."""
+"""Maximum weight of a word, nats, however many tokens it has."""
 
 _LEAST = 0.02
-"""Weight of a token that says nothing; a prompt of such tokens has a key, too."""
+"""Weight of an uninformative token, so that a prompt of such tokens has a key too."""
 
 _SAYING = 2.0
-"""Nats beyond everyday words from which on a word is worth telling of."""
+"""Nats beyond everyday words above which a word counts as informative."""
 
 _TELLING = 2
-"""Such words that a turn of a conversation has at least if it stands alone: "Why?" does not."""
+"""Minimum informative words of a turn that stands alone: "Why?" does not."""
 
 _NAME = 3.0
-"""How much more a name or a number weighs than another word that says as much."""
+"""Factor on the weight of names and numbers."""
 
 _NAME_LEAST = 5.0
-"""Nats that a name or a number has at least: digits are common tokens."""
+"""Minimum weight of a name or a number, nats: digits are common tokens."""
 
 _SPELLING = 0.3
-"""Share of a name's vector (squared) that its spelling makes up; of a number's all of it."""
+"""Fraction of a name's squared vector that is spelling; a number's is all spelling."""
 
 _SENTENCE = 2
-"""Words that ask something. Text that breaks off behind "... ever. Johnson" does not ask of him."""
+"""Minimum words of a question: text that breaks off after "... ever. Johnson" is none about him."""
 
 _EARLIER = 0.1
-"""Weight of the sentences before the one that asks."""
+"""Weight of the sentences before the question."""
 
 _COMMON = 0.3
-"""A capital at the beginning of a sentence is no name's if the word in small letters is at least
-this share as frequent."""
+"""A capitalized word at the start of a sentence is not a name if its lowercase form has at least
+this relative frequency."""
 
-_REMEMBERED = 4096  # tokens, and spellings: most of those in a prompt were said before
-_KEPT = 256  # keys of the last prompts: `add` looks the same one up several times
+_REMEMBERED = 4096  # cached tokens, and cached spellings: most of a prompt's occurred before
+_KEPT = 256  # cached keys of recent prompts: `add` computes the same one several times
 
 
 class _Token(NamedTuple):
-    """What is known of a token.
+    """Cached data of a token.
 
     Attributes:
         row: Its standardized embedding, ``(1, d)`` of unit length.
-        weighted: That, times how much the token says.
-        says: Nats beyond those of an everyday word.
-        square: Of the length of ``weighted``.
+        weighted: The row times the token's weight.
+        says: Its weight: nats beyond those of an everyday word.
+        square: Squared length of ``weighted``.
     """
 
     row: Vector
@@ -103,8 +103,8 @@ class PooledKeys:
     Args:
         model: A language model.
         tokenizer: Its tokenizer.
-        information: Returns what the model knows of its tokens; called once, for the first key. It
-            may run the model, which nothing may be attached to then.
+        information: Returns the model's token statistics; called once, for the first key. It may
+            run the model, which must have no edits attached then.
     """
 
     def __init__(self, model: Any, tokenizer: Any, information: Callable[[], Information]) -> None:
@@ -126,7 +126,7 @@ class PooledKeys:
         return int(self._embedding.weight.shape[1])
 
     def prepare(self) -> None:
-        """Takes in what the model knows of its tokens, so that a key runs no model."""
+        """Loads the token statistics, so that computing a key does not run the model."""
         _ = self._weights
 
     @functools.cached_property
@@ -139,25 +139,25 @@ class PooledKeys:
 
     @property
     def _typical(self) -> Vector | None:
-        """What any text says, ``(d,)``, if that is taken out of each word; see ``TextKeys``."""
+        """The mean word vector, ``(d,)``, if it is subtracted from each word; see ``TextKeys``."""
         return None
 
     def key(self, ids: Sequence[int]) -> Vector:
         """Returns the key of a prompt, ``(d,)`` float32 of unit length.
 
         Args:
-            ids: Its tokens, or those of a conversation up to where the answer begins.
+            ids: Its tokens, or those of a conversation up to the start of the answer.
         """
         asked = tuple(ids)
         found = self._keys.get(asked)
         if found is None:
-            found = self._keys[asked] = self._computed(asked)
+            found = self._keys[asked] = self._compute(asked)
             while len(self._keys) > _KEPT:
                 self._keys.popitem(last=False)
         return found
 
     def ids(self, embeddings: torch.Tensor) -> list[int]:
-        """Returns the tokens that embeddings ``(n, d)`` are of: the nearest ones."""
+        """Returns the token ids of embeddings ``(n, d)``: the nearest ones."""
         rows = embeddings.float()
         best = torch.full((len(rows),), torch.inf, device=rows.device)
         found = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
@@ -168,25 +168,25 @@ class PooledKeys:
         return [int(token) for token in found]
 
     def said(self, ids: Sequence[int]) -> tuple[list[str], list[str]]:
-        """Returns the words that a prompt's key is made of, in their order.
+        """Returns the words that a prompt's key is made of, in order.
 
         Args:
             ids: The prompt's tokens.
 
         Returns:
-            Names and numbers; and other words that say something.
+            Names and numbers; and other informative words.
         """
         words, names = self._asked(tuple(ids))
         named = [word.text for word, is_name in zip(words, names, strict=True) if is_name]
         others = [
             word.text
             for word, is_name in zip(words, names, strict=True)
-            if not is_name and self._says(word)
+            if not is_name and self._is_informative(word)
         ]
         return list(dict.fromkeys(named)), list(dict.fromkeys(others))
 
     def asked(self, ids: Sequence[int]) -> str:
-        """Returns the part of a prompt that asks, as text: what counts in full in its key.
+        """Returns the question in a prompt as text: the part that counts in full in its key.
 
         Args:
             ids: The prompt's tokens.
@@ -199,17 +199,17 @@ class PooledKeys:
         return str(self._tokenizer.decode(kept)).strip()
 
     def told_apart(self, ids: Sequence[int]) -> tuple[float | None, float | None]:
-        """Returns how far other questions would lie from a prompt, L2, as its words are weighted.
+        """Estimates how far other questions would lie from a prompt, L2, from its words' weights.
 
-        A question that shares a part of the key with the prompt, and whose other part is as heavy
-        and has nothing in common with it, has the cosine that the shared part leaves.
+        Assumes a question that shares one part of the key with the prompt, and whose other part has
+        the same weight but is orthogonal to the prompt's.
 
         Args:
             ids: The prompt's tokens.
 
         Returns:
-            The same question about another subject (None where nothing is named); and another
-            question about the same subject.
+            Distance of the same question about another subject (None if nothing is named); and of
+            another question about the same subject.
         """
         names, rest = self._parts(tuple(ids))
         apart = float(np.hypot(np.linalg.norm(names), np.linalg.norm(rest)))
@@ -221,7 +221,7 @@ class PooledKeys:
 
         return distance(rest) if names.any() else None, distance(names)
 
-    def _computed(self, ids: tuple[int, ...]) -> Vector:
+    def _compute(self, ids: tuple[int, ...]) -> Vector:
         names, rest = self._parts(ids)
         key = names + rest
         return (key / max(math.sqrt(np.dot(key, key)), 1e-6)).astype(np.float32)
@@ -229,13 +229,13 @@ class PooledKeys:
     def _parts(
         self, ids: tuple[int, ...]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Returns what names and numbers add to a key, and what the other words do, ``(d,)``."""
+        """Returns the parts of a key from names and numbers, and from the other words, ``(d,)``."""
         words, names = self._asked(ids)
-        if not words:  # punctuation alone
+        if not words:  # only punctuation
             words = [Word(1, True, list(ids), self._tokenizer.decode(list(ids)))]
             names = [False]
         asking = _asking(words, names)
-        # As few calls of numpy as it takes: among a model's own work each costs 30 microseconds.
+        # As few numpy calls as possible: while a model runs, each costs 30 microseconds.
         tokens = self._tokens([token for word in words for token in word.ids])
         starts = itertools.accumulate((len(word.ids) for word in words[:-1]), initial=0)
         parts = [token.row for token in tokens]
@@ -259,7 +259,7 @@ class PooledKeys:
                     / max(math.sqrt(square), 1e-6)
                 )
             if is_name:
-                parts.append(self._spelled(word.text))
+                parts.append(self._spelling_of(word.text))
                 shares[0].append(weight * math.sqrt(spelling))
                 shares[1].append(0.0)
         of_names, rest = np.array(shares) @ np.concatenate(parts)
@@ -272,7 +272,7 @@ class PooledKeys:
         words = self._words.split(ids)
         names = [self._is_name(word) for word in words]
         if not any(names):
-            # "And its capital?": what was said before tells what it is about.
+            # "And its capital?": earlier turns give the subject.
             said = self._words.split(ids, turns="all")
             named = [self._is_name(word) for word in said]
             if any(named) or not self._stands_alone(words):
@@ -280,10 +280,10 @@ class PooledKeys:
         return words, names
 
     def _stands_alone(self, words: Sequence[Word]) -> bool:
-        """Whether a turn that names nothing can be understood without those before it."""
-        return not refers_back(words) and sum(map(self._says, words)) >= _TELLING
+        """Whether a turn that names nothing can be understood without earlier ones."""
+        return not refers_back(words) and sum(map(self._is_informative, words)) >= _TELLING
 
-    def _says(self, word: Word) -> bool:
+    def _is_informative(self, word: Word) -> bool:
         return float(self._weights[word.ids].sum()) >= _SAYING
 
     def _tokens(self, ids: Sequence[int]) -> list[_Token]:
@@ -307,8 +307,8 @@ class PooledKeys:
         rows = (rows - self._known.mean) / self._known.spread
         return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6))
 
-    def _spelled(self, text: str) -> Vector:
-        """A direction of a spelling's own, ``(1, d)`` of unit length; capitals do not count."""
+    def _spelling_of(self, text: str) -> Vector:
+        """Returns the direction of a spelling, ``(1, d)`` of unit length; ignores case."""
         found = self._spellings.get(text)
         if found is None:
             if len(self._spellings) > _REMEMBERED:
@@ -331,7 +331,7 @@ class PooledKeys:
         return found
 
     def _frequency(self, text: str) -> float:
-        """Probability of a word that is one token, at a beginning or within a sentence."""
+        """Returns the probability of a single-token word, at the start of or within a sentence."""
         total = 0.0
         for form in (text, f" {text}"):
             ids = self._tokenizer(form, add_special_tokens=False, verbose=False)["input_ids"]
@@ -340,10 +340,10 @@ class PooledKeys:
         return total
 
 
-# Added up in this order, so that a key is to the last bit that of the histories there are: where no
-# edit may reach another, two whose keys are equal have radius 0, and fire at distance 0 only.
+# Summed in this order so that keys are bit-identical to those in existing histories: where edits
+# must not overlap, two with equal keys have radius 0 and fire only at distance 0.
 def _square(tokens: Sequence[_Token]) -> float:
-    """The square of the length of a word's vector before it is normalized."""
+    """Returns the squared length of a word's vector before normalization."""
     if len(tokens) == 1:
         return tokens[0].square
     total = tokens[1].weighted
@@ -353,12 +353,12 @@ def _square(tokens: Sequence[_Token]) -> float:
 
 
 def _length(vector: Vector) -> float:
-    """The square of the length of one, ``(1, d)``."""
+    """Returns the squared length of a vector ``(1, d)``."""
     return float(np.einsum("wd,wd->w", vector, vector)[0])
 
 
 def _asking(words: Sequence[Word], names: Sequence[bool]) -> int:
-    """The first of the sentences that ask: the last one, and those before it up to a name."""
+    """Returns the first sentence of the question: the last one, or an earlier one with a name."""
     asking = words[-1].sentence
     named = {word.sentence for word, is_name in zip(words, names, strict=True) if is_name}
     while asking > 1 and (

@@ -1,4 +1,4 @@
-"""How far edits reach that are looked up by keys of prompts. Needs no torch."""
+"""Radii of edits by scope, for prompt keys. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ RADII: dict[str, dict[ScopeName, float]] = {
     "text": {"strict": 0.7, "balanced": 0.9, "broad": 1.0},
     "sentence": {"strict": 0.5, "balanced": 0.75, "broad": 0.85},
 }
-"""L2 on the unit sphere. Pooled: cosines of 0.85, 0.68 and 0.55; benchmarks/results/scope.txt. Of
-texts nothing is told by names alone, and no two of them lie as near by chance: 0.76, 0.6, 0.5;
+"""L2 on the unit sphere. Pooled: cosines of 0.85, 0.68 and 0.55; benchmarks/results/scope.txt.
+Texts differ in more than names, and unrelated ones are not as near by chance: 0.76, 0.6, 0.5;
 benchmarks/results/quality.md."""

@@ -1,8 +1,8 @@
-"""How far an edit reaches: what its radius covers of what was given with it, and what else.
+"""How far an edit reaches: its radius, and estimates of what it covers.
 
-Radii are calibrated by what the caller knows: a rephrasing that lies outside is taken in, up to a
-limit, and a probe that must not change is left out. What an edit does beyond is estimated from its
-key: questions that share one part of it, and ordinary sentences, which share none.
+Radii are calibrated on the user's examples: a radius grows to include a rephrase, up to a limit,
+and shrinks to exclude a locality probe. The effect on other prompts is estimated from the key: for
+questions that share one part of it, and for ordinary sentences, which share none.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 __all__ = ["Reaches", "calibrated", "false_fires"]
 
 _FARTHEST = 1.1
-"""Radius beyond which no rephrasing draws an edit with a key of its prompt: a cosine of 0.4."""
+"""Maximum radius to which rephrases can extend an edit with a prompt key: a cosine of 0.4."""
 
-_HAIR = 0.01
-"""Distance by which a rephrasing lies inside, and a probe outside."""
+_MARGIN = 0.01
+"""Distance by which a rephrase is inside the radius, and a probe outside."""
 
 
 class Reaches:
-    """Tells how far edits reach on one model.
+    """Computes how far edits reach on one model.
 
     Args:
-        encoder: The model's.
-        key: Returns what a prompt, given as token ids, is looked up by.
-        keys: Where keys of prompts come from; None of hidden states.
+        encoder: Token encoder of the model.
+        key: Returns the lookup key of a prompt, given as token ids.
+        keys: The prompt keys; None for hidden states.
     """
 
     def __init__(
@@ -53,17 +53,17 @@ class Reaches:
         self._keys = keys
 
     def radius(self, edit: Edit, key: torch.Tensor, initial: float) -> float:
-        """Returns the radius that an edit begins with, given what came with it.
+        """Returns the initial radius of an edit, calibrated on its rephrases and probes.
 
         Args:
             edit: The edit, with its rephrases and locality probes.
             key: ``(d,)`` float32, its key.
             initial: Radius of an edit without any.
         """
-        # How far apart hidden states of rephrasings lie says little about what lies between them.
+        # For hidden states, the distance of rephrases says little about what lies in between.
         farthest = initial if self._keys is None else max(initial, _FARTHEST)
         rephrases, probes = (
-            [float((found - key).norm()) for found in self._found(prompts)]
+            [float((found - key).norm()) for found in self._keys_of(prompts)]
             for prompts in (edit.rephrases, edit.locality)
         )
         return calibrated(initial, rephrases, probes, farthest=farthest)
@@ -76,12 +76,12 @@ class Reaches:
         Args:
             edit: The edit, with its rephrases and locality probes.
             prompt: Its prompt as token ids.
-            part: What the edits of its method do.
-            radius: How far it reaches, L2.
-            owner: The edit that fires for its prompt: itself, or one that it shares a scope with.
+            part: The part of its method.
+            radius: Its radius, L2.
+            owner: The edit that fires for its prompt: itself, or one that it shares a row with.
         """
         key = self._key(prompt)
-        rephrases, probes = self._found(edit.rephrases), self._found(edit.locality)
+        rephrases, probes = self._keys_of(edit.rephrases), self._keys_of(edit.locality)
         asked = [*rephrases, *probes]
         fired = part.select(torch.stack(asked)).fired if asked else []
         is_mine = [number >= 0 and part.edit_id(number) == owner for number in fired]
@@ -89,9 +89,9 @@ class Reaches:
         spared = len(probes) - sum(is_mine[len(rephrases) :])
         others = [(one.edit_id, one.distance) for one in part.near(key, 2) if one.edit_id != owner]
         nearest = min(others, key=lambda one: one[1], default=None)
-        return self._told(edit, prompt, key, radius, covered, spared, nearest)
+        return self._record(edit, prompt, key, radius, covered, spared, nearest)
 
-    def _told(
+    def _record(
         self,
         edit: Edit,
         prompt: Sequence[int],
@@ -101,7 +101,7 @@ class Reaches:
         spared: int,
         nearest: tuple[str, float] | None,
     ) -> EditReach:
-        """Returns the record of a reach; see ``EditReach`` for what the arguments are."""
+        """Returns the record of a reach; see ``EditReach`` for the arguments."""
         subject: float | None = None
         question: float | None = None
         unrelated: float | None = None
@@ -119,7 +119,7 @@ class Reaches:
             other_subject=subject,
             other_question=question,
             false_fires=unrelated,
-            summary=_in_words(
+            summary=_describe(
                 radius=radius,
                 rephrases=len(edit.rephrases),
                 covered=covered,
@@ -134,12 +134,12 @@ class Reaches:
 
     @functools.cached_property
     def _sentences(self) -> npt.NDArray[np.float32]:
-        """Keys of sentences that have nothing to do with any edit, ``(n, d)``."""
+        """Keys of unrelated sentences, ``(n, d)``."""
         lines = filter(None, map(str.strip, TEXT.splitlines()))
         return np.stack([self._key(self._encoder.prompt(line)).numpy() for line in lines])
 
-    def _found(self, prompts: Sequence[str]) -> list[torch.Tensor]:
-        """Returns the keys of prompts; one too long to be asked is beyond any reach."""
+    def _keys_of(self, prompts: Sequence[str]) -> list[torch.Tensor]:
+        """Returns the keys of prompts, without those that are too long to run."""
         found = []
         for prompt in filter(str.strip, prompts):
             try:
@@ -152,27 +152,27 @@ class Reaches:
 def calibrated(
     radius: float, rephrases: Sequence[float], probes: Sequence[float], *, farthest: float
 ) -> float:
-    """Returns the radius of an edit, given how far from its key other prompts lie.
+    """Returns the radius of an edit, given the distances of other prompts from its key.
 
     Args:
-        radius: What it would be, L2.
+        radius: The uncalibrated radius, L2.
         rephrases: Distances of prompts that it should apply to.
-        probes: Distances of prompts that it must not apply to. They have the last word, but where
-            one has the very key of the edit no radius helps.
-        farthest: No rephrasing makes it larger than this.
+        probes: Distances of prompts that it must not apply to. They take priority, except where one
+            has the same key as the edit, since no radius can exclude it.
+        farthest: Maximum radius to which rephrases can extend it.
     """
-    wanted = [distance + _HAIR for distance in rephrases if distance + _HAIR <= farthest]
+    wanted = [distance + _MARGIN for distance in rephrases if distance + _MARGIN <= farthest]
     radius = max([radius, *wanted])
-    limits = [distance - _HAIR for distance in probes if distance > 2 * _HAIR]
+    limits = [distance - _MARGIN for distance in probes if distance > 2 * _MARGIN]
     return min([radius, *limits])
 
 
 def false_fires(
     key: npt.NDArray[np.float32], others: npt.NDArray[np.float32], radius: float
 ) -> float:
-    """Returns the estimated share of unrelated prompts that lie within a radius of a key.
+    """Returns the estimated fraction of unrelated prompts within a radius of a key.
 
-    The tail of the normal distribution of the key's cosines with ordinary sentences.
+    It is the tail of a normal distribution fitted to the key's cosines with ordinary sentences.
 
     Args:
         key: ``(d,)`` of unit length.
@@ -185,7 +185,7 @@ def false_fires(
     return NormalDist().cdf((float(cosines.mean()) - least) / spread)
 
 
-def _in_words(
+def _describe(
     *,
     radius: float,
     rephrases: int,
@@ -197,12 +197,12 @@ def _in_words(
     other_question: float | None,
     unrelated: float | None,
 ) -> str:
-    """Returns the reach of an edit in words; see ``EditReach`` for what the arguments are."""
+    """Returns the reach of an edit in words; see ``EditReach`` for the arguments."""
     parts = []
     if rephrases:
         parts.append(f"fires for {covered} of {rephrases} rephrases given")
-        if covered < rephrases:  # a probe or another edit is nearer than they are
-            parts.append("what it does not reach needs an edit of its own")
+        if covered < rephrases:  # a probe or another edit is nearer
+            parts.append("the others need an edit of their own")
     if probes:
         parts.append(f"leaves {spared} of {probes} probes alone")
     if other_subject is not None:
@@ -215,7 +215,7 @@ def _in_words(
         parts.append(f"fires for {_share(unrelated)} unrelated prompts")
     if nearest is not None:
         parts.append(f"the nearest other edit, {nearest[0][:12]}, is {nearest[1]:.2g} away")
-    return "; ".join(parts) or "nothing is known but its radius"
+    return "; ".join(parts) or "only its radius is known"
 
 
 def _share(share: float) -> str:

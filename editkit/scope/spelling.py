@@ -1,10 +1,10 @@
-"""Directions of spellings: normal noise, seeded by a text's checksum.
+"""Directions of spellings: Gaussian noise, seeded by a text's checksum.
 
-They are numpy's ``Generator(PCG64(crc32(text))).standard_normal``, of unit length, and stand in
-keys that histories hold, so they stay what they are. What numpy's ``SeedSequence`` does is done
-here in plain integers (O'Neill, "Developing a seed_seq alternative", 2015; numpy promises not to
-change it): among a model's own work, where none of its code is in the processor's caches, numpy's
-takes 130 microseconds for the first of a prompt's names, and this 60.
+They are numpy's ``Generator(PCG64(crc32(text))).standard_normal``, of unit length. Stored keys
+contain them, so they must not change. This module reimplements numpy's ``SeedSequence`` in plain
+integers (O'Neill, "Developing a seed_seq alternative", 2015; numpy guarantees its stability): while
+a model runs, numpy's code is not in the processor's caches and takes 130 microseconds for the first
+name of a prompt, and this takes 60.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["direction"]
 
 _32 = (1 << 32) - 1
 _128 = (1 << 128) - 1
-_MULTIPLIER = 0x2360ED051FC65DA44385DF649FCCF645  # of PCG64's congruential generator
+_MULTIPLIER = 0x2360ED051FC65DA44385DF649FCCF645  # multiplier of PCG64's congruential generator
 
 _source = np.random.PCG64(0)
 _noise = np.random.Generator(_source)
@@ -42,7 +42,7 @@ def direction(text: str, width: int) -> npt.NDArray[np.float32]:
 
 
 def _seeded(seed: int) -> tuple[int, int]:
-    """Returns state and increment of ``PCG64(seed)``, of a seed of 32 bits."""
+    """Returns state and increment of ``PCG64(seed)`` for a 32-bit seed."""
     words = _words(seed)
     high, low, *stream = (words[at] | words[at + 1] << 32 for at in range(0, 8, 2))
     increment = (stream[0] << 65 | stream[1] << 1 | 1) & _128
@@ -50,7 +50,7 @@ def _seeded(seed: int) -> tuple[int, int]:
 
 
 def _words(seed: int) -> list[int]:
-    """Returns what ``SeedSequence(seed).generate_state(8)`` does."""
+    """Returns the same as ``SeedSequence(seed).generate_state(8)``."""
     pool = [_hashed(seed, 0), *_REST]
     step = 4
     for source in range(4):

@@ -1,17 +1,17 @@
-"""The key of a text to be classified: what it is about, as one vector that other wordings share.
+"""The key of a text to be classified: a vector of its topic, which other wordings share.
 
-Like the pooled key, whose weights and vectors of words it has (``editkit.scope.pooled``), but for
-texts that ask nothing: every sentence counts in full, and there are no turns. Such a text may be
-long, and the more words it has the more of them is what any text says, so that long texts about
-nothing in common would have keys close to each other. That is taken out,
+It uses the weights and word vectors of the pooled key (``editkit.scope.pooled``), but such texts
+are not questions: every sentence counts in full, and there are no turns. They may be long, and the
+more words a text has, the closer its mean is to that of any text, so that unrelated long texts
+would have similar keys. So the mean word vector is subtracted,
 
     k = normalize( sum_w  a_w (u_w - m) ),        m = E[a u] / E[a]
 
-over the words of the vocabulary, each as often as it comes in ordinary text.
+over the words of the vocabulary, weighted by their frequency in ordinary text.
 
-Source: keys as in ``editkit.scope.pooled``; leaving out what all have in common after Arora et al.,
-"A simple but tough-to-beat baseline for sentence embeddings" (2017), and Mu and Viswanath,
-"All-but-the-top" (2018, arXiv 1702.01417). What it is worth: benchmarks/results/quality.md.
+Source: keys as in ``editkit.scope.pooled``; removing the common component after Arora et al., "A
+simple but tough-to-beat baseline for sentence embeddings" (2017), and Mu and Viswanath,
+"All-but-the-top" (2018, arXiv 1702.01417). Measured in benchmarks/results/quality.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["TextKeys"]
 
 Vector = npt.NDArray[np.float32]
 
-_PART = 8192  # tokens that are looked at at a time
+_PART = 8192  # tokens per block
 
 
 class TextKeys(PooledKeys):
@@ -46,7 +46,7 @@ class TextKeys(PooledKeys):
         self._special = frozenset(tokenizer.all_special_ids)
 
     def prepare(self) -> None:
-        """Takes in what the model knows of its tokens, so that a key runs no model."""
+        """Loads the token statistics, so that computing a key does not run the model."""
         super().prepare()
         _ = self._typical
 
@@ -65,13 +65,13 @@ class TextKeys(PooledKeys):
         yield from (words[start : start + _PART] for start in range(0, len(words), _PART))
 
     def told_apart(self, ids: Sequence[int]) -> tuple[None, None]:
-        """Returns that nothing is known: a text asks nothing that could be asked of another."""
+        """Returns None twice: a text is not a question about a subject."""
         return None, None
 
     def _parts(
         self, ids: tuple[int, ...]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        # Else of a text of marks alone, ":(", most is what stands around every text.
+        # Otherwise the key of a text of only punctuation, ":(", would mostly be special tokens.
         return super()._parts(tuple(token for token in ids if token not in self._special) or ids)
 
     def _asked(self, ids: tuple[int, ...]) -> tuple[list[Word], list[bool]]:

@@ -1,9 +1,9 @@
-"""From token ids to words: which tokens make one, which are names, and which part of a prompt asks.
+"""Splitting token ids into words and sentences, and finding the user's last turn.
 
-Works on ids, as a running model gets them. A word begins at a token that brings a space or an
-apostrophe, or after one without letters and digits; where asked for, of WordPiece at one that is
-not marked as going on with a word, and of whole words at each. A sentence ends with its mark. Of a
-conversation only the user's last turn is looked at.
+Works on ids, as a running model gets them. A word begins at a token with a leading space or an
+apostrophe, or after a token without letters and digits. Optionally, in WordPiece it begins at a
+token without the continuation mark, and in word-level vocabularies at every token. A sentence ends
+with its punctuation mark. In a conversation only the user's last turn is used by default.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ __all__ = ["WORD_MARKS", "Word", "Words", "inner_mark", "refers_back"]
 
 _INSIDE = re.compile(r"\w")
 _END = re.compile(r"[.!?\n。！？]")
-_APOSTROPHES = ("'", "’")  # a name's possessive is spelled as the name
-WORD_MARKS = ("Ġ", "▁")  # of a space before a token: byte-level BPE, SentencePiece
+_APOSTROPHES = ("'", "’")  # so that a possessive is spelled like the name
+WORD_MARKS = ("Ġ", "▁")  # marks of a leading space: byte-level BPE, SentencePiece
 
 _REFERRING = frozenset(
     "it its itself he him his she her hers they them their theirs this that these those there then "
     "one ones same other others another else instead former latter both either neither "
     "again more mean sure continue".split()
 )
-"""Words that stand for something said before, or ask to go on from it."""
+"""Words that refer to something said before, or ask to continue."""
 
 _LINKING = frozenset("and but or so because".split())
-"""Words that, at its beginning, make a question go on from what was said before."""
+"""Words that, at the start of a question, connect it to what was said before."""
 
 _Ids = tuple[int, ...]
 
@@ -41,11 +41,11 @@ class Word:
     """A word of a prompt.
 
     Attributes:
-        sentence: Which sentence it is in, counted from 1.
-        is_first: It begins that sentence.
+        sentence: Number of its sentence, from 1.
+        is_first: Whether it begins that sentence.
         ids: Its tokens.
         text: Its letters and digits.
-        has_digit: A digit is in it: a number, a year, a model's name.
+        has_digit: Whether it contains a digit: a number, a year, a model's name.
     """
 
     sentence: int
@@ -56,7 +56,7 @@ class Word:
 
 
 class _Piece(NamedTuple):
-    """What a token brings: its text, a space before it, a digit, any letter or digit at all."""
+    """Properties of a token: its text, a leading space, a digit, any letter or digit."""
 
     text: str
     has_space: bool
@@ -69,8 +69,8 @@ class Words:
 
     Args:
         tokenizer: A Hugging Face tokenizer.
-        marked: Words begin where tokens bring a space, whichever tokenizer it is. Else those that
-            mark none are asked in their own way.
+        marked: Words begin at tokens with a leading space, for every tokenizer. If False,
+            tokenizers without space marks are split by their own marks.
     """
 
     def __init__(self, tokenizer: Any, *, marked: bool = True) -> None:
@@ -85,7 +85,7 @@ class Words:
 
         Args:
             ids: Its tokens.
-            turns: Of a conversation the user's last turn alone, or all that was said.
+            turns: In a conversation, use only the user's last turn, or all turns.
         """
         words: list[Word] = []
         current: Word | None = None
@@ -110,7 +110,7 @@ class Words:
         return words
 
     def _asked(self, ids: Sequence[int], turns: Literal["last", "all"]) -> Sequence[int]:
-        """What the user asks, where the ids are a conversation as the template lays it out."""
+        """Returns the user's turns if the ids are a conversation in the chat template's format."""
         header, footer = self._header, self._footer
         if not footer or tuple(ids[-len(footer) :]) != footer:
             return ids
@@ -140,14 +140,14 @@ class Words:
 def refers_back(words: Sequence[Word]) -> bool:
     """Returns whether a turn needs what was said before it to be understood.
 
-    Told by English words; in another language a turn is taken to stand alone.
+    Recognises English words only; in other languages a turn is assumed to stand alone.
     """
     said = [word.text.casefold() for word in words]
     return said[:1] == [] or said[0] in _LINKING or not _REFERRING.isdisjoint(said)
 
 
 def inner_mark(tokenizer: Any) -> str | None:
-    """Returns what marks a token within a word (WordPiece: `##`), where spaces are not marked."""
+    """Returns the mark of a continuation token (WordPiece: `##`), if spaces are not marked."""
     model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
     if isinstance(model, WordPiece):
         return str(model.continuing_subword_prefix)
@@ -155,7 +155,7 @@ def inner_mark(tokenizer: Any) -> str | None:
 
 
 def _frame(tokenizer: Any) -> tuple[_Ids, _Ids]:
-    """Returns what a chat template puts right before the user's words, and behind them."""
+    """Returns the tokens that a chat template puts right before and after the user's words."""
     if not getattr(tokenizer, "chat_template", None):
         return (), ()
     try:
@@ -169,17 +169,17 @@ def _frame(tokenizer: Any) -> tuple[_Ids, _Ids]:
             )["input_ids"]
             for word in ("one", "two")
         )
-    except TemplateError:  # whoever chats with the model will be told
+    except TemplateError:  # chatting with the model will raise it
         return (), ()
-    before = sum(1 for _ in _alike(one, other))
-    behind = sum(1 for _ in _alike(one[before:][::-1], other[before:][::-1]))
+    before = sum(1 for _ in _common_prefix(one, other))
+    behind = sum(1 for _ in _common_prefix(one[before:][::-1], other[before:][::-1]))
     special = set(tokenizer.all_special_ids)
-    # The turn's own header only: what the template says before it, later turns do not repeat.
+    # Only the turn's own header: later turns do not repeat the template's preamble.
     start = max((at for at in range(before) if one[at] in special), default=0)
     return tuple(one[start:before]), tuple(one[len(one) - behind :])
 
 
-def _alike(one: Sequence[int], other: Sequence[int]) -> Iterator[int]:
+def _common_prefix(one: Sequence[int], other: Sequence[int]) -> Iterator[int]:
     for a, b in zip(one, other, strict=False):
         if a != b:
             return

@@ -4,14 +4,14 @@
 
 Formats, recognised by their content and not by the file's name:
 
-* JSON lines: an object a line, read as the lines come in;
-* JSON: an array of objects, one object, or several objects behind one another;
+* JSON lines: one object per line, read as a stream;
+* JSON: an array of objects, one object, or several objects in a row;
 * CSV with a header, separated by commas, semicolons or tabs. A column of several texts (rephrases,
-  probes) has a text a line in its cell, or a JSON array.
+  probes) holds one text per line of its cell, or a JSON array.
 
-Text is UTF-8, UTF-16 or UTF-32, with a byte-order mark or without; lines end in LF or CR LF.
+Text is UTF-8, UTF-16 or UTF-32, with or without a byte-order mark; lines end in LF or CR LF.
 
-Names of the fields; what a role has in several names is read from the first one that is there:
+Names of the fields; if a role has several names, the first one present is read:
 
 =============  ====================================================================================
 prompt         ``prompt``, ``src`` (zsRE), ``text`` (WikiBio of KnowEdit); with ``chat``, the last
@@ -27,9 +27,9 @@ neighbours     ``neighbours``, ``neighborhood_prompts``, and the group ``neighbo
 source         ``source``, ``id``, ``case_id``
 =============  ====================================================================================
 
-``requested_rewrite`` of CounterFact is a template with its subject and target; that of MQuAKE is a
-list of them, each an edit of its own, with its ``question`` for a rephrase. All other fields of an
-``EditRequest`` have their own names. Fields of the published files that say nothing about the edit
+``requested_rewrite`` of CounterFact is a template with its subject and target. In MQuAKE it is a
+list of them, each an edit of its own, with its ``question`` as a rephrase. All other fields of an
+``EditRequest`` have their own names. Fields of the published files that do not describe the edit
 itself (``ground_truth``, ``portability``, …) are ignored.
 """
 

@@ -24,10 +24,10 @@ Objects = Iterator[tuple[int, dict[str, Any]]]
 
 
 def read_objects(lines: Lines, source: EditSource) -> Objects:
-    """Yields the objects of a file, with the number of the line where each begins.
+    """Yields the objects of a file, each with the number of its first line.
 
     Raises:
-        MalformedLine: On reaching what is no object; those before it were yielded.
+        MalformedLine: On reaching something that is not an object; those before it were yielded.
     """
     found = next(((number, line) for number, line in lines if line.strip()), None)
     if found is None:
@@ -35,19 +35,19 @@ def read_objects(lines: Lines, source: EditSource) -> Objects:
     lines = itertools.chain([found], lines)
     first = found[1]
     if first.lstrip().startswith("[") or _is_unfinished(first):
-        values = _whole(lines, source)
+        values = _json_values(lines, source)
     elif (delimiter := _delimiter(first, source)) is not None:
-        values = _rows(lines, delimiter, source)
+        values = _csv_rows(lines, delimiter, source)
     else:
-        values = _each(lines, source)
+        values = _json_lines(lines, source)
     for number, value in values:
         if not isinstance(value, dict):
-            raise source.malformed(number, f"a JSON object is wanted, not {type(value).__name__}")
+            raise source.malformed(number, f"expected a JSON object, not {type(value).__name__}")
         yield number, value
 
 
 def _is_unfinished(line: str) -> bool:
-    """Whether an object begins in a line and goes on in the next, as in indented JSON."""
+    """Whether an object starts on a line and continues on the next, as in indented JSON."""
     line = line.strip()
     if not line.startswith("{"):
         return False
@@ -60,7 +60,7 @@ def _is_unfinished(line: str) -> bool:
     return False
 
 
-def _each(lines: Lines, source: EditSource) -> Iterator[tuple[int, Any]]:
+def _json_lines(lines: Lines, source: EditSource) -> Iterator[tuple[int, Any]]:
     for number, line in lines:
         if text := line.strip():
             try:
@@ -69,14 +69,14 @@ def _each(lines: Lines, source: EditSource) -> Iterator[tuple[int, Any]]:
                 raise source.malformed(number, _reason(error)) from error
 
 
-def _whole(lines: Lines, source: EditSource) -> Iterator[tuple[int, Any]]:
-    """Yields the elements of an array, or the values that stand behind one another."""
+def _json_values(lines: Lines, source: EditSource) -> Iterator[tuple[int, Any]]:
+    """Yields the elements of an array, or consecutive values."""
     number, line = next(lines)
     text = line + "".join(line for _, line in lines)
     at = 0
 
     def skip(position: int) -> int:
-        """Goes past white space, and keeps count of the lines."""
+        """Skips white space and counts the lines."""
         nonlocal at, number
         found = _NO_SPACE.search(text, position)
         end = found.start() if found else len(text)
@@ -109,19 +109,19 @@ def _whole(lines: Lines, source: EditSource) -> Iterator[tuple[int, Any]]:
     if is_array and not is_closed:
         raise source.malformed(number, "not JSON: the end of the array is missing")
     if is_array and skip(position + 1) < len(text):
-        raise source.malformed(number, "not JSON: there is more behind the end of the array")
+        raise source.malformed(number, "not JSON: there is more text after the end of the array")
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
-        return "not JSON that can be read: it is nested too deeply"
+        return "the JSON is nested too deeply to be read"
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg} at column {error.colno}"
     return f"not JSON: {error}"
 
 
 def _delimiter(line: str, source: EditSource) -> str | None:
-    """Returns what separates the columns if the line is the header of a CSV file."""
+    """Returns the column separator if the line is the header of a CSV file."""
     if line.lstrip().startswith("{"):
         return None
     counts = {one: len(FIELDS & set(_header(line, one))) for one in _DELIMITERS}
@@ -135,12 +135,12 @@ def _delimiter(line: str, source: EditSource) -> str | None:
 def _header(line: str, delimiter: str) -> list[str]:
     try:
         found = next(csv.reader([line], delimiter=delimiter), [])
-    except csv.Error:  # a name that is longer than cells can be
+    except csv.Error:  # a name longer than the csv module's field limit
         return []
     return [name.strip().lower() for name in found]
 
 
-def _rows(lines: Lines, delimiter: str, source: EditSource) -> Iterator[tuple[int, Any]]:
+def _csv_rows(lines: Lines, delimiter: str, source: EditSource) -> Iterator[tuple[int, Any]]:
     number, line = next(lines)
     header = _header(line, delimiter)
     for names, what in ((PROMPTS, "prompt"), (TARGETS, "target")):
@@ -153,7 +153,7 @@ def _rows(lines: Lines, delimiter: str, source: EditSource) -> Iterator[tuple[in
         raise source.malformed(number, f"the header has the column '{twice[0]}' twice")
     reader = csv.reader((line for _, line in lines), delimiter=delimiter, strict=True)
     while True:
-        begins = number + reader.line_num + 1  # a cell may have several lines
+        begins = number + reader.line_num + 1  # a cell may span several lines
         try:
             row = next(reader, None)
         except csv.Error as error:
@@ -163,15 +163,15 @@ def _rows(lines: Lines, delimiter: str, source: EditSource) -> Iterator[tuple[in
         if any(cell.strip() for cell in row):
             if any(row[len(header) :]):
                 raise source.malformed(
-                    begins, f"it has {len(row)} cells, and the header {len(header)} columns"
+                    begins, f"it has {len(row)} cells, but the header has {len(header)} columns"
                 )
             if row[0].startswith("{") and isinstance(_value(delimiter.join(row)), dict):
-                raise source.malformed(begins, "it is a JSON object, and the file is a table")
+                raise source.malformed(begins, "it is a JSON object, but the file is a table")
             yield begins, _fields(dict(zip(header, row, strict=False)), begins, source)
 
 
 def _fields(row: dict[str, str], number: int, source: EditSource) -> dict[str, Any]:
-    """Returns the fields of a row; an empty cell is a field that is not there."""
+    """Returns the fields of a row; an empty cell is an absent field."""
     if row.pop("", ""):
         raise source.malformed(number, "a cell is in a column without a name")
     fields: dict[str, Any] = {}

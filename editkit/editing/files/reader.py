@@ -1,4 +1,4 @@
-"""Reading edit files: from a path to edits, and to checked requests."""
+"""Reading edit files: from a path to edits and to validated requests."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ HINT = "the edits before it are done; fix the line and run the same command agai
 
 
 def read_edits(stream: BinaryIO, source: EditSource) -> Iterator[FileEdit]:
-    """Yields the edits of a file in any format and shape; none is checked yet.
+    """Yields the edits of a file in any format and shape, before validation.
 
     Args:
-        stream: The file. JSON lines and CSV are read as they come in, other JSON as a whole.
-        source: What errors call it.
+        stream: The file. JSON lines and CSV are streamed, other JSON is read as a whole.
+        source: Names the file in errors.
 
     Raises:
         MalformedLine: On reaching a line that holds no edit; the edits before it were yielded.
@@ -48,8 +48,8 @@ def read_requests(
 
     Args:
         path: The file, or ``-`` for standard input.
-        method: Method of edits that name none.
-        scope: Scope, likewise.
+        method: Default method of the edits.
+        scope: Default scope of the edits.
 
     Raises:
         InvalidRequest: The file cannot be read.
@@ -67,9 +67,9 @@ def read_requests(
 
 
 def count_edits(path: str | Path) -> int | None:
-    """Returns how many edits a file holds up to its first bad line.
+    """Returns how many edits a file holds before its first bad line.
 
-    A pipe can be read once only, so it gives None.
+    Returns None for a pipe, which can be read only once.
     """
     if str(path) == "-" or not Path(path).is_file():
         return None
@@ -82,20 +82,20 @@ def count_edits(path: str | Path) -> int | None:
 
 
 def _request(edit: FileEdit, defaults: dict[str, str | None]) -> dict[str, Any]:
-    """Returns the fields of a request; an unknown one is among them, to be refused by its name."""
+    """Returns the fields of a request, unknown ones included so that validation names them."""
     values: dict[str, Any] = {**edit.unknown, **edit.fields}
     locality = [prompt for prompt, _ in (*edit.probes, *edit.neighbours)]
     given: dict[str, Any] = {"rephrases": edit.rephrases, "locality": locality}
     values |= {name: texts for name, texts in given.items() if texts}
-    unsaid = {name: value for name, value in defaults.items() if value is not None}
-    if "scope" in unsaid and not has_scopes(values.get("method")):
-        del unsaid["scope"]
-    return {**unsaid, **values}
+    base = {name: value for name, value in defaults.items() if value is not None}
+    if "scope" in base and not has_scopes(values.get("method")):
+        del base["scope"]
+    return {**base, **values}
 
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[BinaryIO]:
-    """Opens a file of edits; what goes wrong in reading it names it."""
+    """Opens an edits file; errors while reading it name the file."""
     try:
         if path == "-":
             yield sys.stdin.buffer

@@ -1,4 +1,4 @@
-"""Where edits come from: the file that errors name, and its text line by line."""
+"""The source of an edits file: its name in errors, and its decoded lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from editkit.errors import MalformedLine
 
 __all__ = ["EditSource"]
 
-# The longer mark first: that of UTF-32 begins with that of UTF-16.
+# UTF-32 before UTF-16: its little-endian mark starts with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -21,14 +21,14 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# Without a mark, the first characters tell: JSON and the names of columns begin with ASCII.
+# Without a mark, the zero bytes decide: JSON and column names start with ASCII characters.
 _ZEROS = (
     ((False, True, True, True), "utf-32-le"),
     ((True, True, True, False), "utf-32-be"),
     ((False, True), "utf-16-le"),
     ((True, False), "utf-16-be"),
 )
-_ENOUGH = 4  # bytes that tell the encoding
+_ENOUGH = 4  # bytes needed to detect the encoding
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class EditSource:
 
     Attributes:
         path: Its path; ``-`` is standard input.
-        hint: What to do about a line that holds no edit.
+        hint: What the user can do about a malformed line.
     """
 
     path: str
@@ -45,17 +45,17 @@ class EditSource:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name of the source in messages."""
         return "standard input" if self.path == "-" else self.path
 
     def malformed(self, line: int, reason: str) -> MalformedLine:
-        """Returns the error of a line that holds no edit."""
+        """Returns the error for a line that does not hold an edit."""
         return MalformedLine(
             f"line {line} of {self.name}: {reason}", path=self.name, line=line, hint=self.hint
         )
 
     def lines(self, stream: BinaryIO) -> Iterator[tuple[int, str]]:
-        """Yields the numbered lines of a text, ends of lines included, as they come in.
+        """Yields the numbered lines of a stream, line endings included.
 
         Raises:
             MalformedLine: On reaching a line that is not text; those before it were yielded.
@@ -81,7 +81,7 @@ class EditSource:
 
 
 def _encoding(first: bytes) -> tuple[str, int]:
-    """Returns the encoding of a text that begins so, and the length of its byte-order mark."""
+    """Returns the encoding of a text, and the length of its byte-order mark."""
     for mark, name in _MARKS:
         if first.startswith(mark):
             return name, len(mark)
@@ -92,13 +92,13 @@ def _encoding(first: bytes) -> tuple[str, int]:
 
 
 def _split(first: bytes, stream: BinaryIO, encoding: str) -> Iterator[bytes]:
-    """Yields the lines of a stream, the beginning of which was read already."""
+    """Yields the lines of a stream, given the bytes that were already read from it."""
     pieces = itertools.chain(io.BytesIO(first), stream)
     newline = "\n".encode(encoding)
     if len(newline) == 1:
         yield from pieces
         return
-    # The byte of a newline is in other characters, too, and the last zeros are in the next piece.
+    # Other characters contain the newline byte too, and its trailing zeros are in the next piece.
     rest = b""
     for piece in pieces:
         rest += piece

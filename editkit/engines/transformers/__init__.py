@@ -1,13 +1,13 @@
-"""Hugging Face transformers as an engine; the only room that hooks into a model.
+"""The Hugging Face transformers engine; the only package that hooks into a model.
 
 engine      the engine itself
-site        the module that an edit's values go to
-tokens      from text to tokens
-batches     edits laid out as one teacher-forced problem
-attachment  a model that follows a view of edits
+site        the module that edits change
+tokens      encoding text as tokens
+batches     teacher-forced batches of edits
+attachment  hooks that apply a view of edits to a model
 run         one generation or forward call: which edits apply to its rows, and where
-generator   asking an attached model
-stepping    a call back after every decoding step
-sampler     drawing instead of choosing the best
-training    what a method learns with: watch modules, skip blocks, put values in place
+generator   generation and scoring on an attached model
+stepping    a callback after every decoding step
+sampler     per-row sampling
+training    context managers for learning: capture modules, skip blocks, substitute outputs
 """

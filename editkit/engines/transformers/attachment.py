@@ -1,13 +1,13 @@
-"""A model that follows a view of edits.
+"""Hooks that apply a view of edits to a model.
 
 An ``Attachment`` installs a pre-hook on the module that runs the blocks (which positions does this
-call cover?), hooks where the methods' patches are (which rows fire, and what becomes of their
-output?), and wraps ``model.generate`` on the instance, so that one call of ``generate`` is one
+call cover?), hooks on the modules that methods patch (which rows fire, and how does their output
+change?), and wraps ``model.generate`` on the instance, so that one call of ``generate`` is one
 *run*. A forward call outside ``generate`` is a run of its own; with a cache and a single new token
-it is a decode step, which goes on with what was decided for that cache.
+it is a decode step, which reuses the decisions made for that cache.
 
-Runs live in a context variable: threads and tasks do not see each other's, and a run finishes on
-the view it began with.
+Runs live in a context variable: threads and tasks do not see each other's runs, and a run finishes
+on the view it started with.
 """
 
 from __future__ import annotations
@@ -38,12 +38,11 @@ class Attachment:
         model: The model.
         layout: Its layout.
         view: The edits that apply.
-        patches: Where methods do what they do, by name, in the order in which they are asked.
-        position: Which token of a prompt is the query where a patch does not say; by default the
-            family's own.
+        patches: Patches of methods by name, in the order in which they are consulted.
+        position: Default query token of patches that name none; by default the model family's.
 
     Raises:
-        Anything raised while installing leaves the model as it was.
+        If installing raises, the model is left unchanged.
     """
 
     def __init__(
@@ -61,14 +60,14 @@ class Attachment:
         self._patches: dict[str, Patch | None] = {}
         self._run: ContextVar[Run | None] = ContextVar("editkit_run", default=None)
         self._own: ContextVar[Run | None] = ContextVar("editkit_forward", default=None)
-        # What was decided for a sequence stays with its cache, for decoding loops of others.
+        # Decisions for a sequence are kept with its cache, for decoding loops outside `generate`.
         self._decided: weakref.WeakKeyDictionary[Any, Run] = weakref.WeakKeyDictionary()
         self._undo = contextlib.ExitStack()
         self._hooked: dict[str, contextlib.ExitStack] = {}
         with contextlib.ExitStack() as installing:
-            before = self._host.register_forward_pre_hook(self._before, with_kwargs=True)
+            before = self._host.register_forward_pre_hook(self._before_forward, with_kwargs=True)
             installing.callback(before.remove)
-            after = self._host.register_forward_hook(self._after, always_call=True)
+            after = self._host.register_forward_hook(self._after_forward, always_call=True)
             installing.callback(after.remove)
             installing.callback(self._unpatch)
             for method, patch in (patches or {}).items():
@@ -78,11 +77,11 @@ class Attachment:
             self._undo = installing.pop_all()
 
     def patch(self, method: str, patch: Patch | None) -> None:
-        """Has a method do what it does there from now on; with None, nowhere.
+        """Sets the patch of a method; None removes it.
 
         Args:
-            method: The method. One that was not named before is asked after those that were.
-            patch: Where.
+            method: The method. A new one is consulted after those that are known.
+            patch: The patch.
         """
         if method in self._patches and self._patches[method] == patch:
             return
@@ -92,18 +91,18 @@ class Attachment:
             if patch is not None:
                 if patch.entry is not None:
                     entering = patch.entry.register_forward_pre_hook(
-                        functools.partial(self._entering, method), with_kwargs=True
+                        functools.partial(self._on_entry, method), with_kwargs=True
                     )
                     installing.callback(entering.remove)
                 for number, module in enumerate(patch.modules):
                     act = (
-                        functools.partial(self._replacing, method)
+                        functools.partial(self._on_replace, method)
                         if patch.mode == "replace"
-                        else functools.partial(self._adding, method, number)
+                        else functools.partial(self._on_add, method, number)
                     )
                     installing.callback(module.register_forward_hook(act).remove)
             self._hooked[method] = installing.pop_all()
-        # One assignment: a run that begins meanwhile sees the old ones or the new.
+        # One assignment: a run that starts meanwhile sees either the old patches or the new.
         self._patches = {**self._patches, method: patch}
 
     def _unpatch(self) -> None:
@@ -116,7 +115,7 @@ class Attachment:
         return self._host is not None
 
     def remove(self) -> None:
-        """Takes every hook off, in reverse order; a second call does nothing."""
+        """Removes every hook, in reverse order; a second call does nothing."""
         self._undo.close()
         self._host = None
 
@@ -136,9 +135,9 @@ class Attachment:
         """Runs the calls of its body as one generation.
 
         Args:
-            *views: One view for all rows, or one a prompt; by default the current one.
+            *views: One view for all rows, or one per prompt; by default the current one.
         """
-        run = self._new(views or (self.view,))
+        run = self._new_run(views or (self.view,))
         token = self._run.set(run)
         try:
             yield run
@@ -147,14 +146,14 @@ class Attachment:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Runs the calls of its body, and those of this thread alone, without any edit."""
+        """Disables all edits for the calls of this thread in its body."""
         token = self._run.set(Run((), {}, self._position))
         try:
             yield
         finally:
             self._run.reset(token)
 
-    def _new(self, views: Sequence[View]) -> Run:
+    def _new_run(self, views: Sequence[View]) -> Run:
         patches = {name: one for name, one in self._patches.items() if one is not None}
         return Run(views, patches, self._position)
 
@@ -177,7 +176,9 @@ class Attachment:
 
         return wrapper
 
-    def _before(self, host: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before_forward(
+        self, host: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         run = self._run.get()
         cache = kwargs.get("past_key_values")
         tokens = kwargs.get("input_ids", args[0] if args else None)
@@ -187,9 +188,9 @@ class Attachment:
             return
         offset = 0 if cache is None else int(cache.get_seq_length())
         if run is None:
-            # A cache and one new token: a decode step of somebody's own loop.
+            # A cache and one new token: a decode step of the caller's own loop.
             is_step = offset > 0 and tokens.shape[1] == 1
-            run = self._decided.get(cache) if is_step else self._new((self.view,))
+            run = self._decided.get(cache) if is_step else self._new_run((self.view,))
             self._own.set(run)
         if run is None or run.is_empty:
             return
@@ -198,22 +199,22 @@ class Attachment:
             offset=offset, tokens=tokens, mask=mask if isinstance(mask, torch.Tensor) else None
         )
 
-    def _after(self, host: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _after_forward(self, host: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._run.get() is not None:
-            return  # within `paused`, the call around this one may have a run of its own
+            return  # inside `paused`, the enclosing call may have a run of its own
         run, cache = self._own.get(), getattr(output, "past_key_values", None)
         if run is not None and cache is not None and not run.is_empty:
             self._decided[cache] = run
         self._own.set(None)
 
-    def _entering(
+    def _on_entry(
         self, method: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         run = self._run.get() or self._own.get()
         if run is not None and not run.is_empty:
             run.observe(method, args[0] if args else kwargs["hidden_states"])
 
-    def _adding(
+    def _on_add(
         self,
         method: str,
         number: int,
@@ -223,23 +224,23 @@ class Attachment:
     ) -> torch.Tensor | None:
         run = self._run.get() or self._own.get()
         if run is None:
-            self._refuse_recomputing(method)
+            self._refuse_recompute(method)
             return None
         if run.is_empty:
             return None
         return run.add(method, number, args[0], output)
 
-    def _refuse_recomputing(self, method: str) -> None:
+    def _refuse_recompute(self, method: str) -> None:
         part = next((one for one in self.view.parts if one.method == method), None)
-        # A block that is computed again within a backward pass does not know which forward call
-        # it belongs to: without this, what is added would silently get no gradients.
+        # A block recomputed in the backward pass does not know which forward call it belongs to:
+        # without this check, the added LoRAs would silently get no gradients.
         if part is not None and len(part) and torch._C._current_graph_task_id() != -1:
             raise RuntimeError(
-                "a mixture of LoRAs cannot be computed again in the backward pass; switch gradient "
+                "a mixture of LoRAs cannot be recomputed in the backward pass; switch gradient "
                 "checkpointing off"
             )
 
-    def _replacing(
+    def _on_replace(
         self, method: str, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor
     ) -> torch.Tensor | None:
         run = self._run.get() or self._own.get()

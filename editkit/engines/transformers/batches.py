@@ -1,8 +1,8 @@
-"""Edits laid out as one teacher-forced problem, for each family of models.
+"""Teacher-forced batches of edits, for each model family.
 
-A batch runs the model on prompts with the targets given, so that one forward call yields the logits
-of every target token. Where only the query position is replaced, the prompts of a decoder are
-cached and a call runs the query token and the target alone: nothing before the query can see the
+A batch runs the model on prompts followed by their targets, so that one forward call yields the
+logits of every target token. If only the query position is replaced, the prompts of a decoder are
+cached and a call runs only the query token and the target: nothing before the query can see the
 value.
 """
 
@@ -29,7 +29,7 @@ class Batch(Forced):
     """A batch of edits as tensors; see ``Forced``.
 
     Attributes:
-        columns: ``(rows,)`` int64, column of the query in what passes through the site.
+        columns: ``(rows,)`` int64, column of the query in the site's output.
         replaced: ``(rows, length)`` bool, columns there that the value replaces.
     """
 
@@ -41,20 +41,20 @@ class Batch(Forced):
         self.model = model
 
     def begin(self, *modules: nn.Module) -> tuple[torch.Tensor, list[tuple[torch.Tensor, Any]]]:
-        """Runs the untouched model once, and keeps what no value can change.
+        """Runs the unmodified model once, and caches what no value can change.
 
         Args:
-            *modules: Modules to watch.
+            *modules: Modules to capture.
 
         Returns:
-            What ``logits`` returns; and input and output of each module, as they will pass through
-            it when ``logits`` is called.
+            What ``logits`` returns; and the input and output of each module, as in a call of
+            ``logits``.
         """
         with training.capture(*modules) as found:
             return self.logits(), found
 
     def select(self, rows: torch.Tensor) -> Batch:
-        """Returns the batch of some of the rows, without the columns that these do not need."""
+        """Returns a batch of some rows, without the columns that they do not need."""
         chosen = copy.copy(self)
         for name in self._rowwise:
             value = getattr(self, name)
@@ -66,8 +66,8 @@ class _Decoder(Batch):
     """Prompt and target in one sequence; every query is in the same column.
 
     Prefixes (prompts without their last token) are padded on the left, suffixes (that token and the
-    target without its last one) on the right. Cached, the prefixes live in a KV cache and a call
-    runs the suffixes, whose column 0 is the query; else a call runs both.
+    target without its last one) on the right. If cached, the prefixes live in a KV cache and a call
+    runs the suffixes, whose column 0 is the query; otherwise a call runs both.
     """
 
     _rowwise = (*Batch._rowwise, "prefix", "suffix", "mask", "positions")
@@ -86,7 +86,7 @@ class _Decoder(Batch):
         self.mask = torch.cat([before, self.valid], dim=1).long()
         self.prompts = self.mask[:, : self.front + 1]
         self.positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)  # (rows, front + back)
-        # Without padding, no mask: attention then takes its faster path, as in a plain prefill.
+        # No mask without padding: attention then takes its faster path, as in a plain prefill.
         self.is_padded = bool((self.mask == 0).any())
         self.cache: Any = None
         self.is_cached = replacement == "last" and position == "last"
@@ -132,15 +132,15 @@ class _Decoder(Batch):
         try:
             self.cache.crop(-back)
         except (AttributeError, RuntimeError, ValueError):
-            # A cache that forgets (a sliding window that is full, a state-space layer) cannot go
-            # back to where the target began, so the prefix is run by itself.
+            # A cache that drops tokens (a full sliding window, a state-space layer) cannot be
+            # cropped to where the target starts, so the prefix is run on its own.
             self.cache = self._run(self.prefix, slice(0, self.front)).past_key_values
             return super().begin(*modules)
         cut = [(_last_columns(i, back), _last_columns(o, back)) for i, o in found]
         return output.logits[:, -back:].float(), cut
 
     def _run(self, ids: torch.Tensor, columns: slice) -> Any:
-        """Runs some columns from the beginning on, and fills a cache."""
+        """Runs some columns from the start, and fills a cache."""
         return self.model(
             input_ids=ids,
             **supported(
@@ -199,7 +199,7 @@ class _EncoderDecoder(Batch):
 
 
 class _Classifier(Batch):
-    """An input a row; its label is the one target token."""
+    """One input per row; its label is the only target token."""
 
     _rowwise = (*Batch._rowwise, "inputs", "mask")
 
@@ -213,7 +213,7 @@ class _Classifier(Batch):
         self.valid = torch.ones_like(self.target, dtype=torch.bool)
         self.columns, self.replaced = _encoder_columns(attended, replacement, position)
         pad = getattr(model.config, "pad_token_id", None)
-        if pad is not None:  # decoders with a classification head find their last token by it
+        if pad is not None:  # decoders with a classification head locate the last token by padding
             self.inputs = self.inputs.masked_fill(~attended, pad)
         for name in self._rowwise:
             setattr(self, name, getattr(self, name).to(model.device))
@@ -238,7 +238,7 @@ def lay_out(
         layout: Its layout.
         requests: Prompts and targets as tokens.
         replacement: Positions that the value replaces.
-        position: Token of the prompt that is the query; by default the family's own.
+        position: Token of the prompt that is the query; by default the model family's.
     """
     kinds: dict[Family, Callable[..., Batch]] = {
         "decoder": _Decoder,
@@ -249,21 +249,21 @@ def lay_out(
 
 
 def supported(model: nn.Module, **arguments: Any) -> dict[str, Any]:
-    """Returns those arguments that are set and that the model's forward takes."""
+    """Returns the arguments that are set and that the model's forward accepts."""
     taken = inspect.signature(type(model).forward).parameters
     return {name: value for name, value in arguments.items() if value is not None and name in taken}
 
 
 def _padded(rows: list[list[int]], *, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns ids ``(rows, longest)`` int64, and where they are, bool."""
+    """Returns padded ids ``(rows, longest)`` int64, and their mask, bool."""
     width = max(map(len, rows))
     ids = torch.zeros(len(rows), width, dtype=torch.long)
-    there = torch.zeros(len(rows), width, dtype=torch.bool)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
     for index, row in enumerate(rows):
         span = slice(width - len(row), width) if left else slice(0, len(row))
         ids[index, span] = torch.tensor(row, dtype=torch.long)
-        there[index, span] = True
-    return ids, there
+        mask[index, span] = True
+    return ids, mask
 
 
 def _encoder_columns(
@@ -280,7 +280,7 @@ def _encoder_columns(
 
 
 def _last_columns(output: Any, count: int) -> Any:
-    """Returns the last columns of what a module takes or gives: ``(rows, length, n)``."""
+    """Returns the last columns of a module's input or output ``(rows, length, n)``."""
     if isinstance(output, tuple):
         return (_last_columns(output[0], count), *output[1:])
     return output[:, -count:]

@@ -1,4 +1,4 @@
-"""The engine that runs models with Hugging Face transformers: the only one that can learn."""
+"""The engine on Hugging Face transformers, which can also learn edits."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ __all__ = ["TransformersEngine"]
 
 
 class TransformersEngine(LearningEngine):
-    """A transformers model that follows a view of edits.
+    """A transformers model with a view of edits applied.
 
     Args:
-        loaded: The model. It is in eval mode until ``close``, which brings its own mode back:
-            dropout would make verification a game of chance.
+        loaded: The model. It is in eval mode until ``close``, which restores its own mode: dropout
+            would make verification random.
 
     Attributes:
-        layout: The parts of the model that editing needs.
+        layout: Structure of the model.
 
     Raises:
-        UnsupportedModel: Of a kind that cannot be edited; it is as it was.
+        UnsupportedModel: The model cannot be edited; it is left unchanged.
     """
 
     encoder: Encoder
@@ -60,17 +60,17 @@ class TransformersEngine(LearningEngine):
 
     @property
     def device(self) -> str:
-        """Torch's name of the device that the model is on."""
+        """Torch name of the model's device."""
         return str(self.model.device)
 
     @functools.cached_property
     def pooled(self) -> PooledKeys:
-        """What gives keys of the model's prompts from their words."""
+        """Computes prompt keys from words."""
         return pooled_keys(self._loaded, self.encoder.family)
 
     @property
     def view(self) -> View:
-        """The edits that apply; assigning another view moves the model on."""
+        """The edits that apply; assigning another view switches the model to it."""
         return self._attachment.view
 
     @view.setter
@@ -83,7 +83,7 @@ class TransformersEngine(LearningEngine):
         return self._attachment.is_attached
 
     def patch(self, method: str, patch: Patch | None) -> None:
-        """Has a method act there from now on; see ``Engine.patch``."""
+        """Sets the modules that a method changes; see ``Engine.patch``."""
         self._attachment.patch(method, patch)
 
     def generate(
@@ -96,11 +96,10 @@ class TransformersEngine(LearningEngine):
         sampling: Sequence[Sampling | None] | None = None,
         **options: Any,
     ) -> list[Generated]:
-        """Returns one answer a prompt; see ``Engine.generate``. Options are ``model.generate``'s.
+        """Returns one answer per prompt; see ``Engine.generate``. Options are ``model.generate``'s.
 
         Raises:
-            InvalidRequest: Several continuations of one prompt were asked for.
-            ValueError: More prompts than one batch takes, with a watch or sampling.
+            ValueError: More prompts than fit in one batch, with a watch or sampling.
         """
         return self._generator.run(
             prompts,
@@ -114,11 +113,11 @@ class TransformersEngine(LearningEngine):
     def drafted(
         self, batch: Forced, requests: Sequence[Encoded], views: Sequence[View]
     ) -> list[Generated | None]:
-        """Returns the greedy answers that are the targets themselves; see ``Generator.drafted``."""
+        """Returns the greedy answers that equal their targets; see ``Generator.drafted``."""
         return self._generator.drafted(batch, requests, views)
 
     def score(self, requests: Sequence[Encoded], *, views: Sequence[View] = ()) -> list[Scored]:
-        """Returns how likely targets are behind their prompts, in a pass a batch."""
+        """Returns the likelihoods of targets after their prompts, one forward pass per batch."""
         found: dict[int, Scored] = {}
         lengths = [len(one.prompt) + len(one.target) for one in requests]
         order = sorted(range(len(requests)), key=lambda index: lengths[index])
@@ -131,19 +130,19 @@ class TransformersEngine(LearningEngine):
         return [found[index] for index in range(len(requests))]
 
     def lay_out(self, requests: Sequence[Encoded]) -> Batch:
-        """Returns requests as one batch, a sequence a row: whatever edits change in it is there."""
+        """Returns requests as one batch of full sequences, one per row."""
         return lay_out(self.model, self.layout, requests, replacement="prompt", position=None)
 
     def site(self, path: str) -> Site:
-        """Returns the module of a dotted path; see ``LearningEngine.site``."""
+        """Returns the module at a dotted path; see ``LearningEngine.site``."""
         return find_site(self.model, path)
 
     def feed_forward(self, depth: float) -> Site:
-        """Returns the linear map that ends a block's feed-forward part."""
+        """Returns the last linear map of a block's feed-forward part."""
         return feed_forward(self.model, depth)
 
     def states(self, module: nn.Module, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Returns what enters a module, for each prompt; see ``LearningEngine.states``."""
+        """Returns the input of a module for each prompt; see ``LearningEngine.states``."""
         host, found = self.layout.host, []
         for prompt in prompts:
             ids = torch.tensor([list(prompt)], device=self.model.device)
@@ -153,7 +152,7 @@ class TransformersEngine(LearningEngine):
         return found
 
     def adjust(self, modules: Sequence[nn.Module], change: Change) -> AbstractContextManager[None]:
-        """Replaces what modules give, with gradients; see ``LearningEngine.adjust``."""
+        """Replaces the outputs of modules, with gradients; see ``LearningEngine.adjust``."""
         return training.adjust(modules, change)
 
     def running(self, *views: View) -> AbstractContextManager[Any]:
@@ -161,11 +160,11 @@ class TransformersEngine(LearningEngine):
         return self._attachment.running(*views)
 
     def paused(self) -> AbstractContextManager[None]:
-        """Runs the calls of its body, and those of this thread alone, without any edit."""
+        """Disables all edits for the calls of this thread in its body."""
         return self._attachment.paused()
 
     def close(self) -> None:
-        """Takes every hook off the model, and puts it back into the mode that it came in."""
+        """Removes every hook from the model, and restores its train or eval mode."""
         if self._attachment.is_attached:
             self._attachment.remove()
             self.model.train(self._was_training)

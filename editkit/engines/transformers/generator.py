@@ -1,6 +1,6 @@
-"""Asking an attached model: batches, versions, and which edits fired.
+"""Generation and scoring on an attached model: batches, versions, and which edits fired.
 
-Language models generate, greedily unless asked otherwise; a classifier gives its label.
+Language models generate, greedily by default; a classifier predicts a label.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from editkit_store.errors import InvalidRequest
 __all__ = ["ROWS", "Generator"]
 
 ROWS = 16
-"""Rows of one batch; longer lists run in several."""
+"""Maximum rows of a batch; longer lists run in several batches."""
 
 _CLEAR = 0.25
-"""Lead in logits that no rounding turns, in bfloat16 neither."""
+"""Lead in logits that rounding cannot reverse, not even in bfloat16."""
 
 _HARMLESS = frozenset(
     "bos_token_id eos_token_id pad_token_id decoder_start_token_id forced_bos_token_id "
@@ -41,7 +41,7 @@ _HARMLESS = frozenset(
 
 
 class Generator:
-    """Asks a model encoded prompts on given views."""
+    """Runs a model on encoded prompts and given views."""
 
     def __init__(self, model: Any, encoder: Encoder, attachment: Attachment) -> None:
         self._model = model
@@ -59,32 +59,32 @@ class Generator:
         sampling: Sequence[Sampling | None] | None = None,
         **options: Any,
     ) -> list[Generated]:
-        """Returns one answer a prompt; see ``Engine.generate``.
+        """Returns one answer per prompt; see ``Engine.generate``.
 
         Args:
             prompts: Token ids.
-            views: The edits that apply: one view, or one a prompt; by default the attachment's
+            views: The edits that apply: one view, or one per prompt; by default the attachment's
                 current view.
             max_new_tokens: Limit of each continuation, tokens.
-            watch: Told about every step; needs all prompts in one batch. A classifier takes none.
-            sampling: For each prompt how it is sampled; likewise.
+            watch: Called after every step; needs all prompts in one batch. Unused by classifiers.
+            sampling: Sampling parameters of each prompt; likewise.
             **options: For ``model.generate``, e.g. ``do_sample=True``; greedy by default.
 
         Raises:
-            ValueError: More prompts than one batch takes, with a watch or sampling.
-            InvalidRequest: Several continuations of one prompt were asked for.
+            ValueError: More prompts than fit in one batch, with a watch or sampling.
+            InvalidRequest: Several continuations of one prompt were requested.
         """
         if options.get("num_return_sequences", 1) != 1:
             raise InvalidRequest(
-                "one prompt has one answer here, so num_return_sequences is 1",
+                "each prompt has one answer here, so num_return_sequences must be 1",
                 field="num_return_sequences",
                 hint="give the prompt several times, or call kit.model.generate",
             )
         if options.get("return_dict_in_generate"):
             raise InvalidRequest(
-                "answers come as records here, so return_dict_in_generate is not taken",
+                "answers are records here, so return_dict_in_generate is not supported",
                 field="return_dict_in_generate",
-                hint="call kit.model.generate for scores and hidden states; it is edited too",
+                hint="call kit.model.generate for scores and hidden states; edits apply to it too",
             )
         if (watch is not None or sampling is not None) and len(prompts) > ROWS:
             raise ValueError(f"one batch takes {ROWS} prompts at most, not {len(prompts)}")
@@ -97,29 +97,29 @@ class Generator:
             chosen = views[here] if len(views) > 1 else views
             with torch.no_grad(), self._attachment.running(*chosen) as run:
                 if self._encoder.family == "classifier":
-                    found += self._labelled(prompts[here], run)
+                    found += self._classify(prompts[here], run)
                 else:
-                    found += self._continued(prompts[here], run, max_new_tokens, options, watch)
+                    found += self._continue(prompts[here], run, max_new_tokens, options, watch)
         return found
 
     def paused(self) -> AbstractContextManager[None]:
-        """Runs the calls of its body on the model as it came."""
+        """Runs the calls of its body on the unedited model."""
         return self._attachment.paused()
 
     def drafted(
         self, batch: Forced, requests: Sequence[Encoded], views: Sequence[View]
     ) -> list[Generated | None]:
-        """Returns the greedy answers that are the targets themselves, in one pass; else ``None``.
+        """Returns the greedy answers that equal their targets, in one pass; else ``None``.
 
         Speculative decoding (Leviathan et al. 2023, arXiv 2211.17192; here without sampling) with
-        the whole target as the draft: it stands if each of its tokens, the ending one included, is
-        what the model chooses after those before, so that decoding step by step would give the
-        same. A draft is also refused where a token leads by so little that rounding could decide.
+        the whole target as the draft: it is accepted if each of its tokens, the end token included,
+        is the model's choice after those before, so that decoding step by step would give the same.
+        A draft is also rejected if a token leads by so little that rounding could decide.
 
         Args:
-            batch: The requests, laid out.
+            batch: The requests, from ``lay_out``.
             requests: Prompts and targets.
-            views: One view, or one a request.
+            views: One view, or one per request.
         """
         stops = self._encoder.stop_ids
         with torch.no_grad(), self._attachment.running(*views) as run:
@@ -129,7 +129,7 @@ class Generator:
         leads = (wanted - others).masked_fill(~valid, torch.inf).amin(dim=1).tolist()
         found: list[Generated | None] = []
         for request, lead, (edit, version) in zip(
-            requests, leads, self._told(run, len(requests)), strict=True
+            requests, leads, self._fired(run, len(requests)), strict=True
         ):
             length = len(request.target)
             if self._encoder.family == "classifier":
@@ -143,30 +143,30 @@ class Generator:
     def scored(
         self, batch: Forced, requests: Sequence[Encoded], views: Sequence[View]
     ) -> list[Scored]:
-        """Returns how likely targets are behind their prompts, in one pass.
+        """Returns the likelihoods of targets after their prompts, in one pass.
 
         Args:
-            batch: The requests, laid out.
+            batch: The requests, from ``lay_out``.
             requests: Prompts and targets.
-            views: One view, or one a request.
+            views: One view, or one per request.
         """
         with torch.no_grad(), self._attachment.running(*views) as run:
             logits, target, valid = _forced(batch, requests, run)
         wanted = logits.gather(2, target[..., None])[..., 0]
         nats = ((wanted - logits.logsumexp(dim=2)) * valid).sum(dim=1, dtype=torch.float64)
         right = ((logits.argmax(dim=2) == target) & valid).sum(dim=1)
-        told = self._told(run, len(requests))
+        sources = self._fired(run, len(requests))
         return [
             Scored(log_likelihood, len(request.target), chosen, edit, version)
             for request, log_likelihood, chosen, (edit, version) in zip(
-                requests, nats.tolist(), right.tolist(), told, strict=True
+                requests, nats.tolist(), right.tolist(), sources, strict=True
             )
         ]
 
     def _is_plain(self) -> bool:
-        """Whether greedy generation just takes the largest logit.
+        """Whether greedy generation simply takes the largest logit.
 
-        A model may bring settings that bend that: a repetition penalty, forbidden words, ...
+        A model's generation config may change that: a repetition penalty, forbidden words, ...
         """
         config = getattr(self._model, "generation_config", None)
         if config is None:
@@ -177,7 +177,7 @@ class Generator:
             for name, value in config.to_dict().items()
         )
 
-    def _labelled(self, prompts: Sequence[Sequence[int]], run: Run) -> list[Generated]:
+    def _classify(self, prompts: Sequence[Sequence[int]], run: Run) -> list[Generated]:
         width = max(map(len, prompts))
         ids, mask = self._padded(prompts, width, left=False)
         run.restart(mask, None, prompts)
@@ -185,10 +185,10 @@ class Generator:
         labels = self._encoder.labels
         return [
             Generated(labels[index], 0, True, edit, version)
-            for index, (edit, version) in zip(chosen, self._told(run, len(prompts)), strict=True)
+            for index, (edit, version) in zip(chosen, self._fired(run, len(prompts)), strict=True)
         ]
 
-    def _continued(
+    def _continue(
         self,
         prompts: Sequence[Sequence[int]],
         run: Run,
@@ -205,14 +205,14 @@ class Generator:
         config = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers has no types here
             max_new_tokens=max_new_tokens, eos_token_id=list(stops) or None, pad_token_id=self._pad
         )
-        # Settings go into the config; objects (a streamer, a cache, processors) beside it.
+        # Settings go into the config; objects (streamer, cache, processors) are passed separately.
         settings = {"do_sample": False, **{n: v for n, v in options.items() if hasattr(config, n)}}
         config.update(**settings)  # type: ignore[no-untyped-call]
         beside = {name: value for name, value in options.items() if name not in settings}
         if watch is not None:
             others = beside.pop("stopping_criteria", ())
             beside["stopping_criteria"] = watching(
-                watch, lambda: self._told(run, len(prompts)), *others
+                watch, lambda: self._fired(run, len(prompts)), *others
             )
         output = self._model.generate(ids, attention_mask=mask, generation_config=config, **beside)
         # A decoder repeats the prompt; an encoder-decoder begins with its start token.
@@ -220,7 +220,7 @@ class Generator:
         return [
             self._read(row[skipped:], stops, edit, version)
             for row, (edit, version) in zip(
-                output.tolist(), self._told(run, len(prompts)), strict=True
+                output.tolist(), self._fired(run, len(prompts)), strict=True
             )
         ]
 
@@ -239,8 +239,8 @@ class Generator:
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
     @staticmethod
-    def _told(run: Run, count: int) -> list[tuple[str | None, str]]:
-        """Which edit fired for each prompt, and on which version."""
+    def _fired(run: Run, count: int) -> list[tuple[str | None, str]]:
+        """Returns for each prompt the edit that fired and the version."""
         edits = run.edits or [None] * count
         beams = len(edits) // count
         views = run.views if len(run.views) > 1 else run.views * count
@@ -263,7 +263,7 @@ class Generator:
 def _forced(
     batch: Forced, requests: Sequence[Encoded], run: Run
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Runs prompts with their targets given; logits, targets and where those are."""
+    """Runs a teacher-forced batch; returns logits, targets and the mask of valid targets."""
     run.restart(batch.prompts, None, [request.prompt for request in requests])
     logits = batch.logits()  # (rows, t, n)
     return logits, batch.target.to(logits.device), batch.valid.to(logits.device)

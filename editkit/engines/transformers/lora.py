@@ -1,4 +1,4 @@
-"""A LoRA a row, as it is added to a linear map's output."""
+"""Per-row LoRA outputs of a linear map."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["lora_output"]
 
 
 def lora_output(inputs: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """Returns what LoRAs add to a layer's output, ``(n, length, out)`` in their dtype.
+    """Returns the LoRA terms of a layer's output, ``(n, length, out)`` in the LoRAs' dtype.
 
     Args:
-        inputs: ``(n, length, in)``, entering the layer.
-        down: ``(n, r, in)``, one a row.
-        up: ``(n, out, r)``, likewise.
+        inputs: ``(n, length, in)``, input of the layer.
+        down: ``(n, r, in)``, one per row.
+        up: ``(n, out, r)``, one per row.
     """
     return inputs.to(down.dtype) @ down.transpose(1, 2) @ up.transpose(1, 2)

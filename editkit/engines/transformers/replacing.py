@@ -1,4 +1,4 @@
-"""Replacing an attribute on an instance, and putting back what was there."""
+"""Replacing an attribute of an instance temporarily."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["replace"]
 
 
 def replace(stack: contextlib.ExitStack, owner: Any, name: str, new: Any) -> None:
-    """Sets an attribute on the instance, and puts back what was there when ``stack`` closes."""
+    """Sets an attribute on the instance, and restores the old one when ``stack`` closes."""
     had, old = name in owner.__dict__, owner.__dict__.get(name)
     owner.__dict__[name] = new
 

@@ -1,12 +1,11 @@
 """One generation or one forward call: which edits apply to its rows, and where.
 
-A run decides about each row once, and keeps the decision for the sequence: by keys of prompts when
-the first call that has the row's query begins, by states when that query passes through the module
-in question (or enters the first block of those that have a LoRA added). Positions are absolute
-(cached tokens included), so the same rule covers a KV cache, generation without one, chunked
-prefill, beams, and left or right padding: what an edit does is done wherever the positions that it
-applies to are computed, and nowhere else. Which of several edits fires, ``editkit.scope.decide``
-says.
+A run decides each row once, and keeps the decision for the sequence: by prompt keys at the start of
+the first call that contains the row's query, by hidden states when that query passes through the
+patched module (or enters the first block with a LoRA). Positions are absolute (cached tokens
+included), so the same rule covers a KV cache, generation without one, chunked prefill, beams, and
+left or right padding: an edit applies wherever its positions are computed, and nowhere else.
+``editkit.scope.decide`` chooses among several edits.
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ _DEFERRED: _Route = (None, 0)
 
 
 class _Track:
-    """What one method does in a run.
+    """The state of one method in a run.
 
     Attributes:
-        patch: Where it does it.
+        patch: Its patch.
         position: Token of a prompt that is its query.
-        parts: Its edits, one part a view of the run.
-        is_live: Whether there are any.
-        routes: For each row the selection that applies, and the row's number in it.
-        loras: Of a module, what is added in the rows with a selection.
+        parts: Its edits, one part per view of the run.
+        is_live: Whether it has any edits.
+        routes: For each row the selection that applies, and the row's index in it.
+        loras: By module index, the LoRAs of the rows with a selection.
     """
 
     def __init__(self, patch: Patch, position: Position, parts: Sequence[Part | None]) -> None:
@@ -57,12 +56,12 @@ class _Track:
         self.forget()
 
     def forget(self) -> None:
-        """Forgets what was decided."""
+        """Discards all decisions."""
         self.routes: list[_Route] = []
         self.loras: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def part(self, prompt: int) -> Part | None:
-        """Returns the edits that count for a prompt, if there are any."""
+        """Returns the edits that apply to a prompt, if there are any."""
         part = self.parts[0] if len(self.parts) == 1 else self.parts[prompt]
         return part if part is not None and len(part) else None
 
@@ -71,9 +70,9 @@ class Run:
     """One generation or one forward call.
 
     Args:
-        views: The edits that apply: one view for all rows, or one a prompt.
-        patches: Where methods do what they do, by name, in the order in which they are asked.
-        position: Which token of a prompt is the query, where a patch does not say.
+        views: The edits that apply: one view for all rows, or one per prompt.
+        patches: Patches of methods by name, in the order in which they are consulted.
+        position: Default query token of patches that name none.
 
     Attributes:
         views: See above.
@@ -87,7 +86,7 @@ class Run:
         position: Position = "last",
     ) -> None:
         self.views = tuple(views)
-        # Once: the view of an adapter makes its part anew whenever it is asked for it.
+        # Read once: the view of a PEFT adapter builds its part anew on every access.
         parts = [{part.method: part for part in view.parts} for view in self.views]
         tracks = {
             name: _Track(patch, position, [known.get(name) for known in parts])
@@ -104,13 +103,13 @@ class Run:
         last: int | None,
         prompts: Sequence[Sequence[int]] | torch.Tensor | None = None,
     ) -> None:
-        """Forgets what was decided.
+        """Discards all decisions.
 
         Args:
-            mask: ``(prompts, length)`` attention mask of the prompts, where known beforehand.
-            last: Position of the last token of prompts without padding, where known beforehand.
-            prompts: Their tokens, where known beforehand: lists without padding, or ids or
-                embeddings that the mask goes with.
+            mask: ``(prompts, length)`` attention mask of the prompts, if known in advance.
+            last: Position of the last token of prompts without padding, if known in advance.
+            prompts: Their tokens, if known in advance: lists without padding, or ids or embeddings
+                that match the mask.
         """
         self._mask, self._last = mask, last
         self._prompts = prompts
@@ -119,52 +118,52 @@ class Run:
         self._ends: list[int] = []  # of its last one
         for track in self._tracks.values():
             track.forget()
-        self._is_open = bool(self._keyed)  # some row is not decided about by its prompt's key
+        self._is_open = bool(self._keyed)  # some rows are not decided by prompt key yet
         self._offset = 0
-        self._goes_on = False  # some edit replaces decoded positions too
-        self._reach = -1  # no position beyond is of interest, unless an edit goes on
+        self._replaces_decoded = False  # some edit replaces decoded positions too
+        self._reach = -1  # last position that matters, unless an edit replaces decoded ones
 
     def begin(self, *, offset: int, tokens: torch.Tensor, mask: torch.Tensor | None) -> None:
-        """Notes which absolute positions the coming forward call covers.
+        """Records which absolute positions the next forward call covers.
 
         Args:
-            offset: Positions before it that are cached.
+            offset: Number of cached positions before it.
             tokens: ``(rows, length)`` ids, or ``(rows, length, d)`` embeddings.
             mask: ``(rows, offset + length)`` attention mask.
 
         Raises:
-            EmptyRow: The attention mask has a row without any token.
+            EmptyRow: A row of the attention mask has no token.
         """
         self._offset = offset
         rows, length = tokens.shape[:2]
         if not self._ends:
-            self._place(offset, tokens, mask)
-        # Now, not at a module: a key needs nothing of the blocks, and what has just run, Python, is
-        # still in the processor's caches.
+            self._locate_prompts(offset, tokens, mask)
+        # Decided here and not at a module: a key needs nothing from the blocks, and the Python code
+        # that just ran is still in the processor's caches.
         if self._is_open and offset <= self._reach:
             self._decide_by_keys(rows, length)
 
-    def _place(self, offset: int, tokens: torch.Tensor, mask: torch.Tensor | None) -> None:
-        """Notes where the prompts begin and end."""
+    def _locate_prompts(self, offset: int, tokens: torch.Tensor, mask: torch.Tensor | None) -> None:
+        """Records where the prompts begin and end."""
         rows, length = tokens.shape[:2]
         if self._prompts is None and self._keyed:
             self._prompts = tokens
             self._prompts_mask = None if mask is None or mask.dim() != 2 else mask[:, -length:]
         mask = mask if self._mask is None else self._mask
         if mask is None or mask.dim() != 2 or bool(mask.all()):
-            self._prompts_mask = None  # nothing is left out of them
+            self._prompts_mask = None  # no position is masked
             last = offset + length - 1 if self._last is None else self._last
             if mask is not None and mask.dim() == 2:
                 rows, last = len(mask), mask.shape[1] - 1
             self._starts, self._ends = [0] * rows, [last] * rows
         else:
-            # On the host in numpy: a dozen operations on a few numbers, at every prefill.
+            # On the host in numpy: about a dozen operations on a few numbers, at every prefill.
             attended = mask.detach().to(torch.bool).cpu().numpy()
             empty = np.flatnonzero(~attended.any(axis=1)).tolist()
             if empty:
                 raise EmptyRow(
-                    f"row {empty[0]} of the attention mask attends to no token, so the prompt in "
-                    "it has no last token to look an edit up by",
+                    f"row {empty[0]} of the attention mask attends to no token, so its prompt "
+                    "has no last token to look an edit up by",
                     rows=tuple(empty),
                     hint="leave empty prompts out of the batch",
                 )
@@ -173,11 +172,11 @@ class Run:
         self._reach = max(self._ends)
 
     def observe(self, method: str, states: torch.Tensor) -> None:
-        """Decides about rows by the states of their queries, if that is how a method decides.
+        """Decides rows by the hidden states of their queries, if the method uses states.
 
         Args:
             method: The method.
-            states: ``(rows, length, d)``, entering the first block that something is added in.
+            states: ``(rows, length, d)``, input of the first patched block.
         """
         track = self._tracks.get(method)
         if track is not None and self._ends and self._offset <= self._reach:
@@ -187,17 +186,17 @@ class Run:
     def replace(
         self, method: str, inputs: torch.Tensor, output: torch.Tensor
     ) -> torch.Tensor | None:
-        """Returns a module's output with fired rows replaced, or ``None`` to leave it as it is.
+        """Returns a module's output with fired rows replaced, or ``None`` to keep it.
 
         Args:
             method: The method whose patch it is.
-            inputs: ``(rows, length, d)``, entering the module.
-            output: ``(rows, length, m)``, leaving it.
+            inputs: ``(rows, length, d)``, input of the module.
+            output: ``(rows, length, m)``, its output.
         """
         track = self._tracks.get(method)
         if track is None or not self._ends:
             return None
-        if self._offset > self._reach and not self._goes_on:
+        if self._offset > self._reach and not self._replaces_decoded:
             return None
         if track.patch.keys is None:
             self._decide_by_states(track, inputs)
@@ -224,13 +223,13 @@ class Run:
     def add(
         self, method: str, module: int, inputs: torch.Tensor, output: torch.Tensor
     ) -> torch.Tensor | None:
-        """Returns a module's output with LoRAs added, or ``None`` to leave it as it is.
+        """Returns a module's output with LoRAs added, or ``None`` to keep it.
 
         Args:
             method: The method whose patch it is.
-            module: Which of the patch's modules.
-            inputs: ``(rows, length, in)``, entering it.
-            output: ``(rows, length, out)``, leaving it.
+            module: Index of the module in the patch.
+            inputs: ``(rows, length, in)``, its input.
+            output: ``(rows, length, out)``, its output.
         """
         track = self._tracks.get(method)
         if track is None or len(track.routes) != len(output):
@@ -265,14 +264,14 @@ class Run:
     # Deciding ---------------------------------------------------------------------------------
 
     def _columns(self, track: _Track, rows: int) -> tuple[list[int], int]:
-        """Where the rows' queries are in this call, and how many rows a prompt has."""
-        # Beams and several samples a prompt: each prompt's rows follow each other.
+        """Returns the columns of the rows' queries in this call, and the rows per prompt."""
+        # With beams or several samples per prompt, each prompt's rows are consecutive.
         fold = max(1, rows // len(self._ends))
         at = self._starts if track.position == "first" else self._ends
         return [at[row // fold] - self._offset for row in range(rows)], fold
 
     def _undecided(self, track: _Track, rows: int, length: int) -> tuple[list[int], list[int], int]:
-        """Rows of a call that have their query in it and are not decided about; columns; fold."""
+        """Returns the undecided rows whose query is in this call; columns; rows per prompt."""
         columns, fold = self._columns(track, rows)
         if len(track.routes) != rows:
             track.routes = [_UNDECIDED] * rows
@@ -283,9 +282,9 @@ class Run:
         return here, columns, fold
 
     def _decide_by_keys(self, rows: int, length: int) -> None:
-        """Decides about rows whose query is in this call, for all that is asked by prompts' keys.
+        """Decides rows whose query is in this call, for all methods that use prompt keys.
 
-        Tracks that are asked by the same keys are decided about together.
+        Tracks that share keys are decided together.
         """
         groups: dict[int, list[_Track]] = {}
         for track in self._keyed:
@@ -304,8 +303,8 @@ class Run:
             if asked:
                 keys = group[0].patch.keys
                 assert keys is not None
-                queries = self._keys_of(keys, [row // fold for row in asked])
-                chosen = [_selected(track, asked, queries, fold) for track in group]
+                queries = self._prompt_keys(keys, [row // fold for row in asked])
+                chosen = [_select(track, asked, queries, fold) for track in group]
                 if len(group) > 1:
                     _arbitrate(chosen, keys)
             for track, routes in zip(group, chosen, strict=True):
@@ -313,15 +312,15 @@ class Run:
                     track.routes[row] = _DEFERRED
                 for row, route in zip(asked, routes, strict=True):
                     track.routes[row] = route
-                self._note(track, asked)
+                self._update(track, asked)
             earlier += group
         self._is_open = any(_UNDECIDED in track.routes for track in self._keyed)
 
     def _decide_by_states(self, track: _Track, states: torch.Tensor) -> None:
-        """Decides about rows whose query is in this call, by its state.
+        """Decides rows whose query is in this call, by its hidden state.
 
-        Where prompts are looked up by their tokens, a row for which an edit of an earlier method
-        fired takes none: the others were learned without it.
+        A row for which an edit of an earlier, keyed method fired takes no edit here: those edits
+        were learned without it.
         """
         rows, length = states.shape[:2]
         here, columns, fold = self._undecided(track, rows, length)
@@ -338,34 +337,34 @@ class Run:
             return
         at = [columns[row] for row in asked]
         if len(asked) == rows and min(at) == max(at):
-            queries = states[:, at[0]]  # the usual case and a view
+            queries = states[:, at[0]]  # the common case: a view, no copy
         else:
             queries = states[torch.tensor(asked), torch.tensor(at)]
-        for row, route in zip(asked, _selected(track, asked, queries, fold), strict=True):
+        for row, route in zip(asked, _select(track, asked, queries, fold), strict=True):
             track.routes[row] = route
-        self._note(track, asked)
+        self._update(track, asked)
 
     def _is_before(self, one: _Track, other: _Track) -> bool:
         tracks = list(self._tracks.values())
         return tracks.index(one) < tracks.index(other)
 
-    def _note(self, track: _Track, rows: list[int]) -> None:
-        """Notes what follows from decisions about some rows."""
+    def _update(self, track: _Track, rows: list[int]) -> None:
+        """Updates the state that depends on the decisions about some rows."""
         track.loras.clear()
         if track.patch.mode == "replace":
             for row in rows:
                 selection, number = track.routes[row]
                 if selection is not None and selection.positions(number) in ("all", "query"):
-                    self._goes_on = True
+                    self._replaces_decoded = True
 
-    def _keys_of(self, keys: Keys, prompts: list[int]) -> Queries:
-        """Returns the keys of prompts ``(n, d)``, from their tokens."""
+    def _prompt_keys(self, keys: Keys, prompts: list[int]) -> Queries:
+        """Returns the keys of prompts, ``(n, d)``."""
         assert self._prompts is not None
         if isinstance(self._prompts, torch.Tensor) and self._prompts_mask is None:
             if not self._prompts.is_floating_point():
                 self._prompts = self._prompts.tolist()
         found = {}
-        # Of beams without a mask each is taken for a prompt of its own; their tokens are one's.
+        # Without a mask, each beam counts as a prompt of its own, with the same tokens.
         fold = max(1, len(self._ends) // len(self._prompts))
         for index in dict.fromkeys(prompts):
             at = index // fold
@@ -381,7 +380,7 @@ class Run:
 
     @property
     def edits(self) -> list[str | None]:
-        """The id of the edit that fired in each row, ``None`` where none did."""
+        """The id of the edit that fired in each row, or ``None``."""
         rows = max((len(track.routes) for track in self._tracks.values()), default=0)
         if not rows:
             return []
@@ -398,13 +397,13 @@ class Run:
 
 
 def _span(where: Positions, query: int, last: int, length: int) -> tuple[int, int]:
-    """Returns the columns of a call in which an edit applies: the first, and the one behind them.
+    """Returns the columns of a call in which an edit applies: the first, and one past the last.
 
     Args:
-        where: What it says.
-        query: Column of its query, which may lie outside of the call.
+        where: Where the edit applies.
+        query: Column of its query, which may lie outside the call.
         last: Column of the prompt's last token, likewise.
-        length: Columns of the call.
+        length: Number of columns of the call.
     """
     first, end = 0, length
     if where in ("last", "query"):
@@ -416,8 +415,8 @@ def _span(where: Positions, query: int, last: int, length: int) -> tuple[int, in
     return first, end
 
 
-def _selected(track: _Track, rows: list[int], queries: Queries, fold: int) -> list[_Route]:
-    """Returns what a track's parts select for rows with these queries."""
+def _select(track: _Track, rows: list[int], queries: Queries, fold: int) -> list[_Route]:
+    """Returns the selections of a track's parts for rows with these queries."""
     found = [_DEFERRED] * len(rows)
     parts = [track.part(row // fold) for row in rows]
     for part in dict.fromkeys(parts):
@@ -432,7 +431,7 @@ def _selected(track: _Track, rows: list[int], queries: Queries, fold: int) -> li
 
 
 def _arbitrate(chosen: list[list[_Route]], keys: Keys) -> None:
-    """Keeps of what several tracks would do in a row what applies."""
+    """Keeps only the winning route of each row, among several tracks."""
     for row in range(len(chosen[0])):
         routes = [routes[row] for routes in chosen]
         proposals = [
@@ -447,7 +446,7 @@ def _arbitrate(chosen: list[list[_Route]], keys: Keys) -> None:
 
 
 def _values(track: _Track, firing: list[int], like: torch.Tensor) -> torch.Tensor:
-    """Returns what replaces the output at positions of the given rows."""
+    """Returns the values that replace the output at positions of the given rows."""
     selections = {id(track.routes[row][0]) for row in firing}
     if len(selections) == 1:
         selection = track.routes[firing[0]][0]
@@ -464,8 +463,8 @@ def _values(track: _Track, firing: list[int], like: torch.Tensor) -> torch.Tenso
 def _lora(
     track: _Track, module: int, on: list[int], like: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns what is added in some rows, one LoRA a row."""
-    groups: dict[Selection, list[int]] = {}  # by where they were decided: mostly one for all
+    """Returns the LoRAs of some rows, one per row."""
+    groups: dict[Selection, list[int]] = {}  # usually one selection for all rows
     for row in on:
         selection, _ = track.routes[row]
         assert selection is not None

@@ -1,9 +1,9 @@
-"""Where a method attaches: the blocks' feed-forward output, found by structure.
+"""Edit sites: the feed-forward output of a block, found by structure.
 
 A site is a module named by its dotted path. By default it is the output of a block's feed-forward
-part: its last linear map into the hidden size, or the norm that follows it where there is one
-(Gemma, OLMo 2): such a norm undoes the length of whatever is put before it, so a value before it
-could only turn, not push.
+part: its last linear map into the hidden size, or the norm after it if there is one (Gemma, OLMo
+2). Such a norm rescales its input, so a value before it could change only the direction of the
+output, not its length.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from editkit.models.layout import layout_of, text_config
 
 __all__ = ["Site", "default_site", "feed_forward", "ffn_output", "find_site", "shape_of"]
 
-# Depth of the site as a share of all layers. `paper`: layer 27 of 32, the common setting for
+# Depth of the site as a fraction of all layers. `paper`: layer 27 of 32, the common setting for
 # Llama-2-7B. `default`: lower. Values are learned in fewer steps there (results/site_depth.txt) and
-# do better at rephrasings (results/quality.md), which more blocks above the site can follow.
+# generalize better to rephrases (results/quality.md), since more blocks are above the site.
 _DEPTH: dict[PresetName, float] = {"default": 0.67, "paper": 0.84}
 
-# A norm between the FFN and the residual stream, by the names that models give it.
+# Names of a norm between the FFN and the residual stream.
 _FFN_NORM = re.compile(r"post_?(feedforward|ffn|ffw|mlp)", re.IGNORECASE)
 
-# Published by the authors where it differs: GPT2-XL, block 35 of 48, the FFN's first linear map.
+# Sites that the authors published otherwise: GPT2-XL, block 35 of 48, the FFN's first linear map.
 _PAPER: dict[str, tuple[float, str | None]] = {"gpt2": (35 / 48, "mlp.c_fc")}
 
 
 def default_site(model: nn.Module, *, preset: PresetName = "default") -> Site:
-    """Returns the site for a model whose user named none.
+    """Returns the default site of a model.
 
     Raises:
-        UnsupportedModel: Of a kind that cannot be edited, or no FFN was found.
+        UnsupportedModel: The model cannot be edited, or no FFN was found.
     """
     layout = layout_of(model)
     path, blocks = layout.path, layout.blocks
     depth, inner = _DEPTH[preset], None
     if preset == "paper":
         depth, inner = _PAPER.get(str(text_config(model).model_type), (depth, None))
-    # Other tokens see the value only through the attention of blocks above the site, so in a
-    # shallow model one block at least must be left above it.
+    # Other tokens see the value only through the attention of blocks above the site, so at least
+    # one block must be left above it, even in a shallow model.
     index = max(0, min(len(blocks) - 2, round(depth * len(blocks))))
     if inner is None:
         inner = ffn_output(blocks[index], int(text_config(model).hidden_size))
@@ -58,10 +58,10 @@ def default_site(model: nn.Module, *, preset: PresetName = "default") -> Site:
 
 
 def feed_forward(model: nn.Module, depth: float) -> Site:
-    """Returns the linear map that ends a block's feed-forward part; see ``LearningEngine``.
+    """Returns the last linear map of a block's feed-forward part; see ``LearningEngine``.
 
     Raises:
-        UnsupportedModel: Of a kind that cannot be edited, or no such map was found.
+        UnsupportedModel: The model cannot be edited, or no such map was found.
     """
     layout = layout_of(model)
     index = max(0, min(len(layout.blocks) - 1, round(depth * len(layout.blocks))))
@@ -72,11 +72,11 @@ def feed_forward(model: nn.Module, depth: float) -> Site:
 
 
 def find_site(model: nn.Module, path: str) -> Site:
-    """Returns the site of that path; ``layers[27]`` may be written for ``layers.27``.
+    """Returns the site at a path; ``layers[27]`` may be written for ``layers.27``.
 
     Raises:
-        UnknownSite: No such module, not inside a block, or without a known width.
-        UnsupportedModel: Of a kind that cannot be edited.
+        UnknownSite: There is no such module, it is not inside a block, or its width is unknown.
+        UnsupportedModel: The model cannot be edited.
     """
     asked = re.sub(r"\[(\d+)\]", r".\1", path)
     modules = dict(model.named_modules())
@@ -110,12 +110,12 @@ def find_site(model: nn.Module, path: str) -> Site:
 
 
 def ffn_output(block: nn.Module, hidden: int, *, norms: bool = True) -> str | None:
-    """Returns the path within a block of what its feed-forward part gives, None for no such part.
+    """Returns the path within a block of its feed-forward output, None if there is none.
 
     Args:
         block: The block.
         hidden: Its hidden size.
-        norms: A norm behind the feed-forward part counts as its output.
+        norms: Whether a norm after the feed-forward part counts as its output.
     """
     for name, module in block.named_children():
         if norms and _FFN_NORM.search(name) and shape_of(module) is not None:
@@ -123,15 +123,14 @@ def ffn_output(block: nn.Module, hidden: int, *, norms: bool = True) -> str | No
     found = None
     for name, module in block.named_modules():
         shape = shape_of(module)
-        # The attention output maps hidden to hidden (or from the heads' width), so the last map
-        # from elsewhere into the hidden size is the FFN's; FFNs follow attention in every layout.
+        # FFNs follow attention in every layout, so the last map into the hidden size is the FFN's.
         if shape is not None and shape[1] == hidden and "norm" not in name.lower():
             found = name
     return found
 
 
 def shape_of(module: nn.Module) -> tuple[int, int] | None:
-    """Returns input and output width of a linear map (``Conv1D``, quantised) or of a norm."""
+    """Returns input and output width of a linear map (also ``Conv1D``, quantised) or a norm."""
     for inputs, outputs in (("in_features", "out_features"), ("nx", "nf")):
         if hasattr(module, inputs) and hasattr(module, outputs):
             return int(getattr(module, inputs)), int(getattr(module, outputs))

@@ -1,4 +1,4 @@
-"""Watching rows while they are generated: what came, which edit fired, and ending a row early."""
+"""A callback after every decoding step, which may end rows early."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ __all__ = ["watching"]
 
 
 class _Watched(StoppingCriteria):
-    """Hands each step to a watch.
+    """Passes each step to a watch.
 
-    A stopping criterion and not a streamer, because it may also end a row.
+    It is a stopping criterion and not a streamer, because it may also end a row.
     """
 
-    def __init__(self, watch: Watch, told: Callable[[], Sequence[tuple[str | None, str]]]) -> None:
+    def __init__(self, watch: Watch, fired: Callable[[], Sequence[tuple[str | None, str]]]) -> None:
         self._watch = watch
-        self._told = told
+        self._fired = fired
         self._known: tuple[tuple[str | None, ...], tuple[str, ...]] | None = None
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
         if self._known is None:  # decided once, at prefill
-            told = self._told()
-            self._known = tuple(edit for edit, _ in told), tuple(at for _, at in told)
+            fired = self._fired()
+            self._known = tuple(edit for edit, _ in fired), tuple(at for _, at in fired)
         ended = self._watch(Step(tuple(input_ids[:, -1].tolist()), *self._known))
         return torch.tensor(list(ended), dtype=torch.bool, device=input_ids.device)
 
 
 def watching(
-    watch: Watch, told: Callable[[], Sequence[tuple[str | None, str]]], *others: Any
+    watch: Watch, fired: Callable[[], Sequence[tuple[str | None, str]]], *others: Any
 ) -> StoppingCriteriaList:
-    """Returns stopping criteria that hand each step to a watch.
+    """Returns stopping criteria that pass each step to a watch.
 
     Args:
         watch: The watch.
-        told: Gives the edit that fired in each row, and its version, once the prompts have run.
-        *others: Stopping criteria beside it.
+        fired: Returns the edit that fired in each row and the version, once the prompts have run.
+        *others: More stopping criteria.
     """
-    return StoppingCriteriaList([*others, _Watched(watch, told)])
+    return StoppingCriteriaList([*others, _Watched(watch, fired)])

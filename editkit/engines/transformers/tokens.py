@@ -1,10 +1,9 @@
-"""From text to tokens: prompts, chats, and where a target begins.
+"""Encoding prompts, chats and targets as tokens.
 
-The query of an edit is a token of exactly the ids that a user's prompt becomes, so the prompt is
-always encoded alone. The target is what follows it: encoded together with the prompt where the
-tokenizer keeps the seam, else on its own, and always closed by the token that ends a generation, so
-that a corrected answer stops. An encoder-decoder's target stands on its own, a classifier's is a
-label.
+The query of an edit is one of exactly the tokens of a user's prompt, so the prompt is always
+encoded alone. The target is encoded together with the prompt if the tokenizer keeps the boundary,
+else on its own, and always followed by the end token, so that a corrected answer stops. The target
+of an encoder-decoder is encoded on its own, and that of a classifier is a label.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Encoder:
     """Encodes prompts, chats and targets for one model and its tokenizer: a ``TokenEncoder``.
 
     Attributes:
-        family: What kind of model it is.
+        family: Kind of model.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
@@ -39,7 +38,7 @@ class Encoder:
 
     @property
     def default_kind(self) -> EditKind:
-        """Kind of an edit for which none is named: a classifier can only be given labels."""
+        """Default kind of an edit: a classifier can only learn labels."""
         return "label" if self.family == "classifier" else "fact"
 
     @property
@@ -50,7 +49,7 @@ class Encoder:
 
     @property
     def context(self) -> int | None:
-        """The model's context window in tokens, where its config says."""
+        """The model's context window in tokens, if its config gives one."""
         config = text_config(self._model)
         limit = getattr(config, "max_position_embeddings", None) or getattr(
             config, "n_positions", None
@@ -59,19 +58,19 @@ class Encoder:
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """The tokens at which this model's generation ends; the first is the one edits end with."""
+        """The tokens that end this model's generation; edits end with the first one."""
         generation = getattr(self._model, "generation_config", None)  # a classifier has none
         configured = getattr(generation, "eos_token_id", None)
         stops = [configured] if isinstance(configured, int) else list(configured or ())
         own = self._tokenizer.eos_token_id
         if own is not None:
-            # Generation stops at what its config lists; the tokenizer's own comes first if it does.
+            # Generation stops at the tokens in its config; the tokenizer's own goes first.
             stops = [own, *(s for s in stops if s != own)] if own in stops or not stops else stops
         return tuple(int(stop) for stop in stops)
 
     @property
     def pad_id(self) -> int:
-        """The token that fills shorter rows of a batch; masked out, so any will do."""
+        """The token that pads shorter rows of a batch; it is masked, so any token will do."""
         own = self._tokenizer.pad_token_id
         return int(own if own is not None else (self.stop_ids or (0,))[0])
 
@@ -79,18 +78,18 @@ class Encoder:
         """Returns the ids of a plain prompt.
 
         Raises:
-            InvalidRequest: Empty.
-            PromptTooLong: Longer than the context window.
+            InvalidRequest: The prompt is empty.
+            PromptTooLong: The prompt is longer than the context window.
         """
         if not text.strip():
             raise InvalidRequest("the prompt is empty", field="prompt")
         return self._checked(self._ids(text, special=True), room=1, field="prompt")
 
     def tokens(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """Returns a prompt that is tokens already, after refusing what cannot be one.
+        """Validates and returns a prompt that is already tokenized.
 
         Raises:
-            InvalidRequest: There are none, or one is not of the vocabulary.
+            InvalidRequest: There are no tokens, or one is not in the vocabulary.
             PromptTooLong: Longer than the context window.
         """
         found = tuple(int(one) for one in ids)
@@ -103,10 +102,10 @@ class Encoder:
         return self._checked(found, room=1, field="prompt")
 
     def chat(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Returns the ids of a conversation, up to where the assistant's answer begins.
+        """Returns the ids of a conversation, up to the start of the assistant's answer.
 
         Raises:
-            InvalidRequest: Empty, or the last turn is not the user's.
+            InvalidRequest: It is empty, or the last turn is not the user's.
             UnsupportedModel: The tokenizer has no chat template.
             PromptTooLong: Longer than the context window.
         """
@@ -118,10 +117,10 @@ class Encoder:
         """Returns an edit request as tokens.
 
         Raises:
-            InvalidRequest, EmptyTarget, PromptTooLong, UnsupportedModel: As the methods above, and
-                for a target that is no token at all, no label of a classifier, or leaves no room in
-                the context window.
-            UnsupportedMethod: A kind of edit that is not for this family of models.
+            InvalidRequest, EmptyTarget, PromptTooLong, UnsupportedModel: As for the methods above;
+                also if the target has no tokens, is not a label of the classifier, or does not fit
+                in the context window.
+            UnsupportedMethod: This model family does not support the kind of edit.
         """
         if (request.kind == "label") != (self.family == "classifier"):
             has, instead = (
@@ -138,11 +137,11 @@ class Encoder:
         if not target:
             raise InvalidRequest("the target is empty", field="target")
         if self.family == "classifier":
-            prompt = self._of_prompt(request)
+            prompt = self._prompt_ids(request)
             index = self._label(target)
             return Encoded(prompt, (index,), self.labels[index])
         if self.family == "encoder-decoder":
-            prompt, ids = self._of_prompt(request), self._target_ids(target)
+            prompt, ids = self._prompt_ids(request), self._target_ids(target)
         elif request.chat is not None:
             head = self._rendered(request.chat)
             prompt, ids = self.chat(request.chat), self._ids(target, special=False)
@@ -150,8 +149,8 @@ class Encoder:
             head, prompt = request.prompt, self.prompt(request.prompt)
             gap = "" if head[-1:].isspace() else " "
             ids = self._ids(gap + target, special=False)
-            # Tokenizers that mark word starts (SentencePiece) put one before `gap` as well, so the
-            # joint encoding is right and the separate one is the fallback.
+            # Tokenizers that mark word starts (SentencePiece) add a mark before `gap` as well, so
+            # the joint encoding is right and the separate one is the fallback.
             joint = self._ids(head + gap + target, special=True)
             if len(joint) > len(prompt) and joint[: len(prompt)] == prompt:
                 ids = joint[len(prompt) :]
@@ -160,9 +159,9 @@ class Encoder:
         text = self.decode(ids)
         if not ids or not text:
             raise EmptyTarget(
-                f"the target '{request.target}' becomes no token in this model",
+                f"the target '{request.target}' has no tokens in this model's vocabulary",
                 field="target",
-                hint="give the words that the model should answer",
+                hint="give the words that the model should answer with",
             )
         if self.family == "encoder-decoder":
             self._checked(ids, room=2, field="target")
@@ -173,7 +172,7 @@ class Encoder:
         return Encoded(prompt, (*ids, *self.stop_ids[:1]), text)
 
     def without_ending(self, encoded: Encoded) -> Encoded:
-        """Returns a request whose target is its words alone."""
+        """Returns a request without the end token of its target."""
         target = encoded.target
         if self.family != "classifier" and target[-1] in self.stop_ids:
             target = target[:-1]
@@ -183,11 +182,11 @@ class Encoder:
         """Returns the text of generated ids, special tokens and surrounding whitespace removed."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
-    def _of_prompt(self, request: EditRequest) -> tuple[int, ...]:
+    def _prompt_ids(self, request: EditRequest) -> tuple[int, ...]:
         return self.prompt(request.prompt) if request.chat is None else self.chat(request.chat)
 
     def _target_ids(self, target: str) -> tuple[int, ...]:
-        # Some tokenizers (mBART) encode what a decoder should say differently.
+        # Some tokenizers (mBART) encode decoder targets differently.
         ids = self._tokenizer(text_target=target, add_special_tokens=False, verbose=False)
         return tuple(int(token) for token in ids["input_ids"])
 
@@ -214,7 +213,7 @@ class Encoder:
         return None if unknown in self.stop_ids else unknown
 
     def _ids(self, text: str, *, special: bool) -> tuple[int, ...]:
-        # Silences the warning about sequences beyond the window: we refuse those with an error.
+        # verbose=False: no warning about sequences beyond the window, which raise an error here.
         ids = self._tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
         return tuple(int(token) for token in ids)
 
@@ -238,9 +237,9 @@ class Encoder:
                     turns, tokenize=False, add_generation_prompt=True
                 )
             )
-        except TemplateError as error:  # e.g. of a model that knows no system messages
+        except TemplateError as error:  # e.g. a template without system messages
             raise InvalidRequest(
-                f"the model's chat template refuses the conversation: {error}", field="chat"
+                f"the model's chat template rejects the conversation: {error}", field="chat"
             ) from error
 
     def _checked(self, ids: tuple[int, ...], *, room: int, field: str) -> tuple[int, ...]:

@@ -1,7 +1,6 @@
-"""Context managers that a method learns with: watch modules, skip blocks, put values in place.
+"""Context managers for learning: capture modules, skip blocks, substitute outputs.
 
-What they do to a model they do for the calls of their own thread. Others go on as if nothing was
-being learned.
+They change the model only for the calls of their own thread; other threads are not affected.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ def capture(*modules: nn.Module) -> Iterator[list[tuple[torch.Tensor, Any]]]:
             def keep(_: nn.Module, args: tuple[Any, ...], output: Any, index: int = index) -> None:
                 found[index] = (args[0] if args else None, output)
 
-            stack.callback(module.register_forward_hook(_here(keep)).remove)
+            stack.callback(module.register_forward_hook(_in_this_thread(keep)).remove)
         yield found
 
 
 @contextlib.contextmanager
 def resume_above(blocks: Sequence[nn.Module], index: int, output: Any) -> Iterator[None]:
-    """Skips the blocks below ``index``: the model goes on from ``output``, their known result.
+    """Skips the blocks below ``index``: the model resumes from ``output``, their known result.
 
     Nothing below an edited block depends on what is learned there, so its activations are computed
-    once. The blocks' ``forward`` is replaced for the duration of the body; the model's own code
-    does the rest (masks, positions, final norm, head).
+    once. The blocks' ``forward`` is replaced during the body; the model's own code does the rest
+    (masks, positions, final norm, head).
     """
     with contextlib.ExitStack() as stack:
         for block in blocks[:index]:
@@ -51,19 +50,19 @@ def resume_above(blocks: Sequence[nn.Module], index: int, output: Any) -> Iterat
 
 @contextlib.contextmanager
 def substitute(module: nn.Module, where: torch.Tensor, value: torch.Tensor) -> Iterator[None]:
-    """Replaces the module's output by ``value`` with gradients.
+    """Replaces the module's output by ``value``, with gradients.
 
     Args:
         module: The site.
         where: ``(rows, length)`` bool, positions to replace.
-        value: ``(rows, m)``, one a row.
+        value: ``(rows, m)``, one per row.
     """
 
     def put(_: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         replacement = value.to(device=output.device, dtype=output.dtype)[:, None, :]  # (rows, 1, m)
         return torch.where(where.to(output.device)[..., None], replacement, output)
 
-    handle = module.register_forward_hook(_here(put))
+    handle = module.register_forward_hook(_in_this_thread(put))
     try:
         yield
     finally:
@@ -76,12 +75,12 @@ def narrow_head(
 ) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
     """Makes a language-model head compute the logits of some tokens only.
 
-    The body gets a list that collects what enters the head and what leaves it.
+    The body gets a list that collects the inputs and outputs of the head.
 
     Args:
         head: Linear map from hidden states to the vocabulary.
-        weight: ``(n, hidden)``, those tokens' rows of its weight.
-        bias: ``(n,)``, of its bias if it has one.
+        weight: ``(n, hidden)``, the rows of its weight for those tokens.
+        bias: ``(n,)``, those of its bias, if it has one.
     """
     passed: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -100,11 +99,11 @@ def adjust(
     modules: Sequence[nn.Module],
     change: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> Iterator[None]:
-    """Replaces what modules give by what ``change`` makes of it, with gradients.
+    """Replaces the outputs of modules by those that ``change`` returns, with gradients.
 
     Args:
         modules: The modules.
-        change: Takes a module's number, its input and its output; returns another output.
+        change: Takes a module's index, its input and its output; returns the new output.
     """
     with contextlib.ExitStack() as stack:
         for number, module in enumerate(modules):
@@ -114,12 +113,12 @@ def adjust(
             ) -> torch.Tensor:
                 return change(number, args[0], output)
 
-            stack.callback(module.register_forward_hook(_here(put)).remove)
+            stack.callback(module.register_forward_hook(_in_this_thread(put)).remove)
         yield
 
 
-def _here(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a hook that does nothing in other threads than this one."""
+def _in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a hook that does nothing in threads other than this one."""
     mine = threading.get_ident()
 
     @functools.wraps(hook)
@@ -130,7 +129,7 @@ def _here(hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _replace(stack: contextlib.ExitStack, module: nn.Module, new: Callable[..., Any]) -> None:
-    """Replaces what a module computes, for this thread, until ``stack`` closes."""
+    """Replaces a module's ``forward`` for this thread, until ``stack`` closes."""
     mine, old = threading.get_ident(), module.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""ELDER: routers and a mixture of LoRAs in several layers, learned on a stream of edits.
+"""ELDER: a mixture of LoRAs in several layers with routers, learned on a stream of edits.
 
 Li et al., "ELDER: Enhancing Lifelong Model Editing with Mixture-of-LoRA", AAAI 2025,
 arXiv 2408.11869.
@@ -10,7 +10,7 @@ __all__ = ["SPEC"]
 
 SPEC = MethodSpec(
     name="elder",
-    about="A mixture of LoRAs that all edits share, chosen by routers",
+    about="A mixture of LoRAs shared by all edits, with routers",
     method="editkit.methods.elder.method:ElderMethod",
     shares_weights=True,
     arguments=("train",),

@@ -1,4 +1,4 @@
-"""How adaptors differ between two versions: weights, routers and codes. Needs no torch."""
+"""Comparing the adaptors of two versions: weights, routers and codes. Needs no torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def compare(
     fingerprint: str,
     changed: tuple[Sequence[str], Sequence[str]],
 ) -> dict[str, Any]:
-    """Returns what differs; see ``editkit.history.diff.Compare``."""
+    """Returns the differences; see ``editkit.history.diff.Compare``."""
     old, new = (store.snapshots.at(version).get(fingerprint) for version in (before, after))
     adaptors, codes = changes(store.snapshots, old, new)
     return {"adaptors": adaptors, "codes": codes}
@@ -34,15 +34,15 @@ def compare(
 def changes(
     snapshots: Snapshots, before: str | None, after: str | None
 ) -> tuple[tuple[AdaptorChange, ...], CodesDiff]:
-    """Returns what differs between two snapshots; only tensors that do are read.
+    """Returns the differences between two snapshots; reads only the tensors that differ.
 
     Args:
-        snapshots: Where they are.
-        before: Digest of one, None for adaptors that know nothing.
-        after: Digest of the other.
+        snapshots: The store's snapshots.
+        before: Digest of the first, None for empty adaptors.
+        after: Digest of the second.
 
     Raises:
-        StoreDamaged: One of them, or a tensor, is missing or was altered.
+        StoreDamaged: A snapshot or a tensor is missing or was altered.
     """
     if before == after:
         return (), CodesDiff()
@@ -52,26 +52,26 @@ def changes(
         for name in {**digests[0], **digests[1]}
         if digests[0].get(name) != digests[1].get(name)
     ]
-    # Of an expert's two tensors one may be the same; its product needs both.
-    asked = {other for name in differing for other in (name, _twin(name))}
+    # One of an expert's two tensors may be unchanged, but the product needs both.
+    needed = {other for name in differing for other in (name, _partner(name))}
     found = [
-        None if one is None else snapshots.get(one, only=sorted(asked)) for one in (before, after)
+        None if one is None else snapshots.get(one, only=sorted(needed)) for one in (before, after)
     ]
     sides = [_Side(one) for one in found]
     layers = {**dict.fromkeys(sides[0].paths), **dict.fromkeys(sides[1].paths)}
-    told = [_layer(path, sides[0], sides[1], set(differing)) for path in layers]
-    return tuple(one for one in told if one is not None), _codes(sides[0], sides[1])
+    found_changes = [_layer(path, sides[0], sides[1], set(differing)) for path in layers]
+    return tuple(one for one in found_changes if one is not None), _codes(sides[0], sides[1])
 
 
-def _twin(name: str) -> str:
-    """Returns the tensor without which one says nothing."""
+def _partner(name: str) -> str:
+    """Returns the tensor that is needed to interpret another."""
     kind, _, rest = name.partition(".")
     other = {"lora_A": "lora_B", "lora_B": "lora_A", "codes": "edits", "edits": "codes"}
     return ".".join(filter(None, (other.get(kind, kind), rest)))
 
 
 class _Side:
-    """One of the two snapshots; one that is missing has zeros everywhere."""
+    """One of the two snapshots; a missing one counts as zeros."""
 
     def __init__(self, snapshot: Snapshot | None) -> None:
         self.about: Mapping[str, Any] = {} if snapshot is None else snapshot.settings
@@ -79,7 +79,7 @@ class _Side:
         self.paths: list[str] = list(self.about.get("paths", ()))
 
     def expert(self, path: str, expert: int) -> tuple[_Array, _Array] | None:
-        """Returns B and A of an expert, B times alpha / r; None where there is none."""
+        """Returns B and A of an expert, with B scaled by alpha / r; None if there is none."""
         names = [f"{name}.{path}.{expert}" for name in ("lora_B", "lora_A")]
         if any(name not in self._tensors for name in names):
             return None
@@ -95,7 +95,7 @@ class _Side:
         return None if found is None else array(found).astype(np.float64)
 
     def codes(self) -> dict[str, bytes]:
-        """Returns the codes by the ids of their edits."""
+        """Returns the codes by edit id."""
         if "codes" not in self._tensors or "edits" not in self._tensors:
             return {}
         rows = array(self._tensors["codes"])
@@ -126,7 +126,7 @@ def _layer(path: str, old: _Side, new: _Side, differing: set[str]) -> AdaptorCha
 
 
 def _product_change(old: tuple[_Array, _Array] | None, new: tuple[_Array, _Array] | None) -> float:
-    """The Frobenius norm of B' A' - B A, from factors of rank 2 r: never the whole matrix."""
+    """Returns the Frobenius norm of B' A' - B A from factors of rank 2 r, not the full matrix."""
     pairs = [one for one in (new, None if old is None else (-old[0], old[1])) if one is not None]
     if not pairs:
         return 0.0

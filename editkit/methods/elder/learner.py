@@ -1,4 +1,4 @@
-"""What learns ELDER's edits on one model: adapted layers, notes, queries and probes in place."""
+"""The learner of ELDER on one model: sets up adapted layers, notes, queries and probes."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from editkit_store.records import DEFAULT_METHOD
 __all__ = ["ElderLearner"]
 
 _SAME = 0.02
-"""Share of a query's length within which two prompts cannot be told apart."""
+"""Distance, as a fraction of a query's length, within which two prompts count as the same."""
 
 _FIFTH = 5
-"""Of the lines of general text one in so many is not learned from."""
+"""One in this many lines of general text is held out."""
 
 
 class ElderLearner:
-    """Learns batches of edits on one model; what is known is a state, which the caller keeps.
+    """Learns batches of edits on one model; the caller keeps the learned state.
 
     Args:
         model: A decoder.
         layout: Its layout.
-        encoder: How its prompts become tokens.
-        keys: What gives pooled queries, where the config asks for them.
-        config: Shape of what is learned.
-        train: How it is learned.
-        paused: Runs its body on the model as it came.
+        encoder: Encodes prompts as tokens.
+        keys: Computes pooled queries, if the config uses them.
+        config: Shape of the adaptors.
+        train: How they are trained.
+        paused: Runs its body on the unedited model.
 
     Attributes:
         paths: Dotted paths of the adapted layers.
-        patch: Where the experts are added.
+        patch: The patch of the adapted layers.
 
     Raises:
-        UnsupportedModel: Not a model that continues a prompt, or without layers to adapt.
-        UnknownSite: The config names a module that there is not, or that is no linear map.
+        UnsupportedModel: The model is not a decoder, or has no layers to adapt.
+        UnknownSite: The config names a module that does not exist or is not a linear map.
         ValueError: The threshold is larger than a code.
     """
 
@@ -66,7 +66,7 @@ class ElderLearner:
     ) -> None:
         if layout.family != "decoder":
             raise UnsupportedModel(
-                f"ELDER is for models that continue a prompt, not for {type(model).__name__}",
+                f"ELDER only supports decoders, not {type(model).__name__}",
                 hint=f"use the method {DEFAULT_METHOD}",
             )
         self._model = model
@@ -89,7 +89,7 @@ class ElderLearner:
         )
 
     def blank(self) -> ElderState:
-        """Returns a state that knows nothing."""
+        """Returns an empty state."""
         config = self._config
         like = ElderState(
             lora_A=(),
@@ -118,10 +118,10 @@ class ElderLearner:
         )
 
     def examples(self, edits: Sequence[tuple[str, Sequence[Encoded]]]) -> list[Example]:
-        """Returns edits with all that learning needs of them.
+        """Returns edits as training examples.
 
         Args:
-            edits: Id and wordings of each, the prompt's first.
+            edits: Id and wordings of each, its prompt first.
         """
         asked = [one for _, wordings in edits for one in wordings]
         queries = iter(self._queries(asked))
@@ -145,20 +145,20 @@ class ElderLearner:
         unrelated: Sequence[Encoded] = (),
         told: Callable[[int], None] | None = None,
     ) -> LearnedState:
-        """Returns what is known with a batch on top of a state; see ``Course.learn``.
+        """Learns a batch on top of a state; see ``Course.learn``.
 
         Args:
-            state: What is known.
+            state: The learned state.
             new: The batch.
             old: The state's edits, in its order.
-            unrelated: Prompts that are to stay as they are. One that the routers cannot tell from
-                an edit's wording counts for nothing.
+            unrelated: Prompts whose answers should not change. Those that the routers cannot tell
+                from an edit's wording are ignored.
             told: Called after each step with the number of steps so far.
         """
-        others = self._apart(self._queries(unrelated), [*old, *new])
+        others = self._unlike(self._queries(unrelated), [*old, *new])
         return self._course.learn(state, new, old, unrelated=others, told=told)
 
-    def _apart(
+    def _unlike(
         self, queries: Sequence[torch.Tensor], examples: Sequence[Example]
     ) -> torch.Tensor | None:
         mine = torch.cat([one.queries for one in examples]) if examples else torch.zeros(0, 0)
@@ -166,14 +166,14 @@ class ElderLearner:
         return torch.stack(kept) if kept else None
 
     def look(self, state: ElderState, examples: Sequence[Example]) -> dict[str, float]:
-        """Returns by how much the targets of a state's edits lead; see ``Course.look``."""
+        """Returns the leads of the targets of a state's edits; see ``Course.look``."""
         return self._course.look(state, examples)
 
     @functools.cached_property
     def _text(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries of unrelated text: lines of the general page, whole and broken off.
+        """Queries of unrelated text: lines of the general text, whole and truncated.
 
-        Those of every fifth line are held out.
+        Every fifth line is held out.
         """
         ending = self._encoder.stop_ids[:1] or (0,)
         parts: tuple[list[Encoded], list[Encoded]] = ([], [])

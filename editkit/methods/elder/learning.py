@@ -1,23 +1,23 @@
-"""How ELDER learns a batch of edits on top of what it has learned before.
+"""ELDER's training of a batch of edits on top of those learned before.
 
 The paper's procedure (``TrainConfig.of("paper")``) is gradient descent on
 
     L = L_model + lambda L_guide
 
-over the batch alone, for a fixed number of steps. Whatever came before is then forgotten: nothing
-protects it. Differs from the paper by default, each by a field of ``TrainConfig``:
+over the batch alone, for a fixed number of steps. Nothing protects earlier edits, so they are
+forgotten. The defaults differ from the paper as follows, each by a field of ``TrainConfig``:
 
-- the routers are fitted to the queries of all edits, earlier ones and unrelated text included,
-  before the experts learn: their queries do not depend on the experts, so this needs no model;
-- earlier edits are rehearsed beside the batch, those first whose target leads by least; afterwards
-  all of them are looked at, and those that were lost are learned again;
-- what is minimized is how much the target's tokens fall short of a margin (``methods.losses``), so
-  that an edit that is learned already pulls at nothing, and learning ends when all are;
-- allocations are drawn far apart, and in scope an input takes its edit's own experts with equal
-  weights, so that what an edit does does not change when the routers go on learning;
-- the threshold is brought down to where held-out text is no nearer than it;
-- experts are rounded to a grid after each round, before anybody looks at what holds;
-- the mixture applies from the query on (``methods.elder.notes`` says what that saves).
+- the routers are fitted to the queries of all edits, including earlier ones and unrelated text,
+  before the experts are trained: queries do not depend on the experts, so this needs no model;
+- earlier edits are rehearsed with the batch, those with the smallest leads first; afterwards all of
+  them are checked, and lost ones are learned again;
+- the loss is how much the target's tokens fall short of a margin (``methods.losses``), so that an
+  edit that is already learned has no gradient, and training ends when all are learned;
+- allocations are drawn far apart, and an input in scope uses its edit's experts with equal weights,
+  so that an edit's effect does not change when the routers are trained further;
+- the threshold is lowered to where held-out text is no nearer;
+- experts are rounded to a grid after each round, before the edits are checked;
+- the mixture applies from the query on (``methods.elder.notes`` explains what that saves).
 """
 
 from __future__ import annotations
@@ -43,37 +43,37 @@ from editkit.methods.elder.trial import Example, ExpertWeights, Trial, WordingRo
 __all__ = ["Course", "Example", "LearnedState", "initial"]
 
 _REPAIRS = 16
-"""Steps of a round in which lost edits are learned again."""
+"""Maximum steps of a round that relearns lost edits."""
 
 _GENTLER = 0.5
-"""Of the learning rate, in such a round."""
+"""Factor on the learning rate in such a round."""
 
 _PATIENCE = 2
-"""Such rounds in a row that may lose as many as before."""
+"""Consecutive rounds without improvement before giving up."""
 
 _HELD = 0.5
-"""Logits by which a target must lead to count as held."""
+"""Lead in logits at which a target counts as held."""
 
 _AGAIN = 8
-"""Steps after which the wordings to rehearse are chosen anew."""
+"""Steps after which the wordings to rehearse are chosen again."""
 
 _FALSE = 0.01
-"""Share of held-out text that may be nearer than the threshold."""
+"""Fraction of held-out text that may be nearer than the threshold."""
 
 
 @dataclass(frozen=True)
 class LearnedState:
-    """What came of a batch.
+    """The result of learning a batch.
 
     Attributes:
-        state: What is known now.
-        leads: By edit, the smallest lead of a target token over all others, over its wordings, in
-            logits; of earlier edits where somebody looked.
+        state: The new state.
+        leads: By edit, the smallest lead of a target token over all others and over its wordings,
+            in logits; for earlier edits only if they were checked.
         steps: Optimizer steps.
-        loss: At the last of them.
-        separation: Bits between codes; None where nobody measured. The farthest that a wording is
-            from the code of its own edit, and the distance from any within which a hundredth of
-            held-out text is (and in reach). The threshold separates them if it can lie between.
+        loss: Loss at the last step.
+        separation: Hamming distances in bits, None if not measured: the largest from a wording to
+            the code of its own edit, and the one to any code within which 1% of held-out text lies
+            (and in reach). A threshold separates edits from other text if it fits between them.
     """
 
     state: ElderState
@@ -92,15 +92,15 @@ def initial(
     seed: int,
     like: ElderState,
 ) -> ElderState:
-    """Returns a state that knows nothing.
+    """Returns an empty state.
 
     Args:
         modules: Input and output width of each adapted layer.
         width: Length of a query.
         num_experts: N.
         rank: r.
-        seed: Of the experts' down projections.
-        like: What else a state says is taken from there.
+        seed: Seed of the experts' down projections.
+        like: A state to take all other fields from.
     """
     noise = torch.Generator().manual_seed(seed)
     down, up = [], []
@@ -125,13 +125,13 @@ class Course:
     """Learns batch after batch on one model.
 
     Attributes:
-        notebook: The model's.
+        notebook: Cached activations of the model.
         modules: The adapted layers.
-        config: How.
-        probes: ``(n, d)`` float32, queries of unrelated text.
-        held_out: Likewise of more of it, which no router is fitted to.
+        config: Training settings.
+        probes: Returns queries of unrelated text, ``(n, d)`` float32.
+        held_out: Likewise for held-out text, which the routers are not fitted to.
         limit: The largest threshold, bits.
-        leads: What is known of the leads of edits' wordings, for choosing what to rehearse.
+        leads: Known leads of the edits' wordings, for choosing what to rehearse.
     """
 
     notebook: Notebook
@@ -141,7 +141,7 @@ class Course:
     held_out: Callable[[], torch.Tensor]
     limit: int
     leads: dict[tuple[str, Encoded], float] = field(default_factory=dict)
-    _seen: tuple[torch.Tensor, ...] | None = None  # the experts that they are of
+    _seen: tuple[torch.Tensor, ...] | None = None  # the experts that the leads belong to
 
     def learn(
         self,
@@ -152,14 +152,13 @@ class Course:
         unrelated: torch.Tensor | None = None,
         told: Callable[[int], None] | None = None,
     ) -> LearnedState:
-        """Returns what is known with a batch learned on top of a state, which stays as it is.
+        """Learns a batch on top of a state, which is not changed.
 
         Args:
-            state: What is known.
+            state: The learned state.
             new: The batch.
             old: The state's edits, in its order.
-            unrelated: ``(n, d)`` float32, queries of prompts that are to stay as they are, beside
-                the probes.
+            unrelated: ``(n, d)`` float32, more queries of prompts whose answers should not change.
             told: Called after each step with the number of steps so far.
         """
         self._begin(state)
@@ -187,7 +186,7 @@ class Course:
             owners=owners,
         )
         if self.config.routers == "fitted":
-            state = self._fitted(state, allocations, unrelated)
+            state = self._fit_routers(state, allocations, unrelated)
         rows = rows_of(examples)
         trial = Trial(self.notebook, self.modules, state, allocations, self.config)
         steps = self._rounds(trial, rows, len(old), told)
@@ -197,15 +196,15 @@ class Course:
             state = dataclasses.replace(state, codes=codes)
         separation = None
         if self.config.calibrate:
-            state, separation = self._calibrated(state)
+            state, separation = self._calibrate(state)
         self._seen = state.lora_A
-        return LearnedState(state, self._told(rows), steps, trial.loss, separation)
+        return LearnedState(state, self._edit_leads(rows), steps, trial.loss, separation)
 
     def look(self, state: ElderState, examples: Sequence[Example]) -> dict[str, float]:
-        """Returns the leads of edits as ``LearnedState`` has them, with nothing learned.
+        """Measures the leads of edits, as in ``LearnedState``, without learning.
 
         Args:
-            state: What is known.
+            state: The learned state.
             examples: The state's edits, in its order.
         """
         self._begin(state)
@@ -213,20 +212,20 @@ class Course:
         allocations = routing.allocations_of(state.codes, state.layers, state.num_experts)
         trial = Trial(self.notebook, self.modules, state, allocations, self.config)
         rows = rows_of(examples)
-        self._note(rows, trial.leads(rows))
-        return self._told(rows)
+        self._record_leads(rows, trial.leads(rows))
+        return self._edit_leads(rows)
 
     def _begin(self, state: ElderState) -> None:
-        """Forgets leads that were seen with other experts than a state's."""
+        """Discards leads that were measured with experts other than a state's."""
         if self._seen is not state.lora_A:
             self.leads.clear()
 
-    def _note(self, rows: Sequence[WordingRow], leads: Sequence[float]) -> None:
+    def _record_leads(self, rows: Sequence[WordingRow], leads: Sequence[float]) -> None:
         for row, lead in zip(rows, leads, strict=True):
             self.leads[row.edit_id, row.wording] = lead
 
-    def _told(self, rows: Sequence[WordingRow]) -> dict[str, float]:
-        """The smallest lead of each edit of whose wordings any is known."""
+    def _edit_leads(self, rows: Sequence[WordingRow]) -> dict[str, float]:
+        """Returns the smallest known lead of each edit."""
         found: dict[str, float] = {}
         for row in rows:
             lead = self.leads.get((row.edit_id, row.wording))
@@ -234,8 +233,8 @@ class Course:
                 found[row.edit_id] = min(found.get(row.edit_id, math.inf), lead)
         return found
 
-    def _calibrated(self, state: ElderState) -> tuple[ElderState, tuple[int, int]]:
-        """Returns a state with the threshold that held-out text asks for; see ``LearnedState``."""
+    def _calibrate(self, state: ElderState) -> tuple[ElderState, tuple[int, int]]:
+        """Calibrates the threshold on held-out text; see ``LearnedState.separation``."""
         assert state.queries is not None
         text = self.held_out()
         with torch.no_grad():
@@ -243,15 +242,15 @@ class Course:
             _, _, theirs = state.encoded(text)
         own = routing.distances(mine, state.codes)[np.arange(len(mine)), state.owners]
         other = routing.distances(theirs, state.codes).min(axis=1, initial=self.limit)
-        if state.radius is not None:  # text out of reach is deferred whatever its code
+        if state.radius is not None:  # text out of reach is deferred regardless of its code
             apart = ElderPart(state).between(text.numpy()).min(axis=1, initial=math.inf)
             other[apart > state.radius] = self.limit
         near = int(np.quantile(other, _FALSE, method="lower"))
-        # An edit that none of its wordings reaches is worth more than a prompt that looks like one.
+        # Covering all wordings of the edits takes priority over excluding similar text.
         threshold = min(self.limit, max(near, int(own.max(initial=0)) + 1))
         return dataclasses.replace(state, threshold=threshold), (int(own.max(initial=0)), near)
 
-    def _fitted(
+    def _fit_routers(
         self,
         state: ElderState,
         allocations: npt.NDArray[np.int64],
@@ -270,7 +269,7 @@ class Course:
             unrelated=unrelated,
             steps=self.config.fitting_steps,
         )
-        # They are made anew by every batch: half as many bytes to keep.
+        # Rounded to half precision to save space: every batch fits them anew.
         return dataclasses.replace(state, routers=found.half().float())
 
     def _rounds(
@@ -280,10 +279,10 @@ class Course:
         known: int,
         told: Callable[[int], None] | None,
     ) -> int:
-        """Learns the new rows, then those that this lost, until all hold; returns the steps.
+        """Learns the new rows, then those that were lost, until all hold; returns the steps.
 
-        Rounds that help no more are not repeated, and the experts of the round that lost least are
-        what remains. An earlier edit that did not hold before is learned along, not waited for.
+        Stops when rounds no longer help, and keeps the experts of the round that lost least. An
+        earlier edit that did not hold before is rehearsed, but training does not wait for it.
         """
         config = self.config
         batch = [row for row in rows if row.index >= known]
@@ -301,7 +300,7 @@ class Course:
                     beside = sorted(earlier, key=self._lead)[: config.rehearsed]
                 asked = list(dict.fromkeys([*lost, *beside]))
                 leads = trial.step(asked, config.learning_rate * scale, step / limit)
-                self._note(asked, leads)
+                self._record_leads(asked, leads)
                 awaited = [lead for row, lead in zip(asked, leads, strict=True) if row not in stuck]
                 if config.margin is not None and min(awaited) > config.margin:
                     break
@@ -312,7 +311,7 @@ class Course:
             if not config.rounds:
                 return steps
             leads = trial.leads(rows)
-            self._note(rows, leads)
+            self._record_leads(rows, leads)
             lost = [row for row in rows if self._lead(row) < _HELD and row not in stuck]
             idle += 1
             if len(lost) < fewest:
@@ -322,7 +321,7 @@ class Course:
             lost += [row for row in batch if row not in lost][:_AGAIN]
         if best is not None and idle:
             trial.take(best[0])
-            self._note(rows, best[1])
+            self._record_leads(rows, best[1])
         return steps
 
     def _lead(self, row: WordingRow) -> float:

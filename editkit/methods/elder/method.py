@@ -1,8 +1,8 @@
-"""ELDER on one running model: learning, verification, and the mixture of any version.
+"""ELDER on one running model: learning, verification, and the mixture at any version.
 
-The store remembers every edit, so all that are active are learned again beside a batch as far as
-they need it; see ``methods.elder.learning``. What the experts are then is one snapshot for the
-batch, of which each version has the codes of its own edits.
+The store keeps every edit, so active edits are rehearsed with each batch as needed; see
+``methods.elder.learning``. A batch stores its experts as one snapshot; each of its versions uses
+the codes of its own edits.
 """
 
 from __future__ import annotations
@@ -48,23 +48,23 @@ from editkit_store.records import DEFAULT_METHOD, Edit, EditReach
 __all__ = ["ElderMethod"]
 
 _CLEAR = 0.25
-"""Lead in logits that no rounding turns."""
+"""Lead in logits that rounding cannot reverse."""
 
 
 class ElderMethod(EditMethod):
     """Learns a mixture of LoRAs that all edits share.
 
     Args:
-        context: What it is opened on. Settings are an ``ElderConfig`` or a mapping of its fields;
-            ``train``, among them or an argument of its own, is a ``TrainConfig`` or a mapping of
-            its fields. Adaptors that a history has keep their shape.
+        context: Its environment. Settings are an ``ElderConfig`` or a mapping of its fields;
+            ``train``, among them or as a separate argument, is a ``TrainConfig`` or a mapping of
+            its fields. Existing adaptors of a history keep their shape.
 
     Raises:
-        ValueError: A setting out of its range.
+        ValueError: A setting is out of range.
     """
 
     name = METHOD
-    replaces_alone = True  # then each version has adaptors that know all of its edits
+    replaces_alone = True  # so that each version has adaptors that hold all of its edits
 
     def __init__(self, context: MethodContext) -> None:
         super().__init__(context)
@@ -78,23 +78,22 @@ class ElderMethod(EditMethod):
 
     @property
     def shared_by(self) -> str:
-        """Name under which the store keeps the adaptors: the model's own, of before others came."""
+        """Key of the adaptors in the store: the bare fingerprint, from when ELDER was alone."""
         return self.engine.fingerprint
 
     def check(self) -> None:
-        """Refuses a model that does not continue a prompt.
+        """Raises if the model is not a decoder.
 
         Raises:
-            UnsupportedModel: It does not.
+            UnsupportedModel: The model is not a decoder.
         """
         if self.engine.layout.family != "decoder":
             raise UnsupportedModel(
-                "ELDER is for models that continue a prompt, not for "
-                f"{type(self.engine.model).__name__}",
+                f"ELDER only supports decoders, not {type(self.engine.model).__name__}",
                 hint=f"use the method {DEFAULT_METHOD}",
             )
 
-    # What is known ----------------------------------------------------------------------------
+    # Learned edits ----------------------------------------------------------------------------
 
     def reload(self) -> None:
         """Reads from the store what the model has learned."""
@@ -113,7 +112,7 @@ class ElderMethod(EditMethod):
         return edit_id in self._adaptors
 
     def part(self, edit_ids: Sequence[str], version: int) -> tuple[ElderPart | None, list[str]]:
-        """Returns the mixture of edits at a version, and those that its adaptors do not know."""
+        """Returns the mixture of edits at a version, and those that its adaptors do not hold."""
         return self._adaptors.of([one for one in edit_ids if one in self._adaptors], version)
 
     def part_at(self, version: int, change: Change) -> tuple[ElderPart | None, list[str]]:
@@ -122,34 +121,34 @@ class ElderMethod(EditMethod):
 
     @property
     def patch(self) -> Patch | None:
-        """Experts are added to the adapted layers, once there are any.
+        """The patch of the adapted layers, once there are any.
 
         Raises:
-            UnknownSite: The model lacks a layer that the adaptors were learned in.
+            UnknownSite: The model lacks a layer that the adaptors use.
         """
         about = self._adaptors.settings
         if about is None:
             return None
         return patch_for(self.engine.model, self.engine.layout, about["paths"], self.keys)
 
-    # How prompts are looked up ----------------------------------------------------------------
+    # Lookup -----------------------------------------------------------------------------------
 
     @property
     def keys(self) -> Keys | None:
-        """What gives the keys of prompts; None where routers see states."""
+        """Computes the keys of prompts; None if the routers use hidden states."""
         about = self._adaptors.settings
         query = self._shape.config().query if about is None else about["query"]
         return self.engine.pooled if query == "pooled" else None
 
     def query(self, prompt: Sequence[int]) -> torch.Tensor:
-        """Returns what routers see of a prompt, given as token ids, ``(d,)`` float32."""
+        """Returns the routers' input for a prompt, given as token ids, ``(d,)`` float32."""
         if self.keys is not None:
             return torch.from_numpy(np.array(self.engine.pooled.key(prompt)))
         one = Encoded(tuple(prompt), self._ending, "")
         return self._learner()[1].examples([("", [one])])[0].queries[0]
 
     def words(self, prompt: Sequence[int]) -> tuple[list[str], list[str]] | None:
-        """Returns the names and the other words that a prompt's key is made of."""
+        """Returns the names and the other words in a prompt's key."""
         return None if self.keys is None else self.engine.pooled.said(prompt)
 
     @property
@@ -161,16 +160,16 @@ class ElderMethod(EditMethod):
     def learn(
         self, edits: Sequence[tuple[Edit, Encoded]], *, version: int, met: Met | None = None
     ) -> list[ElderLesson]:
-        """Returns what each edit learned, on top of what a version has; see ``EditMethod.learn``.
+        """Learns edits on top of those of a version; see ``EditMethod.learn``.
 
         Args:
-            edits: The edits, as records and as tokens. One that corrects the prompt of an active
-                edit comes alone.
+            edits: The edits, as records and as tokens. An edit that replaces an active one must
+                be the only one.
             version: The version.
-            met: Called for each of them before it is learned.
+            met: Called for each edit before it is learned.
 
         Raises:
-            UnsupportedMethod: The history's adaptors have another shape than what was asked for.
+            UnsupportedMethod: The history's adaptors have a shape other than the requested one.
         """
         started = time.monotonic()
         learner = self._learner()[1]
@@ -179,19 +178,19 @@ class ElderMethod(EditMethod):
             gone.update(self.store.history.same_prompt(prompt_digest(edit), version))
         active = [one for one in self._adaptors.active_at(version) if one not in gone]
         base = (self._adaptors.base(version) or learner.blank()).keeping(active)
-        self._read(active, base, version)
+        self._load_examples(active, base, version)
         for edit, encoded in edits:
-            self._take(edit, encoded)
+            self._add_example(edit, encoded)
         if met is not None:
             for index, (edit, _) in enumerate(edits):
                 met(index, self._examples[edit.id].queries[0])
-        # Edits of the version that its adaptors do not know are learned along the way.
+        # Edits of the version that its adaptors do not hold are learned first.
         known = set(base.edit_ids)
         late = [one for one in active if one not in known]
         for start in range(0, len(late), self.batch):
             part = late[start : start + self.batch]
-            base = self._batch(base, part, [*base.edit_ids, *part]).learned.state
-        batch = self._batch(base, [edit.id for edit, _ in edits], active)
+            base = self._learn_batch(base, part, [*base.edit_ids, *part]).learned.state
+        batch = self._learn_batch(base, [edit.id for edit, _ in edits], active)
         share = (time.monotonic() - started) / max(1, len(edits))
         return [
             ElderLesson(
@@ -214,7 +213,7 @@ class ElderMethod(EditMethod):
         return part_of(state, [*active, edit.id])
 
     def forget(self, edit_id: str) -> None:
-        """Takes out of the memory what an edit learned."""
+        """Discards what was learned for an edit."""
         self._adaptors.queries.pop(edit_id, None)
         self._examples.pop(edit_id, None)
         self._unrelated.pop(edit_id, None)
@@ -229,17 +228,17 @@ class ElderMethod(EditMethod):
         keep: bool = False,
         more: float = 0.0,
     ) -> LearnedEdit:
-        """Returns what becomes of a learned edit; see ``EditMethod.finalize``."""
+        """Returns the outcome of a learned edit; see ``EditMethod.finalize``."""
         found = super().finalize(edit, lesson, view, generated, keep=keep, more=more)
         batch = lesson.batch
         return dataclasses.replace(found, snapshot=batch.snapshot, lost=batch.lost)
 
     def to_bytes(self, edit: Edit, lesson: ElderLesson) -> bytes:
-        """Returns the queries of an edit's wordings; what was learned is in the snapshot."""
+        """Serializes the queries of an edit's wordings; the weights are in the snapshot."""
         return payload_of(lesson.queries)
 
     def metrics(self, edit: Edit, lesson: ElderLesson) -> dict[str, Any]:
-        """Returns steps, margin and loss, edits that were lost, the snapshot, and the settings."""
+        """Returns steps, margin, loss, lost edits, the snapshot's digest, and the settings."""
         batch = lesson.batch
         return {
             "steps": lesson.steps,
@@ -251,7 +250,7 @@ class ElderMethod(EditMethod):
         }
 
     def reach(self, edit: Edit, lesson: ElderLesson, part: Part) -> EditReach | None:
-        """Returns how far an active edit reaches; None where codes alone decide."""
+        """Returns how far an active edit reaches; None if codes alone decide."""
         if not isinstance(part, ElderPart) or part.state.radius is None:
             return None
         keys = self.engine.pooled
@@ -259,49 +258,49 @@ class ElderMethod(EditMethod):
         prompt, radius = lesson.encoded.prompt, part.state.radius
         return reaches.of(edit, prompt, part, radius=radius, owner=edit.id)
 
-    # Taking back ------------------------------------------------------------------------------
+    # Reverting --------------------------------------------------------------------------------
 
     def revert(
         self, edit_id: str, *, version: int, defer_only: bool, progress: Progress
     ) -> Relearned | None:
-        """Returns the adaptors as if an edit had never been; see ``EditMethod.revert``.
+        """Returns the adaptors without an edit; see ``EditMethod.revert``.
 
-        They are those from before it, with all that came later learned again.
+        They are the adaptors from before it, with all later edits learned again.
         """
-        back = self._restored(edit_id, version)
+        back = self._restored_by_revert(edit_id, version)
         forgotten = [one for one in back if not self._adaptors.knows(one, version)]
         if forgotten and defer_only:
             raise ArtifactsMissing(
-                f"without edit '{edit_id}' the older '{back[0]}' would be active again, which the "
-                "adaptors have forgotten",
+                f"without edit '{edit_id}' the older '{back[0]}' would be active again, but the "
+                "adaptors have forgotten it",
                 missing=tuple(forgotten),
                 fingerprint=self.engine.fingerprint,
                 known=(self.engine.fingerprint,),
-                hint="revert it without deferring only: the older one is then learned again",
+                hint="revert it without defer_only: the older edit is then learned again",
             )
         active = self._adaptors.active_at(version)
         if defer_only or not (edit_id in active or forgotten):
             return None
         wanted = self.store.history.in_order([*(one for one in active if one != edit_id), *back])
-        return self._relearned(edit_id, wanted, version, progress)
+        return self._relearn(edit_id, wanted, version, progress)
 
-    def _restored(self, edit_id: str, version: int) -> list[str]:
-        """Returns the edit of ELDER that would be active in the place of one that is taken back."""
+    def _restored_by_revert(self, edit_id: str, version: int) -> list[str]:
+        """Returns the ELDER edit that becomes active again when another is reverted."""
         history = self.store.history
         edit = history.edits([edit_id], at=version)[edit_id]
         peers = history.same_prompt(prompt_digest(edit), version)
         back = peers[1:2] if peers[:1] == [edit_id] else []
         return [one for one in back if one in self._adaptors]
 
-    def _relearned(
+    def _relearn(
         self, edit_id: str, wanted: Sequence[str], version: int, progress: Progress
     ) -> Relearned:
-        """Returns the adaptors of some edits, from what they were before one."""
+        """Returns the adaptors of some edits, relearned from the state before a given edit."""
         learner = self._learner()[1]
         digest = self._adaptors.before(edit_id, version)
         before = learner.blank() if digest is None else self._adaptors.state(digest)
         state = before.keeping(wanted)
-        self._read(wanted, state, version)
+        self._load_examples(wanted, state, version)
         known = set(state.edit_ids)
         later = [one for one in wanted if one not in known]
         snapshot = None
@@ -314,7 +313,7 @@ class ElderMethod(EditMethod):
         try:
             for start in range(0, len(later), self.batch):
                 part = later[start : start + self.batch]
-                done = self._batch(state, part, [*state.edit_ids, *part])
+                done = self._learn_batch(state, part, [*state.edit_ids, *part])
                 state, snapshot, lost = done.learned.state, done.snapshot, done.lost
                 progress.advance(len(part))
         finally:
@@ -323,8 +322,10 @@ class ElderMethod(EditMethod):
 
     # One batch --------------------------------------------------------------------------------
 
-    def _batch(self, base: ElderState, new: Sequence[str], held: Sequence[str]) -> LearnedBatch:
-        """Learns edits on top of a state; all of them, and its own, were read."""
+    def _learn_batch(
+        self, base: ElderState, new: Sequence[str], held: Sequence[str]
+    ) -> LearnedBatch:
+        """Learns edits on top of a state; their examples, and the state's, must be loaded."""
         learner = self._learner()[1]
         old = [self._examples[one] for one in base.edit_ids]
         fresh = [self._examples[one] for one in new]
@@ -332,7 +333,7 @@ class ElderMethod(EditMethod):
             prompt for one in (*old, *fresh) for prompt in self._unrelated.get(one.edit_id, ())
         ]
         learned = learner.learn(base, fresh, old, unrelated=unrelated)
-        if not self._train.rounds:  # then nobody has looked
+        if not self._train.rounds:  # then earlier edits were not checked
             leads = learner.look(learned.state, [*old, *fresh])
             learned = dataclasses.replace(learned, leads=leads)
         snapshot = self._snapshot(learned.state, learned.separation)
@@ -351,20 +352,20 @@ class ElderMethod(EditMethod):
         return snapshot_of(state, learner.paths, about=about)
 
     def _lost(self, learned: LearnedState, held: Sequence[str]) -> tuple[str, ...]:
-        """Returns which edits do not give their target: asked where a lead leaves doubt."""
+        """Returns the edits that do not give their target; generates only if the lead is small."""
         doubtful = [one for one in held if learned.leads.get(one, np.inf) <= _CLEAR]
         if not doubtful:
             return ()
-        for one in doubtful:  # those that are learned just now among them
+        for one in doubtful:  # includes edits of the current batch
             self._adaptors.queries.setdefault(one, self._examples[one].queries.numpy())
         view = View("trial", (part_of(learned.state, held),))
-        asked = [self._examples[one].wordings[0] for one in doubtful]
-        said = self.engine.generate(
-            [one.prompt for one in asked],
+        requests = [self._examples[one].wordings[0] for one in doubtful]
+        answers = self.engine.generate(
+            [one.prompt for one in requests],
             views=[view],
-            max_new_tokens=max(len(one.target) for one in asked) + SLACK,
+            max_new_tokens=max(len(one.target) for one in requests) + SLACK,
         )
-        pairs = zip(doubtful, asked, said, strict=True)
+        pairs = zip(doubtful, requests, answers, strict=True)
         return tuple(edit_id for edit_id, one, answer in pairs if answer.text != one.text)
 
     def _learner(self) -> tuple[ElderConfig, ElderLearner]:
@@ -382,8 +383,8 @@ class ElderMethod(EditMethod):
             self._made = config, learner
         return self._made
 
-    def _read(self, edit_ids: Sequence[str], state: ElderState, version: int) -> None:
-        """Reads what learning needs of edits that were learned before."""
+    def _load_examples(self, edit_ids: Sequence[str], state: ElderState, version: int) -> None:
+        """Loads the training examples of edits that were learned before."""
         missing = [one for one in edit_ids if one not in self._examples]
         records = self.store.history.edits(missing, at=version)
         place = {edit_id: index for index, edit_id in enumerate(state.edit_ids)}
@@ -392,12 +393,12 @@ class ElderMethod(EditMethod):
             if edit_id in place:
                 assert state.queries is not None
                 queries = state.queries[state.owners == place[edit_id]]
-            self._take(records[edit_id], queries=queries)
+            self._add_example(records[edit_id], queries=queries)
 
-    def _take(
+    def _add_example(
         self, edit: Edit, encoded: Encoded | None = None, *, queries: QueryRows | None = None
     ) -> None:
-        """Notes what learning needs of an edit."""
+        """Builds the training example of an edit."""
         wordings = self._wordings(edit, encoded)
         if queries is not None and len(queries) == len(wordings):
             example = Example(edit.id, wordings, torch.from_numpy(queries))
@@ -407,7 +408,7 @@ class ElderMethod(EditMethod):
         self._unrelated[edit.id] = self._locality(edit)
 
     def _wordings(self, edit: Edit, encoded: Encoded | None = None) -> tuple[Encoded, ...]:
-        """The prompt of an edit and its rephrases, with its target; those too long left out."""
+        """Returns the prompt and rephrases of an edit with its target, without those too long."""
         encoder = self.engine.encoder
         found = [encoded or encoder.request(edit)]
         for rephrase in edit.rephrases:
@@ -417,7 +418,7 @@ class ElderMethod(EditMethod):
                 changes["chat"] = (*edit.chat[:-1], last)
             try:
                 found.append(encoder.request(edit.model_copy(update=changes)))
-            except EditkitError:  # empty, or too long to be asked: nobody will
+            except EditkitError:  # empty or too long
                 continue
         return tuple(dict.fromkeys(found))
 
@@ -433,7 +434,7 @@ class ElderMethod(EditMethod):
 
 
 def _settings(context: MethodContext) -> tuple[ElderConfig | Mapping[str, Any] | None, TrainConfig]:
-    """Returns what was asked for: the adaptors' shape, and how they learn."""
+    """Returns the requested shape of the adaptors and the training settings."""
     shape, train = context.settings, context.arguments.get("train")
     if isinstance(shape, Mapping):
         shape = dict(shape)

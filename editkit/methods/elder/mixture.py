@@ -1,10 +1,10 @@
-"""The mixture of LoRAs in one linear layer: of N experts only the k chosen ones are computed.
+"""The mixture of LoRAs in one linear layer: only the k chosen of N experts are computed.
 
     y = W_0 v + b + sum_{i in top-k} s_i (alpha / r) B_i A_i v
 
-with s_i the router's scores, not renormalized after the choice (the paper), or 1/k each. All
-tokens of a sequence use the same experts, so the k of a row are put side by side once, as one LoRA
-of rank k r, and a token costs two small matrix products.
+where s_i are the router's scores, not renormalized after the selection (the paper), or 1/k each.
+All tokens of a sequence use the same experts, so the k experts of a row are concatenated once into
+one LoRA of rank k r, and a token costs two small matrix products.
 """
 
 from __future__ import annotations

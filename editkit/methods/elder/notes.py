@@ -1,9 +1,9 @@
-"""What a model computes on an edit's wording before any adapted layer, kept for learning.
+"""Cached activations of edits' wordings below the adapted layers, for training.
 
-Nothing below the first adapted block depends on what is learned, and with the mixture on from the
-query on, nothing before the query does either. So a wording is run through the model once; from
-then on a step of learning runs the query token and the target through the adapted blocks and those
-above, beside what was cached of the prompt. Rehearsing an edit of the past costs the same.
+Nothing below the first adapted block depends on what is learned, and if the mixture applies from
+the query on, nothing before the query does either. So a wording runs through the model once; then a
+training step runs only the query token and the target through the adapted blocks and those above,
+on top of the cached prompt. Rehearsing an earlier edit costs the same.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from editkit.models.layout import Layout
 __all__ = ["Note", "Notebook", "TrainingBatch"]
 
 _ROWS = 16
-"""Wordings run through the model together."""
+"""Wordings per forward pass."""
 
 _LEADING = 64
 """Tokens kept in the shortlist for each target position; see ``methods.shortlist``."""
 
 _KEPT = 2048
-"""Notes kept; of SmolLM2-135M's some 150 KB each."""
+"""Maximum notes kept; about 150 KB each for SmolLM2-135M."""
 
 
 @dataclass(frozen=True, eq=False)
 class Note:
-    """One wording with its target, as the untouched model computes it.
+    """The unedited model's activations for one wording and its target.
 
     Attributes:
         encoded: Prompt and target as tokens.
         query: ``(d,)`` float32, the state of the prompt's last token at the first adapted block.
-        states: ``(columns, d)``, entering that block: of the query and the target tokens, or of all
-            tokens where they cannot be had alone.
-        before: Of the blocks from there on, keys and values of the tokens before the query,
-            ``(heads, tokens, size)`` each; none where all tokens are run.
-        leading: Tokens that lead at the target's positions.
+        states: ``(columns, d)``, input of that block: of the query and the target tokens, or of all
+            tokens if the cache cannot be split.
+        before: For the blocks from there on, keys and values of the tokens before the query,
+            ``(heads, tokens, size)`` each; empty if all tokens are run.
+        leading: Top tokens at the target's positions.
     """
 
     encoded: Encoded
@@ -62,11 +62,11 @@ class Note:
 
 @dataclass(frozen=True, eq=False)
 class TrainingBatch:
-    """Notes laid out as one teacher-forced batch.
+    """Notes as one teacher-forced batch.
 
     Attributes:
         batch: Their tokens.
-        resumed: ``(rows, columns, d)``, entering the first adapted block.
+        resumed: ``(rows, columns, d)``, input of the first adapted block.
         on: ``(rows, columns, 1)`` bool, where the mixture applies; None for everywhere.
         shortlist: The tokens whose logits are computed; None for all.
     """
@@ -78,14 +78,14 @@ class TrainingBatch:
 
 
 class Notebook:
-    """Notes of one model, made when they are first needed.
+    """A cache of notes of one model, computed on first use.
 
     Args:
         model: A decoder.
         layout: Its layout.
         first: Index of the first adapted block.
         span: Tokens that the mixture applies to.
-        paused: Runs its body on the model as it came.
+        paused: Runs its body on the unedited model.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Notebook:
         for start in range(0, len(missing), _ROWS):
             part = missing[start : start + _ROWS]
             with self._paused(), torch.no_grad():
-                found.update(zip(part, self._taken(part), strict=True))
+                found.update(zip(part, self._compute(part), strict=True))
         for one in wordings:
             self._kept[one] = found[one]
             self._kept.move_to_end(one)
@@ -124,7 +124,7 @@ class Notebook:
 
     def problem(self, notes: Sequence[Note]) -> TrainingBatch:
         """Returns notes as one batch."""
-        batch = self._laid_out([note.encoded for note in notes])
+        batch = self._lay_out([note.encoded for note in notes])
         columns = batch.mask if self._is_whole else batch.valid
         resumed = notes[0].states.new_zeros(*columns.shape, notes[0].states.shape[1])
         for row, note in enumerate(notes):
@@ -155,8 +155,8 @@ class Notebook:
         Args:
             problem: The batch.
             modules: The adapted layers.
-            change: What becomes of their outputs; see ``training.adjust``.
-            in_full: Of the whole vocabulary.
+            change: Changes their outputs; see ``training.adjust``.
+            in_full: Compute the logits of the whole vocabulary.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._paused())
@@ -168,19 +168,19 @@ class Notebook:
                 stack.enter_context(problem.shortlist.narrowed())
             return problem.batch.logits()
 
-    def _laid_out(self, wordings: Sequence[Encoded]) -> Any:
+    def _lay_out(self, wordings: Sequence[Encoded]) -> Any:
         replaced: Replacement = "all" if self._is_whole else "last"
         return lay_out(self._model, self._layout, wordings, replacement=replaced, position=None)
 
-    def _taken(self, wordings: Sequence[Encoded]) -> list[Note]:
+    def _compute(self, wordings: Sequence[Encoded]) -> list[Note]:
         blocks = self._layout.blocks
-        batch = self._laid_out(wordings)
+        batch = self._lay_out(wordings)
         watched = [blocks[self._first], blocks[max(0, self._first - 1)]]
         logits, found = batch.begin(*watched)
         if not self._is_whole and not _is_plain(batch.cache):
-            # A cache that forgets, or is compressed, cannot be cut into rows and put together.
+            # A cache that drops tokens or is compressed cannot be split into rows and joined.
             self._is_whole = True
-            return self._taken(wordings)
+            return self._compute(wordings)
         states, below = found[0][0], found[1][1]
         self._is_tuple = isinstance(below, tuple)
         columns = batch.mask if self._is_whole else batch.valid
@@ -203,11 +203,11 @@ class Notebook:
         return notes
 
     def _cache(self, notes: Sequence[Note], front: int) -> DynamicCache | None:
-        """The cached tokens of prompts, padded on the left; None where no prompt has any."""
+        """Returns the cached prompts, padded on the left; None if no prompt has cached tokens."""
         if not front:
             return None
         cache = DynamicCache()
-        for layer in range(self._first):  # they are skipped, but the first one tells the length
+        for layer in range(self._first):  # skipped layers; the first one gives the cache's length
             empty = torch.zeros(len(notes), 1, front, 1)
             cache.update(empty, empty, layer)
         like = next(note.before for note in notes if note.before)

@@ -1,4 +1,4 @@
-"""What ELDER learned of a batch of edits."""
+"""The outcome of learning a batch of edits with ELDER."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["ElderLesson", "LearnedBatch"]
 
 @dataclass(frozen=True)
 class LearnedBatch:
-    """What a batch learned together.
+    """The result of a batch.
 
     Attributes:
-        learned: The state with all of it, and how it came about.
-        snapshot: The state as the store keeps it.
+        learned: The new state, with training statistics.
+        snapshot: The state as stored.
         kept: Earlier edits in it.
-        lost: Those of them that do not hold since.
+        lost: Those of them that no longer hold.
     """
 
     learned: LearnedState
@@ -31,11 +31,11 @@ class LearnedBatch:
 
 @dataclass(frozen=True)
 class ElderLesson(Lesson):
-    """What one request learned.
+    """What the model learned for one request.
 
     Attributes:
-        queries: ``(w, d)`` float32, what routers see of its wordings.
-        batch: All that was learned with it.
+        queries: ``(w, d)`` float32, the routers' inputs for its wordings.
+        batch: The batch that it was learned in.
     """
 
     queries: QueryRows

@@ -1,8 +1,8 @@
-"""What ELDER's edits at one version do: a mixture of LoRAs for the inputs in their scope.
+"""ELDER's edits at one version: a mixture of LoRAs for the inputs in scope.
 
-An input's code is compared with those of the edits (Algorithm 1 of Li et al. 2024): with the
-nearest at a Hamming distance below the threshold the mixture is on for its whole sequence, else the
-sequence is deferred to the model as it came.
+An input's code is compared with those of the edits (Algorithm 1 of Li et al. 2024): if the nearest
+is at a Hamming distance below the threshold, the mixture applies to the sequence; otherwise the
+sequence is deferred to the unedited model.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from editkit.methods.elder.tensors import METHOD
 __all__ = ["ElderPart", "ElderSelection"]
 
 _ROUNDING = 1e-5
-"""Of squared lengths: more than float32 loses in a product of some thousand terms."""
+"""Relative error of squared lengths: more than float32 loses in a product of some 1000 terms."""
 
 
 class ElderSelection(Selection):
-    """Where some sequences go: to the experts of an edit, or, deferred, to the model as it came.
+    """The routing of some sequences: to the experts of an edit, or deferred to the unedited model.
 
     Args:
-        state: What was learned.
+        state: The learned state.
         fired: Index of each sequence's edit, -1 for a deferred one.
-        allocations: ``(n, L, k)`` int64, the experts they take.
+        allocations: ``(n, L, k)`` int64, the experts they use.
         weights: ``(n, L, k)``, their weights times alpha / r.
-        apart: L2 distances of the queries to the nearest of those edits; none of a state that does
-            not look at them.
+        apart: L2 distances of the queries to the nearest query of those edits; empty if the state
+            has no radius.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class ElderSelection(Selection):
         self._weights = weights
 
     def distance(self, row: int) -> float:
-        """Returns the L2 distance from a query to the nearest of those of the edit that fires."""
+        """Returns the L2 distance from a row's query to the nearest one of the edit that fires."""
         return self.apart[row] if len(self.apart) else float("inf")
 
     def radius(self, row: int) -> float:
-        """Returns how far edits reach, L2."""
+        """Returns the radius of all edits, L2."""
         return float("inf") if self._state.radius is None else self._state.radius
 
     def positions(self, row: int) -> Positions:
@@ -68,7 +68,7 @@ class ElderSelection(Selection):
     def lora(
         self, module: int, rows: Sequence[int], like: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the experts of some of them as one LoRA each, on the device of ``like``."""
+        """Returns the experts of some rows as one LoRA each, on the device of ``like``."""
         down, up = self._state.lora_A[module], self._state.lora_B[module]
         at = torch.tensor(list(rows), device=down.device)
         chosen = self._allocations.to(down.device)[at, module]
@@ -78,13 +78,13 @@ class ElderSelection(Selection):
 
 
 class ElderPart(Part):
-    """A state as a running model applies it: some of its edits, at one version. Immutable.
+    """A state with the edits that are active at one version. Immutable.
 
     Args:
-        state: What was learned.
-        active: Indices of the edits that count; by default all. An input whose nearest active code
-            is not near enough is deferred.
-        is_training: Nothing is deferred, and every input takes its own experts.
+        state: The learned state.
+        active: Indices of the active edits; by default all. An input whose nearest active code is
+            not near enough is deferred.
+        is_training: Nothing is deferred, and every input uses its own experts.
     """
 
     method = METHOD
@@ -101,15 +101,17 @@ class ElderPart(Part):
         self.active = np.arange(count) if active is None else np.array(active, np.int64)
         self._codes = state.codes[self.active]
         self._is_training = is_training
-        self.is_comparable = state.radius is not None  # codes alone tell no two edits apart
+        self.is_comparable = (
+            state.radius is not None
+        )  # codes alone give edits no scope of their own
 
     @property
     def edit_ids(self) -> tuple[str, ...]:
-        """Ids of the edits that count."""
+        """Ids of the active edits."""
         return tuple(self.state.edit_ids[index] for index in self.active)
 
     def without(self, edit_ids: Collection[str]) -> ElderPart:
-        """Returns the same state without some of its edits."""
+        """Returns the same part without some edits."""
         gone = set(edit_ids)
         kept = [index for index in self.active if self.state.edit_ids[index] not in gone]
         return self if len(kept) == len(self.active) else ElderPart(self.state, kept)
@@ -128,18 +130,18 @@ class ElderPart(Part):
     def nearest(
         self, codes: npt.NDArray[np.uint8], queries: npt.NDArray[np.float32] | None = None
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
-        """Returns for each input the nearest active edit, if it is in scope, and how far it is.
+        """Returns for each input the nearest active edit, whether it is in scope, and the distance.
 
-        Whether it is deferred the nearest code decides. Which edit it is for the nearest query
-        does, where a state looks at them: what two codes differ in says nothing about the edits.
-        Of equally near ones the newest counts.
+        The nearest code decides whether an input is deferred. If the state has a radius, the
+        nearest query decides which edit fires: distances between codes say nothing about single
+        edits. Ties go to the newest edit.
 
         Args:
             codes: ``(n, bytes)``.
-            queries: ``(n, d)``, for a state that looks at them too.
+            queries: ``(n, d)``, for a state with a radius.
 
         Returns:
-            Indices of edits, bools, and distances: L2 where a state looks at queries, else bits.
+            Indices of edits, bools, and distances: L2 if the state has a radius, else bits.
         """
         bits = self.bits(codes)
         is_near = bits.min(axis=1) < self.state.threshold
@@ -153,12 +155,12 @@ class ElderPart(Part):
         return np.array([edit for edit, _ in found], np.int64), is_near, apart
 
     def _nearest_query(self, query: npt.NDArray[np.float32]) -> tuple[int, float]:
-        """The active edit with the nearest query, the newest of several, and its distance.
+        """Returns the active edit with the nearest query, the newest at a tie, and its distance.
 
-        A product of matrices finds those that could be it, up to rounding; of these the differences
-        are taken.
+        A matrix product finds the candidates, up to rounding; exact distances are then computed for
+        them.
         """
-        queries, owners, squares = self._sought
+        queries, owners, squares = self._active_queries
         rough = squares - 2 * (queries @ query)
         slack = _ROUNDING * (float(squares.max()) + float(query @ query))
         near = np.flatnonzero(rough <= rough.min() + slack)
@@ -166,10 +168,10 @@ class ElderPart(Part):
         return int(owners[near][apart == apart.min()].max()), float(apart.min())
 
     @functools.cached_property
-    def _sought(
+    def _active_queries(
         self,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Queries of the active edits, whose they are, and their squared lengths."""
+        """Queries of the active edits, their owners, and their squared lengths."""
         state = self.state
         assert state.queries is not None
         assert state.owners is not None
@@ -180,11 +182,11 @@ class ElderPart(Part):
         return queries, owners, np.einsum("ij,ij->i", queries, queries)
 
     def bits(self, codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-        """Hamming distances from codes ``(n, bytes)`` to those of the active edits."""
+        """Returns the Hamming distances from codes ``(n, bytes)`` to those of the active edits."""
         return routing.distances(codes, self._codes)
 
     def between(self, queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """L2 distances from queries ``(n, d)`` to the nearest query of each active edit."""
+        """Returns the L2 distances from queries ``(n, d)`` to the nearest of each active edit."""
         state = self.state
         assert state.queries is not None
         assert state.owners is not None
@@ -195,21 +197,21 @@ class ElderPart(Part):
         return found[:, self.active]
 
     def select(self, queries: Queries) -> ElderSelection:
-        """Returns where sequences with these queries ``(n, d)`` go."""
+        """Routes sequences by their queries ``(n, d)``."""
         state = self.state
         if not isinstance(queries, torch.Tensor):
             queries = torch.from_numpy(queries)
         found, best, codes = state.encoded(queries)
-        told: list[float] = []
+        distances: list[float] = []
         if self._is_training:
             fired = [0] * len(codes)
         else:
-            asked = None
+            host = None
             if state.radius is not None:
-                asked = queries.detach().to(device="cpu", dtype=torch.float32).numpy()
-            near, is_near, apart = self.nearest(codes, asked)
-            if asked is not None:
-                told = apart.tolist()
+                host = queries.detach().to(device="cpu", dtype=torch.float32).numpy()
+            near, is_near, apart = self.nearest(codes, host)
+            if host is not None:
+                distances = apart.tolist()
             fired = [int(one) if is_in else -1 for one, is_in in zip(near, is_near, strict=True)]
             if state.experts == "nearest":
                 theirs = routing.allocations_of(state.codes[near], state.layers, state.num_experts)
@@ -218,7 +220,7 @@ class ElderPart(Part):
             weights = torch.full(best.shape, 1 / state.top_k, device=found.device)
         else:
             weights = found.gather(2, best)
-        return ElderSelection(state, fired, best, weights * state.scaling, told)
+        return ElderSelection(state, fired, best, weights * state.scaling, distances)
 
     def edit_id(self, chosen: int) -> str:
         """Returns the id of an edit."""
@@ -227,8 +229,7 @@ class ElderPart(Part):
     def near(self, query: Queries, k: int) -> list[Near]:
         """Returns the ``k`` edits nearest to a query ``(d,)``, and the one that fires.
 
-        Distances are L2 between queries, or bits between codes where the state does not look at
-        queries.
+        Distances are L2 between queries, or bits between codes if the state has no radius.
         """
         if not isinstance(query, torch.Tensor):
             query = torch.from_numpy(query)
@@ -247,7 +248,7 @@ class ElderPart(Part):
         if least >= state.threshold:
             doubt = (
                 f"is within reach, but the prompt's code is {least} bits from that of any edit, "
-                f"and fewer than {state.threshold} are asked for"
+                f"not below the threshold of {state.threshold}"
             )
         return [
             Near(

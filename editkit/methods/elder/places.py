@@ -1,4 +1,4 @@
-"""Which layers of a model ELDER adapts: those a config names, or feed-forward outputs."""
+"""The layers that ELDER adapts: those that the config names, or feed-forward outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def adapted_paths(model: nn.Module, layout: Layout, config: ElderConfig) -> list
     """Returns the dotted paths of the layers that a config names.
 
     Raises:
-        UnknownSite: None matches, or one that does is not a linear map in a block.
+        UnknownSite: No module matches, or a match is not a linear map in a block.
     """
     asked = config.target_modules
     if asked is None:
@@ -36,14 +36,14 @@ def adapted_paths(model: nn.Module, layout: Layout, config: ElderConfig) -> list
         and not any(part.startswith("elder_") for part in path.split("."))
         and not path.endswith(".base_layer")
         and not _matches(config.exclude_modules or (), path)
-        and _is_asked(path, asked, layout, config)
+        and _is_selected(path, asked, layout, config)
     ]
     if not paths:
         known = sorted({path.rpartition(".")[2] for path, _ in model.named_modules()})
         name = asked if isinstance(asked, str) else ", ".join(sorted(asked))
         matches = tuple(difflib.get_close_matches(name.rpartition(".")[2], known, n=3))
         raise UnknownSite(
-            f"no module of the model is called '{name}'"
+            f"no module of the model is named '{name}'"
             + (" in those layers" if config.layers_to_transform is not None else ""),
             site=name,
             matches=matches,
@@ -64,8 +64,8 @@ def default_modules(model: nn.Module, layout: Layout, config: ElderConfig) -> li
     """Returns the paths of the feed-forward outputs of the blocks to adapt.
 
     Raises:
-        UnknownSite: No such block.
-        UnsupportedModel: A block has none.
+        UnknownSite: There is no such block.
+        UnsupportedModel: A block has no feed-forward output.
     """
     count = min(_LAYERS, len(layout.blocks))
     first = min(round(config.depth * len(layout.blocks)), len(layout.blocks) - count)
@@ -87,13 +87,13 @@ def default_modules(model: nn.Module, layout: Layout, config: ElderConfig) -> li
                 f"no feed-forward output was found in '{layout.path}.{index}'",
                 hint="name the modules with ElderConfig(target_modules=...)",
             )
-        # Inside a layer that another adapter adapts lies the linear map itself.
+        # If another adapter wraps the layer, the linear map itself is inside.
         found.append(f"{layout.path}.{index}.{inner.removesuffix('.base_layer')}")
     return found
 
 
 def first_block(model: nn.Module, layout: Layout, paths: Sequence[str]) -> int:
-    """Returns the index of the first block that holds one of some layers.
+    """Returns the index of the first block that contains one of the layers.
 
     Args:
         model: The model.
@@ -101,7 +101,7 @@ def first_block(model: nn.Module, layout: Layout, paths: Sequence[str]) -> int:
         paths: Dotted paths of the layers.
 
     Raises:
-        UnknownSite: The model has no such layer in one of its blocks.
+        UnknownSite: A layer is not in one of the model's blocks.
     """
     blocks = [path.removeprefix(f"{layout.path}.").split(".")[0] for path in paths]
     known = {path for path, _ in model.named_modules()}
@@ -115,24 +115,26 @@ def first_block(model: nn.Module, layout: Layout, paths: Sequence[str]) -> int:
 
 
 def patch_for(model: nn.Module, layout: Layout, paths: Sequence[str], keys: Keys | None) -> Patch:
-    """Returns where experts are added, given the dotted paths of the adapted layers.
+    """Returns the patch of the adapted layers.
 
     Args:
         model: The model.
         layout: Its layout.
         paths: Dotted paths of the layers.
-        keys: What gives pooled queries; None for the state that enters the first such block.
+        keys: Computes pooled queries; None to use the hidden state at the first such block.
 
     Raises:
-        UnknownSite: The model has no such layer in one of its blocks.
+        UnknownSite: A layer is not in one of the model's blocks.
     """
     first = first_block(model, layout, paths)
     modules = tuple(model.get_submodule(path) for path in paths)
     return Patch("add", modules, keys, entry=layout.blocks[first])
 
 
-def _is_asked(path: str, asked: Collection[str] | str, layout: Layout, config: ElderConfig) -> bool:
-    """Returns whether a module is meant, by the rules that PEFT has for ``target_modules``."""
+def _is_selected(
+    path: str, asked: Collection[str] | str, layout: Layout, config: ElderConfig
+) -> bool:
+    """Returns whether a module is selected, by PEFT's rules for ``target_modules``."""
     if not _matches(asked, path):
         return False
     layers = config.layers_to_transform
@@ -152,6 +154,6 @@ def _matches(names: Collection[str] | str, path: str) -> bool:
 
 
 def _base(module: Any) -> Any:
-    """Returns a module without the layers of adapters around it."""
+    """Returns a module without the adapter layers around it."""
     inner = getattr(module, "get_base_layer", None)
     return module if inner is None else inner()

@@ -1,9 +1,9 @@
-"""What ELDER has learned on one model, read from a store: adaptors at every version.
+"""Restoring ELDER's adaptors on one model from a store, at any version.
 
-The database is the truth; what is here is a cache. A version's adaptors are those that an operation
-gave the model last, at that version or before. Where they do not know all of the version's edits
-(it is of before this model had learned them), the ones that know them with the fewest others are
-taken; the codes of edits that are not active are left out, so those edits are deferred.
+The database is the source of truth; this is a cache. A version's adaptors are the newest ones that
+an operation stored for the model at that version or before. If they do not hold all of the
+version's edits (the model learned some of them later), the adaptors that hold most of them are
+used. The codes of inactive edits are left out, so those edits are deferred.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from editkit_store.artifacts.snapshots import Placed, Snapshot, digest_of
 __all__ = ["Adaptors", "part_of"]
 
 _KEPT = 8
-"""States kept: of SmolLM2-135M's some 2 MB each, of a model of seven billion weights 12."""
+"""States kept: about 2 MB each for SmolLM2-135M, 12 MB for a model of seven billion weights."""
 
 
 class Adaptors:
-    """Reads the adaptors of one model; nothing until ``reload``.
+    """Reads the adaptors of one model; reads nothing until ``reload``.
 
     Args:
         store: The history.
-        fingerprint: The model's.
-        device: Torch's name of the device for the weights; None is the CPU.
+        fingerprint: Fingerprint of the model.
+        device: Torch name of the weights' device; None for the CPU.
 
     Attributes:
-        queries: Of every edit that the model has learned by ELDER, by id; see ``saved``.
-        settings: What the newest adaptors say of themselves, None where there are none.
+        queries: Queries of every edit that the model has learned with ELDER, by id; see ``saved``.
+        settings: Settings of the newest adaptors, None if there are none.
     """
 
     def __init__(self, store: Store, fingerprint: str, *, device: str | None = None) -> None:
         self._store = store
         self._fingerprint = fingerprint
         self._device = device
-        self._turn = threading.Lock()  # versions are asked for while another thread learns
+        self._lock = threading.Lock()  # versions may be read while another thread learns
         self._states: OrderedDict[str, ElderState] = OrderedDict()
         self._edits: dict[str, frozenset[str]] = {}
         self._placed: tuple[int, list[Placed]] | None = None
@@ -72,13 +72,13 @@ class Adaptors:
         return edit_id in self.queries
 
     def active_at(self, version: int) -> list[str]:
-        """Returns the edits of a version that this model learned by ELDER, oldest first."""
+        """Returns the edits of a version that this model learned with ELDER, oldest first."""
         if not self.queries:
             return []
         return self._store.history.active_among(list(self.queries), version)
 
     def at(self, version: int) -> tuple[ElderPart | None, list[str]]:
-        """Returns the adaptors of a version, and those of its edits that they do not know.
+        """Returns the adaptors of a version, and the edits of it that they do not hold.
 
         Raises:
             StoreDamaged, InvalidRecord: They cannot be read.
@@ -89,20 +89,20 @@ class Adaptors:
         """Returns the adaptors of a version with the given edits active; see ``at``."""
         if not edit_ids:
             return None, []
-        best, known = self._chosen(edit_ids, version)
+        best, known = self._choose(edit_ids, version)
         missing = [edit_id for edit_id in edit_ids if edit_id not in known]
         if best is None:
             return None, missing
         return part_of(self.state(best), edit_ids), missing
 
     def base(self, version: int) -> ElderState | None:
-        """Returns what to learn on at a version; None where the adaptors know nothing."""
+        """Returns the state to learn on top of at a version; None if there is none."""
         active = self.active_at(version)
-        digest = self._chosen(active, version)[0] if active else self._own(version)
+        digest = self._choose(active, version)[0] if active else self._own(version)
         return None if digest is None else self.state(digest)
 
-    def _chosen(self, edit_ids: Sequence[str], version: int) -> tuple[str | None, frozenset[str]]:
-        """The snapshot that a version takes for some edits, and all edits that it knows."""
+    def _choose(self, edit_ids: Sequence[str], version: int) -> tuple[str | None, frozenset[str]]:
+        """Returns the snapshot that a version uses for some edits, and all edits that it holds."""
         best, known = None, frozenset[str]()
         for digest in self._candidates(version):
             theirs = self._known(digest)
@@ -113,16 +113,16 @@ class Adaptors:
         return best, known
 
     def knows(self, edit_id: str, version: int) -> bool:
-        """Returns whether the adaptors that a version has know an edit."""
+        """Returns whether the adaptors of a version hold an edit."""
         digest = self._own(version)
         return digest is not None and edit_id in self._known(digest)
 
     def before(self, edit_id: str, version: int) -> str | None:
-        """Returns the adaptors that a version's were before they knew an edit, if they know it.
+        """Returns the last adaptors in a version's line that do not hold an edit.
 
-        None where they knew nothing.
+        None if there are none.
         """
-        line = self._store.history.line(version)  # what was rolled back is not from before
+        line = self._store.history.line(version)  # versions that were rolled back do not count
         mine = [one for one in self._all() if one.version in line]
         mine.sort(key=lambda one: one.seq)
         for one in reversed(mine):
@@ -131,10 +131,10 @@ class Adaptors:
         return None
 
     def state(self, digest: str) -> ElderState:
-        """Returns the state of a snapshot, compared with its digests when it is first read.
+        """Returns the state of a snapshot; its digests are checked on the first read.
 
         Raises:
-            StoreDamaged, InvalidRecord: It cannot be read.
+            StoreDamaged, InvalidRecord: The snapshot cannot be read.
         """
         found = self._states.get(digest)
         if found is None:
@@ -143,12 +143,12 @@ class Adaptors:
         return found
 
     def remember(self, snapshot: Snapshot, state: ElderState) -> None:
-        """Keeps a state that was learned just now, so that it need not be read."""
+        """Caches a state that was just learned."""
         self.settings = snapshot.settings
         self._keep(digest_of(snapshot), state)
 
     def _keep(self, digest: str, state: ElderState) -> None:
-        with self._turn:
+        with self._lock:
             self._states[digest] = state
             self._states.move_to_end(digest)
             while len(self._states) > _KEPT:
@@ -165,7 +165,7 @@ class Adaptors:
         return mine[-1].digest if mine else None
 
     def _candidates(self, version: int) -> Iterator[str]:
-        """Yields snapshots: the version's own, older ones from new to old, later ones."""
+        """Yields snapshots: the version's own, older ones from new to old, then later ones."""
         placed = self._all()
         before = [one.digest for one in placed if one.version <= version]
         after = [one.digest for one in placed if one.version > version]
@@ -179,7 +179,7 @@ class Adaptors:
 
 
 def part_of(state: ElderState, edit_ids: Sequence[str]) -> ElderPart:
-    """Returns a state with only the given edits active; those that it does not know are left out.
+    """Returns a state with only the given edits active; edits that it does not hold are ignored.
 
     Args:
         state: The state.

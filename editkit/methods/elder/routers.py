@@ -1,12 +1,11 @@
 """Fitting the routers to the queries of all edits.
 
-What a router sees of a prompt does not change while experts are learned: it is taken before the
-first adapted layer, from the model as it came. So the queries of every edit of the past can be kept
-(d floats a wording), and the guided loss be brought to its minimum over all of them, in a fraction
-of a second and without running the model. Nothing that was learned before is forgotten by it.
+A router's input does not change while experts are trained: it is taken before the first adapted
+layer, from the unedited model. So the queries of all earlier edits can be kept (d floats per
+wording), and the guided loss can be minimized over all of them, in a fraction of a second and
+without running the model. Earlier edits are not forgotten.
 
-Unrelated text is sent where no edit is: in each layer to the first k experts, an allocation that is
-never given away.
+Unrelated text is routed to an allocation that no edit uses: the first k experts of each layer.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from editkit.methods.elder import routing
 __all__ = ["fit", "nobody"]
 
 _PENALTY = 1e-2
-"""Of the squared weights, beside the mean guided loss: rephrasings go where their edits do."""
+"""Weight of the L2 penalty relative to the mean guided loss: rephrases then follow their edits."""
 
 
 def nobody(layers: int, k: int) -> npt.NDArray[np.int64]:
@@ -36,17 +35,17 @@ def fit(
     unrelated: torch.Tensor | None = None,
     steps: int,
 ) -> torch.Tensor:
-    """Returns routers that send queries to their allocations, ``(L, N, d)`` float32.
+    """Fits routers that send queries to their allocations, ``(L, N, d)`` float32.
 
-    A convex problem: logistic regression, one a layer. It begins at zero, so that the routers are a
-    function of what they are fitted to, and not of the order in which it came.
+    The problem is convex: one logistic regression per layer. It starts at zero, so that the routers
+    depend only on the data, not on its order.
 
     Args:
         queries: ``(n, d)`` float32 at unit RMS, of the edits' wordings.
-        allocations: ``(n, L, k)`` int64, where they go.
+        allocations: ``(n, L, k)`` int64, their allocations.
         experts: N.
-        unrelated: ``(m, d)`` likewise, of what goes to nobody; it counts as much as the edits.
-        steps: Limit, iterations of L-BFGS.
+        unrelated: ``(m, d)`` likewise, of unrelated text; its total weight is that of the edits.
+        steps: Maximum iterations of L-BFGS.
     """
     _, layers, k = allocations.shape
     asked, wanted = queries, allocations

@@ -1,4 +1,4 @@
-"""Routing: which experts a query is for, and how far its code is from those of the edits.
+"""Routing: the experts of a query, and the distances of its code to those of the edits.
 
 Li et al., "ELDER: Enhancing Lifelong Model Editing with Mixture-of-LoRA", AAAI 2025,
 arXiv 2408.11869. A router per layer scores its N experts from the query q of a sequence,
@@ -6,12 +6,12 @@ arXiv 2408.11869. A router per layer scores its N experts from the query q of a 
     s_l = softmax(W_l q),
 
 and the k best of each layer are its allocation. As bits, L layers of N each, that is its
-allocation code; two codes are compared by their Hamming distance. Training draws an edit to the
-allocation A that it was given by the guided loss
+allocation code; codes are compared by Hamming distance. Training draws an edit to its assigned
+allocation A with the guided loss
 
     L_guide = - sum_{(l, j) in A} log s_{l, j}.
 
-Codes are packed, eight bits a byte, and compared by popcount.
+Codes are packed, eight bits per byte, and compared by popcount.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ Codes = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 
 _TRIES = 64
-"""Allocations drawn for one edit, of which that furthest from all others is taken."""
+"""Allocations drawn per edit; the one furthest from all others is used."""
 
 
 def unit_rms(queries: torch.Tensor) -> torch.Tensor:
     """Returns queries ``(n, d)`` at unit root mean square, float32.
 
-    Hidden states of modern models are large: unscaled, they saturate the softmax at once.
+    Hidden states of modern models are large: unscaled, they would saturate the softmax.
     """
     found = queries.float()
     return found / found.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=1e-6)
@@ -62,7 +62,7 @@ def scores(routers: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
 def chosen(found: torch.Tensor, k: int) -> torch.Tensor:
     """Returns the k best experts of each layer, ``(n, L, k)`` int64, ascending.
 
-    Of equal scores the lower index wins, so that a code does not depend on the device.
+    At equal scores the lower index wins, so that a code does not depend on the device.
 
     Args:
         found: ``(n, L, N)`` scores.
@@ -81,10 +81,10 @@ def packed(allocations: Indices, experts: int) -> Codes:
 
 
 def allocations_of(codes: Codes, layers: int, experts: int) -> Indices:
-    """Returns the allocations ``(n, L, k)`` of codes ``(n, bytes)``; what ``packed`` undoes.
+    """Returns the allocations ``(n, L, k)`` of codes ``(n, bytes)``; the inverse of ``packed``.
 
     Raises:
-        ValueError: A code with different numbers of experts in its layers.
+        ValueError: A code has different numbers of experts in its layers.
     """
     bits = np.unpackbits(codes, axis=1, count=layers * experts).reshape(len(codes), layers, experts)
     counts = bits.sum(axis=2)
@@ -102,7 +102,7 @@ def distances(asked: Codes, stored: Codes) -> npt.NDArray[np.int64]:
         stored: ``(m, bytes)``.
     """
     apart = np.zeros((len(asked), len(stored)), np.int64)
-    for byte in range(stored.shape[1]):  # three bytes of 24 bits: no (n, m, bytes) in between
+    for byte in range(stored.shape[1]):  # byte by byte, to avoid an (n, m, bytes) array
         apart += np.bitwise_count(asked[:, byte, None] ^ stored[None, :, byte])
     return apart
 
@@ -128,23 +128,23 @@ def allocate(
 ) -> Indices:
     """Returns random distinct allocations, ``(count, L, k)``.
 
-    Of several drawn at random that one is taken which lies furthest from all others: there are
-    C(N, k)^L codes, 46,656 of the paper's, and what keeps edits and unrelated text apart is the
-    distance between them.
+    Of several random draws, the one furthest from all others is used: there are C(N, k)^L codes
+    (46,656 with the paper's constants), and the distance between codes is what separates edits from
+    unrelated text.
 
     Args:
         count: Number of allocations.
         layers: L.
         experts: N.
         k: Experts in use in each layer.
-        taken: Packed codes that are not to be used again.
-        seed: Of the random numbers.
+        taken: Packed codes that are already in use.
+        seed: Seed of the random numbers.
 
     Raises:
         ValueError: There are no more distinct allocations, or k is not between 1 and N.
     """
     if not 1 <= k <= experts:
-        raise ValueError(f"k is between 1 and the number of experts, {experts}, not {k}")
+        raise ValueError(f"k must be between 1 and the number of experts, {experts}, not {k}")
     noise = np.random.default_rng(seed)
     width = -(-layers * experts // 8)
     codes = np.frombuffer(b"".join(sorted(taken)), np.uint8).reshape(len(taken), width)
@@ -156,7 +156,7 @@ def allocate(
         nearest = distances(packs, codes).min(axis=1, initial=layers * experts)
         best = int(nearest.argmax())
         if nearest[best] == 0:
-            raise ValueError(f"of {_TRIES} random allocations none is free: {len(codes)} are taken")
+            raise ValueError(f"none of {_TRIES} random allocations is free: {len(codes)} are taken")
         found = np.concatenate([found, drawn[best : best + 1]])
         codes = np.concatenate([codes, packs[best : best + 1]])
     return found

@@ -1,15 +1,15 @@
-"""ELDER's state as a snapshot of a store and back, and what each edit adds to it as a payload.
+"""Serialization of ELDER's state as a snapshot in the store, and of each edit's payload.
 
-A snapshot has these tensors, one for each expert so that those which did not change are shared:
+A snapshot has these tensors, one per expert so that unchanged ones are shared:
 
     lora_A.<module>.<expert>  (r, in)     I16 numerators of multiples of 2^-resolution, or F32
     lora_B.<module>.<expert>  (out, r)    likewise
-    router.<module>           (N, d)      F16 where that is exact, else F32
+    router.<module>           (N, d)      F16 if that is exact, else F32
     codes                     (n, bytes)  U8, the packed codes of the edits
     edits                     (n, 8)      U8, their ids
 
-and everything else in its settings, ``format`` = ``editkit.elder.1`` among them. A payload is
-safetensors bytes with one float32 tensor, ``queries`` of shape ``(w, d)``: what the routers see of
+Everything else is in its settings, including ``format`` = ``editkit.elder.1``. A payload is
+safetensors bytes with one float32 tensor, ``queries`` of shape ``(w, d)``: the routers' inputs for
 the edit's wordings, the prompt's first.
 """
 
@@ -43,11 +43,10 @@ def snapshot_of(state: ElderState, paths: Sequence[str], *, about: Mapping[str, 
     """Returns a state as a snapshot; its queries are not in it.
 
     Args:
-        state: What was learned.
+        state: The learned state.
         paths: Dotted paths of the adapted layers.
-        about: Plain data that the settings are to say too: ``query`` as in ``ElderConfig``,
-            ``resolution`` as in ``TrainConfig``, the ``limit`` of the threshold, and what
-            ``separation`` was found; see ``LearnedState``.
+        about: More settings: ``query`` as in ``ElderConfig``, ``resolution`` as in ``TrainConfig``,
+            the ``limit`` of the threshold, and the measured ``separation``; see ``LearnedState``.
     """
     resolution: int | None = about["resolution"]
     tensors: dict[str, Tensor] = {}
@@ -74,15 +73,15 @@ def snapshot_of(state: ElderState, paths: Sequence[str], *, about: Mapping[str, 
 def state_of(
     snapshot: Snapshot, queries: Mapping[str, QueryRows], *, device: Any = None
 ) -> ElderState:
-    """Returns a snapshot as a state, without the edits for which no queries are known.
+    """Returns the state of a snapshot, without the edits whose queries are not known.
 
     Args:
-        snapshot: Its tensors were compared with their digests.
-        queries: Of edits, by id; see the module.
-        device: Where its weights are to be; by default the CPU.
+        snapshot: The snapshot; the digests of its tensors were checked.
+        queries: Queries of the edits, by id; see the module.
+        device: Device of the weights; by default the CPU.
 
     Raises:
-        InvalidRecord: A newer editkit made it, or it is not whole.
+        InvalidRecord: It was written by a newer editkit, or is incomplete.
     """
     about = snapshot.settings
     if about.get("format") != FORMAT:
@@ -103,7 +102,7 @@ def state_of(
         codes = found["codes"]
         if len(codes) != len(ids) or codes.shape[1:] != (-(-len(paths) * count // 8),):
             raise ValueError(f"{len(ids)} edits with codes of shape {codes.shape}")
-        routing.allocations_of(codes, len(paths), count)  # what cannot be codes is refused here
+        routing.allocations_of(codes, len(paths), count)  # raises for invalid codes
         known = [index for index, edit_id in enumerate(ids) if edit_id in queries]
         mine = [queries[ids[index]] for index in known]
         empty = np.zeros((0, routers.shape[2]), np.float32)
@@ -118,11 +117,11 @@ def state_of(
             **{name: about[name] for name in _SETTINGS},
         )
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise InvalidRecord(f"the adaptors of a snapshot are not whole: {error}") from error
+        raise InvalidRecord(f"the adaptors of a snapshot are incomplete: {error}") from error
 
 
 def payload_of(queries: QueryRows) -> bytes:
-    """Returns what an edit adds as safetensors bytes; equal queries give equal bytes."""
+    """Returns an edit's payload as safetensors bytes; equal queries give equal bytes."""
     about = json.dumps({"format": FORMAT}, separators=(",", ":"))
     return save({"queries": np.ascontiguousarray(queries, np.float32)}, {"editkit": about})
 
@@ -131,7 +130,7 @@ def queries_of(data: bytes, *, edit_id: str) -> QueryRows:
     """Returns the queries of a payload, ``(w, d)``.
 
     Raises:
-        InvalidRecord: Not an ELDER payload, or one of a newer format.
+        InvalidRecord: It is not an ELDER payload, or has a newer format.
     """
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])

@@ -1,4 +1,4 @@
-"""What shape the adaptors of a history have."""
+"""The shape of a history's adaptors."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ __all__ = ["ElderShape"]
 _SHAPE = (
     "r", "num_experts", "top_k", "weighting", "experts", "span", "query", "radius",
 )  # fmt: skip
-"""What all adaptors of a model in one history have in common, beside threshold and scaling."""
+"""Fields that all adaptors of a model in one history share, besides threshold and scaling."""
 
 
 @dataclass(frozen=True)
 class ElderShape:
-    """What shape the adaptors of a new history are to have.
+    """The requested shape of adaptors.
 
     Attributes:
         preset: A preset of ``ElderConfig``.
-        changes: What somebody asked for on top, or instead of it.
+        changes: The user's changes to it, or a whole config instead.
     """
 
     preset: PresetName = "default"
     changes: ElderConfig | Mapping[str, Any] | None = None
 
     def config(self) -> ElderConfig:
-        """Returns it.
+        """Returns the requested shape.
 
         Raises:
-            ValueError: A value out of its range.
+            ValueError: A value is out of range.
         """
-        if isinstance(self.changes, ElderConfig):  # one of PEFT's, perhaps, which says more
+        if isinstance(self.changes, ElderConfig):  # may be PEFT's subclass, with more fields
             fields = dataclasses.fields(ElderConfig)
             return ElderConfig(**{one.name: getattr(self.changes, one.name) for one in fields})
         return ElderConfig.of(self.preset, **(self.changes or {}))
 
     def asked(self) -> frozenset[str]:
-        """Returns the fields that somebody asked for."""
+        """Returns the fields that the user set."""
         if self.changes is None:
             return frozenset()
         if isinstance(self.changes, Mapping):
@@ -51,14 +51,14 @@ class ElderShape:
         return frozenset(_SHAPE)
 
     def beside(self, about: Mapping[str, Any] | None) -> ElderConfig:
-        """Returns the shape that a history's adaptors have; of a new one what was asked for.
+        """Returns the shape of a history's adaptors; the requested one if there are none.
 
         Args:
-            about: What they say of themselves; None where there are none.
+            about: Settings of the adaptors; None if there are none.
 
         Raises:
-            UnsupportedMethod: Another one was asked for.
-            ValueError: A value out of its range.
+            UnsupportedMethod: Another shape was requested.
+            ValueError: A value is out of range.
         """
         config = self.config()
         if about is None:
@@ -72,7 +72,7 @@ class ElderShape:
             if getattr(config, name) != known[name]:
                 raise UnsupportedMethod(
                     f"the history's adaptors on this model have {name} = {known[name]!r}; "
-                    f"{getattr(config, name)!r} was asked for",
+                    f"{getattr(config, name)!r} was requested",
                     hint="leave it out, or replay the history into a new store",
                 )
         return dataclasses.replace(config, target_modules=list(about["paths"]), **known)
@@ -80,11 +80,11 @@ class ElderShape:
     def fits(
         self, about: Mapping[str, Any] | None, config: ElderConfig, paths: Sequence[str]
     ) -> bool:
-        """Returns whether what learns is of the shape that a history's adaptors have.
+        """Returns whether a learner has the shape of a history's adaptors.
 
         Args:
-            about: What they say of themselves; None where there are none.
-            config: The shape that it was made for.
+            about: Settings of the adaptors; None if there are none.
+            config: Shape of the learner.
             paths: Dotted paths of the layers that it adapts.
         """
         if about is None:

@@ -1,4 +1,4 @@
-"""What ELDER has learned: routers, experts, and the codes of the edits."""
+"""ELDER's learned state: routers, experts, and the codes of the edits."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class ElderState:
     """Everything that ELDER has learned on one model. Tensors are never changed in place.
 
     Attributes:
-        lora_A: One a layer, ``(N, r, in)``.
-        lora_B: One a layer, ``(N, out, r)``.
+        lora_A: One per layer, ``(N, r, in)``.
+        lora_B: One per layer, ``(N, out, r)``.
         routers: ``(L, N, d)`` float32.
         codes: ``(n, ceil(L N / 8))`` uint8, the packed codes of the edits.
-        edit_ids: Their ids, ``n`` of them.
-        top_k: Experts in use in each layer, k.
+        edit_ids: Ids of the edits, ``n`` of them.
+        top_k: Experts used in each layer, k.
         scaling: alpha / r.
         threshold: A code nearer than this, in bits, is in scope.
         weighting: See ``Weighting``.
         experts: See ``Experts``.
         span: Tokens that the mixture applies to.
-        queries: ``(m, d)`` float32, of the wordings that the edits were learned with: routers that
-            go on learning make new codes of them.
-        owners: ``(m,)`` int64, the edit of each.
-        radius: An input is in scope only if its query is that near to one of an edit's, L2, and is
-            for the edit with the nearest; None asks for the code alone (the paper).
+        queries: ``(m, d)`` float32, of the wordings that the edits were learned with, for computing
+            new codes when the routers change.
+        owners: ``(m,)`` int64, the edit of each query.
+        radius: An input is in scope only if its query is within this L2 distance of an edit's
+            query; the edit with the nearest one fires. None uses the code alone (the paper).
     """
 
     lora_A: tuple[torch.Tensor, ...]  # noqa: N815  (the field's names)
@@ -71,7 +71,7 @@ class ElderState:
     def encoded(
         self, queries: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, npt.NDArray[np.uint8]]:
-        """Returns scores ``(n, L, N)``, allocations ``(n, L, k)`` and codes, ``(n, bytes)``.
+        """Returns scores ``(n, L, N)``, allocations ``(n, L, k)`` and codes ``(n, bytes)``.
 
         Args:
             queries: ``(n, d)``.
@@ -101,7 +101,7 @@ class ElderState:
         )
 
     def without_grad(self) -> ElderState:
-        """Returns the same state as plain tensors."""
+        """Returns the same state with detached tensors."""
         return dataclasses.replace(
             self,
             lora_A=tuple(one.detach() for one in self.lora_A),

@@ -1,4 +1,4 @@
-"""The tensors of a snapshot as arrays; ``saved`` says which there are. Needs no torch."""
+"""The tensors of a snapshot as arrays; ``saved`` lists them. Needs no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DTYPES: dict[str, Any] = {"U8": "|u1", "I16": "<i2", "F16": "<f2", "F32": "<f4"
 
 
 def edits_of(snapshot: Snapshot) -> tuple[str, ...]:
-    """Returns the ids of a snapshot's edits, of which its tensor ``edits`` is enough."""
+    """Returns the ids of a snapshot's edits; needs only its tensor ``edits``."""
     return ids_of(array(snapshot.tensors["edits"]))
 
 
@@ -30,10 +30,10 @@ def ids_of(rows: npt.NDArray[Any]) -> tuple[str, ...]:
 
 
 def weights(found: npt.NDArray[Any], resolution: int | None) -> npt.NDArray[np.float32]:
-    """Returns the weights that a tensor of numerators stands for; others as they are.
+    """Converts a tensor of numerators to weights; float32 weights are returned unchanged.
 
     Raises:
-        ValueError: Nobody says of what the numerators are.
+        ValueError: The resolution of the numerators is missing.
     """
     if found.dtype == np.float32:
         return found

@@ -1,4 +1,4 @@
-"""Experts on their way: steps of gradient descent on some edits, and a look at what holds."""
+"""Training of experts: gradient steps on some edits, and measuring which edits hold."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from editkit.methods.losses import losses
 __all__ = ["Example", "ExpertWeights", "Trial", "WordingRow", "rows_of"]
 
 _SPARE = 1.0
-"""Logits beyond the margin to strive for: the last of them would come slowly."""
+"""Logits beyond the margin that the loss aims for: the last ones would take many steps."""
 
 _LOOKED_AT = 32
-"""Wordings looked at together."""
+"""Wordings measured per forward pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Example:
     Attributes:
         edit_id: The edit.
         wordings: Its wordings with its target, the prompt's first.
-        queries: ``(w, d)`` float32, what the routers see of them.
+        queries: ``(w, d)`` float32, the routers' inputs for them.
     """
 
     edit_id: str
@@ -46,12 +46,12 @@ class Example:
 
 
 ExpertWeights = list[torch.Tensor]
-"""Down projections of all layers, and then the up projections."""
+"""The down projections of all layers, then the up projections."""
 
 
 @dataclass(frozen=True, eq=False)
 class WordingRow:
-    """A wording of the edit with that index."""
+    """One wording of an edit, with the edit's index."""
 
     edit_id: str
     wording: Encoded
@@ -60,7 +60,7 @@ class WordingRow:
 
 
 def rows_of(examples: Sequence[Example]) -> list[WordingRow]:
-    """Returns all wordings of examples, in their order."""
+    """Returns all wordings of examples, in order."""
     return [
         WordingRow(one.edit_id, wording, query, index)
         for index, one in enumerate(examples)
@@ -69,7 +69,7 @@ def rows_of(examples: Sequence[Example]) -> list[WordingRow]:
 
 
 class Trial:
-    """Experts (and routers, where they learn with them) on their way."""
+    """Experts in training, and routers if they are trained jointly."""
 
     def __init__(
         self,
@@ -92,23 +92,23 @@ class Trial:
         self.loss = math.nan
 
     def begin(self) -> None:
-        """Forgets what the optimizer gathered."""
+        """Resets the optimizer."""
         learned = [*self._down, *self._up, *([self._routers] if self._is_joint else [])]
         self._learned = learned
         self._optimizer = torch.optim.Adam(learned, lr=self._config.learning_rate)
 
     def experts(self) -> ExpertWeights:
-        """Returns a copy of the experts as they are."""
+        """Returns a copy of the experts."""
         return [one.detach().clone() for one in (*self._down, *self._up)]
 
     def take(self, experts: ExpertWeights) -> None:
-        """Makes experts what they were."""
+        """Restores experts from a copy."""
         with torch.no_grad():
             for mine, theirs in zip((*self._down, *self._up), experts, strict=True):
                 mine.copy_(theirs)
 
     def round(self) -> None:
-        """Takes the experts to the nearest points of the grid, where the config asks for one."""
+        """Rounds the experts to the nearest grid points, if the config has a resolution."""
         if self._config.resolution is None:
             return
         fine = 2.0**self._config.resolution
@@ -117,7 +117,7 @@ class Trial:
                 tensor.mul_(fine).round_().div_(fine)
 
     def state(self) -> ElderState:
-        """Returns what was learned so far."""
+        """Returns the current state."""
         return dataclasses.replace(
             self._known,
             lora_A=tuple(one.detach().clone() for one in self._down),
@@ -126,17 +126,17 @@ class Trial:
         )
 
     def step(self, rows: Sequence[WordingRow], rate: float, share: float) -> list[float]:
-        """Takes one step on some rows; returns the leads that they had before it.
+        """Takes one step on some rows; returns their leads before the step.
 
         Args:
             rows: The rows.
             rate: Learning rate of the round.
-            share: Of the round's steps that are over.
+            share: Fraction of the round's steps that are done.
         """
         config = self._config
         problem = self._problem(rows)
         with torch.enable_grad():
-            # A likelihood is one among all tokens; a lead is over the few that compete.
+            # A likelihood needs all tokens; a lead needs only the few that compete.
             in_full = config.margin is None
             logits, guided = self._logits(problem, rows, in_full=in_full)
             ahead = 0.0 if config.margin is None else config.margin + _SPARE
@@ -158,12 +158,12 @@ class Trial:
         return leads.tolist()
 
     def leads(self, rows: Sequence[WordingRow]) -> list[float]:
-        """Returns by how much the targets of rows lead, over the whole vocabulary."""
+        """Returns the leads of the rows' targets over the whole vocabulary."""
         found: list[float] = []
         with torch.no_grad():
             for start in range(0, len(rows), _LOOKED_AT):
                 part = rows[start : start + _LOOKED_AT]
-                problem = self._laid_out(part)
+                problem = self._lay_out(part)
                 logits, _ = self._logits(problem, part, in_full=True)
                 _, _, leads = losses(logits, problem.batch.target, problem.batch.valid, 0.0)
                 found += leads.tolist()
@@ -172,16 +172,16 @@ class Trial:
     def _problem(self, rows: Sequence[WordingRow]) -> TrainingBatch:
         asked = tuple(row.wording for row in rows)
         if asked not in self._problems:
-            self._problems = {asked: self._laid_out(rows)}
+            self._problems = {asked: self._lay_out(rows)}
         return self._problems[asked]
 
-    def _laid_out(self, rows: Sequence[WordingRow]) -> TrainingBatch:
+    def _lay_out(self, rows: Sequence[WordingRow]) -> TrainingBatch:
         return self._notebook.problem(self._notebook.of([row.wording for row in rows]))
 
     def _logits(
         self, problem: TrainingBatch, rows: Sequence[WordingRow], *, in_full: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits of the rows' targets, and their guided losses."""
+        """Returns the logits of the rows' targets, and their guided losses."""
         known = self._known
         chosen = self._allocations[[row.index for row in rows]]
         weights, guided = torch.full(chosen.shape, 1 / known.top_k), torch.zeros(len(rows))
@@ -189,7 +189,7 @@ class Trial:
             asked = torch.stack([row.query for row in rows])
             found = routing.scores(self._routers, routing.unit_rms(asked))
             guided = routing.guided_loss(found, chosen)
-            if self._is_joint:  # what an input takes once all this is over
+            if self._is_joint:  # the experts that an input uses after training
                 chosen = routing.chosen(found.detach(), known.top_k)
             if known.weighting == "scores":
                 weights = found.gather(2, chosen)

@@ -1,4 +1,4 @@
-"""What ``status`` warns of: codes that no longer tell edits from other text. Needs no torch."""
+"""Warnings for ``status``: codes that no longer separate edits from other text. Needs no torch."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def warnings(store: Store, version: int) -> list[str]:
         apart = store.snapshots.get(digest, only=()).settings.get("separation")
         if apart is not None and apart[0] >= apart[1]:
             found.append(
-                f"ELDER's codes on {names.get(fingerprint, fingerprint)} no longer tell edits "
+                f"ELDER's codes on {names.get(fingerprint, fingerprint)} no longer separate edits "
                 f"from other text: wordings lie up to {apart[0]} bits from the code of their "
-                f"edit, and one text in a hundred within {apart[1]} of some edit's"
+                f"edit, and 1% of other text within {apart[1]} bits of some edit's"
             )
     return found

@@ -10,7 +10,7 @@ __all__ = ["SPEC"]
 
 SPEC = MethodSpec(
     name="grace",
-    about="A learned value for each edit, put in place where its key is met",
+    about="A learned value for each edit, applied where a prompt matches its key",
     method="editkit.methods.grace.method:GraceMethod",
     has_scopes=True,
     variants={

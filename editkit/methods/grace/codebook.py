@@ -1,31 +1,32 @@
-"""GRACE's codebook: which balls exist and how large they are, given the edits in order.
+"""GRACE's codebook: the balls and their radii, given the edits in order.
 
 Hartvigsen et al., "Aging with GRACE: Lifelong Model Editing with Discrete Key-Value Adaptors",
 NeurIPS 2023, arXiv 2211.11031, section 3 and algorithm 1.
 
-A codebook is a *fold* over the active edits, oldest first: nothing but the stored keys, targets and
-initial radii goes in, so any view can be folded again without training, and taking an edit out
-gives exactly the radii that would be there had it never been. With q the new key, eps0 its
-initial radius, i the nearest row at distance d = ||q - k_i||, rule ``paper`` is:
+A codebook is a *fold* over the active edits, oldest first. It depends only on the stored keys,
+targets and initial radii, so any view can be folded again without training, and removing an edit
+gives exactly the radii as if it had never been added. With q the new key, eps0 its initial radius,
+i the nearest row at distance d = ||q - k_i||, rule ``paper`` is:
 
     no row, or d > eps0 + eps_i    new row with radius eps0
     d <= eps0 + eps_i, other y     new row with radius d / 2, and eps_i := d / 2 - 1e-5
     d <= eps0 + eps_i, same y      no new row; eps_i := max(eps_i, d)
 
-Rule ``disjoint`` (the default for states) keeps what the paper wants (balls of different targets
-never overlap) where the nearest-row test misses it, and is independent of the order of edits:
+Rule ``disjoint`` (the default for hidden states) guarantees the paper's intent, that balls of
+different targets never overlap, also where the nearest-row test misses it, and is independent of
+the order of edits:
 
-    new row always; for every row j of this rule with other y and d_j <= eps0 + eps0_j:
+    always a new row; for every row j of this rule with other y and d_j <= eps0 + eps0_j:
         eps := min(eps, d_j / 2),  eps_j := min(eps_j, d_j / 2)
 
-Rule ``nearest`` (the default for pooled keys) leaves every radius as it is. Balls may overlap, and
-where they do the nearest row fires: keys that tell prompts apart need no gap between them.
+Rule ``nearest`` (the default for pooled keys) never changes a radius. Balls may overlap, and there
+the nearest row fires: keys that distinguish prompts well need no gap between them.
 
 Differs from the paper: targets are compared by their token ids (the authors' code compares the mean
 of padded label ids); an edit that shares a row under ``paper`` still keeps its own key and value,
-so it survives when the owner of the row is taken back.
+so it survives when the owner of the row is reverted.
 
-Plain numpy on purpose: comparing two versions must not load a deep-learning framework.
+Uses only numpy: comparing two versions must not load a deep-learning framework.
 """
 
 from __future__ import annotations
@@ -41,22 +42,22 @@ from editkit.scope.index import distances
 
 __all__ = ["Codebook", "Entry", "FoldedRow", "fold"]
 
-_HAIR = np.float32(1e-5)  # the paper's gap between two balls that would touch
+_GAP = np.float32(1e-5)  # the paper's gap between two balls that would touch
 
 Vector = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What one edit brings to the fold.
+    """One edit as input to the fold.
 
     Attributes:
         edit_id: The edit.
-        key: ``(d,)`` float32, hidden state entering the site at the query position.
+        key: ``(d,)`` float32, e.g. the site's input at the query position.
         target: Target token ids; equal targets may share a ball.
         radius: Initial radius, L2.
-        rule: Codebook rule this edit was added under.
-        owns_row: Never share another edit's row, even under ``paper``.
+        rule: Codebook rule that the edit was added under.
+        owns_row: Whether it must not share another edit's row, even under ``paper``.
     """
 
     edit_id: str
@@ -82,7 +83,7 @@ class Codebook:
 
     Attributes:
         rows: In order of creation.
-        keys: ``(n, d)`` float32, one key a row.
+        keys: ``(n, d)`` float32, one key per row.
     """
 
     rows: tuple[FoldedRow, ...] = ()
@@ -100,7 +101,7 @@ class Codebook:
         """Returns the codebook after one more edit.
 
         Raises:
-            ValueError: The key's width differs from the other keys'.
+            ValueError: The key's width differs from that of the other keys.
         """
         if not self.rows:
             return Codebook((FoldedRow(entry, entry.radius),), entry.key[None, :])
@@ -122,7 +123,7 @@ class Codebook:
             return self._appended(FoldedRow(entry, entry.radius), {})
         if row.entry.target != entry.target:
             half = distance / 2
-            shrunk = FoldedRow(row.entry, max(0.0, float(half - _HAIR)), row.shared_by)
+            shrunk = FoldedRow(row.entry, max(0.0, float(half - _GAP)), row.shared_by)
             return self._appended(FoldedRow(entry, float(half)), {nearest: shrunk})
         radius = max(row.radius, float(distance))
         if entry.owns_row:
@@ -134,8 +135,8 @@ class Codebook:
     def _disjoint(self, entry: Entry, apart: Vector) -> Codebook:
         radius = entry.radius
         changed: dict[int, FoldedRow] = {}
-        # Initial radii decide who meets whom: with current ones the result would depend on which
-        # of two neighbours came first.
+        # Initial radii decide which balls meet: with current radii the result would depend on the
+        # order of two neighbours.
         reach = np.array([max(row.radius, row.entry.radius) for row in self.rows], np.float64)
         for index in np.flatnonzero(apart <= entry.radius + reach):
             row = self.rows[int(index)]

@@ -1,8 +1,8 @@
-"""How a codebook differs between two versions: rows and radii. Needs no torch.
+"""Comparing the codebooks of two versions: rows and radii. Needs no torch.
 
-Radii are derived anew from the columns beside the artifacts, for the rows that came, went, or
-conflict with one that did. No tensor is read, except where edits were learned under rule ``paper``,
-whose fold needs the keys, or before conflicts were written down.
+Radii are derived from the columns stored with the artifacts, for the rows that were added, removed,
+or conflict with one of those. Tensors are read only if edits were learned under rule ``paper``,
+whose fold needs the keys, or before conflicts were recorded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from editkit_store.records.comparisons import CodebookDiff, CodebookRow, RadiusC
 __all__ = ["codebook_diff", "compare"]
 
 _ORDERED = '"rule":"paper"'
-"""In the metrics of edits whose fold depends on their order."""
+"""Marks, in the metrics, edits whose fold depends on their order."""
 
 
 def compare(
@@ -32,7 +32,7 @@ def compare(
     fingerprint: str,
     changes: tuple[Sequence[str], Sequence[str]],
 ) -> dict[str, Any]:
-    """Returns what differs; see ``editkit.history.diff.Compare``."""
+    """Returns the differences; see ``editkit.history.diff.Compare``."""
     return {"codebook": codebook_diff(store, before, after, fingerprint, changes)}
 
 
@@ -47,10 +47,10 @@ def codebook_diff(
 
     Args:
         store: The history.
-        before: Version.
-        after: Version.
-        fingerprint: The model.
-        changes: Ids of the edits that came and that went, see ``History.changes``.
+        before: The first version.
+        after: The second version.
+        fingerprint: Fingerprint of the model.
+        changes: Ids of the added and of the removed edits, see ``History.changes``.
     """
     if store.artifacts.has_unknown_reaches(fingerprint, method=METHOD, marked=_ORDERED):
         old, new = _folded(store, fingerprint, before), _folded(store, fingerprint, after)
@@ -82,19 +82,22 @@ def _derived(
     after: int,
     changes: tuple[Sequence[str], Sequence[str]],
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Radii before and after of the rows that can differ, oldest edit first.
+    """Returns the radii before and after of the rows that can differ, oldest edit first.
 
     See ``methods.grace.radii`` for the rule.
     """
-    came, went = (set(ids) for ids in changes)
-    rows = store.artifacts.reaches(fingerprint, came | went, method=METHOD)
-    near = _with_partners(rows) | came | went
-    if near != came | went:
-        # A row that is near a changed one may be near others, which hold its radius down as before.
+    added, removed = (set(ids) for ids in changes)
+    rows = store.artifacts.reaches(fingerprint, added | removed, method=METHOD)
+    near = _with_partners(rows) | added | removed
+    if near != added | removed:
+        # A row near a changed one may conflict with others too, which still limit its radius.
         rows = store.artifacts.reaches(fingerprint, near, method=METHOD)
-    there = set(store.artifacts.learned_among(fingerprint, _with_partners(rows)))
-    stays = set(store.history.active_among(there - came - went, after))
-    return _radii(rows, near, stays | went & there), _radii(rows, near, stays | came & there)
+    learned = set(store.artifacts.learned_among(fingerprint, _with_partners(rows)))
+    kept = set(store.history.active_among(learned - added - removed, after))
+    return (
+        _radii(rows, near, kept | removed & learned),
+        _radii(rows, near, kept | added & learned),
+    )
 
 
 def _with_partners(rows: Mapping[str, Row]) -> set[str]:
@@ -102,10 +105,10 @@ def _with_partners(rows: Mapping[str, Row]) -> set[str]:
 
 
 def _radii(rows: Mapping[str, Row], wanted: set[str], active: set[str]) -> dict[str, float]:
-    """Radii of the wanted rows that are active, float32 as the running model has them."""
+    """Returns the radii of the wanted rows that are active, float32 as in the running model."""
     ids = sorted(_with_partners(rows))
     place = {edit_id: number for number, edit_id in enumerate(ids)}
-    # What a partner's own radius is, nobody asks: only whether it is there.
+    # A partner's own radius does not matter, only whether it is active.
     radii = np.array(
         [(rows[e].radius if e in rows else 0.0) if e in active else -1.0 for e in ids], np.float32
     )
@@ -119,7 +122,7 @@ def _radii(rows: Mapping[str, Row], wanted: set[str], active: set[str]) -> dict[
 
 
 def _folded(store: Store, fingerprint: str, version: int) -> dict[str, float]:
-    """Radii of all rows of a version, folded from keys."""
+    """Returns the radii of all rows of a version, folded from keys."""
     ids: Iterable[str] = store.history.active_ids(version)
     found: dict[str, float] = {}
     for memory in load_memories(store, fingerprint).values():

@@ -17,7 +17,7 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class GraceConfig(BaseModel):
-    """How GRACE learns and how far its edits reach."""
+    """GRACE's training settings and the reach of its edits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,38 +27,37 @@ class GraceConfig(BaseModel):
     )
     units: Literal["activation", "absolute"] = Field(
         default="activation",
-        description="Of radius and learning rate. `activation`: the radius is a share of the key's "
-        "L2 norm, the learning rate a multiple of the RMS of the site's own output at the query "
-        "(activations of one model are a hundred times those of another). `absolute`: as they are",
+        description="Units of radius and learning rate. `activation`: the radius is a fraction of "
+        "the key's L2 norm, the learning rate a multiple of the RMS of the site's own output at "
+        "the query (activations of models differ by a factor of a hundred). `absolute`: as given",
     )
     key: KeyName | None = Field(
         default=None,
-        description="What an edit is looked up by. `state`: the hidden state that enters the site "
-        "at the query (the paper). `pooled`: a mean over the words of the prompt, which its "
-        "rephrasings share; see editkit.scope.pooled. `text`: the same of a text to be classified, "
-        "which asks nothing; see editkit.scope.texts. `sentence`: that and what a sentence encoder "
-        "says, which tells questions about one subject apart; see editkit.scope.sentences. By "
-        "default `pooled` in a decoder, `text` in a classifier whose tokenizer knows words, else "
-        "`state`",
+        description="Kind of key that looks up an edit. `state`: the site's input at the query "
+        "(the paper). `pooled`: a mean over the words of the prompt, which rephrases share; see "
+        "editkit.scope.pooled. `text`: the same for a text to be classified, which is not a "
+        "question; see editkit.scope.texts. `sentence`: that plus a sentence embedding, which "
+        "distinguishes questions about one subject; see editkit.scope.sentences. By default "
+        "`pooled` in a decoder, `text` in a classifier whose tokenizer knows words, else `state`",
     )
     sentence_encoder: str = Field(
         default="all-minilm-l6-v2",
-        description="Alias, hub id or folder of the encoder, for keys of sentences",
+        description="Alias, hub id or folder of the encoder, for `sentence` keys",
     )
     scope: ScopeName = Field(
         default="balanced",
-        description="How far edits reach, of keys that are not states: their radius, where none is "
+        description="How far edits reach, unless their keys are states: sets the radius if none is "
         "given",
     )
     radius: float | None = Field(
         default=None,
         gt=0.0,
-        description="Initial radius, L2; see units. By default what `scope` says; of keys that are "
-        "states 0.06",
+        description="Initial radius, L2; see units. By default that of `scope`, or 0.06 for keys "
+        "that are states",
     )
     rule: Rule | None = Field(
         default=None,
-        description="How radii give way to each other; see editkit.methods.grace.codebook. By "
+        description="How radii shrink for each other; see editkit.methods.grace.codebook. By "
         "default `disjoint` for keys that are states, else `nearest`",
     )
     initial_value: Literal["output", "random"] = Field(
@@ -68,65 +67,65 @@ class GraceConfig(BaseModel):
     learning_rate: float = Field(default=3.0, gt=0.0, description="Adam's step; see units")
     betas: tuple[Share, Share] = Field(
         default=(0.5, 0.9),
-        description="Adam's memory of gradients and of their squares. Short ones: a value is "
-        "learned within a few steps, before the usual averages mean anything",
+        description="Adam's decay rates for gradients and their squares. They are low because a "
+        "value is learned in a few steps, before the usual averages are meaningful",
     )
     decay: float = Field(
         default=0.9,
         ge=0.0,
         lt=1.0,
-        description="Share by which the learning rate has fallen at the last step, linearly",
+        description="Fraction that the learning rate loses linearly until the last step",
     )
-    max_steps: int = Field(default=100, ge=1, le=10_000, description="Limit, optimizer steps")
+    max_steps: int = Field(default=100, ge=1, le=10_000, description="Maximum optimizer steps")
     margin: float = Field(
         default=8.0,
         ge=0.0,
-        description="Stop when every target token leads all others by this much, in logits. One "
-        "that barely leads at the prompt does not lead at its rephrasings. Of targets of more than "
-        "8 tokens less, in proportion, and at least 2: see editkit.methods.losses.margins",
+        description="Stop when every target token leads all others by this much, in logits. A "
+        "token that barely leads at the prompt does not lead at its rephrases. Proportionally "
+        "less for targets of more than 8 tokens, at least 2: see editkit.methods.losses.margins",
     )
     objective: Literal["margin", "likelihood"] = Field(
         default="margin",
-        description="What learning minimizes: how much the target tokens' leads fall short of the "
-        "margin, or (the paper) their negative log likelihood",
+        description="The training loss: how much the target tokens' leads fall short of the "
+        "margin, or (the paper) their negative log-likelihood",
     )
     replacement: Replacement = Field(
         default="last",
-        description="Positions whose output the value replaces: the query's alone, the whole "
-        "prompt's, or the prompt's and every decoded one",
+        description="Positions whose output the value replaces: the query only, the whole prompt, "
+        "or the prompt and every decoded token",
     )
     position: Position | None = Field(
         default=None,
-        description="Token of the prompt that is the query. By default the last one, in a "
-        "bidirectional classifier the first ([CLS]), from which the label is read",
+        description="Token of the prompt that is the query. By default the last one; in a "
+        "bidirectional classifier the first ([CLS]), which the label is predicted from",
     )
     shortlist: int = Field(
         default=64,
         ge=0,
-        description="While learning, only the logits of this many leading tokens for each target "
-        "position are computed; a value is taken after a check of the whole vocabulary. 0: all",
+        description="During training, compute only the logits of this many top tokens per target "
+        "position; a value is accepted after a check of the whole vocabulary. 0: all",
     )
     restarts: tuple[int, ...] = Field(
         default=(40, 70),
-        description="Steps at which a value that does not give its target yet begins again, with "
-        "steps of half the size; with any, also once more after the last step",
+        description="Steps at which a value that does not give its target yet is restarted with "
+        "half the step size; if there are any, also once more after the last step",
     )
     seed: int = Field(default=0, ge=0, description="Seed of the random initial value")
 
     def initial_radius(self, key: KeyName, scope: ScopeName | None = None) -> float:
-        """Returns the radius of a new edit with such a key; see ``units`` for what it is of.
+        """Returns the initial radius of an edit with such a key; see ``units``.
 
         Args:
-            key: What it is looked up by.
-            scope: The edit's own, which goes before the radius and the scope of the settings; None
-                where it has none. Not of keys that are states.
+            key: Kind of its key.
+            scope: The edit's own scope, if any, which overrides the radius and the scope of the
+                settings. Ignored for keys that are states.
         """
         if self.radius is not None and (scope is None or key == "state"):
             return self.radius
         return _STATE_RADIUS if key == "state" else RADII[key][scope or self.scope]
 
     def rule_for(self, key: KeyName) -> Rule:
-        """Returns how radii of edits with such keys give way to each other."""
+        """Returns the codebook rule of edits with such keys."""
         return self.rule or ("disjoint" if key == "state" else "nearest")
 
     @classmethod
@@ -135,11 +134,11 @@ class GraceConfig(BaseModel):
 
         Args:
             preset: ``paper`` has the constants of Hartvigsen et al. (2023) and their code;
-                ``default`` what measures best here.
+                ``default`` those that measured best.
             **changes: Fields to set on top.
 
         Raises:
-            ValueError: No preset of that name, or a value out of its range.
+            ValueError: There is no such preset, or a value is out of range.
         """
         if preset not in _PRESETS:
             raise ValueError(f"there is no preset '{preset}'; presets: {', '.join(_PRESETS)}")
@@ -147,7 +146,7 @@ class GraceConfig(BaseModel):
 
 
 _STATE_RADIUS = 0.06
-"""Share of a hidden state's L2 norm."""
+"""Fraction of a hidden state's L2 norm."""
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "default": {},

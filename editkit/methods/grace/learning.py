@@ -1,10 +1,10 @@
-"""GRACE: one learned hidden state per edit, put in place where the edit's key is met.
+"""GRACE: one learned hidden state per edit, which replaces the site's output near its key.
 
 Hartvigsen et al., "Aging with GRACE: Lifelong Model Editing with Discrete Key-Value Adaptors",
 NeurIPS 2023, arXiv 2211.11031.
 
-With h(x) the hidden state entering the site at the query position of x (the last prompt token), the
-site's output there becomes (eq. 1 of the paper)
+With h(x) the site's input at the query position of x (the last prompt token), the site's output
+there becomes (eq. 1 of the paper)
 
     v_i*   if ||h(x) - k_i*||_2 <= eps_i*, else f(h(x)),
 
@@ -13,15 +13,15 @@ y with everything else frozen: v = argmin_v -log p(y | x; f := v at the query po
 
 Differs from the paper:
 
-- the scope is decided once a sequence, at prefill, never again at decoded tokens;
-- i* is the nearest row whose ball *contains* h(x); the nearest row of all may have a smaller
+- the scope is decided once per sequence, at prefill, and not again at decoded tokens;
+- i* is the nearest row whose ball *contains* h(x); the nearest row overall may have a smaller
   radius;
 - learning is a separate call on plain tensors, stops as soon as every target token leads by a
   margin, and is seeded;
-- the loss is over the target and the token that ends a generation, so an edit learns to stop.
+- the loss is over the target and the end token, so an edit learns to stop.
 
-Why it is fast: nothing below the site depends on the value, so those activations are computed once;
-the prompt's keys and values are cached, so each step runs only the query token and the target
+It is fast because nothing below the site depends on the value, so those activations are computed
+once; the prompt's keys and values are cached, so each step runs only the query token and the target
 through the blocks from the site on; and values of different edits are independent, so a batch is
 one problem.
 """
@@ -49,14 +49,14 @@ __all__ = ["LearnedValue", "learn", "optimize", "query"]
 
 @dataclass(frozen=True)
 class LearnedValue:
-    """What one edit learned.
+    """The key and value learned for one edit.
 
     Attributes:
         key: ``(d,)`` float32 on the CPU.
         value: ``(m,)`` float32 on the CPU.
         steps: Optimizer steps until it was first good enough.
         margin: Smallest lead of a target token over all others, in logits.
-        loss: Mean negative log likelihood of a target token, nats.
+        loss: Mean negative log-likelihood of a target token, nats.
     """
 
     key: torch.Tensor
@@ -67,35 +67,35 @@ class LearnedValue:
 
 
 _SHRINK_AT = 0.75
-"""Share of open rows at which a batch is cut down to them."""
+"""Fraction of open rows at which a batch is reduced to them."""
 
 _SMALLER = 0.5
-"""Of a unit, after a value began again."""
+"""Factor on the step size after a restart."""
 
 _SPARE = 1.0
-"""Logits beyond the margin to strive for: the last of them would come slowly."""
+"""Logits beyond the margin that the loss aims for: the last ones would take many steps."""
 
 _STEPS_A_TOKEN = 2
-"""Steps that a value is given for each token of its target before it may begin again."""
+"""Steps per target token before a value may be restarted."""
 
 _RESIDUAL_SHARE = 0.3
-"""Least unit of a value's movement, as a share of the residual stream's RMS.
+"""Minimum step unit of a value, as a fraction of the residual stream's RMS.
 
-Usually the site's own output is larger. But the first token of many decoders is an attention sink:
-its stream is a thousand times what the site adds there, and steps of that size would be lost in it.
+Usually the site's own output is larger. But in many decoders the first token is an attention sink:
+its residual stream is a thousand times the site's output, and steps of that size would be lost.
 """
 
 
 def query(
     model: Any, site: Site, prompt: Sequence[int], *, position: Position | None = None
 ) -> torch.Tensor:
-    """Returns the hidden state entering the site at a prompt's query position, ``(d,)`` float32.
+    """Returns the site's input at a prompt's query position, ``(d,)`` float32.
 
     Args:
         model: The model.
-        site: Where the values go.
+        site: The edit site.
         prompt: Token ids.
-        position: Token of the prompt that is the query; by default the family's own.
+        position: Token of the prompt that is the query; by default the model family's.
     """
     ids = torch.tensor([list(prompt)], device=model.device)
     host = site.layout.host
@@ -109,12 +109,12 @@ def query(
 def learn(
     model: Any, site: Site, requests: Sequence[Encoded], config: GraceConfig
 ) -> list[LearnedValue]:
-    """Returns key and value of each request; the model is left exactly as it was.
+    """Learns key and value of each request; the model is not changed.
 
     Args:
         model: The model. Its weights and their gradients are not touched.
-        site: Where the values go.
-        requests: Prompts and targets as tokens; they do not influence each other.
+        site: The edit site.
+        requests: Prompts and targets as tokens; they are learned independently.
         config: Learning settings.
     """
     batch = lay_out(
@@ -131,15 +131,15 @@ def optimize(
     keys: torch.Tensor | None = None,
     met: Callable[[torch.Tensor], None] | None = None,
 ) -> list[LearnedValue]:
-    """Returns key and value of each row of a batch; see ``learn``.
+    """Learns key and value of each row of a batch; see ``learn``.
 
     Args:
-        batch: What is learned together.
-        site: Where.
-        config: How.
-        keys: ``(rows, d)`` float32; by default the hidden states that enter the site (eq. 1).
-        met: Called with the keys, ``(rows, d)`` float32, before anything is learned; what it
-            raises ends the learning.
+        batch: The requests as a batch.
+        site: The edit site.
+        config: Learning settings.
+        keys: ``(rows, d)`` float32; by default the site's inputs at the queries (eq. 1).
+        met: Called with the keys, ``(rows, d)`` float32, before anything is learned; an exception
+            stops the learning.
     """
     was_training = batch.model.training
     batch.model.eval()
@@ -147,8 +147,8 @@ def optimize(
         found = _Optimization(batch, site, config).run(keys, met)
         lost = [row for row, learned in enumerate(found) if learned.margin <= 0]
         if lost and config.max_steps > max(config.restarts, default=config.max_steps):
-            # Of five hundred zsRE edits one is still without its target then, and which one turns
-            # on the last bits of the batch that it was in: it has a second chance.
+            # About one in five hundred zsRE edits fails here, and which one depends on rounding in
+            # its batch, so failed ones get a second attempt.
             rows = torch.tensor(lost)
             smaller = config.model_copy(update={"learning_rate": config.learning_rate * _SMALLER})
             chosen = None if keys is None else keys[rows]
@@ -172,8 +172,8 @@ class _Optimization:
         self._resumed: Any = None
         self._stream = torch.zeros(1, 1)  # RMS of the residual stream at the queries, (rows, 1)
         self._shortlist: Shortlist | None = None
-        # Of the last pass with a shortlist: what entered the head, and whether what left it is
-        # what the model gave.
+        # Of the last pass with a shortlist: the head's input, and whether the model returned the
+        # head's output unchanged.
         self._hidden = torch.zeros(0)
         self._is_bare = True
 
@@ -188,12 +188,12 @@ class _Optimization:
         count, device = len(keys), outputs.device
         start = outputs
         if config.initial_value == "random":
-            # One generator an edit: a value does not depend on what it was batched with.
+            # One generator per edit: a value does not depend on the batch it is in.
             seeded = [torch.Generator().manual_seed(config.seed) for _ in range(count)]
             start = torch.stack([torch.rand(outputs.shape[1], generator=g) for g in seeded])
             start = start.to(device)
-        # Adam's steps have the size of its learning rate whatever the gradient, so the unit of the
-        # learning rate is the unit in which the value is moved.
+        # Adam's steps have the size of its learning rate regardless of the gradient, so the unit
+        # scales the steps of the value.
         unit = torch.ones(count, 1, device=device)
         if config.units == "activation":
             unit = torch.maximum(_rms(outputs), _RESIDUAL_SHARE * self._stream).clamp(min=1e-6)
@@ -207,9 +207,9 @@ class _Optimization:
         for step in range(config.max_steps + 1):
             with torch.enable_grad():
                 value = start[rows] + unit[rows] * moved[rows]
-                losses, surprise, margins = self._tried(value)
+                losses, surprise, margins = self._losses(value)
             with torch.no_grad():
-                margins = self._confirmed(margins)
+                margins = self._checked_margins(margins)
                 better = (margins > best_margin[rows]) & (best_margin[rows] <= self._wanted)
                 gained = rows[better]
                 best[gained] = value.detach()[better]
@@ -219,20 +219,20 @@ class _Optimization:
             if step == config.max_steps or not bool(open_rows.any()):
                 break
             if step in config.restarts:
-                # Steps of one size for every dimension can lead to where no step helps any more.
-                # A long target takes more steps before it is lost.
+                # Equal steps in every dimension can end where no further step helps. A long target
+                # gets more steps before it is restarted.
                 lost = rows[(best_margin[rows] <= 0) & (self._lengths * _STEPS_A_TOKEN <= step)]
-                _begin_again(optimizer, moved, lost)
+                _restart(optimizer, moved, lost)
                 unit[lost] *= _SMALLER
                 best_margin[lost] = -torch.inf
                 if len(lost):
                     continue
-            # Gradients of the values alone: the model's parameters get none, whatever their flags.
+            # Gradients of the values only: the model's parameters get none, whatever their flags.
             (moved.grad,) = torch.autograd.grad(losses.sum(), [moved])
             left = 1 - config.decay * step / config.max_steps
             optimizer.param_groups[0]["lr"] = config.learning_rate * left
             optimizer.step()
-            # A batch takes as long as its slowest edit; those that are done should not pay for it.
+            # Finished edits leave the batch, so that only the slow ones keep costing time.
             if int(open_rows.sum()) <= _SHRINK_AT * len(rows):
                 kept = open_rows.nonzero()[:, 0]
                 self._batch = self._batch.select(kept)
@@ -252,13 +252,13 @@ class _Optimization:
         ]
 
     def _begin(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Runs the untouched model once; returns the site's input and output at the queries."""
+        """Runs the unedited model once; returns the site's input and output at the queries."""
         batch, site = self._batch, self._site
-        watched = [site.module]
+        captured = [site.module]
         if site.block:
-            watched.append(site.blocks[site.block - 1])
+            captured.append(site.blocks[site.block - 1])
         with torch.no_grad():
-            logits, found = batch.begin(*watched)
+            logits, found = batch.begin(*captured)
         inputs, outputs = found[0]
         at = (torch.arange(len(batch)), batch.columns.cpu())
         if site.block:
@@ -279,10 +279,10 @@ class _Optimization:
         ):
             return self._batch.logits()
 
-    def _tried(self, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What ``losses`` returns, with ``value`` in place."""
-        strives = self._config.objective == "margin"
-        ahead = (self._wanted + _SPARE)[:, None] if strives else 0.0
+    def _losses(self, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Returns ``losses`` with ``value`` applied."""
+        has_margin = self._config.objective == "margin"
+        ahead = (self._wanted + _SPARE)[:, None] if has_margin else 0.0
         if self._shortlist is None:
             return losses(self._logits(value), self._batch.target, self._batch.valid, ahead)
         with self._shortlist.narrowed() as passed:
@@ -292,8 +292,8 @@ class _Optimization:
         target = self._shortlist.index(self._batch.target)
         return losses(logits, target, self._batch.valid, ahead)
 
-    def _confirmed(self, margins: torch.Tensor) -> torch.Tensor:
-        """The margins, over the whole vocabulary where they are large enough."""
+    def _checked_margins(self, margins: torch.Tensor) -> torch.Tensor:
+        """Returns the margins, checked against the whole vocabulary where they are large enough."""
         passing = margins > self._wanted
         if self._shortlist is None or not bool(passing.any()):
             return margins
@@ -303,8 +303,8 @@ class _Optimization:
         there = rows.to(target.device)
         leads, is_known = self._shortlist.leads(hidden, target[there], valid[there])
         if not self._is_bare:
-            # What a model does to logits behind its head (softcapping, scaling) keeps their order
-            # but not their distances. With a rival unknown, the value has to pass once more.
+            # Post-processing of the logits after the head (softcapping, scaling) keeps their order
+            # but not their differences. If a rival was not on the list, the value must pass again.
             least = self._wanted[rows].to(leads)
             leads = torch.where(is_known, margins[rows].to(leads), least)
         margins = margins.clone()
@@ -312,8 +312,8 @@ class _Optimization:
         return margins
 
 
-def _begin_again(optimizer: torch.optim.Adam, moved: torch.Tensor, rows: torch.Tensor) -> None:
-    """Puts values back to where they began, and forgets what was gathered on the way."""
+def _restart(optimizer: torch.optim.Adam, moved: torch.Tensor, rows: torch.Tensor) -> None:
+    """Resets values to their start, and the optimizer's state for them."""
     with torch.no_grad():
         moved[rows] = 0
         for kept in optimizer.state[moved].values():
@@ -322,17 +322,17 @@ def _begin_again(optimizer: torch.optim.Adam, moved: torch.Tensor, rows: torch.T
 
 
 def _rms(states: torch.Tensor) -> torch.Tensor:
-    """Root mean square of each row of ``(rows, n)``, ``(rows, 1)``."""
+    """Returns the root mean square of each row of ``(rows, n)``, ``(rows, 1)``."""
     return states.square().mean(dim=1, keepdim=True).sqrt()
 
 
 def _selected(output: Any, rows: torch.Tensor, count: int, length: int) -> Any:
-    """Returns some rows and the first columns of what a block gave.
+    """Returns some rows and the first columns of a block's output.
 
     Args:
-        output: ``(count, columns, h)``, or a tuple that begins with it.
+        output: ``(count, columns, h)``, or a tuple that starts with it.
         rows: Rows to keep.
-        count: Number of rows it has.
+        count: Number of rows of the output.
         length: Columns to keep.
     """
     if isinstance(output, tuple):

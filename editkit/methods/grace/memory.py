@@ -1,17 +1,16 @@
-"""Everything that GRACE has learned on one model at one site, and the codebook of any view of it.
+"""Everything that GRACE has learned on one model at one site, and the codebook of any view.
 
-A row holds what one edit learned: key, value, initial radius, target. Rows are only ever added, and
-a view of the history (a version, present or past) is nothing but a radius for each of its rows: the
-fold of its edits, oldest first. So every version shares one index, and a step back in time costs an
-array.
+A row holds the key, value, initial radius and target of one edit. Rows are append-only, and a view
+of the history (any version) is just a radius for each of its rows: the fold of its edits, oldest
+first. So all versions share one index, and going to another version costs one array.
 
-Folding under rule ``disjoint`` needs no look at the keys. Which rows can ever meet is known when a
-row arrives: those with another target whose initial balls reach each other. These *conflicts*, with
-their distances, are kept beside the artifacts in the store, and ``radii`` derives from them what
-``codebook.fold`` gives row by row. Rule ``paper`` depends on the order of the edits and on rows
-that grow, so a view with such an edit is folded one by one.
+Folding under rule ``disjoint`` does not need the keys. Which rows can ever meet is known when a row
+is added: those with another target whose initial balls reach each other. These *conflicts*, with
+their distances, are stored with the artifacts, and ``radii`` derives from them what
+``codebook.fold`` computes row by row. Rule ``paper`` depends on the order of the edits and on rows
+that grow, so a view with such an edit is folded row by row.
 
-Plain numpy on purpose: comparing two versions must not load a deep-learning framework.
+Uses only numpy: comparing two versions must not load a deep-learning framework.
 """
 
 from __future__ import annotations
@@ -34,21 +33,21 @@ Vectors = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 
-_PART = 1024  # keys that go into the table at a time: a few megabytes
+_PART = 1024  # keys added to the table at a time: a few megabytes
 
 
 class Memory:
-    """Rows learned on one model at one site. Appending and reading may go on in several threads.
+    """Rows learned on one model at one site. Several threads may append and read.
 
     Args:
         backend: Index behind the keys; see ``KeyTable``.
-        device: Torch's name of the device for the index; None is the CPU.
+        device: Torch name of the index's device; None for the CPU.
     """
 
     def __init__(self, *, backend: str | None = None, device: str | None = None) -> None:
         self._asked = backend, device
         self._table: KeyTable | None = None
-        self._pending: list[Vectors] = []  # keys that the table has not taken in
+        self._pending: list[Vectors] = []  # keys not yet in the table
         self._adopted: tuple[Vectors, int] | None = None  # the first of them, and their number
         self._filling = threading.Lock()
         self._widths: tuple[int, int] | None = None  # of keys and of values
@@ -65,7 +64,7 @@ class Memory:
         self._spans: list[tuple[int, int]] = []  # where the conflicts of each row are
 
     def __len__(self) -> int:
-        """Number of row numbers handed out."""
+        """Number of rows ever appended."""
         return len(self._payloads)
 
     def __contains__(self, edit_id: str) -> bool:
@@ -80,7 +79,7 @@ class Memory:
         """
         if self._widths is None:
             raise LookupError("no key was learned yet")
-        # Built when it is first asked for: comparing versions needs radii, but no index.
+        # Built on first use: comparing versions needs radii, but no index.
         with self._filling:
             if self._table is None:
                 backend, device = self._asked
@@ -101,19 +100,19 @@ class Memory:
         return bool(self._sequential)
 
     def rows(self, edit_ids: Iterable[str]) -> Ints:
-        """Returns the rows of edits, in their order; those that were not learned are left out."""
+        """Returns the rows of edits, in order; edits that were not learned are left out."""
         return np.array([self._rows[e] for e in edit_ids if e in self._rows], np.int64)
 
     def row(self, edit_id: str) -> int:
         """Returns the row of an edit.
 
         Raises:
-            KeyError: It was not learned here.
+            KeyError: The edit was not learned here.
         """
         return self._rows[edit_id]
 
     def payload(self, row: int) -> GracePayload:
-        """Returns what the owner of a row learned."""
+        """Returns the payload of a row's owner."""
         return self._payloads[row]
 
     def edit_id(self, row: int) -> str:
@@ -129,7 +128,7 @@ class Memory:
         return self._payloads[row].entry.target
 
     def is_confirmed(self, row: int) -> bool:
-        """Returns whether a prompt in reach of a row is looked at twice; see ``scope.confirm``."""
+        """Returns whether prompts within a row's radius are confirmed; see ``scope.confirm``."""
         payload = self._payloads[row]
         return payload.key != "state" and payload.is_confirmed
 
@@ -175,21 +174,21 @@ class Memory:
         *,
         keys: Vectors | None = None,
     ) -> range:
-        """Appends rows; an edit that had one gets a new one, and the old row dies.
+        """Appends rows; an older row of the same edit is removed.
 
         Args:
-            payloads: What edits learned, all at one site.
-            conflicts: For each its conflicts with earlier rows as ``conflicts`` returned them, None
-                where they are not known and have to be searched for.
-            keys: ``(at least n, d)`` float32, the payloads' keys in its first rows, where they lie
-                so already: the first keys of a memory are then not copied. Must not be written to
-                from now on; rows to spare are room to grow.
+            payloads: Payloads of edits, all at one site.
+            conflicts: For each its conflicts with earlier rows, as from ``conflicts``; None if they
+                are not known and have to be searched for.
+            keys: ``(at least n, d)`` float32, an array with the payloads' keys in its first rows,
+                if there is one: the first keys of a memory are then not copied. It must not be
+                written to afterwards; extra rows are room to grow.
 
         Returns:
             The row numbers.
 
         Raises:
-            ValueError: Keys or values of another width.
+            ValueError: Keys or values have another width.
         """
         if not payloads:
             return range(len(self), len(self))
@@ -216,8 +215,8 @@ class Memory:
             self._rows[edit_id] = row
             if payload.entry.rule == "paper":
                 self._sequential.add(row)
-        # An edit that was learned anew may conflict with one that is younger in the history, and so
-        # may an imported one, whose conflicts nobody knows. Two of those are compared once.
+        # An edit that was learned again may conflict with a newer one in the history, and so may
+        # an imported one, whose conflicts are unknown. Each pair of those is compared once.
         compared = np.ones(end, bool)
         compared[[row for row, found in enumerate(known, start) if found is None]] = False
         for row, found in enumerate(known, start):
@@ -234,13 +233,13 @@ class Memory:
         return range(start, end)
 
     def discard(self, edit_id: str) -> None:
-        """Takes the row of an edit out for good, e.g. of one that did not verify."""
+        """Removes the row of an edit, e.g. of one that did not verify."""
         row = self._rows.pop(edit_id, None)
         if row is not None:
             self.table.kill([row])
 
     def radii(self, rows: Ints) -> Vectors:
-        """Returns the codebook of a view: ``(n,)`` float32 L2 radii by row number, -1 outside.
+        """Returns the codebook of a view: L2 radii by row, ``(n,)`` float32, -1 for other rows.
 
         Args:
             rows: The view's edits, oldest first if ``is_ordered``, else in any order.
@@ -259,11 +258,11 @@ class Memory:
         return {self._rows[edit_id]: radius for edit_id, radius in book.radii.items()}
 
     def _meeting(self, row: int, among: npt.NDArray[np.bool_]) -> tuple[list[int], list[float]]:
-        """Living rows with another target whose initial balls reach that of a row.
+        """Returns live rows with another target whose initial balls reach that of a row.
 
         Args:
             row: The row.
-            among: ``(n,)``, by row number: whether to look at it.
+            among: ``(n,)`` bool, by row: whether to consider it.
         """
         count = len(among)
         if not self._yields[row]:
@@ -280,7 +279,7 @@ class Memory:
         return self._target_numbers.setdefault(target, len(self._target_numbers))
 
     def _reserve(self, count: int) -> None:
-        """Makes room for so many rows; views that are in use keep the arrays they have."""
+        """Makes room for a number of rows; views that are in use keep their arrays."""
         capacity = len(self._radii)
         if count <= capacity:
             return

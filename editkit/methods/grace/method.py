@@ -1,4 +1,4 @@
-"""GRACE on one running model: learning, verification, and the codebook of any version."""
+"""GRACE on one running model: learning, verification, and the codebook at any version."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ from editkit_store.records import Edit, EditReach
 __all__ = ["BATCH", "GraceLesson", "GraceMethod"]
 
 _FIRST_TOKEN = 0.2
-"""Share of the radius for a prompt of one token.
+"""Fraction of the radius for a prompt of one token.
 
-The first token of many decoders is an attention sink, whose state hardly depends on which token it
-is: in SmolLM2 the keys of two such prompts are 3 to 6% of their norm apart, so that the full radius
-would reach them all.
+The first token of many decoders is an attention sink, whose state hardly depends on the token: in
+SmolLM2 the keys of two such prompts are 3 to 6% of their norm apart, so the full radius would reach
+them all.
 """
 
 
@@ -59,15 +59,15 @@ BATCH = 64
 _ROWS = BATCH
 _TOKENS = 2048
 """Size of one optimization problem: edits, and tokens with padding. A batch takes as many steps as
-its slowest edit, so large ones waste least; the tokens bound the memory."""
+its slowest edit, so large ones waste least; the token limit bounds the memory."""
 
 _VERIFIED = 16
-"""Edits verified together."""
+"""Edits verified per batch."""
 
-_ASKED = {
-    "pooled": "models that continue a prompt",
+_SUPPORTED = {
+    "pooled": "decoders",
     "text": "classifiers whose tokenizer knows words",
-    "sentence": "models that continue a prompt, or classifiers whose tokenizer knows words",
+    "sentence": "decoders, or classifiers whose tokenizer knows words",
 }
 
 Rows = npt.NDArray[np.int64]
@@ -75,12 +75,12 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class GraceLesson(Lesson):
-    """What one request learned.
+    """The value learned for one request.
 
     Attributes:
         value: Key and value.
-        batch: The requests learned together, with what the model computed on their prompts.
-        row: Where the request is in it.
+        batch: The requests learned together, with the model's cached activations.
+        row: Row of the request in it.
     """
 
     value: LearnedValue
@@ -92,13 +92,12 @@ class GraceMethod(EditMethod):
     """Learns a value for each edit at one site.
 
     Args:
-        context: What it is opened on; settings are a ``GraceConfig`` or a mapping of its fields.
-            Where the history has edits of this model, the site and the keys that they were learned
-            with go before the preset's.
+        context: Its environment; settings are a ``GraceConfig`` or a mapping of its fields. If the
+            history has edits of this model, their site and keys override the preset's.
 
     Raises:
         UnknownSite, UnsupportedModel: The model has no such site, or no such keys.
-        ValueError: A setting out of its range.
+        ValueError: A setting is out of range.
     """
 
     name = METHOD
@@ -125,12 +124,12 @@ class GraceMethod(EditMethod):
         position = self.config.position or self.engine.layout.position
         key = "state" if self._keys is None else self._keys.kind
         self._place: Place = (self.site, position, key)
-        self.place = _in_words(self._place)
+        self.place = _describe(self._place)
         self._reaches = Reaches(self.engine.encoder, self.query, self._keys)
         self._memory = Memory(device=self.engine.device)
 
     def settings(self) -> dict[str, str]:
-        """Returns the site, and what differs from the default settings."""
+        """Returns the site, and the settings that differ from the defaults."""
         plain = GraceConfig().model_dump()
         changed = {
             name: str(value)
@@ -139,7 +138,7 @@ class GraceMethod(EditMethod):
         }
         return {"site": str(self.site), **changed}
 
-    # What is known ----------------------------------------------------------------------------
+    # Learned edits ----------------------------------------------------------------------------
 
     def reload(self) -> None:
         """Reads from the store what the model has learned, at this site and at others."""
@@ -147,7 +146,7 @@ class GraceMethod(EditMethod):
         memories = load_memories(self.store, self.engine.fingerprint, device=device)
         self._memory = memories.pop(self._place, Memory(device=device))
         self.elsewhere = {
-            memory.edit_id(row): _in_words(place)
+            memory.edit_id(row): _describe(place)
             for place, memory in memories.items()
             for row in range(len(memory))
         }
@@ -161,7 +160,7 @@ class GraceMethod(EditMethod):
         return edit_id in self._memory
 
     def part(self, edit_ids: Sequence[str], version: int) -> tuple[GracePart | None, list[str]]:
-        """Returns the codebook of edits, oldest first where that counts."""
+        """Returns the codebook of edits, oldest first if order matters."""
         return self._part(self._memory.rows(edit_ids)), []
 
     def part_at(self, version: int, change: Change) -> tuple[GracePart | None, list[str]]:
@@ -169,7 +168,7 @@ class GraceMethod(EditMethod):
         rows = change.part.rows if isinstance(change.part, GracePart) else np.zeros(0, np.int64)
         if not change.came and not change.went:
             return self._part(rows), []
-        if self._memory.is_ordered:  # where the fold depends on the order, there is no short way
+        if self._memory.is_ordered:  # the fold depends on the order, so it is computed in full
             return self.part(self.store.history.active_ids(version), version)
         return self._part(moved(self._memory, rows, change.came, change.went)), []
 
@@ -178,7 +177,7 @@ class GraceMethod(EditMethod):
 
     @property
     def patch(self) -> Patch:
-        """Values replace the site's output; prompts are looked up by keys, or by what enters it."""
+        """Replaces the site's output; prompts are looked up by keys, or by the site's input."""
         return Patch("replace", (self._site.module,), self._keys, position=self.config.position)
 
     def _check_widths(self) -> None:
@@ -188,23 +187,23 @@ class GraceMethod(EditMethod):
         wanted = (width, self._site.width)
         if found != wanted:
             raise ArtifactsMissing(
-                f"'{self.site}' needs keys of width {wanted[0]} and gives {wanted[1]}, but the "
-                f"history's edits there have keys of width {found[0]} and values of {found[1]}",
+                f"'{self.site}' needs keys of width {wanted[0]} and values of width {wanted[1]}, "
+                f"but the history's edits there have widths {found[0]} and {found[1]}",
                 missing=(payload.entry.edit_id,),
                 fingerprint=self.engine.fingerprint,
                 known=(self.engine.fingerprint,),
                 hint="the module is not the one that the edits were learned at",
             )
 
-    # How prompts are looked up ----------------------------------------------------------------
+    # Lookup -----------------------------------------------------------------------------------
 
     @property
     def keys(self) -> PromptKeys | None:
-        """What gives the keys of prompts; None where states at the site are the keys."""
+        """Computes the keys of prompts; None if hidden states at the site are the keys."""
         return self._keys
 
     def query(self, prompt: Sequence[int]) -> torch.Tensor:
-        """Returns what a prompt is looked up by, ``(d,)`` float32; of a state, a pass to its site.
+        """Returns the lookup key of a prompt, ``(d,)`` float32; a state takes a forward pass.
 
         Args:
             prompt: Token ids.
@@ -216,7 +215,7 @@ class GraceMethod(EditMethod):
         return learning.query(self.engine.model, self._site, prompt, position=position)
 
     def words(self, prompt: Sequence[int]) -> tuple[list[str], list[str]] | None:
-        """Returns the names and the other words that a prompt's key is made of."""
+        """Returns the names and the other words in a prompt's key."""
         return None if self._keys is None else self._keys.said(prompt)
 
     # Learning ---------------------------------------------------------------------------------
@@ -224,13 +223,13 @@ class GraceMethod(EditMethod):
     def learn(
         self, edits: Sequence[tuple[Edit, Encoded]], *, version: int = 0, met: Met | None = None
     ) -> list[GraceLesson]:
-        """Returns what each edit learned; see ``EditMethod.learn``. No other edit counts for it."""
+        """Learns edits, independently of all others; see ``EditMethod.learn``."""
         encoded = [one for _, one in edits]
         lessons: dict[int, GraceLesson] = {}
-        # An edit that is there must not fire while another one is learned: the new one will be the
-        # only one in its sequence, and what it is learned with are prompts, targets behind them.
+        # An existing edit must not fire while another is learned: only one edit fires in a
+        # sequence, and training sequences contain targets after the prompts.
         with self.engine.paused():
-            for indices in _grouped(encoded):
+            for indices in _learning_groups(encoded):
                 started = time.monotonic()
                 batch = lay_out(
                     self.engine.model,
@@ -243,7 +242,7 @@ class GraceMethod(EditMethod):
                 if self._keys is not None:
                     keys = torch.stack([self.query(encoded[index].prompt) for index in indices])
                 values = learning.optimize(
-                    batch, self._site, self.config, keys=keys, met=_each(indices, met)
+                    batch, self._site, self.config, keys=keys, met=_notify_each(indices, met)
                 )
                 share = (time.monotonic() - started) / len(indices)
                 for row, (index, value) in enumerate(zip(indices, values, strict=True)):
@@ -259,7 +258,7 @@ class GraceMethod(EditMethod):
         return GracePart(self._memory, np.append(rows, row))
 
     def forget(self, edit_id: str) -> None:
-        """Takes out of the memory what an edit learned."""
+        """Removes an edit from the memory."""
         self._memory.discard(edit_id)
 
     def ordered(self, part: Part | None, edit_ids: Sequence[str]) -> Part | None:
@@ -270,11 +269,11 @@ class GraceMethod(EditMethod):
         return self._part(rows[np.isin(rows, part.rows)])
 
     def verify(self, lessons: Sequence[GraceLesson], *views: View) -> list[Generated]:
-        """Returns what the model says with what was learned in place; see ``EditMethod.verify``."""
+        """Returns the model's answers with the edits applied; see ``EditMethod.verify``."""
         requests = [lesson.encoded for lesson in lessons]
         drafted: list[Generated | None] = [None] * len(lessons)
-        for indices in _alike(lessons):
-            # What the model computed on the prompts while it learned is still there.
+        for indices in _verification_groups(lessons):
+            # The batch still holds the activations from learning.
             batch, rows = lessons[indices[0]].batch, [lessons[i].row for i in indices]
             if rows != list(range(len(batch))):
                 batch = batch.select(torch.tensor(rows))
@@ -294,19 +293,19 @@ class GraceMethod(EditMethod):
         keep: bool = False,
         more: float = 0.0,
     ) -> LearnedEdit:
-        """Returns what becomes of a learned edit; see ``EditMethod.finalize``."""
+        """Returns the outcome of a learned edit; see ``EditMethod.finalize``."""
         part = view.part(self.name)
         assert isinstance(part, GracePart)
         row = self._memory.row(edit.id)
         if not part.owns_row(row) and generated.text != lesson.encoded.text:
-            # Another edit's value, learned from another prompt, does not do for this one.
+            # The value of the shared row, learned from another prompt, does not work here.
             new = self._remember(edit, lesson, owns_row=True)
             view = view.replacing(self.name, part.of(np.where(part.rows == row, new, part.rows)))
             (generated,) = self.verify([lesson], view)
         return super().finalize(edit, lesson, view, generated, keep=keep, more=more)
 
     def to_bytes(self, edit: Edit, lesson: GraceLesson) -> bytes:
-        """Returns key and value as safetensors bytes; see ``GracePayload``."""
+        """Serializes key and value as safetensors bytes; see ``GracePayload``."""
         return self._memory.payload(self._memory.row(edit.id)).to_bytes()
 
     def metrics(self, edit: Edit, lesson: GraceLesson) -> dict[str, Any]:
@@ -329,7 +328,7 @@ class GraceMethod(EditMethod):
         conflicts: dict[str, float] | None = None,
         radius: float | None = None,
     ) -> Any:
-        """Returns the record of what an edit became here, with its radius and its conflicts."""
+        """Returns the artifact record of an edit, with its radius and conflicts."""
         if payload is not None:
             row = self._memory.row(edit.id)
             conflicts = self._memory.conflicts(row)
@@ -343,13 +342,13 @@ class GraceMethod(EditMethod):
         assert isinstance(part, GracePart)
         row = self._memory.row(edit.id)
         prompt = lesson.encoded.prompt
-        if not part.owns_row(row):  # rule `paper`: it lives in another edit's
+        if not part.owns_row(row):  # rule `paper`: it shares another edit's row
             row = part.select(self.query(prompt)[None]).fired[0]
         radius, owner = part.radius(row), part.edit_id(row)
         return self._reaches.of(edit, prompt, part, radius=radius, owner=owner)
 
     def _remember(self, edit: Edit, lesson: GraceLesson, *, owns_row: bool = False) -> int:
-        """Puts what an edit learned into the memory; returns its row."""
+        """Adds an edit to the memory; returns its row."""
         value = lesson.value
         entry = Entry(
             edit_id=edit.id,
@@ -382,27 +381,27 @@ class GraceMethod(EditMethod):
 
 
 def _config(context: MethodContext) -> GraceConfig:
-    """Returns the settings with the site that the history was learned at, unless one was asked for.
+    """Returns the settings, with the site of the history's edits unless the user set one.
 
-    All edits of a model share one site. A preset or a newer editkit may choose another by itself;
-    the edits that are there would then be out of reach.
+    All edits of a model share one site. If a preset or a newer editkit chose another by default,
+    existing edits would be out of reach.
     """
     given = context.settings
     if isinstance(given, GraceConfig):
-        config, asked = given, given.model_fields_set
+        config, chosen = given, given.model_fields_set
     else:
-        config, asked = GraceConfig.of(context.preset, **(given or {})), set(given or {})
+        config, chosen = GraceConfig.of(context.preset, **(given or {})), set(given or {})
     return config.model_copy(
         update={
             name: value
-            for name, value in _learned(context.store, context.engine.fingerprint).items()
-            if name not in asked
+            for name, value in _learned_settings(context.store, context.engine.fingerprint).items()
+            if name not in chosen
         }
     )
 
 
-def _learned(store: Store, fingerprint: str) -> dict[str, Any]:
-    """Returns the settings that the newest edit of a model was learned with and others need."""
+def _learned_settings(store: Store, fingerprint: str) -> dict[str, Any]:
+    """Returns the settings of a model's newest edit that later edits must share."""
     place = learned_place(store, fingerprint)
     if place is None:
         return {}
@@ -412,37 +411,37 @@ def _learned(store: Store, fingerprint: str) -> dict[str, Any]:
 
 
 def _kind_of_key(context: MethodContext, config: GraceConfig) -> KeyName:
-    """Returns what edits are looked up by.
+    """Returns the kind of key that edits use.
 
     Raises:
-        UnsupportedModel: Keys were asked for that the model's inputs have none of.
+        UnsupportedModel: The requested keys do not exist for the model's inputs.
     """
     engine = context.engine
     family = engine.encoder.family
     default: KeyName = "state"
     if family == "decoder":
         default = "pooled"
-    # What a decoder knows of its tokens it says itself; of others their vocabulary has to tell.
+    # A decoder itself gives the information of its tokens; for others the vocabulary must.
     elif family == "classifier" and has_words(engine.tokenizer):
         default = "text"
     if config.key is None or config.key in ("state", default):
         return config.key or default
     if default == "state" or config.key != "sentence":
         raise UnsupportedModel(
-            f"{config.key} keys are for {_ASKED[config.key]}, not for "
+            f"{config.key} keys need {_SUPPORTED[config.key]}, not "
             f"{type(engine.model).__name__}{'' if default != 'state' else ' and its tokenizer'}",
             hint=f"leave `key` out, or set it to '{default}'",
         )
     return config.key
 
 
-def _in_words(place: Place) -> str:
+def _describe(place: Place) -> str:
     site, position, key = place
     return f"'{site}' with the {position} token as the query and {key} keys"
 
 
-def _grouped(encoded: Sequence[Encoded]) -> Iterator[list[int]]:
-    """Yields the indices of requests to learn together: of about one length, to pad little."""
+def _learning_groups(encoded: Sequence[Encoded]) -> Iterator[list[int]]:
+    """Yields batches of request indices, of similar length to minimize padding."""
     lengths = [len(request.prompt) + len(request.target) for request in encoded]
     group: list[int] = []
     for index in sorted(range(len(encoded)), key=lambda index: lengths[index]):
@@ -454,8 +453,8 @@ def _grouped(encoded: Sequence[Encoded]) -> Iterator[list[int]]:
         yield group
 
 
-def _alike(lessons: Sequence[GraceLesson]) -> Iterator[list[int]]:
-    """Yields the indices of lessons to verify together: of one batch, with targets alike."""
+def _verification_groups(lessons: Sequence[GraceLesson]) -> Iterator[list[int]]:
+    """Yields groups of lesson indices to verify together: of one batch, with similar targets."""
 
     def batch(index: int) -> int:
         return id(lessons[index].batch)
@@ -469,12 +468,12 @@ def _alike(lessons: Sequence[GraceLesson]) -> Iterator[list[int]]:
             yield indices[at : at + _VERIFIED]
 
 
-def _each(indices: Sequence[int], met: Met | None) -> Callable[[torch.Tensor], None] | None:
+def _notify_each(indices: Sequence[int], met: Met | None) -> Callable[[torch.Tensor], None] | None:
     if met is None:
         return None
 
-    def tell(keys: torch.Tensor) -> None:
+    def notify(keys: torch.Tensor) -> None:
         for index, key in zip(indices, keys, strict=True):
             met(index, key)
 
-    return tell
+    return notify

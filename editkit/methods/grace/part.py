@@ -1,4 +1,4 @@
-"""What GRACE's edits at one version do: a codebook with its radii."""
+"""GRACE's edits at one version: a codebook with its radii."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class GraceSelection(KeyedSelection):
 
 
 class GracePart(KeyedPart):
-    """The codebook of one version. Rows are oldest first where the memory ``is_ordered``.
+    """The codebook of one version. Rows are oldest first if the memory ``is_ordered``.
 
-    Keys and values stay on the host. A decision moves one hidden state a sequence there, and the
-    values of the rows that fire back: a few kilobytes, once a sequence. Without some of its edits
-    their neighbours have their radii back.
+    Keys and values stay on the host. A decision moves one hidden state per sequence to the host,
+    and the values of the rows that fire back: a few kilobytes, once per sequence. ``without``
+    restores the radii of the neighbours of removed edits.
     """
 
     method = METHOD
@@ -43,5 +43,5 @@ class GracePart(KeyedPart):
     selection: ClassVar[type[KeyedSelection]] = GraceSelection
 
     def owns_row(self, row: int) -> bool:
-        """Returns whether an edit's own row can fire; under rule ``paper`` it may share another."""
+        """Returns whether an edit's own row can fire; under rule ``paper`` it may share one."""
         return bool(self.radii[row] >= 0)

@@ -1,12 +1,12 @@
-"""GRACE artifacts as safetensors bytes and back, without a deep-learning framework.
+"""Serialization of GRACE artifacts as safetensors bytes, without a deep-learning framework.
 
 A payload holds two float32 tensors, ``key`` of shape ``(d,)`` and ``value`` of shape ``(m,)``, and
 string metadata: ``format`` = ``editkit.grace.1``, ``site``, ``position``, ``replacement``,
-``radius``, ``rule``, ``target`` (token ids as JSON) and ``owns_row``; with a pooled key the format
-is ``editkit.grace.2``, which an editkit that would take it for a state refuses, with a key of
-sentences ``editkit.grace.3``, with the identity of the ``encoder``, and with a key of a text to be
-classified ``editkit.grace.4``. Of an edit that came with rephrasings ``confirm`` is false; see
-``editkit.scope.confirm``. float32 holds every float16 and bfloat16 value exactly.
+``radius``, ``rule``, ``target`` (token ids as JSON) and ``owns_row``. With a pooled key the format
+is ``editkit.grace.2``, which older versions refuse instead of taking the key for a state; with a
+sentence key ``editkit.grace.3``, with the identity of the ``encoder``; and with a text key
+``editkit.grace.4``. For an edit with rephrases ``confirm`` is false; see ``editkit.scope.confirm``.
+float32 holds every float16 and bfloat16 value exactly.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ _FORMATS: dict[KeyName, str] = {
 _KEYS = {name: key for key, name in _FORMATS.items()}
 
 Place = tuple[str, str, str]
-"""Where edits were learned: dotted path of the site, position of the query, and kind of key, which
-of sentences is ``sentence:`` and the beginning of their encoder's fingerprint."""
+"""Where edits were learned: dotted path of the site, position of the query, and kind of key; for
+sentence keys ``sentence:`` and a prefix of the encoder's fingerprint."""
 
 _Tensor = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class GracePayload:
-    """What GRACE learned for one edit on one model.
+    """The artifact of one edit on one model.
 
     Attributes:
-        entry: Its part in the codebook.
-        value: ``(m,)`` float32, what replaces the site's output.
+        entry: Its entry in the codebook.
+        value: ``(m,)`` float32, replaces the site's output.
         site: Dotted path of the module.
-        replacement: Positions that it replaces.
+        replacement: Positions that the value replaces.
         position: Token of the prompt that is the query.
-        key: What the entry's key is; see ``Place``.
-        is_confirmed: Whether what lies in its reach is looked at twice.
+        key: Kind of the entry's key; see ``Place``.
+        is_confirmed: Whether prompts within its radius are confirmed.
     """
 
     entry: Entry
@@ -83,7 +83,7 @@ class GracePayload:
                 "value": np.ascontiguousarray(self.value, np.float32),
             },
             metadata={
-                # One JSON string: the order of several metadata keys is not fixed in the bytes.
+                # One JSON string, because the byte order of several metadata keys is not fixed.
                 "editkit": json.dumps(
                     {
                         **({"encoder": encoder} if encoder else {}),
@@ -112,11 +112,11 @@ class GracePayload:
         Args:
             data: Safetensors bytes.
             edit_id: The edit.
-            shelves: Where its tensors are put; None leaves them in ``data``.
-            at: Place on the shelf.
+            shelves: Arrays to copy its tensors into; None leaves them in ``data``.
+            at: Row of the arrays.
 
         Raises:
-            InvalidRecord: Not a GRACE payload, or one of a newer format.
+            InvalidRecord: It is not a GRACE payload, or has a newer format.
         """
         try:
             start = 8 + int.from_bytes(data[:8], "little")
@@ -152,56 +152,56 @@ class GracePayload:
 
 
 class Shelves:
-    """Arrays that the tensors of many payloads are read into, one pair of them a place.
+    """Arrays that the tensors of many payloads are read into, one pair per place.
 
-    Memory that a process touches for the first time costs more than what is done with it: read in
-    this way, a history's keys are written once, into the array that the index goes on to use.
+    Touching memory for the first time is the dominant cost: this way a history's keys are written
+    once, into the array that the index then uses.
 
     Args:
-        count: Places on each shelf.
+        count: Rows of each array.
     """
 
     def __init__(self, count: int) -> None:
-        # Room to grow is not touched, and costs nothing yet.
+        # Room to grow costs nothing until it is touched.
         self._capacity = 2 * count
         self._arrays: dict[Place, tuple[_Tensor, _Tensor]] = {}
 
     def put(self, place: Place, at: int, key: _Tensor, value: _Tensor) -> tuple[_Tensor, _Tensor]:
-        """Copies a key and a value to their place, and returns them there.
+        """Copies a key and a value into the arrays of a place; returns the copies.
 
         Raises:
-            ValueError: Their widths are not those of the others.
+            ValueError: Their widths differ from those of the others.
         """
         if place not in self._arrays:
             self._arrays[place] = self._array(len(key)), self._array(len(value))
         keys, values = self._arrays[place]
         if key.shape != keys.shape[1:] or value.shape != values.shape[1:]:
-            raise ValueError(f"widths of {len(key)} and {len(value)} among others")
+            raise ValueError(f"widths of {len(key)} and {len(value)} differ from the others")
         keys[at], values[at] = key, value
         return keys[at], values[at]
 
     def keys(self, place: Place) -> _Tensor:
-        """Returns the keys of a place, ``(2 count, d)``; rows where none was put are zero."""
+        """Returns the keys of a place, ``(2 count, d)``; unused rows are zero."""
         return self._arrays[place][0]
 
     def _array(self, width: int) -> _Tensor:
-        # numpy's own arrays ask for huge pages. Those are memory that nobody used lately, which a
-        # virtual machine has to get from its host first; small ones are what the payloads just
-        # read were in. A history of 100k edits opens a second faster.
+        # numpy's own arrays request huge pages, which a virtual machine has to get from its host
+        # first; small pages can be reused from the payloads just read. A history of 100k edits
+        # opens a second faster.
         room = mmap.mmap(-1, max(1, self._capacity * width * 4), access=mmap.ACCESS_COPY)
         return np.frombuffer(room, np.float32, self._capacity * width).reshape(-1, width)
 
 
 def _tensor(data: bytes, start: int, about: dict[str, Any]) -> _Tensor:
-    """Returns a tensor as a view of the bytes; safetensors' own reader copies each one.
+    """Returns a tensor as a view of the bytes; safetensors' own reader makes copies.
 
     Args:
         data: The file.
-        start: Where the tensors begin.
+        start: Offset of the tensors.
         about: The tensor's entry in the header.
 
     Raises:
-        KeyError, ValueError: Not a float32 vector that lies within the bytes.
+        KeyError, ValueError: It is not a float32 vector within the bytes.
     """
     begin, end = about["data_offsets"]
     (length,) = about["shape"]

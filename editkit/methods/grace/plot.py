@@ -1,4 +1,4 @@
-"""Pictures of a codebook: radii, distances, conflicts, and a map of the keys.
+"""Plots of a codebook: radii, distances, conflicts, and a map of the keys.
 
 Needs matplotlib and numpy, but no model and no deep-learning framework.
 """
@@ -24,7 +24,7 @@ from editkit_store.records.comparisons import CodebookPlot
 __all__ = ["plot_codebook"]
 
 _SAMPLED = 2000
-"""Rows whose nearest neighbour is looked up, and balls that are drawn to scale."""
+"""Maximum rows whose nearest neighbour is computed, and balls that are drawn to scale."""
 
 _BLUE, _ORANGE, _GREY = "#2a6fbb", "#d9822b", "#9aa0a6"
 
@@ -36,20 +36,20 @@ def plot_codebook(
     version: str = "@",
     fingerprint: str | None = None,
 ) -> CodebookPlot:
-    """Draws the codebook of a version to a PNG file, and returns what is on it.
+    """Plots the codebook of a version to a PNG file, and returns a summary.
 
     Args:
         store: The history.
         path: The file to write.
         version: Version expression.
-        fingerprint: Model whose codebook is drawn; by default the one that the store remembers.
+        fingerprint: Model whose codebook is plotted; by default the one that the store remembers.
 
     Raises:
-        UnknownVersion: The expression names no version.
+        UnknownVersion: The expression does not name a version.
         InvalidRequest: No edit of that version was learned by the model.
         PackageMissing: matplotlib is not installed.
         OutputUnwritable: The file cannot be written.
-        UnsafeTarget: It is a store, or belongs to one.
+        UnsafeTarget: The file is a store, or belongs to one.
     """
     number = store.history.resolve(version)
     name = format_version(number)
@@ -71,7 +71,7 @@ def plot_codebook(
         figure.savefig(target, format="png", dpi=144)
     except OSError as error:
         raise OutputUnwritable(
-            f"the picture '{target}' cannot be written: {error.strerror}", path=target
+            f"the plot '{target}' cannot be written: {error.strerror}", path=target
         ) from error
     return CodebookPlot(
         path=str(target),
@@ -85,7 +85,7 @@ def plot_codebook(
 def _rows(
     store: Store, version: int, fingerprint: str | None
 ) -> tuple[Memory | None, npt.NDArray[np.int64]]:
-    """The memory that holds most of a version's edits, and their rows in it."""
+    """Returns the memory that holds most of a version's edits, and their rows in it."""
     ids = store.history.active_ids(version)
     memories = load_memories(store, fingerprint).values() if fingerprint else ()
     found = [(memory, memory.rows(ids)) for memory in memories]
@@ -106,7 +106,7 @@ def _figure(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise PackageMissing(
-            "drawing a codebook needs matplotlib", package="matplotlib",
+            "plotting a codebook needs matplotlib", package="matplotlib",
             hint="pip install 'editkit[plot]'",
         ) from error  # fmt: skip
     figure = Figure(figsize=(11, 8.5), layout="constrained")
@@ -149,14 +149,14 @@ def _draw_conflicts(axes: Any, pairs: Any, radii: Any) -> None:
         axes.plot([0, end], [0, end], color=_GREY, linewidth=1, label="the balls touch")
         axes.legend()
     else:
-        axes.text(0.5, 0.5, "no two edits with other targets\ncan meet", ha="center", va="center",
+        axes.text(0.5, 0.5, "no conflicts between\ndifferent targets", ha="center", va="center",
                   transform=axes.transAxes, color=_GREY)  # fmt: skip
     axes.set(title=f"conflicts: {len(pairs)}", xlabel="distance of the two keys, L2",
              ylabel="sum of their radii")  # fmt: skip
 
 
 def _draw_map(axes: Any, memory: Memory, rows: Any, radii: Any, pairs: Any, shrunk: Any) -> None:
-    flat = _flattened(memory.keys(rows))
+    flat = _project(memory.keys(rows))
     place = {int(row): point for row, point in zip(rows, flat, strict=True)}
     for first, second, _ in pairs[:_SAMPLED]:
         (x0, y0), (x1, y1) = place[int(first)], place[int(second)]
@@ -164,7 +164,7 @@ def _draw_map(axes: Any, memory: Memory, rows: Any, radii: Any, pairs: Any, shru
     if len(rows) <= _SAMPLED:
         from matplotlib.collections import EllipseCollection
 
-        # A projection onto a plane takes a ball to a disc of the same radius.
+        # The projection of a ball onto a plane is a disc of the same radius.
         width = 2 * radii[rows]
         balls = EllipseCollection(width, width, 0.0, units="xy", offsets=flat, facecolor="none",
                                   edgecolor=_GREY, linewidth=0.6,
@@ -178,11 +178,11 @@ def _draw_map(axes: Any, memory: Memory, rows: Any, radii: Any, pairs: Any, shru
     axes.legend()
 
 
-def _flattened(keys: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def _project(keys: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Projects keys ``(n, d)`` orthogonally onto the plane in which they vary most, ``(n, 2)``."""
     wide = keys.astype(np.float64)
     centred = wide - wide.mean(axis=0)
-    fitted = centred[:: max(1, len(centred) // 5000)]  # two directions need no more
+    fitted = centred[:: max(1, len(centred) // 5000)]  # enough for two directions
     directions = np.linalg.svd(fitted, full_matrices=False)[2][:2]
     flat = np.zeros((len(keys), 2))
     flat[:, : len(directions)] = centred @ directions.T

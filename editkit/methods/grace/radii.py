@@ -1,12 +1,12 @@
-"""The radii of a view under rule ``disjoint``: the one place that derives them.
+"""The radii of a view under rule ``disjoint``, derived only here.
 
     eps_i(view) = min(eps0_i, min { d_ij / 2 : j conflicts with i, j in the view })
 
-with the initial radius eps0_i, and the distance d_ij of two keys that conflict: they have different
-targets, and their initial balls reach each other. The running model derives its radii from rows in
+with the initial radius eps0_i and the distance d_ij of two keys in conflict: they have different
+targets, and their initial balls reach each other. The running model derives radii from rows in
 memory, and a comparison of versions from columns of the store; both call this function.
 
-Plain numpy on purpose: comparing two versions must not load a deep-learning framework.
+Uses only numpy: comparing two versions must not load a deep-learning framework.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Floats = npt.NDArray[np.float32]
 def give_way(
     radii: Floats, first: Sequence[int], second: Sequence[int], apart: Sequence[float]
 ) -> None:
-    """Shrinks the radii of rows that conflict, in place.
+    """Shrinks the radii of conflicting rows, in place.
 
     Args:
-        radii: ``(n,)`` float32, L2: the initial radius of each row of the view, -1 for one outside.
-        first: One row of each pair that conflicts.
-        second: The other one.
+        radii: ``(n,)`` float32, L2: the initial radius of each row of the view, -1 for other rows.
+        first: One row of each conflicting pair.
+        second: The other row.
         apart: The distance between their keys, L2.
     """
     if not len(first):

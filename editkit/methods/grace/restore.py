@@ -1,4 +1,4 @@
-"""Reading what GRACE has learned on a model out of a store."""
+"""Restoring GRACE's learned edits of a model from a store."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def load_memories(
 
     Args:
         store: The history.
-        fingerprint: The model.
+        fingerprint: Fingerprint of the model.
         backend: Index behind the keys; see ``KeyTable``.
-        device: Torch's name of the device for the index.
+        device: Torch name of the index's device.
+
 
     Raises:
         StoreDamaged, InvalidRecord: An artifact cannot be read.
@@ -32,7 +33,7 @@ def load_memories(
     found: dict[Place, list[tuple[int, GracePayload, dict[str, float] | None]]] = {}
     memories = {}
     shelves = Shelves(store.artifacts.usable_count(fingerprint, method=METHOD))
-    with _uncollected():
+    with _without_gc():
         for part in store.artifacts.usable(fingerprint, method=METHOD):
             for age, edit_id, conflicts, data in part:
                 payload = GracePayload.from_bytes(data, edit_id=edit_id, shelves=shelves, at=age)
@@ -41,18 +42,18 @@ def load_memories(
         for place, rows in found.items():
             rows.sort(key=itemgetter(0))
             memories[place] = Memory(backend=backend, device=device)
-            # All at one place is what a history usually has: their keys are a table as they lie.
+            # A history usually has one place: its keys are then used without a copy.
             keys = shelves.keys(place) if len(found) == 1 else None
             memories[place].put([row[1] for row in rows], [row[2] for row in rows], keys=keys)
     return memories
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Pauses the search for cyclic garbage.
+def _without_gc() -> Iterator[None]:
+    """Pauses the cyclic garbage collector.
 
-    It is triggered by objects being made, and would go through a million that all stay, again and
-    again: a third of the time of opening a large history.
+    Allocations trigger it, and it would traverse a million live objects again and again: a third of
+    the time of opening a large history.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -66,17 +67,17 @@ def _uncollected() -> Iterator[None]:
 def find_conflicts(
     store: Store, learned: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Returns the conflicts of artifacts that came from elsewhere.
+    """Returns the conflicts of imported artifacts.
 
-    Everything that their models have learned is read as it is when they are opened: an artifact
-    that cannot be read would be in the way for ever.
+    Reads everything that their models have learned, as opening them does, because an unreadable
+    artifact would prevent opening the history on that model.
 
     Args:
-        store: The history, with the artifacts in it.
-        learned: Ids of their edits, by the fingerprint of the model.
+        store: The history, including the artifacts.
+        learned: Ids of their edits, by model fingerprint.
 
     Returns:
-        By model and edit, as ``Memory.conflicts`` gives them.
+        Conflicts by model and edit, as from ``Memory.conflicts``.
 
     Raises:
         StoreDamaged, InvalidRecord: An artifact cannot be read.
@@ -87,7 +88,7 @@ def find_conflicts(
             memories = load_memories(store, fingerprint).values()
         except (ValueError, TypeError, OverflowError) as error:
             raise InvalidRecord(
-                f"what the model {fingerprint} learned cannot be read: {error}"
+                f"the artifacts of the model {fingerprint} cannot be read: {error}"
             ) from error
         found[fingerprint] = {
             edit_id: memory.conflicts(memory.row(edit_id))
@@ -99,7 +100,7 @@ def find_conflicts(
 
 
 def learned_encoder(store: Store, fingerprint: str) -> str | None:
-    """Returns the name of the sentence encoder that a model's newest edit was looked up by."""
+    """Returns the name of the sentence encoder of a model's newest edit."""
     newest = store.artifacts.newest(fingerprint, method=METHOD)
     if newest is None:
         return None
@@ -109,7 +110,7 @@ def learned_encoder(store: Store, fingerprint: str) -> str | None:
 
 
 def learned_place(store: Store, fingerprint: str) -> Place | None:
-    """Returns where a model learned the newest of its edits, ``None`` for one without any."""
+    """Returns where a model learned its newest edit, ``None`` if it has learned none."""
     newest = store.artifacts.newest(fingerprint, method=METHOD)
     if newest is None:
         return None

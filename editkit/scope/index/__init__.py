@@ -1,6 +1,6 @@
-"""The key index behind a codebook: exact, whatever finds the candidates.
+"""The key index behind a codebook: exact with every backend.
 
-Importable without torch and without FAISS: a backend loads its library when it is opened.
+It can be imported without torch and without FAISS: a backend loads its library when it is opened.
 """
 
 from editkit.scope.index.backends import open_backend

@@ -1,4 +1,4 @@
-"""The choice among the backends."""
+"""Selection of an index backend."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def open_backend(name: str | None, device: str | None = None) -> IndexBackend:
     """Returns an empty backend.
 
     Args:
-        name: ``faiss`` (CPU), ``faiss-gpu``, ``torch``, or None for the best one at hand: FAISS if
-            it is installed, on the GPU if ``device`` is one and this FAISS can use it; else torch.
-        device: Torch's name of a device, such as ``cuda:1``; None is the CPU.
+        name: ``faiss`` (CPU), ``faiss-gpu``, ``torch``, or None for the best one available: FAISS
+            if it is installed, on the GPU if ``device`` is one and FAISS supports it; else torch.
+        device: Torch name of a device, such as ``cuda:1``; None for the CPU.
 
     Raises:
-        ImportError: The library asked for is missing; the message names the install command.
-        RuntimeError: ``faiss-gpu`` where there is no GPU.
-        ValueError: No backend of that name.
+        ImportError: The requested library is missing; the message gives the install command.
+        RuntimeError: ``faiss-gpu`` was requested, but there is no GPU.
+        ValueError: There is no such backend.
     """
     on_gpu = (device or "cpu").startswith("cuda")
     if name is None:

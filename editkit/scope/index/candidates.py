@@ -1,8 +1,8 @@
-"""The contract of a backend: it proposes candidates, and never decides.
+"""The interface of a backend: it proposes candidates, and never decides.
 
 A backend proposes rows that *may* lie within a reach of the query, and the table measures those
 with ``distances()`` on the host's float32 copy. So a backend may store keys in fewer dimensions or
-bits and compute as it likes, as long as no row within the reach is left out; which edit fires is
+bits and use any arithmetic, as long as it omits no row within the reach; the edit that fires is
 then the same with every backend.
 """
 
@@ -26,7 +26,7 @@ class Candidates:
     Attributes:
         positions: ``(m,)`` int64, positions in the backend, in no order.
         lower: ``(m,)`` float64, not above ``distances()`` of any listed row within the reach.
-        rest: No unlisted row has a smaller distance; infinity when none is within the reach.
+        rest: Lower bound of the distances of unlisted rows; infinity if none is within the reach.
     """
 
     positions: Ints
@@ -38,29 +38,29 @@ NONE = Candidates(np.empty(0, np.int64), np.empty(0))
 """No row is within the reach."""
 
 ALL = Candidates(np.empty(0, np.int64), np.empty(0), rest=0.0)
-"""Nothing is known: every row has to be looked at."""
+"""Nothing is known: every row has to be measured."""
 
 
 class IndexBackend(Protocol):
     """Positions 0, 1, 2, ... of keys, as given to ``build`` and then to ``add``.
 
-    Not safe for threads: the table serialises all calls (GPU indexes are not even for reads).
+    Not thread-safe: the table serializes all calls (GPU indexes are not even safe for reads).
     """
 
     @property
     def name(self) -> str:
-        """Name under which it is asked for."""
+        """Name that selects it."""
 
     @property
     def is_stale(self) -> bool:
-        """Whether it must be built anew from all keys before it is asked again."""
+        """Whether it must be rebuilt from all keys before the next query."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes it holds, wherever it holds them."""
+        """Bytes it holds, on any device."""
 
     def build(self, keys: Vectors) -> None:
-        """Forgets everything and takes ``keys``, ``(n, d)`` float32, at least one."""
+        """Replaces the contents by ``keys``, ``(n, d)`` float32, at least one."""
 
     def add(self, keys: Vectors) -> None:
         """Appends ``keys``."""

@@ -1,16 +1,16 @@
-"""The one definition of distance that decides which edit fires.
+"""The definition of distance that decides which edit fires.
 
-Every other number in this package only narrows down where to look. With ``k`` a key and ``q`` a
+Every other number in this package only narrows down the candidates. With ``k`` a key and ``q`` a
 query of width ``d``:
 
     delta_j = fl32(k_j - q_j)
     distance = fl32(sqrt(fl64(sum_j delta_j ** 2)))
 
 Each ``delta_j ** 2`` is exact in float64 (24 + 24 bits fit into 53), and the sum is a fixed tree
-that depends on ``d`` alone: terms ``j`` and ``j + half`` are added, then the width is halved. Only
-elementwise operations take part, and IEEE 754 leaves those no freedom, so a distance does not
-depend on the other rows of the call, on their number, or on the machine. ``sum(axis=1)`` and
-``einsum`` promise no order, and BLAS picks one by shape and processor.
+that depends only on ``d``: terms ``j`` and ``j + half`` are added, then the width is halved. It
+uses only elementwise operations, whose results IEEE 754 fixes, so a distance does not depend on the
+other rows of the call, their number, or the machine. ``sum(axis=1)`` and ``einsum`` guarantee no
+order, and BLAS chooses one by shape and processor.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Vectors = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 _BLOCK = 1 << 17
-"""Float64 numbers handled at a time: one megabyte, so that a block stays in the L2 cache."""
+"""Float64 numbers per block: one megabyte, so that a block stays in the L2 cache."""
 
 _NARROW = 32
 """Width below which the fold runs along the rows instead of across them.
 
-Numpy's inner loop runs over the last axis; for a handful of terms its overhead would be the cost.
+Numpy's inner loop runs over the last axis; for a few terms its overhead would dominate.
 """
 
 _FIRST_STEP = 64
-"""Rows measured at first when there are many candidates."""
+"""Rows in the first step if there are many candidates."""
 
 
 def distances(keys: Vectors, query: Vectors) -> Vectors:
@@ -66,20 +66,20 @@ def nearest_of(
     *,
     is_inside: bool,
 ) -> tuple[Ints, Vectors]:
-    """Returns the ``k`` nearest of some rows, nearest first; of equal distances the last row first.
+    """Returns the ``k`` nearest of some rows, nearest first; at equal distance the last row first.
 
     Rows are measured in the order of their lower bounds, in growing steps, until the next bound
     lies beyond the ``k``-th distance: with a near hit most rows are never measured. A bound *equal*
-    to it goes on, for that row may be the later one.
+    to it does not stop the loop, since that row may be the later one.
 
     Args:
         keys: ``(n, d)`` float32.
         query: ``(d,)`` float32.
         positions: ``(m,)`` int64, rows of ``keys`` to choose from.
         lower: ``(m,)`` float64, bounds not above those rows' distances.
-        radii: ``(m,)`` float32; rows with a negative one are left out.
-        k: Rows wanted, at least one.
-        is_inside: Only rows whose distance is at most their radius.
+        radii: ``(m,)`` float32; rows with a negative radius are left out.
+        k: Number of rows to return, at least one.
+        is_inside: Return only rows whose distance is at most their radius.
 
     Returns:
         Positions int64 and distances float32.
@@ -107,7 +107,7 @@ def nearest_of(
 
 
 def _fold(terms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Sums ``(n, d)`` to ``(n,)`` in an order given by ``d`` alone; overwrites ``terms``."""
+    """Sums ``(n, d)`` to ``(n,)`` in an order that depends only on ``d``; overwrites ``terms``."""
     width = terms.shape[1]
     if width == 0:
         return np.zeros(len(terms))

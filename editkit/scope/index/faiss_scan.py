@@ -1,17 +1,17 @@
 """FAISS on the CPU: a flat scan, in few dimensions once there are many keys.
 
-Up to ``FLAT_ROWS`` keys the index holds them as they are (centred). From there on it holds their
-projection onto principal directions, scanned at memory speed, and exact as a filter: of states
-``DIMS`` of them in float32; of keys of prompts, which have one length, as many as tell them apart
-(see ``sketch``), in four bits each (see ``four_bits``). The directions are found when the threshold
-is passed or the table is rebuilt, once more when there are enough keys to know them well, and kept
-while it grows from there on.
+Up to ``FLAT_ROWS`` keys the index holds the centred keys. Above, it holds their projection onto
+principal directions, which is scanned at memory speed and is exact as a filter: ``DIMS`` directions
+in float32 for hidden states; for prompt keys, which have unit length, as many as are needed to
+separate them (see ``sketch``), in four bits each (see ``four_bits``). The directions are computed
+when the threshold is passed or the table is rebuilt, again when there are enough keys to estimate
+them well, and kept as the table grows further.
 
-What makes it slow, never wrong: keys that the directions cannot tell apart at the scale of the
-reach, each of which costs a measurement on the host. That is so for many near-duplicates of one
-key, for a reach near the typical distance of two keys, for keys that later spread along directions
-unknown when the index was fitted, and for distances so small beside the keys' spread that float32
-(or four bits) cannot tell them from nothing.
+It is slow, but never wrong, for keys that the directions cannot separate at the scale of the reach,
+since each of them is measured on the host. That happens for many near-duplicates of one key, for a
+reach near the typical distance of two keys, for keys that later spread along directions unknown
+when the index was fitted, and for distances so small relative to the keys' spread that float32 (or
+four bits) cannot represent them.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from editkit.scope.index.sketch import SAMPLE, Bound, Sketch, on_a_sphere
 __all__ = ["DIMS", "FLAT_ROWS", "TOGETHER", "FaissScan"]
 
 FLAT_ROWS = 256
-"""Keys up to which the index is flat."""
+"""Maximum number of keys in a flat index."""
 
 DIMS = 24
-"""Dimensions of the projection at least: 1M keys are 96 MB, one pass over memory."""
+"""Minimum dimensions of the projection: 1M keys are 96 MB, one pass over memory."""
 
 _GROWTH = 8
-"""Growth at which directions found among few keys are looked for again."""
+"""Growth factor at which directions estimated from few keys are computed again."""
 
-_FEW = 16  # candidates that come without bounds
+_FEW = 16  # candidates up to which bounds are not computed
 _LOWEST = np.zeros(_FEW)
 
 _BLOCK = 1 << 15
-"""Keys added at a time, so that what they become on the way stays small."""
+"""Keys added per block, to limit temporary memory."""
 
 TOGETHER = 50_000
-"""Keys from which queries are searched together, one thread each.
+"""Number of keys above which queries are searched together, one thread each.
 
 Below, starting FAISS's threads costs more than it gains: they wait for processors on which torch's
-threads, done with the layer before, still spin.
+idle threads still spin.
 """
 
 
@@ -57,12 +57,12 @@ class FaissScan:
     """Exact range search over sketches, see ``candidates.IndexBackend``.
 
     Args:
-        flat_rows: Keys up to which all dimensions are kept.
-        dims: Dimensions kept beyond.
-        together: Keys from which queries are searched together.
-        in_four_bits: Whether an entry of a projection is kept in four bits; None for those of keys
-            of one length.
-        shared: Keys in four bits from which several threads scan them for one query.
+        flat_rows: Number of keys up to which all dimensions are kept.
+        dims: Dimensions kept above that.
+        together: Number of keys above which queries are searched together.
+        in_four_bits: Whether to store a projection in four bits per entry; None to do so for keys
+            of equal length.
+        shared: Number of four-bit keys above which several threads scan them for one query.
     """
 
     name = "faiss"
@@ -89,7 +89,7 @@ class FaissScan:
 
     @property
     def is_stale(self) -> bool:
-        """Whether a flat index has outgrown its size, or directions their keys."""
+        """Whether a flat index is too large, or directions were estimated from too few keys."""
         if self._sketch is None or self._index.ntotal <= self._flat_rows:
             return False
         if self._sketch.basis is None and self._sketch.dims > self._dims:
@@ -98,13 +98,13 @@ class FaissScan:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the index's vectors, and of the numbers beside those in four bits."""
+        """Bytes of the index's vectors, and of the row numbers of four-bit ones."""
         if isinstance(self._index, FourBits):
             return self._index.nbytes
         return 0 if self._index is None else int(self._index.ntotal * self._index.d * 4)
 
     def build(self, keys: Vectors) -> None:
-        """Forgets everything and takes ``keys``."""
+        """Replaces the contents by ``keys``."""
         dims = self._dims if len(keys) > self._flat_rows else None
         sketch = self._sketch = Sketch.fit(keys, dims=dims)
         is_short = on_a_sphere(keys) if self._in_four_bits is None else self._in_four_bits
@@ -130,7 +130,7 @@ class FaissScan:
 
     def propose(self, queries: Vectors, reach: float) -> list[Candidates]:
         """Returns every row whose sketch lies within the reach, with a margin for rounding."""
-        sketches, bounds = self._asked(queries, reach)
+        sketches, bounds = self._prepare(queries, reach)
         found = [NONE if bound.limit < 0 else ALL for bound in bounds]
         for batch in self._batches(bounds):
             ends, squares, positions = self._index.range_search(
@@ -141,7 +141,7 @@ class FaissScan:
                 start, end = int(ends[at]), int(ends[at + 1])
                 found[query] = NONE
                 if start < end:
-                    # To measure a few takes no longer than to see which to measure first.
+                    # Measuring a few rows takes no longer than ordering them.
                     is_few = end - start <= _FEW
                     lower = _LOWEST[: end - start]
                     if not is_few:
@@ -149,7 +149,7 @@ class FaissScan:
                     found[query] = Candidates(positions[start:end], lower)
         return found
 
-    def _asked(self, queries: Vectors, reach: float) -> tuple[Vectors, list[Bound]]:
+    def _prepare(self, queries: Vectors, reach: float) -> tuple[Vectors, list[Bound]]:
         if isinstance(self._index, FourBits):
             return self._index.asked(queries, reach)
         assert self._sketch is not None
@@ -160,12 +160,12 @@ class FaissScan:
         ]
 
     def _batches(self, bounds: Sequence[Bound]) -> list[list[int]]:
-        """Returns the queries to search for, those that go together in one list."""
+        """Returns the queries to search for, in batches."""
         searched = [at for at, bound in enumerate(bounds) if 0 <= bound.limit < math.inf]
         if self._index.ntotal < self._together:
             return [[query] for query in searched]
-        # One limit serves a whole call, and one query far out has a large one: queries go
-        # together when their limits are equal up to a factor of two.
+        # A call has one limit for all queries, and a query far out has a large one: queries are
+        # batched if their limits are equal up to a factor of two.
         batches: dict[int, list[int]] = {}
         for query in searched:
             batches.setdefault(math.frexp(bounds[query].limit)[1], []).append(query)

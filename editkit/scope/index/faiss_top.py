@@ -1,13 +1,13 @@
-"""FAISS on the GPU: the nearest few in float16, asked for more until none can be missing.
+"""FAISS on the GPU: the nearest rows in float16, with increasing k until none can be missing.
 
-``GpuIndexFlat`` has no range search, so the ``k`` nearest are asked for and ``k`` is doubled until
-the ``k``-th lies provably beyond the reach. At ``TOP_LIMIT`` (what the GPU can select) that stops:
-the candidates then say how near an unlisted row could be at least, which still settles every query
-that has a hit nearer than that; only the others are measured against all rows on the host. Slow,
-never wrong: more than ``TOP_LIMIT`` keys within the largest radius of a query that hits nothing.
+``GpuIndexFlat`` has no range search, so the ``k`` nearest rows are requested and ``k`` is doubled
+until the ``k``-th lies provably beyond the reach. At ``TOP_LIMIT`` (the GPU's maximum) that stops:
+the candidates then give a lower bound for unlisted rows, which still settles every query with a
+nearer hit; only the others are measured against all rows on the host. It is slow, but never wrong,
+for more than ``TOP_LIMIT`` keys within the largest radius of a query that hits nothing.
 
-Keys are stored centred, in float16 and scaled so that squares neither overflow nor vanish; a key
-too large for the scale asks for a rebuild.
+Keys are stored centred, in float16, and scaled so that squares neither overflow nor underflow; a
+key too large for the scale triggers a rebuild.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from editkit.scope.index.sketch import HALF_LIMIT, Bound, Sketch
 __all__ = ["FIRST_TOP", "TOP_LIMIT", "FaissTop", "gpu_index"]
 
 FIRST_TOP = 32
-"""Nearest rows asked for at first."""
+"""Nearest rows requested first."""
 
 TOP_LIMIT = 2048
-"""Most rows that FAISS can select on a GPU."""
+"""Maximum rows that FAISS can select on a GPU."""
 
 _BLOCK = 1 << 14
-"""Keys handed over at a time, so that the float32 copy stays small."""
+"""Keys added per block, so that the float32 copy stays small."""
 
 
 class FaissTop:
     """Top-k search over float16 sketches, see ``candidates.IndexBackend``.
 
     Args:
-        new_index: Makes an empty L2 index of a width. It may store float16, and may compute norms
-            in float16 as FAISS does on a GPU.
+        new_index: Creates an empty L2 index of a given width. It may store float16, and may compute
+            norms in float16 as FAISS does on a GPU.
         name: Name of the backend.
-        first: Nearest rows asked for at first.
-        limit: Most rows that the index can be asked for.
+        first: Nearest rows requested first.
+        limit: Maximum rows that the index can return.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class FaissTop:
 
     @property
     def name(self) -> str:
-        """Name under which it is asked for."""
+        """Name that selects it."""
         return self._name
 
     @property
@@ -77,8 +77,8 @@ class FaissTop:
         return 0 if self._index is None else int(self._index.ntotal * (self._index.d * 2 + 4))
 
     def build(self, keys: Vectors) -> None:
-        """Forgets everything and takes ``keys``."""
-        self._index = None  # frees the device before the next one is made
+        """Replaces the contents by ``keys``."""
+        self._index = None  # frees device memory before the next index is created
         self._sketch = Sketch.fit_half(keys)
         self._index = self._new_index(self._sketch.dims)
         self._largest = 0.0
@@ -93,7 +93,7 @@ class FaissTop:
             self._index.add(sketches)
 
     def propose(self, queries: Vectors, reach: float) -> list[Candidates]:
-        """Returns the nearest rows of each query, as many as are needed or can be had."""
+        """Returns the nearest rows of each query, as many as needed or possible."""
         assert self._sketch is not None
         sketches = self._sketch.apply(queries)
         bounds = [
@@ -127,11 +127,11 @@ def _nearest(bound: Bound, squares: Vectors, positions: Any, *, is_complete: boo
 
 
 def gpu_index(ordinal: int) -> Callable[[int], Any]:
-    """Returns a maker of float16 indexes on a GPU.
+    """Returns a factory of float16 indexes on a GPU.
 
     Raises:
         ImportError: FAISS is missing, or was built without GPU support.
-        RuntimeError: It finds no GPU.
+        RuntimeError: There is no GPU.
     """
     faiss = load_faiss()
     if not hasattr(faiss, "GpuIndexFlatL2"):
@@ -139,7 +139,7 @@ def gpu_index(ordinal: int) -> Callable[[int], Any]:
             "this faiss was built for the CPU: pip uninstall faiss-cpu; pip install 'editkit[gpu]'"
         )
     if not faiss.get_num_gpus():
-        raise RuntimeError("the key index 'faiss-gpu' finds no GPU here; choose 'faiss'")
+        raise RuntimeError("the key index 'faiss-gpu' found no GPU; choose 'faiss'")
 
     def new_index(width: int) -> Any:
         config = faiss.GpuIndexFlatConfig()

@@ -1,11 +1,11 @@
-"""Sketches of four bits an entry, and FAISS's fast scan of them: an eighth of float32 to read.
+"""Sketches of four bits per entry, and FAISS's fast scan of them: an eighth of float32's memory.
 
-Keys of prompts have one length, and their reach, a cosine of .68, is more than half of what lies
-between two that share nothing (.8 against 1.4). To tell them apart takes half of their directions
-and hardly any precision. A sketch ``y = s B'(x - c)`` is turned until all of its entries are alike,
-scaled so that ``[-8, 8]`` holds all but a hundredth of them, cut to that, and rounded to the middle
-of one of sixteen steps of width 1. Queries are cut and not rounded. What ``sketch`` says of bounds
-holds here too, with these differences, in the units of a sketch:
+Prompt keys have unit length, and their reach, a cosine of .68, is more than half of the distance of
+two unrelated keys (.8 against 1.4). Separating them takes half of their directions but hardly any
+precision. A sketch ``y = s B'(x - c)`` is rotated so that all entries have similar variance, scaled
+so that ``[-8, 8]`` holds all but a hundredth of them, clipped to that range, and rounded to the
+middle of one of sixteen steps of width 1. Queries are clipped but not rounded. The bounds of
+``sketch`` hold here too, with these differences, in the units of a sketch:
 
 1. Rounding moves no row farther than the ``rounding`` measured when it was added.
 2. Projections are computed in float32: ``w = skew + (d + 8) sqrt(p) 2**-23``.
@@ -16,14 +16,14 @@ holds here too, with these differences, in the units of a sketch:
    ``span_j <= (|y_j| + 7.5)**2``, steps are at most ``max(15.5**2 / 255, S / 65535)`` with
    ``S = ||y||**2 + 15 sqrt(p) ||y|| + 7.5**2 p``; ``p / 2 + 2`` of them are added to the noise: one
    for the limit, which is rounded down, and one to spare.
-4. A limit must be within those 16 bits, whose unit is at least ``max(56 / 255, 56 p / 65535)``.
-   As the noise, it is above ``p / 4``, the most that is subtracted from the tables. A sum that is
-   rounded up beyond 16 bits starts anew: such a row is far, and is reported for nothing.
+4. A limit must fit in those 16 bits, whose unit is at least ``max(56 / 255, 56 p / 65535)``. Like
+   the noise, it is above ``p / 4``, the most that is subtracted from the tables. A sum that exceeds
+   16 bits wraps around: such a row is far, and is reported needlessly.
 
-FAISS shares one query's lists among threads in no range search of four bits, but several queries it
-does. So keys are dealt out to lists, and a query is asked once for each of them: two more entries,
-in which all keys are zero and lists' centres lie on a circle, say which list is meant, and add the
-circle's radius squared to every square.
+In a four-bit range search FAISS does not distribute the lists of one query over threads, but it
+distributes queries. So keys are divided into lists, and a query is repeated once per list: two more
+entries, in which all keys are zero and the lists' centres lie on a circle, select the list, and add
+the circle's radius squared to every square.
 """
 
 from __future__ import annotations
@@ -40,34 +40,34 @@ from editkit.scope.index.sketch import Bound, Sketch, sample_of
 __all__ = ["SHARED", "FourBits", "largest"]
 
 SHARED = 50_000
-"""Keys from which several threads scan them for one query."""
+"""Number of keys above which several threads scan them for one query."""
 
 _LARGEST = 8.0
 """Largest entry, in steps."""
 
 _STEP = 0.335
-"""Width of a step, in standard deviations of an entry: a hundredth of a normal one's are cut."""
+"""Width of a step, in standard deviations of an entry: a hundredth of the entries is clipped."""
 
-_TOGETHER = 32  # keys whose codes lie side by side
+_TOGETHER = 32  # keys whose codes are interleaved
 _ORDER = np.array([0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15])
-"""Which of the first sixteen keys of a block has which byte; the sixteen others have the upper half
-of the same bytes."""
+"""Order of the first sixteen keys of a block in its bytes; the other sixteen use the upper half of
+the same bytes."""
 
 _LISTS = 8
-"""Most lists: more threads wait for the same memory."""
+"""Maximum number of lists: more threads would wait for the same memory."""
 
 _CIRCLE = 16.0
-"""Radius of the circle of lists: those next to each other are 150 apart, squared."""
+"""Radius of the circle of lists: neighbours have a squared distance of 150."""
 
-_FINITE = 1e18  # keys beyond it have no square in float32
-_TINY = 1e-18  # and below it none that is not rounded
-_FINEST = 2.0**40  # of steps in a unit, so that such keys' entries are finite
+_FINITE = 1e18  # squares of larger keys overflow float32
+_TINY = 1e-18  # squares of smaller keys underflow
+_FINEST = 2.0**40  # maximum steps per unit, so that entries of such keys are finite
 
 _NO_SQUARES, _NO_ROWS = np.empty(0, np.float32), np.empty(0, np.int64)
 
 
 class FourBits:
-    """Exact range search over sketches of four bits an entry, of up to 65,535 of its steps.
+    """Exact range search over sketches of four bits per entry, up to a limit of 65,535 steps.
 
     Attributes:
         dims: Number of entries.
@@ -75,9 +75,9 @@ class FourBits:
 
     Args:
         faiss: The module.
-        sketch: Which directions are kept.
-        keys: ``(n, d)`` float32, at least one. They are looked at, not added.
-        shared: Keys from which several threads scan them for one query.
+        sketch: The directions to keep.
+        keys: ``(n, d)`` float32, at least one, to fit the scale to. They are not added.
+        shared: Number of keys above which several threads scan them for one query.
     """
 
     def __init__(self, faiss: Any, sketch: Sketch, keys: Vectors, *, shared: int = SHARED) -> None:
@@ -89,7 +89,7 @@ class FourBits:
         self._skew = float(np.linalg.norm(turned.T @ turned - np.eye(dims)))
         spread = float(np.sqrt(np.square((sample_of(keys) - sketch.center) @ turned).mean()))
         self._scale = min(1 / (_STEP * spread), _FINEST) if spread else 1.0
-        # Multiplied as it is, so that a query takes one operation less.
+        # The scale is part of the map, which saves an operation per query.
         self._map: Vectors = np.zeros((len(turned), dims + 2), np.float32)
         self._map[:, :dims] = turned * self._scale
         self._center: Vectors = sketch.center.astype(np.float32)
@@ -106,7 +106,7 @@ class FourBits:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the codes and of the numbers beside them."""
+        """Bytes of the codes and row numbers."""
         return self.ntotal * (int(self._index.code_size) + 8)
 
     def add(self, keys: Vectors) -> None:
@@ -117,20 +117,20 @@ class FourBits:
             moved: Vectors = keys - self._center
             farthest = math.sqrt(float(np.einsum("nd,nd->n", moved, moved).max(initial=0.0)))
             exact = moved @ self._map[:, : self.dims]
-            _cut(exact)
+            _clip(exact)
             codes = (exact + _LARGEST).astype(np.uint8)
         np.minimum(codes, 15, out=codes)
         exact -= codes
         exact += _LARGEST - 0.5
         rounded = math.sqrt(float(np.einsum("nd,nd->n", exact, exact).max(initial=0.0)))
         self._rounding = max(self._rounding, rounded * (1 + 2.0**-10))
-        # Not finite where a key is too large for this: from then on every row is looked at.
+        # Infinite if a key is too large: from then on every row is measured.
         self._farthest = max(self._farthest, farthest if farthest < _FINITE else math.inf)
         self._append(codes)
 
     def _append(self, codes: npt.NDArray[np.uint8]) -> None:
-        # Not by FAISS's own means: to encode a key takes it 50 microseconds, and to add codes to
-        # those that are there writes beyond them.
+        # Not with FAISS's own functions: encoding a key takes them 50 microseconds, and adding
+        # codes to existing ones writes out of bounds.
         faiss, start = self._faiss, self.ntotal
         end = start + len(codes)
         codes = np.concatenate([self._tail, codes])
@@ -138,7 +138,9 @@ class FourBits:
         packed = _packed(codes, self.dims + 2)
         lists = faiss.downcast_InvertedLists(self._index.invlists)
         first, last, count = start // _TOGETHER, -(-end // _TOGETHER), len(self._lists)
-        for at in range(min(count, last)):  # dealt out in blocks, so that only the last has room
+        for at in range(
+            min(count, last)
+        ):  # distributed in blocks, so that only the last one has room
             new = np.arange(first + (at - first) % count, last, count)
             blocks = len(range(at, last, count))
             old = blocks - len(new)
@@ -152,19 +154,19 @@ class FourBits:
         self.ntotal = self._index.ntotal = end
 
     def asked(self, queries: Vectors, reach: float) -> tuple[Vectors, list[Bound]]:
-        """Returns the sketches of queries, and for each the limit up to which to search.
+        """Returns the sketches of queries, and for each the limit of the search.
 
         Args:
             queries: ``(b, d)`` float32, finite.
             reach: Largest distance of interest, L2; finite and not negative.
         """
-        # Here and below in steps that do not look for overflow: that costs as much as they do.
+        # Here and below without overflow checks, which would cost as much as the steps themselves.
         if not float(np.vdot(queries, queries)) < _FINITE**2 or self._farthest == math.inf:
             every = Bound(math.inf, 0.0, 0.0, self._scale)
             return np.zeros((len(queries), self.dims + 2), np.float32), [every] * len(queries)
         moved = queries - self._center
         sketches = np.dot(moved, self._map)
-        _cut(sketches)
+        _clip(sketches)
         bounds = [
             self._bound(float(np.dot(one, one)), float(np.dot(sketch, sketch)), reach)
             for one, sketch in zip(moved, sketches, strict=True)
@@ -172,7 +174,7 @@ class FourBits:
         return sketches, bounds
 
     def range_search(self, sketches: Vectors, limit: float) -> tuple[Ints, Vectors, Ints]:
-        """Returns where each query's rows begin and end, their squares, and their positions."""
+        """Returns the offsets of each query's rows, their squares, and their positions."""
         lists = len(self._lists)
         if self.ntotal < self._shared or len(sketches) >= lists:
             return self._within(sketches, limit, lists)
@@ -182,8 +184,8 @@ class FourBits:
         return ends[::lists], squares - np.float32(_CIRCLE**2), positions
 
     def _within(self, asked: Vectors, limit: float, lists: int) -> tuple[Ints, Vectors, Ints]:
-        # Without what surrounds the call in FAISS's Python: among a model's own work it takes as
-        # long as the search, and mostly nothing is found.
+        # Bypasses FAISS's Python wrapper, which takes as long as the search while a model runs;
+        # mostly nothing is found.
         faiss, count = self._faiss, len(asked)
         if self._probed != lists:
             self._probed = self._index.nprobe = lists
@@ -197,11 +199,11 @@ class FourBits:
         return ends, squares, faiss.rev_swig_ptr(found.labels, rows).copy()
 
     def _bound(self, square: float, short: float, reach: float) -> Bound:
-        """Returns what the module says.
+        """Returns the bound of a query; see the module.
 
         Args:
-            square: Of a query's distance to the centre (``N``), as float32 adds it up.
-            short: The square of its sketch's length (``Y``), so too.
+            square: Square of the query's distance to the centre (``N``), summed in float32.
+            short: Square of its sketch's length (``Y``), likewise.
             reach: Largest distance of interest.
         """
         dims, width = self.dims, len(self._center)
@@ -215,13 +217,13 @@ class FourBits:
         most = math.sqrt(dims) * (_LARGEST - 0.5)  # length of a row's sketch
         spans = short * short + 2 * most * short + most * most
         step = max((2 * _LARGEST - 0.5) ** 2 / 255, spans / 65535)
-        # Of float32's own rounding as in `Sketch.bound`.
+        # float32 rounding as in `Sketch.bound`.
         noise = (dims / 2 + 2) * step + (dims + 16) * 2.0**-23 * (short + most) ** 2
         limit = ((radius + drift) * (radius + drift) + noise) * (1 + 2.0**-20)
         return Bound(limit if limit < largest(dims) else math.inf, noise, drift, self._scale)
 
     def _new_index(self) -> Any:
-        """An empty index; FAISS's fast scan without lists has no range search."""
+        """Returns an empty index; FAISS's fast scan without lists has no range search."""
         faiss, dims = self._faiss, self.dims + 2
         centers = faiss.IndexFlatL2(dims)
         at = np.zeros((len(self._lists), dims), np.float32)
@@ -237,21 +239,22 @@ class FourBits:
 
 
 def largest(dims: int) -> float:
-    """Returns the largest limit that the tables' 16 bits hold, whatever the query."""
+    """Returns the largest limit that fits in the tables' 16 bits for any query."""
     return 65000 * max(56 / 255, 56 * dims / 65535)
 
 
-def _cut(sketches: Vectors) -> None:
+def _clip(sketches: Vectors) -> None:
     # np.clip takes five times as long for one query.
     np.minimum(sketches, _LARGEST, out=sketches)
     np.maximum(sketches, -_LARGEST, out=sketches)
 
 
 def _packed(codes: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
-    """Returns codes ``(n, p)`` as FAISS's fast scan reads them, ``(blocks, 16 width)`` bytes.
+    """Returns codes ``(n, p)`` in the layout of FAISS's fast scan, ``(blocks, 16 width)`` bytes.
 
-    A block holds 32 keys. Entry by entry, of those beyond ``p`` too, it has 16 bytes, the first 16
-    keys' codes in their lower halves and the others' in the upper ones; entries come in pairs.
+    A block holds 32 keys. It has 16 bytes per entry, including those beyond ``p``: the codes of the
+    first 16 keys in the lower halves, those of the others in the upper halves. The number of
+    entries is even.
     """
     count, dims = codes.shape
     blocks = -(-count // _TOGETHER)

@@ -1,4 +1,4 @@
-"""The FAISS library, where it is installed."""
+"""Loading the FAISS library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def load_faiss() -> Any:
     """Returns the module ``faiss``.
 
     Raises:
-        ImportError: It is missing; the message names the install command.
+        ImportError: It is missing; the message gives the install command.
     """
     try:
         return importlib.import_module("faiss")

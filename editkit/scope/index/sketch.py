@@ -1,25 +1,26 @@
-"""A shorter picture of the keys that never hides one: centring, projection, storage, and bounds.
+"""Lossless filtering by sketches of keys: centring, projection, storage, and error bounds.
 
 A sketch maps ``x`` in R^d to ``y(x) = store(s B'(x - c))``: ``c`` a centre, ``B`` orthonormal
 columns (or none), ``s`` a number that suits the storage type, ``store`` its rounding. As
 ``||B'v|| <= ||v||``, a row within ``R`` of a query lies within ``s R`` of it in the sketch, up to
-rounding. What follows bounds that rounding, so that an index over the sketch may use any arithmetic
-it likes and still lose no row. Notation: ``D`` true distance, ``N = ||q - c||``, ``Y = ||y(q)||``.
+rounding. The following bounds that rounding, so that an index over the sketch may use any
+arithmetic and still miss no row. Notation: ``D`` true distance, ``N = ||q - c||``,
+``Y = ||y(q)||``.
 
 1. ``distances()`` is within ``2**-22 D`` of ``D``, so rows of interest have
    ``D <= R' = R (1 + 2**-22)``.
 2. Computing and storing moves a sketch by at most ``t ||y|| + a`` (storage, relative and absolute)
    plus ``w ||x - c||`` (float64 arithmetic of the projection, and ``B`` being orthonormal only to
-   float64). Entries out of the storage's range are cut to it, in rows and queries alike, which
-   brings nothing farther apart. A row of interest has ``||x - c|| <= N + R'``, so the distance of
-   two sketches is at most ``z = s R' + e`` with ``e = t M + 2 a + s w (2 N + R')``, where
+   float64). Entries out of the storage's range are clipped to it, in rows and queries alike, which
+   increases no distance. A row of interest has ``||x - c|| <= N + R'``, so the distance of two
+   sketches is at most ``z = s R' + e`` with ``e = t M + 2 a + s w (2 N + R')``, where
    ``M >= ||y(x)|| + Y`` is ``(2 Y + s R' + 2 a + s w (2 N + R')) (1 + 4 t)``.
 3. An index that squares and sums in float32, in any order, with or without expanding the square
-   (``||x||**2 - 2 x'y + ||y||**2``, where terms cancel), errs by at most ``g M**2 + b``.
+   (``||x||**2 - 2 x'y + ||y||**2``, where terms cancel), has an error of at most ``g M**2 + b``.
 
-So every row of interest is reported at a square of at most ``z**2 + g M**2 + b``: the *limit*. Read
-backwards, a row of interest reported at ``f`` has ``D >= (sqrt(f - g M**2 - b) - e) / s``: its
-*lower* bound. For other rows that number means nothing, and needs to mean nothing.
+So every row of interest is reported at a square of at most ``z**2 + g M**2 + b``: the *limit*.
+Conversely, a row of interest reported at ``f`` has ``D >= (sqrt(f - g M**2 - b) - e) / s``: its
+*lower* bound. For other rows that number has no meaning, and needs none.
 
 Float16 has a large ``g``: FAISS on a GPU squares the norms' terms in float16 before it sums them.
 """
@@ -40,33 +41,33 @@ __all__ = ["HALF_LIMIT", "SAMPLE", "Bound", "Sketch", "on_a_sphere", "sample_of"
 Doubles = npt.NDArray[np.float64]
 
 SAMPLE = 2048
-"""Keys looked at to find centre and directions."""
+"""Keys sampled to compute centre and directions."""
 
 _TELLING = 0.55
-"""Share of the directions that a sketch of keys of prompts keeps.
+"""Fraction of the directions that a sketch of prompt keys keeps.
 
-Their reach, a cosine of .68, is more than half of what lies between two that share nothing (.8
-against 1.4), and a third of each is a direction of its names' own: however many keys a sample has,
-its principal directions are not those of the next ones. Of 2,500 real prompts, 320 of SmolLM2's 576
-directions leave 4 in 10,000 to be measured for a query, and 17 where they were found among 256;
-224 leave 70 and 1,500. A row measured takes as long as 200 that are scanned.
+Their reach, a cosine of .68, is more than half of the distance of two unrelated keys (.8 against
+1.4), and a third of each key is a direction specific to its names: the principal directions of a
+sample, however large, do not cover those of new keys. Of 2,500 real prompts, 320 of SmolLM2's 576
+directions leave 4 in 10,000 to be measured per query, and 17 if they were estimated from 256 keys;
+224 directions leave 70 and 1,500. Measuring a row takes as long as scanning 200.
 """
 
 _EVEN = 16
-"""Directions come in multiples of it, as processors take them."""
+"""The number of directions is a multiple of this, for vector instructions."""
 
 _OUTLYING = 8.0
-"""Keys this many times longer than the median one do not shape the sketch."""
+"""Keys this many times longer than the median are ignored when fitting the sketch."""
 
 _BLOCK = 1 << 20
-"""Float64 numbers handled at a time when keys are projected (8 MB)."""
+"""Float64 numbers per block when keys are projected (8 MB)."""
 
 _HALF_TARGET = 64.0
 """Largest entry of the fitted keys in float16: its square is far from overflow (65504), and most
 entries' squares are far from the subnormal numbers (6e-5)."""
 
 HALF_LIMIT = 240.0
-"""Largest entry whose square float16 can hold; keys beyond it need another scale."""
+"""Largest entry whose square fits in float16; larger keys need another scale."""
 
 _SINGLE_MAX = float(np.finfo(np.float32).max)
 _LARGEST = _SINGLE_MAX * (1 - 2.0**-20)
@@ -74,18 +75,18 @@ _MOST = {"single": _SINGLE_MAX, "half": float(np.finfo(np.float16).max)}
 """Largest entry of each storage."""
 
 _REPRESENTABLE = 1e18
-"""Largest ``M`` whose square float32 can hold with room to spare."""
+"""Largest ``M`` whose square fits in float32 with a margin."""
 
 
 class Bound(NamedTuple):
-    """What an index over sketches may conclude about one query.
+    """Search limit and error bounds of an index over sketches for one query.
 
     Attributes:
         limit: A row of interest is reported strictly below it, also when both are rounded to
-            float32; infinity where the index cannot be trusted and every row must be looked at;
-            negative where no row can be within the reach.
-        noise: What the arithmetic can add to a reported square.
-        drift: What storage can add to the distance of two sketches.
+            float32; infinity if the index cannot be trusted and every row must be measured;
+            negative if no row can be within the reach.
+        noise: Maximum arithmetic error of a reported square.
+        drift: Maximum storage error of the distance of two sketches.
         scale: ``s``.
     """
 
@@ -110,8 +111,8 @@ class Sketch:
         basis: ``(d, p)`` float64 with orthonormal columns; None keeps all dimensions.
         skew: ``||B'B - I||`` as measured.
         scale: ``s``, a power of two.
-        storage: What an index keeps an entry in, float32 or float16; sketches are rounded to it,
-            and handed out as float32.
+        storage: Type in which an index stores entries, float32 or float16; sketches are rounded to
+            it, and returned as float32.
     """
 
     center: Doubles
@@ -122,12 +123,12 @@ class Sketch:
 
     @classmethod
     def fit(cls, keys: Vectors, *, dims: int | None = None) -> Sketch:
-        """Returns a sketch in float32 that suits the keys.
+        """Returns a sketch in float32 fitted to the keys.
 
         Args:
-            keys: ``(n, d)`` float32, at least one. A sample of them is looked at.
-            dims: Principal directions kept; None, or at least ``d``, keeps the space as it is. Of
-                keys of one length at least as many as it takes to tell them apart.
+            keys: ``(n, d)`` float32, at least one. A sample of them is used.
+            dims: Number of principal directions to keep; None, or at least ``d``, keeps all
+                dimensions. For keys of equal length, as many as needed to separate them.
         """
         sample = sample_of(keys)
         center = sample.mean(axis=0)
@@ -173,8 +174,8 @@ class Sketch:
     def bound(self, query: Vectors, sketch: Vectors, reach: float, largest: float) -> Bound:
         """Returns limit and error terms for finding every row within ``reach`` of a query.
 
-        One query at a time, in plain floats: among a model's own work, where nothing of numpy is
-        in the processor's caches, each operation on an array costs 20 to 40 microseconds.
+        Works on one query, with Python floats: while a model runs, numpy is not in the processor's
+        caches, and each operation on an array costs 20 to 40 microseconds.
 
         Args:
             query: ``(d,)`` float32, finite.
@@ -186,7 +187,7 @@ class Sketch:
         dims, width = self.dims, len(self.center)
         storage, absolute = 2.0**-23, math.sqrt(dims) * 2.0**-149  # t, a
         relative, tiny = (dims + 16) * 2.0**-23, dims * 2.0**-125  # g, b
-        if self.storage == "half":  # tensor cores may truncate where others round
+        if self.storage == "half":  # tensor cores may truncate instead of rounding
             storage, absolute = 2.0**-10, math.sqrt(dims) * 2.0**-25
             relative, tiny = (dims + 16) * 2.0**-21 + 2.0**-10, dims * 2.0**-23
         entries = sketch.astype(np.float64)
@@ -199,15 +200,15 @@ class Sketch:
         drift = storage * both + fixed  # e
         noise = relative * (both * both) + tiny
         peak = float(np.abs(entries).max(initial=0.0))
-        # One entry alone keeps them apart. Said without ``M``, which a query too large for the
-        # storage type has no finite one of.
+        # A single entry proves that no row is within reach. Does not use ``M``, which is not finite
+        # for a query too large for the storage type.
         if peak > (largest + radius + fixed) * (1 + 4 * storage):
             return Bound(-1.0, noise, drift, self.scale)
         cap = HALF_LIMIT if self.storage == "half" else _REPRESENTABLE
         if not both < _REPRESENTABLE or not peak <= cap:
             return Bound(math.inf, noise, drift, self.scale)
         limit = (radius + drift) * (radius + drift) + noise
-        # So much larger that it stays above the exact one when it is rounded to float32.
+        # Enlarged so that it stays above the exact limit when rounded to float32.
         limit = limit * (1 + 2.0**-22) + 2.0**-147
         return Bound(limit if limit < _LARGEST else math.inf, noise, drift, self.scale)
 
@@ -219,7 +220,7 @@ class Sketch:
 
 
 def sample_of(keys: Vectors | Doubles) -> Doubles:
-    """Returns some of the keys, ``(m, d)`` float64, without those far out."""
+    """Returns a sample of the keys, ``(m, d)`` float64, without outliers."""
     sample = keys[:: max(1, len(keys) // SAMPLE)].astype(np.float64)
     lengths = np.sqrt(np.square(sample).sum(axis=1))
     typical = float(np.median(lengths))
@@ -227,14 +228,14 @@ def sample_of(keys: Vectors | Doubles) -> Doubles:
 
 
 def on_a_sphere(keys: Vectors | Doubles) -> bool:
-    """Whether keys, of which a sample is looked at, have one length, as those of prompts have."""
+    """Whether a sample of the keys has equal length, as prompt keys have."""
     sample = sample_of(keys)
     lengths = np.sqrt(np.square(sample).sum(axis=1))
     return len(sample) > 1 and float(np.ptp(lengths)) <= 1e-3 * float(lengths.mean())
 
 
 def _scale(target: float, largest: float) -> float:
-    """The largest power of two that leaves an entry within a target."""
+    """Returns the largest power of two that keeps an entry within a target."""
     exponent = math.frexp(target / largest)[1] - 1 if largest else 0
     return math.ldexp(1.0, min(exponent, 120))
 
@@ -242,14 +243,14 @@ def _scale(target: float, largest: float) -> float:
 def _directions(centered: Doubles, count: int) -> Doubles:
     """Returns ``count`` directions of large variance, ``(d, count)``, orthonormal.
 
-    Subspace iteration: any orthonormal basis is right, a good one prunes better, and a full
+    Uses subspace iteration: any orthonormal basis is correct, a better one prunes more, and a full
     decomposition at a width of 4096 would take longer than projecting 100k keys.
     """
     start = np.random.default_rng(0).standard_normal((centered.shape[1], count + 8))
     basis = np.linalg.qr(start).Q
     for _ in range(4):
         basis = np.linalg.qr(centered.T @ (centered @ basis)).Q
-    # Turned to the principal axes within the subspace, so that cutting it keeps the best ones.
+    # Rotated to the principal axes of the subspace, so that truncation keeps the best ones.
     seen = centered @ basis
     turn = np.linalg.eigh(seen.T @ seen).eigenvectors
     return np.ascontiguousarray(basis @ turn[:, ::-1][:, :count])

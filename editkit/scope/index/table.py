@@ -1,19 +1,19 @@
-"""The table of keys behind a codebook: which row fires for a query, in any view.
+"""The table of keys behind a codebook: decides which row fires for a query, in any view.
 
-A row is a key that arrived; its number is given once and never again. A *view* is one radius a row,
-negative for rows that are not in it, so a past version needs no index of its own. The decision for
-a query ``q`` in a view ``eps``:
+A row is an added key; its number is never reused. A *view* is one radius per row, negative for rows
+that are not in it, so a past version needs no index of its own. The decision for a query ``q`` in a
+view ``eps``:
 
-    among rows i that live, with eps_i >= 0 and distances(k_i, q) <= eps_i:
-    the one at the smallest distance; of equal distances the largest row number; of none, -1
+    among live rows i with eps_i >= 0 and distances(k_i, q) <= eps_i:
+    the one at the smallest distance; at equal distance the largest row number; -1 if there is none
 
-Radii differ, so the nearest row of all need not be it. The decision is a function of keys, radii
-and query only: a backend narrows down where to look, ``distances()`` on the host's copy decides.
+Radii differ, so it need not be the nearest row overall. The decision depends only on keys, radii
+and query: a backend narrows down the candidates, ``distances()`` on the host's copy decides.
 
 Cost of a lookup: one pass over the view's radii for the largest, one proposal by the backend for
 that reach, and a measurement of every proposed row whose lower bound is within its own radius and
-not beyond the best hit so far. Whatever the keys, the worst case is measuring them all; what leads
-there is said in the backends' modules.
+not beyond the best hit so far. The worst case is measuring all keys; the backends' modules describe
+when that happens.
 """
 
 from __future__ import annotations
@@ -33,36 +33,36 @@ from editkit.scope.index.distance import Ints, Vectors, distances, nearest_of
 __all__ = ["DEAD_SHARE", "DIRECT_ROWS", "KeyTable"]
 
 DIRECT_ROWS = 128
-"""Rows up to which all are measured: no index would be faster."""
+"""Number of rows up to which all are measured: no index would be faster."""
 
 DEAD_SHARE = 0.25
-"""Share of dead rows from which they are cleared away."""
+"""Fraction of dead rows at which they are removed."""
 
 _BATCH = 16
-"""Queries proposed for at a time: where everything is a candidate, each holds the whole table.
+"""Queries per proposal: in the worst case each has the whole table as candidates.
 
-From 20 queries on FAISS would take its BLAS path, which is right but no faster in few dimensions.
+From 20 queries on FAISS would use its BLAS path, which is correct but no faster in few dimensions.
 """
 
-_FEW = 0.05  # share of the keys that are measured as fast as all are multiplied
+_FEW = 0.05  # fraction of the keys that takes as long to measure as a product with all keys
 _FIRST_CAPACITY = 256
 _SAMPLED = 1024
-_FARTHEST = 1e30  # a reach beyond it says that all rows are wanted
+_FARTHEST = 1e30  # a larger reach means all rows
 
 
 class KeyTable:
-    """Append-only keys with stable row numbers. Safe for threads: calls take turns.
+    """Append-only keys with stable row numbers. Thread-safe: calls are serialized.
 
     Args:
         width: Width ``d`` of a key.
-        backend: ``faiss``, ``faiss-gpu`` or ``torch``; None picks, see ``open_backend``. An empty
-            ``IndexBackend`` serves as well. Opened only when the rows are too many to measure all.
-        device: Torch's name of the device for the backend; None is the CPU.
+        backend: ``faiss``, ``faiss-gpu`` or ``torch``, or an empty ``IndexBackend``; None chooses
+            one, see ``open_backend``. Opened only when there are too many rows to measure all.
+        device: Torch name of the backend's device; None for the CPU.
 
     Raises:
-        ImportError: The backend named is not installed.
-        RuntimeError: ``faiss-gpu`` where there is no GPU.
-        ValueError: No backend of that name.
+        ImportError: The requested backend is not installed.
+        RuntimeError: ``faiss-gpu`` was requested, but there is no GPU.
+        ValueError: There is no such backend.
     """
 
     def __init__(
@@ -73,22 +73,22 @@ class KeyTable:
         self._device = device
         self._backend: IndexBackend | None = None
         if isinstance(backend, str):
-            open_backend(backend, device)  # what is missing should be said now, not at row 129
+            open_backend(backend, device)  # a missing library should raise now, not at row 129
         self._lock = threading.RLock()
         self._handed_out = 0
-        self._stored = 0  # positions in use; the dead among them wait to be cleared away
+        self._stored = 0  # positions in use, including dead rows not removed yet
         self._dead = 0
         self._keys = np.empty((0, width), np.float32)  # (capacity, d), by position
         self._rows = np.empty(0, np.int64)  # (capacity,), row number by position, ascending
         self._lives = np.empty(0, bool)  # (capacity,)
 
     def __len__(self) -> int:
-        """Number of row numbers handed out, dead rows included."""
+        """Number of rows ever added, dead rows included."""
         return self._handed_out
 
     @property
     def living(self) -> int:
-        """Number of rows that live."""
+        """Number of live rows."""
         return self._stored - self._dead
 
     @property
@@ -98,12 +98,12 @@ class KeyTable:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the host's copy of keys, row numbers and marks."""
+        """Bytes of the host's copy of keys, row numbers and flags."""
         return self._keys.nbytes + self._rows.nbytes + self._lives.nbytes
 
     @property
     def index_nbytes(self) -> int:
-        """Bytes that the backend holds beside it."""
+        """Bytes that the backend holds."""
         return 0 if self._backend is None else self._backend.nbytes
 
     def add(self, keys: Vectors) -> range:
@@ -113,7 +113,7 @@ class KeyTable:
             keys: ``(n, d)`` float32.
 
         Raises:
-            ValueError: Another shape, or a key that is not finite.
+            ValueError: The shape is wrong, or a key is not finite.
         """
         with self._lock:
             first, start = self._handed_out, self._stored
@@ -122,11 +122,11 @@ class KeyTable:
             return range(first, self._handed_out)
 
     def extend(self, parts: Iterable[Vectors], count: int) -> range:
-        """Appends keys that come in parts, without holding them all a second time; see ``add``.
+        """Appends keys in parts, without a second copy of all of them; see ``add``.
 
         Args:
-            parts: ``(n, d)`` float32 each. A part that is refused leaves those before it.
-            count: Number of keys in all.
+            parts: ``(n, d)`` float32 each. If a part raises, those before it remain.
+            count: Total number of keys.
         """
         with self._lock:
             first, start = self._handed_out, self._stored
@@ -140,19 +140,19 @@ class KeyTable:
             return range(first, self._handed_out)
 
     def adopt(self, keys: Vectors, count: int) -> range:
-        """Makes an array the table's own instead of copying it; see ``add``.
+        """Takes ownership of an array instead of copying it; see ``add``.
 
         Args:
-            keys: ``(at least count, d)`` float32, keys in its first rows, the others room to grow.
-                Must not be written to from now on.
+            keys: ``(at least count, d)`` float32, with the keys in its first rows and room to grow.
+                It must not be written to afterwards.
             count: Number of keys.
 
         Raises:
-            ValueError: Another shape, a key that is not finite, or the table is not empty.
+            ValueError: The shape is wrong, a key is not finite, or the table is not empty.
         """
         with self._lock:
             if self._handed_out:
-                raise ValueError("only an empty table takes over an array")
+                raise ValueError("only an empty table can adopt an array")
             _check_finite(self._checked(keys[:count]))
             self._keys = keys
             self._rows = np.empty(len(keys), np.int64)
@@ -175,7 +175,7 @@ class KeyTable:
         self._stored, self._handed_out = end, first + len(keys)
 
     def _index_from(self, start: int) -> None:
-        """Brings the backend up to date after rows were appended."""
+        """Updates the backend after rows were appended."""
         if self._backend is not None and self._stored > start:
             self._backend.add(self._keys[start : self._stored])
             if self._backend.is_stale:
@@ -184,17 +184,17 @@ class KeyTable:
             self._open()
 
     def kill(self, rows: Sequence[int] | Ints) -> None:
-        """Takes rows out for good; dead rows are left as they are.
+        """Removes rows; dead rows are ignored.
 
-        Their keys are cleared away once dead rows are ``DEAD_SHARE`` of those stored.
+        Their keys are freed once dead rows are ``DEAD_SHARE`` of those stored.
 
         Raises:
-            ValueError: A number that was never handed out.
+            ValueError: A row number does not exist.
         """
         with self._lock:
             wanted = np.unique(np.asarray(rows, np.int64))
             if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < self._handed_out:
-                raise ValueError(f"rows {wanted} among {self._handed_out} handed out")
+                raise ValueError(f"rows {wanted} are not among the {self._handed_out} that exist")
             positions = self._positions(wanted)
             positions = positions[positions >= 0]
             self._lives[positions] = False
@@ -206,29 +206,29 @@ class KeyTable:
         """Returns a copy of the keys of rows, ``(n, d)`` float32.
 
         Raises:
-            ValueError: A row that does not live.
+            ValueError: A row is dead or does not exist.
         """
         with self._lock:
             wanted = np.asarray(rows, np.int64)
             positions = self._positions(wanted)
             if (positions < 0).any():
-                raise ValueError(f"rows {wanted[positions < 0]} do not live in this table")
+                raise ValueError(f"rows {wanted[positions < 0]} are not live in this table")
             return self._keys[positions]
 
     def select(self, queries: Vectors, radii: Vectors, *, reach: float | None = None) -> Ints:
         """Returns the row that fires for each query, -1 for none.
 
         Args:
-            queries: ``(b, d)`` float32. A query that is not finite fires nothing.
+            queries: ``(b, d)`` float32. Nothing fires for a query that is not finite.
             radii: ``(n,)`` float32, the view: L2 radius by row number, negative (or NaN) where the
                 row is not in it. Rows beyond its end are not in it.
-            reach: The largest of them, where it is known: a view is asked many times.
+            reach: The largest radius, if known, to save time on repeated calls.
 
         Returns:
             ``(b,)`` int64 row numbers.
 
         Raises:
-            ValueError: Another shape, or more radii than row numbers.
+            ValueError: The shape is wrong, or there are more radii than rows.
         """
         queries = self._checked(queries)
         chosen = np.full(len(queries), -1, np.int64)
@@ -238,7 +238,7 @@ class KeyTable:
             if reach < 0 or not self.living:
                 return chosen
             usable = [*range(len(queries))]
-            # Their squares' sum tells in one step, unless it is itself too large.
+            # One check for all queries, unless the sum of squares itself overflows.
             if not math.isfinite(np.vdot(queries, queries)):
                 usable = [at for at in usable if np.isfinite(queries[at]).all()]
             for start in range(0, len(usable), _BATCH):
@@ -252,20 +252,20 @@ class KeyTable:
         return chosen
 
     def nearest(self, query: Vectors, k: int, radii: Vectors) -> tuple[Ints, Vectors]:
-        """Returns the ``k`` nearest rows of a view, whether or not their balls hold the query.
+        """Returns the ``k`` nearest rows of a view, whether or not their balls contain the query.
 
-        Slower than ``select``: the reach is not known and has to be found from a sample.
+        Slower than ``select``: the reach is unknown and has to be estimated from a sample.
 
         Args:
             query: ``(d,)`` float32.
-            k: Rows wanted; fewer come back from a smaller view, none for a query not finite.
+            k: Number of rows; fewer for a smaller view, none for a query that is not finite.
             radii: The view, as for ``select``.
 
         Returns:
             Row numbers int64 and distances float32, by distance and then newest first.
 
         Raises:
-            ValueError: Another shape, or more radii than row numbers.
+            ValueError: The shape is wrong, or there are more radii than rows.
         """
         query = self._checked([query])[0]
         with self._lock:
@@ -275,22 +275,22 @@ class KeyTable:
                 return np.empty(0, np.int64), np.empty(0, np.float32)
             candidates = ALL
             if len(view) > max(k, DIRECT_ROWS):
-                # Any k rows of the view tell how far away the k nearest can be at most.
+                # Any k rows of the view bound the distance of the k nearest.
                 sample = view[:: max(1, len(view) // max(k, _SAMPLED))]
                 found = distances(self._keys[sample], query)
                 candidates = self._propose(query[None], float(np.partition(found, k - 1)[k - 1]))[0]
             return self._nearest(query, candidates, radii, min(k, len(view)), is_inside=False)
 
     def around(self, query: Vectors, k: int, radii: Vectors, reach: float) -> tuple[Ints, Vectors]:
-        """Returns the ``k`` nearest rows of a view within reach of a query, of unit-length keys.
+        """Returns the ``k`` nearest rows of a view within reach of a query, for unit-length keys.
 
-        Where the index proposes few rows, those are measured. Else every key is looked at once, by
-        its inner product: faster than bounds where many are about as near, and rows that are
-        equally far to seven digits may be taken for each other.
+        If the index proposes few rows, those are measured. Otherwise the inner product with every
+        key is computed, which is faster if many are about as near; rows whose distances agree to
+        seven digits may then be confused.
 
         Args:
             query: ``(d,)`` float32 of unit length.
-            k: Rows wanted; fewer come back where fewer are within reach.
+            k: Number of rows; fewer if fewer are within reach.
             radii: The view, as for ``select``.
             reach: Largest L2 distance.
 
@@ -318,18 +318,18 @@ class KeyTable:
         return self._rows[found[order]], apart[order]
 
     def within(self, query: Vectors, reach: npt.ArrayLike) -> tuple[Ints, Vectors]:
-        """Returns every living row within reach of a query, in order of row number.
+        """Returns every live row within reach of a query, in order of row number.
 
         Args:
-            query: ``(d,)`` float32; none is within reach of one that is not finite.
-            reach: Largest L2 distance: one for all, or ``(n,)`` by row number (negative or NaN:
-                never; rows beyond its end: never). Compared in float64.
+            query: ``(d,)`` float32; no row is within reach of one that is not finite.
+            reach: Largest L2 distance: one for all, or ``(n,)`` by row number; rows with a negative
+                one or NaN, or beyond its end, are left out. Compared in float64.
 
         Returns:
             Row numbers int64 and distances float32.
 
         Raises:
-            ValueError: Another shape, or more reaches than row numbers.
+            ValueError: The shape is wrong, or there are more reaches than rows.
         """
         query = self._checked([query])[0]
         with self._lock:
@@ -357,7 +357,7 @@ class KeyTable:
     def _nearest(
         self, query: Vectors, candidates: Candidates, radii: Vectors, k: int, *, is_inside: bool
     ) -> tuple[Ints, Vectors]:
-        """The ``k`` nearest rows of the view; ``is_inside`` asks that their balls hold the query.
+        """Returns the ``k`` nearest rows; with ``is_inside`` only if their balls contain the query.
 
         The candidates hold every row within the reach or within ``candidates.rest``.
         """
@@ -374,12 +374,12 @@ class KeyTable:
             )
             if rest == np.inf or (len(far) == k and far[-1] < rest):
                 break
-            # A row that was not proposed may be as near: nothing is left but all of them.
+            # A row that was not proposed may be as near: measure all of them.
             positions, lower, rest = np.arange(self._stored), np.zeros(self._stored), np.inf
         return self._rows[found], far
 
     def _radii_at(self, positions: Ints, radii: Any) -> Any:
-        """Returns the radius at each position, -1 where the row is dead or not in the view."""
+        """Returns the radius at each position, -1 if the row is dead or not in the view."""
         rows = self._rows[positions]
         if len(radii) < self._handed_out:
             known = rows < len(radii)
@@ -392,7 +392,7 @@ class KeyTable:
         return found
 
     def _positions(self, rows: Ints) -> Ints:
-        """Returns the position of each row, -1 where it does not live."""
+        """Returns the position of each row, -1 if it is not live."""
         stored = self._rows[: self._stored]
         if not len(stored):
             return np.full(rows.shape, -1, np.int64)
@@ -431,25 +431,23 @@ class KeyTable:
         if found.ndim != 2 or found.shape[1] != self.width:
             raise ValueError(
                 f"vectors of shape {found.shape} for a table of width {self.width}:"
-                f" (n, {self.width}) is wanted"
+                f" expected (n, {self.width})"
             )
         return found
 
     def _checked_view(self, radii: Any) -> Any:
         if radii.ndim != 1 or len(radii) > self._handed_out:
-            raise ValueError(
-                f"radii of shape {radii.shape} for a table of {self._handed_out} row numbers"
-            )
+            raise ValueError(f"radii of shape {radii.shape} for a table of {self._handed_out} rows")
         return radii
 
 
 def _largest(radii: Any) -> float:
-    """Returns the largest number, NaN left out; -1 for none."""
+    """Returns the largest number, ignoring NaN; -1 if there is none."""
     largest = float(radii.max(initial=-1.0))
     return largest if largest == largest else float(np.fmax.reduce(radii, initial=-1.0))
 
 
 def _check_finite(keys: Vectors) -> None:
-    # The extremes tell, and unlike a mask they need no memory.
+    # Checks only the extremes, which needs no mask in memory.
     if not np.isfinite([keys.min(initial=0), keys.max(initial=0)]).all():
-        raise ValueError("a key holds NaN or infinity; no query can be near it")
+        raise ValueError("a key contains NaN or infinity, so no query can be near it")

@@ -1,10 +1,10 @@
-"""Torch, for where FAISS is missing: the same projection, scanned on any device.
+"""The torch backend, used without FAISS: scans the same projection on any device.
 
-Distances of sketches come from ``torch.cdist`` told not to expand the square: a matrix product may
-run in TF32 or bfloat16 by settings that belong to the user. Every step runs in inference mode, so
-that a table may be filled within a caller's inference mode and grow outside of it.
+Distances of sketches come from ``torch.cdist`` without expanding the square: a matrix product may
+run in TF32 or bfloat16, depending on the user's settings. Every step runs in inference mode, so
+that a table may be filled inside a caller's inference mode and grow outside it.
 
-Slow, never wrong, where ``faiss_scan`` is.
+It is slow, but never wrong, in the same cases as ``faiss_scan``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TorchScan:
     """Exact scan over sketches on a device, see ``candidates.IndexBackend``.
 
     Args:
-        device: Where the sketches live.
+        device: Device of the sketches.
         dims: Dimensions kept.
     """
 
@@ -52,7 +52,7 @@ class TorchScan:
 
     @torch.inference_mode()
     def build(self, keys: Vectors) -> None:
-        """Forgets everything and takes ``keys``."""
+        """Replaces the contents by ``keys``."""
         self._sketch = Sketch.fit(keys, dims=self._dims)
         self._sketches = self._buffer(0, self._sketch.dims)
         self._count, self._largest = 0, 0.0
@@ -93,12 +93,12 @@ class TorchScan:
             self._sketches[: self._count],
             compute_mode="donot_use_mm_for_euclid_dist",
         )[0]
-        # The root of the limit, rounded up: comparing with a number from Python rounds it.
+        # The root of the limit, rounded up, because comparing with a Python number rounds it.
         root = math.sqrt(bound.limit) * (1 + 2.0**-20)
         positions = torch.nonzero(distances < root)[:, 0]
         squares = distances[positions].square().cpu().numpy()
         return Candidates(positions.cpu().numpy(), bound.lower(squares))
 
     def _buffer(self, rows: int, dims: int) -> torch.Tensor:
-        # The type is given because a program may have changed torch's default.
+        # Explicit dtype, because a program may have changed torch's default.
         return torch.empty(rows, dims, dtype=torch.float32, device=self._device)

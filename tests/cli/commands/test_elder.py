@@ -110,4 +110,4 @@ def test_status_warns_of_codes_that_tell_nothing_apart(sh, ids, folder):
         raw.execute("INSERT INTO snapshots VALUES (?, ?)", [new, text])
         raw.execute("UPDATE snapshot_versions SET digest = ? WHERE digest = ?", [new, digest])
     ran = sh("status")
-    assert "no longer tell edits from other text" in ran.stderr
+    assert "no longer separate edits from other text" in ran.stderr

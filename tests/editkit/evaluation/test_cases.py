@@ -87,7 +87,7 @@ def test_labels_are_what_a_classifier_is_given(tmp_path: Path) -> None:
     ("line", "says"),
     [
         ("{", "not JSON"),
-        ("3", "a JSON object is wanted, not int"),
+        ("3", "expected a JSON object, not int"),
         ({"target": "t"}, "no prompt"),
         ({"prompt": "p"}, "no target"),
         ({"prompt": "p", "target": " "}, "target is empty"),

@@ -59,5 +59,5 @@ def test_what_many_edits_share_is_told_where_it_keeps_one_from_firing(kit: Kit) 
     assert found.fired is None
     assert nearest.distance < nearest.radius
     assert not nearest.in_scope
-    assert "other edits share with it what it has in common with the prompt" in found.summary
+    assert "other edits share the words that it has in common with the prompt" in found.summary
     assert kit.explain("in Oslo sun").fired is not None

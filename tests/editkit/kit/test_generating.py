@@ -76,7 +76,7 @@ def test_several_samples_of_a_prompt_share_its_decision(kit: Any) -> None:
         **ids, do_sample=True, temperature=0.01, num_return_sequences=3, max_new_tokens=4
     )
     assert decoded(kit, out, ids["input_ids"].shape[1])[3:] == ["Canberra"] * 3
-    with pytest.raises(InvalidRequest, match="one prompt has one answer"):
+    with pytest.raises(InvalidRequest, match="each prompt has one answer"):
         kit.generate(QUESTION, num_return_sequences=2, do_sample=True)
 
 

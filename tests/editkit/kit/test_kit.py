@@ -419,7 +419,7 @@ def test_a_kit_that_was_opened_to_read_refuses_to_add_before_it_learns(
     pair = (kit.model, kit.tokenizer)
     with editkit.open(tmp_path / "kit.db", model=pair, read_only=True) as reading:
         monkeypatch.setattr("editkit.methods.grace.learning.optimize", None)
-        with pytest.raises(StoreUnwritable, match="was opened to read"):
+        with pytest.raises(StoreUnwritable, match="is read-only"):
             reading.add(PROMPT, "Canberra")
 
 

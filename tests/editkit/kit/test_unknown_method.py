@@ -55,7 +55,7 @@ def test_it_opens_says_which_package_to_install_and_answers_without_them(path: P
         assert kit.explain("red cat").fired is None
         with pytest.raises(UnsupportedMethod, match="there is no method 'parrot'") as caught:
             kit.add("see Oslo", "blue", method="parrot")
-        assert caught.value.hint == "install 'editkit-parrot', the package that the history names"
+        assert caught.value.hint == "install 'editkit-parrot', the package that the history records"
         assert kit.version == "v3"
 
 
@@ -133,7 +133,7 @@ def test_what_cannot_be_the_name_of_a_package_is_not_repeated(
     with opened(tmp_path / "h.db") as kit:
         assert kit.add("red cat", "blue", method="parrot").verified
     strangers.uninstall("editkit-parrot")
-    with pytest.warns(UserWarning, match="install the package that brings it"):
+    with pytest.warns(UserWarning, match="install the package that provides it"):
         opened(tmp_path / "h.db").close()
 
 

@@ -72,7 +72,7 @@ def test_a_rephrase_beyond_a_probe_is_left_to_an_edit_of_its_own(pooled: Kit) ->
     reach = pooled.add("red cat", "blue", locality=[near], rephrases=[far]).reach
     assert reach is not None
     assert (reach.covered, reach.spared) == (0, 1)
-    assert "fires for 0 of 1 rephrases given; what it does not reach needs" in reach.summary
+    assert "fires for 0 of 1 rephrases given; the others need an edit" in reach.summary
     own = pooled.add(far, "blue")
     assert own.reach is not None
     assert "rephrases" not in own.reach.summary
@@ -159,7 +159,7 @@ def test_an_edit_may_have_a_scope_of_its_own_and_keeps_it_on_other_models(tmp_pa
         assert [one.scope for one in kit.store.history.active(3)] == ["strict", "broad", None]
         assert "scope" not in kit.show("v3").model_dump(mode="json")["edit"]
         assert kit.show("v1").model_dump(mode="json")["edit"]["scope"] == "strict"
-        with pytest.raises(InvalidRequest, match="all reach as far"):
+        with pytest.raises(InvalidRequest, match="settings decide how far"):
             kit.add("gold", "blue", scope="strict", method="elder")
         with pytest.raises(InvalidRequest, match="scope"):
             kit.add("gold", "blue", scope="wide")  # type: ignore[arg-type]

@@ -263,7 +263,7 @@ def test_every_family_has_the_keys_of_what_it_is_given(
 ) -> None:
     path = tmp_path / "h.db"
     for other in others:
-        with pytest.raises(UnsupportedModel, match=f"{other} keys are for") as refused:
+        with pytest.raises(UnsupportedModel, match=f"{other} keys need") as refused:
             editkit.open(path, model=(make(), TOKENIZER), grace={"key": other})
         assert f"'{kind}'" in str(refused.value.hint)
     target = "positive" if kind == "text" else "blue"

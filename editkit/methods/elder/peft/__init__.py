@@ -1,4 +1,4 @@
-"""ELDER as a method of PEFT. Importing this package registers it there; nothing else does.
+"""ELDER as a PEFT method. Only importing this package registers it with PEFT.
 
 import editkit.methods.elder.peft
 from peft import PeftModel

@@ -1,4 +1,4 @@
-"""The shape of an ELDER adapter, as PEFT keeps it in ``adapter_config.json``."""
+"""The configuration of an ELDER adapter, which PEFT saves in ``adapter_config.json``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class PeftElderConfig(ElderConfig, PeftConfig):  # type: ignore[misc]  # peft ha
     """Configuration of an ELDER adapter for ``get_peft_model``; see ``ElderConfig``.
 
     Attributes:
-        edits: Ids of the edits whose codes the adapter holds, in their order.
-        fingerprint: Identity of the model that it was learned on; another one refuses it.
+        edits: Ids of the edits whose codes the adapter holds, in order.
+        fingerprint: Identity of the model that it was learned on; other models refuse it.
     """
 
     edits: list[str] = field(default_factory=list)

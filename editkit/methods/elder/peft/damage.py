@@ -1,6 +1,6 @@
-"""What is wrong with a saved adapter: found before any of it is loaded.
+"""Validation of a saved adapter before any of it is loaded.
 
-Torch would copy what fits, and only then complain of what does not.
+Torch would copy the tensors that fit before it raises for those that do not.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ __all__ = ["check"]
 def check(
     found: Mapping[str, torch.Tensor], model: nn.Module, adapter: str, config: PeftElderConfig
 ) -> None:
-    """Refuses saved tensors that are not an adapter's whole.
+    """Raises if saved tensors are not a complete, valid adapter.
 
     Args:
-        found: They, by their names in the model.
-        model: What holds the adapter that they are for.
-        adapter: Its name.
+        found: The tensors, by their names in the model.
+        model: The model with the adapter to load them into.
+        adapter: Name of the adapter.
         config: Its config.
 
     Raises:
-        ValueError: One is missing, of another shape, or holds what cannot be codes.
+        ValueError: A tensor is missing, has another shape, or holds invalid codes.
     """
     mine = {
         name: tensor for name, tensor in model.state_dict().items()
@@ -39,7 +39,7 @@ def check(
         if name not in found:
             raise ValueError(f"the adapter lacks the tensor '{name}'; nothing was loaded")
         if "elder_queries" in name or "elder_owners" in name:
-            continue  # as many as there were wordings; see below
+            continue  # their length is the number of wordings; see below
         if found[name].shape != tensor.shape:
             raise ValueError(
                 f"the adapter's tensor '{name}' is {tuple(found[name].shape)} and should be "
@@ -55,7 +55,7 @@ def check(
     width = next(mine[name].shape[1] for name in mine if "elder_queries" in name)
     known = set(owners.tolist()) if owners.dtype == torch.int64 else {-1}
     edits = set(range(len(config.edits)))
-    # Without one of its own, an edit would be out of everybody's reach.
+    # With a radius, an edit without a query could never fire.
     wanted = edits if config.radius is not None else known
     if queries.shape != (len(owners), width) or not wanted <= known <= set(
         range(len(config.edits))
@@ -64,7 +64,7 @@ def check(
 
 
 def _is_sound(codes: torch.Tensor, layers: int, config: PeftElderConfig) -> bool:
-    """Whether codes ``(n, bytes)`` name ``top_k`` experts in each layer, and nothing else."""
+    """Whether codes ``(n, bytes)`` set exactly ``top_k`` experts per layer and no other bits."""
     if codes.dtype != torch.uint8:
         return False
     found = codes.cpu().numpy()
@@ -72,5 +72,6 @@ def _is_sound(codes: torch.Tensor, layers: int, config: PeftElderConfig) -> bool
         allocations = routing.allocations_of(found, layers, config.num_experts)
     except ValueError:
         return False
-    again = routing.packed(allocations, config.num_experts)
-    return not len(found) or (allocations.shape[2] == config.top_k and np.array_equal(again, found))
+    repacked = routing.packed(allocations, config.num_experts)
+    is_same = np.array_equal(repacked, found)
+    return not len(found) or (allocations.shape[2] == config.top_k and is_same)

@@ -1,10 +1,10 @@
-"""Making ELDER known to PEFT, without a fork.
+"""Registering ELDER with PEFT, without a fork.
 
-``peft.utils.register_peft_method`` takes only names that its ``PeftType`` enum holds. Two ways led
-past that: LoRA's tuner with one adapter an expert, or one more member of the enum. One adapter an
-expert would spread one ELDER over N adapters of every layer, with no place for routers and codes,
-and ``save_pretrained`` would write N folders that only together mean anything. So the enum gets its
-member, here and nowhere else; if PEFT's own list has one by then, that one is used.
+``peft.utils.register_peft_method`` only accepts names in its ``PeftType`` enum. There are two ways
+around that: LoRA's tuner with one adapter per expert, or a new member of the enum. One adapter per
+expert would spread an ELDER adapter over N adapters of every layer, with no place for routers and
+codes, and ``save_pretrained`` would write N folders that are useless alone. So this module adds the
+member to the enum; if PEFT has it already, that one is used.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _NAME = "ELDER"
 
 
 def elder_type() -> Any:
-    """Returns the member of PEFT's enum of methods that stands for ELDER; makes it if need be."""
+    """Returns ELDER's member of PEFT's enum of methods; creates it if necessary."""
     found = PeftType.__members__.get(_NAME)
     if found is None:
-        # What the enum's own metaclass does for each member of a class body.
+        # As the enum metaclass does for each member of a class body.
         found = str.__new__(PeftType, _NAME)
         found._name_ = _NAME
         found._value_ = _NAME

@@ -5,9 +5,9 @@
 
     model = get_peft_model(base, editkit.ElderConfig(top_k=2))
 
-The adapted layers hold the experts and the routers; the codes of the edits lie beside them. What is
-on for a sequence is decided at its prefill, once, by hooks that come off with the adapter. In
-training mode nothing is deferred: every input takes the experts that its routers choose.
+The adapted layers hold the experts and the routers; the model holds the codes of the edits. Hooks,
+which are removed with the adapter, decide once per sequence, at prefill, which experts apply. In
+training mode nothing is deferred: every input uses the experts that the routers choose.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = ["ElderLinear", "ElderModel"]
 
 
 class ElderLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # peft has no types
-    """A linear map with experts: N LoRAs and the router that chooses among them.
+    """A linear map with experts: N LoRAs and a router that chooses among them.
 
     Attributes:
         elder_A: By adapter, ``(N, r, in)``.
@@ -73,13 +73,13 @@ class ElderLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # peft has 
         """Adds an adapter.
 
         Args:
-            adapter_name: Its name.
-            config: Its shape.
+            adapter_name: Name of the adapter.
+            config: Its config.
             width: Length of a query, d.
         """
         count, rank = config.num_experts, config.r
         down = torch.empty(count, rank, self.in_features)
-        # As LoRA's: every expert's own matrix, uniform within the bound that keeps the variance.
+        # As in LoRA: each expert's matrix is uniform within the bound that preserves the variance.
         nn.init.uniform_(down, -1 / math.sqrt(self.in_features), 1 / math.sqrt(self.in_features))
         self.elder_A[adapter_name] = nn.Parameter(down)
         self.elder_B[adapter_name] = nn.Parameter(torch.zeros(count, self.out_features, rank))
@@ -89,11 +89,11 @@ class ElderLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # peft has 
         layer.set_adapter(layer.active_adapters, inference_mode=config.inference_mode)
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """What the base layer gives; the mixture is added behind it, where it is on."""
+        """Returns the base layer's output; a hook adds the mixture where it applies."""
         return self.base_layer(x, *args, **kwargs)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Refuses: which experts apply depends on the input."""
+        """Raises: the experts depend on the input."""
         raise ValueError("the experts of ELDER depend on the input, so they cannot be merged")
 
     def __repr__(self) -> str:
@@ -106,14 +106,14 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
     Attributes:
         elder_codes: By adapter, ``(n, ceil(L N / 8))`` uint8, the packed codes of the edits; their
             ids are in the adapter's config.
-        elder_queries: By adapter, ``(m, d)`` float32, the queries of their wordings, where it has a
-            radius; else none.
-        elder_owners: By adapter, ``(m,)`` int64, the edit of each.
+        elder_queries: By adapter, ``(m, d)`` float32, the queries of their wordings if the adapter
+            has a radius, else empty.
+        elder_owners: By adapter, ``(m,)`` int64, the edit of each query.
     """
 
     prefix: str = "elder_"
     tuner_layer_cls = ElderLinear
-    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012  (PEFT's; found by structure)
+    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012  (PEFT's attribute; targets are found by structure)
     uses_shared_state: bool = True
 
     def _pre_injection_hook(
@@ -130,16 +130,16 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
     def inject_adapter(
         self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Adds an adapter to the model; see PEFT's.
+        """Adds an adapter to the model; see ``BaseTuner.inject_adapter``.
 
         Raises:
-            ValueError: It is another model's, or does not fit this one; the model is as it was.
+            ValueError: It was learned on another model, or does not fit; the model is unchanged.
         """
         config = self.config_of(adapter_name)
         if config.fingerprint not in (None, self._fingerprint):
             raise ValueError(
                 f"the adapter was learned on a model with the fingerprint {config.fingerprint}; "
-                f"this one has {self._fingerprint}, so its edits would mean nothing here"
+                f"this one has {self._fingerprint}, so its edits would not work here"
             )
         paths = adapted_paths(model, self._layout, config)
         if config.target_modules is None:
@@ -147,12 +147,12 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         config.check_threshold(len(paths))
         others = [m for m in model.modules() if isinstance(m, ElderLinear)]
         if others and [model.get_submodule(path) for path in paths] != others:
-            raise ValueError("all ELDER adapters of a model adapt the same layers")
+            raise ValueError("all ELDER adapters of a model must adapt the same layers")
         theirs = {self.config_of(name).query for name in self.elder_codes}
         if theirs and config.query not in theirs:
             raise ValueError(
-                f"all ELDER adapters of a model look prompts up by the same query, "
-                f"{theirs.pop()!r}; not by {config.query!r}"
+                f"all ELDER adapters of a model must use the same kind of query, "
+                f"{theirs.pop()!r}, not {config.query!r}"
             )
         config.fingerprint = self._fingerprint
         self._detach()
@@ -198,10 +198,10 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         assert isinstance(found, PeftElderConfig)
         return found
 
-    # What is applied --------------------------------------------------------------------------
+    # State ------------------------------------------------------------------------------------
 
     def state(self, adapter_name: str | None = None) -> ElderState:
-        """Returns what an adapter has learned; the tensors are its parameters themselves."""
+        """Returns an adapter's state; its tensors are the parameters themselves, not copies."""
         name = adapter_name or self.active_adapters[0]
         config, layers = self.config_of(name), self._layers(name)
         return ElderState(
@@ -224,10 +224,10 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         )
 
     def put(self, state: ElderState, adapter_name: str | None = None) -> None:
-        """Makes a state an adapter's own: what was learned is copied, and how it is applied.
+        """Copies a state into an adapter: its weights, and its settings.
 
         Raises:
-            ValueError: Its shapes are not the adapter's; nothing was changed.
+            ValueError: The shapes do not match the adapter's; nothing was changed.
         """
         name = adapter_name or self.active_adapters[0]
         layers = self._layers(name)
@@ -238,7 +238,7 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
             pairs += list(zip(mine, tensors, strict=True))
         for mine, theirs in pairs:
             if mine.shape != theirs.shape:
-                raise ValueError(f"a tensor of {tuple(theirs.shape)} for {tuple(mine.shape)}")
+                raise ValueError(f"shape {tuple(theirs.shape)} does not match {tuple(mine.shape)}")
         config = self.config_of(name)
         with torch.no_grad():
             for mine, theirs in pairs:
@@ -254,17 +254,19 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         config.span, config.radius = state.span, state.radius
 
     def remember(self, queries: torch.Tensor, edits: list[str]) -> None:
-        """Stores the codes of edits, as the routers see them now.
+        """Stores the codes of edits, computed with the current routers.
 
         Args:
-            queries: ``(n, d)``, their prompts'.
-            edits: Their ids.
+            queries: ``(n, d)``, queries of their prompts.
+            edits: Ids of the edits.
 
         Raises:
-            ValueError: Not as many ids as queries.
+            ValueError: The numbers of ids and queries differ.
         """
         if len(queries) != len(edits):
-            raise ValueError(f"{len(queries)} queries and {len(edits)} ids of edits; give one each")
+            raise ValueError(
+                f"{len(queries)} queries and {len(edits)} edit ids; give one id per query"
+            )
         name = self.active_adapters[0]
         with torch.no_grad():
             _, _, codes = self.state(name).encoded(queries)
@@ -284,7 +286,7 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[list[torch.Tensor]]:
-        """Collects what enters the first adapted block, ``(rows, length, d)``, during its body."""
+        """Collects the first adapted block's inputs, ``(rows, length, d)``, during its body."""
         found: list[torch.Tensor] = []
         with training.capture(self._entry()) as passed:
             yield found
@@ -293,13 +295,13 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
 
     @property
     def is_disabled(self) -> bool:
-        """Whether the adapters are switched off, as by ``disable_adapter()``."""
+        """Whether the adapters are disabled, as by ``disable_adapter()``."""
         layers = (module for module in self.model.modules() if isinstance(module, ElderLinear))
         return any(layer.disable_adapters for layer in layers)
 
     @property
     def version(self) -> str:
-        """Names what applies: an adapter."""
+        """Name of the active adapter."""
         return str(self.active_adapters[0])
 
     def _live_parts(self) -> tuple[Part, ...]:
@@ -324,7 +326,7 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         for block in self._layout.blocks:
             if any(isinstance(module, ElderLinear) for module in block.modules()):
                 return block
-        raise ValueError("no block holds an adapted layer")
+        raise ValueError("no block contains an adapted layer")
 
     def _attach(self) -> None:
         modules = tuple(m for m in self.model.modules() if isinstance(m, ElderLinear))
@@ -344,7 +346,7 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         return any(self.config_of(name).query == "pooled" for name in self.peft_config)
 
     def words(self) -> PooledKeys:
-        """Returns what gives the keys of prompts, for adapters that look prompts up by words."""
+        """Returns the prompt keys, for adapters that look prompts up by their words."""
         if self._keys is None:
             name = getattr(self.model.config, "_name_or_path", None)
             try:
@@ -362,7 +364,7 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         return self._keys
 
     def read_words_with(self, tokenizer: Any) -> None:
-        """Gives the tokenizer to adapters that look prompts up by words."""
+        """Sets the tokenizer of adapters that look prompts up by their words."""
 
         def known() -> Information:
             assert self._attachment is not None
@@ -371,7 +373,7 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
 
         self._keys = PooledKeys(self.model, tokenizer, known)
 
-    # Taking it off ----------------------------------------------------------------------------
+    # Removing ---------------------------------------------------------------------------------
 
     def _check_merge_allowed(self) -> None:
         raise ValueError("the experts of ELDER depend on the input, so they cannot be merged")
@@ -383,7 +385,7 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         return super()._unload_and_optionally_merge(merge=False, **kwargs)
 
     def delete_adapter(self, adapter_name: str) -> None:
-        """Deletes an adapter; see PEFT's."""
+        """Deletes an adapter; see ``BaseTuner.delete_adapter``."""
         super().delete_adapter(adapter_name)
         for kept in (self.elder_codes, self.elder_queries, self.elder_owners):
             kept.pop(adapter_name)
@@ -401,7 +403,7 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         )
         tuner: Any = model.base_model if hasattr(model, "base_model") else model
         damage.check(found, model, adapter_name, config)
-        # However many wordings were saved, there is room for them.
+        # Buffers of the saved number of wordings.
         for kept in (tuner.elder_queries, tuner.elder_owners):
             name = "elder_queries" if kept is tuner.elder_queries else "elder_owners"
             saved = next(found[one] for one in found if f"{name}.{adapter_name}" in one)

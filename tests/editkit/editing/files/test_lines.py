@@ -52,7 +52,7 @@ def test_the_method_of_the_command_is_for_lines_that_name_none(tmp_path: Path) -
     ("line", "reason"),
     [
         ("{oops", "not JSON"),
-        ("[1]", "a JSON object is wanted, not list"),
+        ("[1]", "expected a JSON object, not list"),
         ('{"prompt": "a"}', "the request has no target"),
         ('{"prompt": "", "target": "x"}', "the prompt is empty"),
         ('{"prompt": "a", "target": "\\u200b"}', "the target is empty"),

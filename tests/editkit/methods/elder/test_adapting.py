@@ -324,9 +324,9 @@ def test_other_models_than_decoders_and_other_shapes_are_refused(path: Path) -> 
 @pytest.mark.parametrize(
     ("elder", "error", "message"),
     [
-        ({"top_k": 9}, ValueError, "top_k is at most num_experts"),
-        ({"threshold": 99}, ValueError, "threshold is at most the length of a code"),
-        ({"target_modules": ["nothing"]}, Exception, "no module of the model is called 'nothing'"),
+        ({"top_k": 9}, ValueError, "top_k must be at most num_experts"),
+        ({"threshold": 99}, ValueError, "threshold must be at most the length of a code"),
+        ({"target_modules": ["nothing"]}, Exception, "no module of the model is named 'nothing'"),
         ({"target_modules": ["input_layernorm"]}, Exception, "not a linear map"),
     ],
 )

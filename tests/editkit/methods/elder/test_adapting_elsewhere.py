@@ -198,4 +198,4 @@ def test_a_history_of_both_methods_is_replayed_onto_a_model_that_only_one_is_for
     with opened(path, tiny_t5(), missing="skip") as kit:
         told = kit.replay()
         assert (told.learned, told.failed) == (1, 1)
-        assert "ELDER is for models that continue a prompt" in told.failures[0].reason
+        assert "ELDER only supports decoders" in told.failures[0].reason

@@ -47,18 +47,18 @@ def test_the_defaults_are_the_papers_constants() -> None:
 @pytest.mark.parametrize("field", ["r", "num_experts", "top_k", "threshold"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "2", None])
 def test_a_count_that_is_no_whole_number_from_1_on_is_refused(field: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"{field} is a whole number from 1 on, not {value!r}"):
+    with pytest.raises(ValueError, match=f"{field} must be a positive integer, not {value!r}"):
         editkit.ElderConfig(**{field: value})
 
 
 @pytest.mark.parametrize("value", [0, -1.0, float("nan")])
 def test_an_alpha_that_is_not_positive_is_refused(value: float) -> None:
-    with pytest.raises(ValueError, match="lora_alpha is positive, not"):
+    with pytest.raises(ValueError, match="lora_alpha must be positive, not"):
         editkit.ElderConfig(lora_alpha=value)
 
 
 def test_more_experts_in_use_than_there_are_is_refused() -> None:
-    with pytest.raises(ValueError, match="there are 4 experts, of which 5 cannot be in use"):
+    with pytest.raises(ValueError, match="top_k must be at most num_experts, 4, not 5"):
         editkit.ElderConfig(top_k=5)
     assert editkit.ElderConfig(top_k=4).top_k == 4
 
@@ -73,7 +73,7 @@ def test_more_experts_in_use_than_there_are_is_refused() -> None:
     ],
 )
 def test_an_unknown_choice_is_refused_and_the_known_ones_are_named(field: str, known: str) -> None:
-    with pytest.raises(ValueError, match=f"{field} is {known}, not 'other'"):
+    with pytest.raises(ValueError, match=f"{field} must be {known}, not 'other'"):
         editkit.ElderConfig(**{field: "other"})
 
 
@@ -137,7 +137,7 @@ def refused(error: type[Exception], message: str, **changes: Any) -> Any:
 
 
 def test_a_module_that_does_not_exist_is_refused_with_close_matches() -> None:
-    error = refused(UnknownSite, "no module of the model is called 'dwn_proj'", target_modules=[
+    error = refused(UnknownSite, "no module of the model is named 'dwn_proj'", target_modules=[
         "dwn_proj"
     ])  # fmt: skip
     assert error.matches[0] == "down_proj"

@@ -187,10 +187,10 @@ def test_new_allocations_keep_clear_of_those_taken() -> None:
 def test_a_set_of_allocations_can_be_used_up_and_no_further() -> None:
     found = routing.allocate(6, layers=1, experts=4, k=2)
     assert sorted(map(tuple, found[:, 0].tolist())) == list(combinations(range(4), 2))
-    with pytest.raises(ValueError, match="none is free: 6 are taken"):
+    with pytest.raises(ValueError, match="allocations is free: 6 are taken"):
         routing.allocate(7, layers=1, experts=4, k=2)
     taken = [row.tobytes() for row in routing.packed(found, 4)]
-    with pytest.raises(ValueError, match="none is free"):
+    with pytest.raises(ValueError, match="allocations is free"):
         routing.allocate(1, layers=1, experts=4, k=2, taken=taken)
 
 

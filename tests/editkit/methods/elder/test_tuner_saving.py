@@ -230,7 +230,7 @@ def test_adding_an_adapter_leaves_the_first_as_it_was(make: Make) -> None:
 def test_two_adapters_at_once_are_refused(make: Make) -> None:
     peft = with_second(make)
     peft.base_model.set_adapter(["default", "second"])
-    with pytest.raises(ValueError, match="one ELDER adapter is active at a time"):
+    with pytest.raises(ValueError, match="only one ELDER adapter can be active"):
         logits(peft, PROMPT)
     peft.set_adapter("default")
     assert not torch.equal(logits(peft, PROMPT), logits(make(), PROMPT))
@@ -260,7 +260,7 @@ def test_two_adapters_are_saved_and_loaded_each_by_itself(make: Make, tmp_path: 
     [
         ({"layers_to_transform": [2, 3]}, "adapt the same layers"),
         ({"layers_to_transform": [1]}, "adapt the same layers"),
-        ({"query": "pooled"}, "by the same query, 'state'"),
+        ({"query": "pooled"}, "the same kind of query, 'state'"),
     ],
     ids=["others", "fewer", "query"],
 )

@@ -274,7 +274,7 @@ def test_the_key_of_a_dead_row_is_refused() -> None:
     table.add(random_keys(8))
     table.kill([3])
     for row in (3, 8, -1):
-        with pytest.raises(ValueError, match="do not live"):
+        with pytest.raises(ValueError, match="are not live"):
             table.keys_of([2, row])
 
 
