@@ -63,10 +63,7 @@ class Kit:
         self.close()
 
     def close(self) -> None:
-        """Removes the hooks from the model and closes the store; a second call does nothing.
-
-        A store that was open before the kit stays open.
-        """
+        """Removes the hooks from the model and closes the store; a second call does nothing."""
         self._running.engine.close()
         if not self._keeps_store:
             self.store.close()
@@ -142,8 +139,7 @@ class Kit:
                 ``supersede`` (this one wins; ``Added.conflicts`` names the other), ``error``
                 (refuse this one), ``keep`` (the other wins, and this one is not learned).
             before: Also record the model's answer without the edit, in ``Added.before``.
-            **fields: Other fields of ``EditRequest``, e.g. ``chat``, ``method``, ``rephrases``,
-                ``locality``, ``scope``, ``reason``, ``author``, ``idempotency_key``.
+            **fields: The other fields of ``EditRequest``, e.g. ``chat``, ``rephrases``, ``scope``.
 
         Returns:
             The result. Check ``verified``: an edit that does not verify is logged as failed and is

@@ -308,8 +308,8 @@ class ElderModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         names = [name for name in self.active_adapters if name in self.elder_codes]
         if len(names) > 1:
             raise ValueError(
-                f"one ELDER adapter is active at a time, not {', '.join(names)}: each has its own "
-                "routers and codes"
+                f"only one ELDER adapter can be active at a time, not {', '.join(names)}: each has "
+                "its own routers and codes"
             )
         if not names or self.is_disabled:
             return ()
