@@ -58,7 +58,7 @@ def unpacked(stored: bytes, base: bytes, size: int, length: int) -> bytes:
     except zlib.error as error:
         raise ValueError(f"the delta cannot be inflated: {error}") from error
     if len(planes) != length or not reader.eof or reader.unused_data:
-        raise ValueError("the delta has another length")
+        raise ValueError("the delta has the wrong length")
     count = length // size
     words = bytearray(length)
     for byte in range(size):

@@ -171,7 +171,7 @@ def test_what_is_no_linear_map_in_a_block_is_refused(name: str, message: str) ->
 def test_a_threshold_beyond_the_length_of_a_code_is_refused() -> None:
     refused(
         ValueError,
-        "8 bits (2 layers of 4 experts), not 9",
+        "8 bits .2 layers of 4 experts., not 9",
         threshold=9,
     )
     get_peft_model(tiny_llama(), config(threshold=8))
