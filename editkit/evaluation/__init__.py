@@ -1,14 +1,14 @@
-"""Evaluation: how well methods edit a model, measured on a stream of edits.
+"""Evaluation: measuring how well methods edit a model, on a stream of edits.
 
 names       names of methods and scores
-cases       reading edits, and what to judge them by, in the formats of the field
-editors     what is asked of a method; GRACE as one
+cases       reading edits with their rephrases and probes, in the field's formats
+contestants the interface of an evaluated method; methods of the kit
 tuned       baselines that train weights: fine-tuning of one module, LoRA
 prompting   the baseline that puts corrections into the prompt
 methods     methods by name
-judging     the scores of a method after so many edits
-streaming   running methods over the stream, so that a run can stop anywhere and go on
-evaluate    the whole of it: ``editkit.evaluate``
+judging     the scores of a method after a number of edits
+streaming   running methods over the stream, resumable at any point
+evaluate    the entry point: ``editkit.evaluate``
 records     the results
-output      writing them: tables (CSV), pictures (PNG), page (HTML)
+output      writing them: tables (CSV), plots (PNG), page (HTML)
 """

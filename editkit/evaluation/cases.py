@@ -1,4 +1,4 @@
-"""The cases of an evaluation: edits, and what to judge them by, read from edit files."""
+"""The cases of an evaluation: edits with rephrases and probes, read from edit files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Probe(Record):
 
 
 class Case(Record):
-    """An edit, and what to judge it by."""
+    """An edit with the prompts to judge it by."""
 
     request: EditRequest = Field(description="What a method is given: no rephrase, no probe")
     rephrases: tuple[str, ...] = ()
@@ -42,16 +42,16 @@ class Case(Record):
 def read_cases(
     path: str | os.PathLike[str], *, kind: EditKind | None = None, limit: int | None = None
 ) -> tuple[list[Case], DataFile]:
-    """Returns the cases of a file, and what file it is.
+    """Returns the cases of a file, and the record of the file.
 
     Args:
-        path: The file; ``editkit.editing.files`` says in which formats.
-        kind: Kind of edits that name none.
+        path: The file; see ``editkit.editing.files`` for the formats.
+        kind: Default kind of the edits.
         limit: At most this many.
 
     Raises:
-        InvalidRequest: The file cannot be read, or holds no edit.
-        MalformedLine: A line holds no edit; the error names it.
+        InvalidRequest: The file cannot be read, or has no edits.
+        MalformedLine: A line does not hold an edit; the error names it.
     """
     try:
         data = Path(path).read_bytes()
@@ -78,15 +78,16 @@ def contradicted(cases: Sequence[Case]) -> set[int]:
     """Returns the cases that cannot hold: a later case gives their prompt another target."""
     last: dict[Any, int] = {}
     for index, case in enumerate(cases):
-        last[_asked(case.request)] = index
+        last[_prompt_of(case.request)] = index
     return {
         index
         for index, case in enumerate(cases)
-        if cases[last[_asked(case.request)]].request.target.strip() != case.request.target.strip()
+        if cases[last[_prompt_of(case.request)]].request.target.strip()
+        != case.request.target.strip()
     }
 
 
-def _asked(request: EditRequest) -> Any:
+def _prompt_of(request: EditRequest) -> Any:
     return request.prompt if request.chat is None else tuple(request.chat)
 
 

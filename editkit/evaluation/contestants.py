@@ -1,7 +1,7 @@
-"""What an evaluation asks of an editing method, and how the kit's methods give it.
+"""The interface of an evaluated method, and its implementation for the kit's methods.
 
-Every method runs on a kit: one that adds edits answers through it; one that trains the model's
-weights uses the kit's model and leaves its history empty.
+Every method runs on a kit: an editing method adds edits and answers through it; a method that
+trains the model's weights uses the kit's model and leaves its history empty.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from editkit_store.records import EditRequest, Score
 __all__ = ["SLACK", "Answer", "Contestant", "Nearest", "Question", "RecordedEdits"]
 
 _TOGETHER = 64
-"""Most edits that are added at a time."""
+"""Maximum number of edits added at once."""
 
 SLACK = 6
-"""Tokens that an answer may take beyond its target before it is judged not to have ended."""
+"""Tokens that an answer may have beyond its target before it counts as not ended."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: a prompt, or a conversation that ends with it."""
+    """A question: a prompt, or a conversation that ends with it."""
 
     prompt: str
     chat: Any = None
@@ -42,11 +42,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said.
+    """A model's answer.
 
     Attributes:
-        text: Its whole answer, surrounding whitespace removed.
-        fired: Which edit applied, counted from 0 in the order in which they were made.
+        text: The whole answer, surrounding whitespace removed.
+        fired: Index of the edit that applied, from 0 in the order of editing.
     """
 
     text: str
@@ -55,12 +55,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Nearest:
-    """The edit that is nearest to a prompt.
+    """The edit nearest to a prompt.
 
     Attributes:
-        edit: Which one, counted from 0 in the order in which they were made.
-        distance: Of the prompt from its key, L2.
-        radius: How far it reaches.
+        edit: Index of the edit, from 0 in the order of editing.
+        distance: Distance of the prompt from its key, L2.
+        radius: Radius of its scope.
     """
 
     edit: int
@@ -69,12 +69,12 @@ class Nearest:
 
 
 class Contestant:
-    """The model as it came, and what every method shares.
+    """The unedited model, and the base of every method.
 
     Args:
         name: Name of the method.
         model: As for ``editkit.open``.
-        folder: Where the method keeps what it learned, to go on after an interruption.
+        folder: Where the method stores what it learned, to resume after an interruption.
         options: For ``editkit.open``.
     """
 
@@ -86,45 +86,45 @@ class Contestant:
         self.done = 0  # edits so far
 
     def settings(self) -> dict[str, str]:
-        """Returns how it is set, in words."""
+        """Returns a description of its settings."""
         return {}
 
     together = 8
-    """Edits made at a time, where a method trains on several."""
+    """Number of edits made at once."""
 
     def edit(self, requests: Sequence[EditRequest]) -> list[str]:
-        """Makes edits, in their order.
+        """Makes edits, in order.
 
         Args:
-            requests: What to make.
+            requests: The edits.
 
         Returns:
-            What the model answers to each right after they were made.
+            The model's answer to each right after they were made.
         """
         self.done += len(requests)
         return self._right_after(requests)
 
     def answers(self, questions: Sequence[Question], limit: int) -> list[Answer]:
-        """Returns what the model says, greedily.
+        """Returns the model's greedy answers.
 
         Args:
-            questions: What is asked, in one batch.
-            limit: Most tokens of an answer.
+            questions: The questions, in one batch.
+            limit: Maximum number of tokens of an answer.
         """
         prompts = [one.prompt for one in questions if one.chat is None]
-        said = iter(self.kit.generate(prompts, max_new_tokens=limit) if prompts else [])
+        texts = iter(self.kit.generate(prompts, max_new_tokens=limit) if prompts else [])
         found = []
         for one in questions:
-            now = next(said) if one.chat is None else self.kit.chat(one.chat, max_new_tokens=limit)
+            now = next(texts) if one.chat is None else self.kit.chat(one.chat, max_new_tokens=limit)
             found.append(Answer(now.text, self._case(now.fired)))
         return found
 
     def scores(self, prompts: Sequence[str], targets: Sequence[str]) -> list[Score]:
-        """Returns how likely targets are behind their prompts."""
+        """Returns the likelihoods of targets after their prompts."""
         return self.kit.scores(prompts, targets)
 
     def nearest(self, questions: Sequence[Question]) -> list[Nearest] | None:
-        """Returns the edit nearest to each question; None of a method without keys."""
+        """Returns the edit nearest to each question; None for a method without keys."""
         return None
 
     @property
@@ -134,18 +134,18 @@ class Contestant:
 
     @property
     def keys(self) -> int | None:
-        """Rows that it looks prompts up in; None of a method without."""
+        """Number of keys that prompts are compared with; None for a method without keys."""
         return None
 
     def save(self) -> None:
-        """Keeps what was learned so far, in its folder."""
+        """Saves what was learned so far to its folder."""
 
     def restore(self, cases: Sequence[EditRequest]) -> None:
-        """Goes on from what was kept, which was learned from these edits."""
+        """Restores the saved state, which was learned from these edits."""
         self.done = len(cases)
 
     def close(self) -> None:
-        """Gives the model back as it came."""
+        """Restores the model and closes the kit."""
         self.kit.close()
 
     def _right_after(self, requests: Sequence[EditRequest]) -> list[str]:
@@ -158,17 +158,17 @@ class Contestant:
 
 
 class RecordedEdits(Contestant):
-    """A method whose edits live in the kit's history, through the kit as everybody uses it.
+    """A method whose edits are in the kit's history, used through the public API of the kit.
 
     Args:
         name: Name of the contestant.
         model: As for ``editkit.open``.
-        folder: Where its history is.
+        folder: Folder of its history.
         method: The method.
-        variant: How it is set.
+        variant: Its settings.
 
     Raises:
-        UnsupportedModel: The variant sets a scope, which the method has none of on this model.
+        UnsupportedModel: The variant sets a scope, but the method has no scopes on this model.
     """
 
     def __init__(
@@ -190,18 +190,18 @@ class RecordedEdits(Contestant):
         if "scope" in variant.settings and not self._method.has_scopes:
             self.kit.close()
             raise UnsupportedModel(
-                f"'{name}' is not for this model: its edits are looked up by hidden states, and "
-                "scopes are of keys of words",
+                f"'{name}' does not support this model: its edits are looked up by hidden states, "
+                "and scopes need keys made of words",
                 hint=f"use '{method}'",
             )
 
     def settings(self) -> dict[str, str]:
-        """Returns the preset and what else tells how the method is set."""
+        """Returns the preset and the method's settings."""
         return {"preset": self._variant.preset, **self._method.settings()}
 
     def edit(self, requests: Sequence[EditRequest]) -> list[str]:
         """Adds the edits, learned in batches; those that do not verify are not active."""
-        # An edit's own idempotency key makes one that was added before an interruption known.
+        # The idempotency key identifies edits that were added before an interruption.
         keyed = [
             request.model_copy(
                 update={"idempotency_key": f"case {self.done + index}", "method": self._method.name}
@@ -220,10 +220,10 @@ class RecordedEdits(Contestant):
         """Returns the edit nearest to each question."""
         found = []
         for one in questions:
-            asked: dict[str, Any] = (
+            subject: dict[str, Any] = (
                 {"prompt": one.prompt} if one.chat is None else {"chat": one.chat}
             )
-            explained = self.kit.explain(**asked, k=1)
+            explained = self.kit.explain(**subject, k=1)
             if not explained.candidates:
                 return None
             best = explained.candidates[0]
@@ -232,12 +232,12 @@ class RecordedEdits(Contestant):
 
     @property
     def fires(self) -> bool:
-        """An edit applies within its radius."""
+        """True: an edit applies within its radius."""
         return True
 
     @property
     def keys(self) -> int | None:
-        """Keys that prompts are compared with, if the method has any."""
+        """Number of keys that prompts are compared with, if the method has any."""
         part = self._method.engine.view.part(self._method.name)
         return None if part is None else part.key_count or None
 

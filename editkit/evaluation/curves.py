@@ -1,4 +1,4 @@
-"""The picture of an evaluation's points: how each quantity goes as edits come in."""
+"""The plot of an evaluation's points: each quantity over the number of edits."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["curves"]
 
 
 class _Panel(NamedTuple):
-    """A quantity of a point: a share, or a field or reading that has no interval."""
+    """A quantity of a point: a share, or a value without an interval."""
 
     title: str
     name: str
-    beside: str | None = None  # another share, drawn on the same axes
-    base: float | None = None  # the unedited model's; None of a share
+    beside: str | None = None  # a second share on the same axes
+    base: float | None = None  # value of the unedited model; None for a share
 
 
 class _Reading(NamedTuple):
-    """What a panel shows of a point."""
+    """A value of a point in a panel."""
 
     edits: int
     value: float
@@ -37,12 +37,12 @@ class _Reading(NamedTuple):
 
 
 def curves(points: Sequence[Point], looks: dict[str, Look], title: str, figure_class: Any) -> Any:
-    """Returns the figure of an evaluation's points: a panel a quantity, a line a method.
+    """Returns the figure of an evaluation's points: one panel per quantity, one line per method.
 
     Args:
         points: At least one, each after one edit or more.
-        looks: How each method looks, by name.
-        title: What stands above it all.
+        looks: Style of each method, by name.
+        title: Title of the figure.
         figure_class: matplotlib's ``Figure``.
     """
     by_method: dict[str, list[Point]] = {}
@@ -103,7 +103,7 @@ def _readings(panel: _Panel, points: Sequence[Point]) -> list[_Reading]:
 def _lines(
     axes: Any, panel: _Panel, by_method: dict[str, list[Point]], looks: dict[str, Look]
 ) -> None:
-    shade = 0.12 if len(by_method) < 4 else 0.06  # bands lie upon each other
+    shade = 0.12 if len(by_method) < 4 else 0.06  # bands overlap
     for name, points in by_method.items():
         color = looks[name].color
         for is_beside, dash in ((False, "-"), (True, "--")):
@@ -124,7 +124,7 @@ def _lines(
 def _dots(
     axes: Any, panel: _Panel, by_method: dict[str, list[Point]], looks: dict[str, Look]
 ) -> None:
-    """One point a method has no curve: each method is a line of its own, with values along x."""
+    """Plots methods with a single point each as rows, with values along x."""
     counts = {point.edits for (point,) in by_method.values()}
     labels, shown = [], []
     for place, (name, points) in enumerate(by_method.items()):
@@ -146,7 +146,7 @@ def _dots(
 def _over_edits(axes: Any, edits: list[int]) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("edits")
-    # Ticks at the points themselves, as many as have room from the last one down.
+    # Ticks at the points, as many as fit, from the last one down.
     room = math.log(edits[-1] / edits[0]) / 9
     ticks = edits[-1:]
     for one in reversed(edits[:-1]):
@@ -157,7 +157,7 @@ def _over_edits(axes: Any, edits: list[int]) -> None:
 
 
 def _extent(axes: Any, along: str, values: Sequence[float], panel: _Panel) -> None:
-    """Shares have the same axis everywhere; others have the base model's value on theirs."""
+    """Sets the axis limits: fixed for shares; including the base model's value for others."""
     if panel.base is None:
         axes.set(**{f"{along}lim": (-0.03, 1.03)})
         return

@@ -1,4 +1,4 @@
-"""The pictures of how far an evaluation's edits reach: trade-off over radii, and distances."""
+"""Plots of how far an evaluation's edits reach: trade-off over radii, and distances."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OVER_RADII = (
 )
 
 _MARKS = 10
-"""Into how many parts marks divide a curve; its radii are too many for a mark each."""
+"""Number of intervals between marks on a curve, which has too many radii to mark each."""
 
 
 def tradeoff(
@@ -35,13 +35,13 @@ def tradeoff(
     title: str,
     figure_class: Any,
 ) -> Any:
-    """Returns the figure of how far edits would reach, and what that would cost.
+    """Returns the figure of generalization against locality over radii.
 
     Args:
         tradeoffs: At least one, each with one radius or more.
         radii: Median radius of a method's edits (L2), by name.
-        looks: How each method looks, by name.
-        title: What stands above it all.
+        looks: Style of each method, by name.
+        title: Title of the figure.
         figure_class: matplotlib's ``Figure``.
     """
     columns = 1 if len(tradeoffs) < 3 else 2
@@ -74,13 +74,13 @@ def _reach_against_harm(
             place = (found.spared, found.reached)
             mark = {**look.line, "markersize": look.size + 4, "markeredgecolor": "black"}
             axes.plot(*place, linestyle="", zorder=5, **{**mark, "markeredgewidth": 1.2})
-            _say(axes, place, f"{radius:.2g}", look.color, said, weight="bold")
+            _annotate(axes, place, f"{radius:.2g}", look.color, said, weight="bold")
     for one in tradeoffs:
-        # The ends and the middle first: they are the ones to read if there is no room for more.
+        # The ends and the middle first: they matter most if there is no room for more.
         marks = _marks(one)
         for number in dict.fromkeys((marks[0], marks[-1], marks[len(marks) // 2], *marks)):
             place = (one.spared[number], one.reached[number])
-            _say(axes, place, f"{one.radii[number]:.2g}", looks[one.method].color, said)
+            _annotate(axes, place, f"{one.radii[number]:.2g}", looks[one.method].color, said)
     axes.set(
         title="numbers are radii; large marks are median radii",
         xlabel="locality: probes and neighbours that fire no edit",
@@ -91,12 +91,12 @@ def _reach_against_harm(
 
 
 def _marks(tradeoff: Tradeoff) -> list[int]:
-    """Returns at which of a curve's radii it gets its marks: the first, the last, some between."""
+    """Returns the indices of a curve's marked radii: the first, the last, and some between."""
     last = len(tradeoff.radii) - 1
     return sorted({round(last * number / _MARKS) for number in range(_MARKS + 1)})
 
 
-def _say(
+def _annotate(
     axes: Any,
     place: tuple[float, float],
     said: str,
@@ -104,11 +104,11 @@ def _say(
     before: list[tuple[float, float]],
     **how: Any,
 ) -> None:
-    """Writes beside a place, unless something is written there already."""
+    """Annotates a point, unless another annotation is too near."""
     if any(abs(place[0] - x) < 0.11 and abs(place[1] - y) < 0.06 for x, y in before):
         return
     before.append(place)
-    x, y = place  # below and to the left, where there is no curve; but not on the axes
+    x, y = place  # below and to the left, where there is no curve, but not on the axes
     axes.annotate(
         said,
         place,
@@ -138,12 +138,12 @@ def _over_radii(
 
 
 def distances(reach: Sequence[Reach], looks: dict[str, Look], title: str, figure_class: Any) -> Any:
-    """Returns the figure of distances to the nearest edit, a panel a method.
+    """Returns the figure of distances to the nearest edit, one panel per method.
 
     Args:
         reach: At least one, each with one distance or more.
-        looks: How each method looks, by name.
-        title: What stands above it all.
+        looks: Style of each method, by name.
+        title: Title of the figure.
         figure_class: matplotlib's ``Figure``.
     """
     columns = min(len(reach), 2 if len(reach) in (2, 4) else 3)
@@ -164,9 +164,9 @@ def distances(reach: Sequence[Reach], looks: dict[str, Look], title: str, figure
 
 
 def _finish(grid: Sequence[Any], used: int, columns: int, said: str) -> None:
-    """Labels the panels of the lowest row, and hides those that nothing is drawn in.
+    """Labels the panels of the lowest row, and hides unused panels.
 
-    One label for the whole figure would be written over its legend.
+    A label for the whole figure would overlap the legend.
     """
     for number, axes in enumerate(grid):
         if number >= used:

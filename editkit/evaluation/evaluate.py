@@ -1,4 +1,4 @@
-"""``editkit.evaluate``: methods beside each other on one stream of edits."""
+"""``editkit.evaluate``: comparing methods on one stream of edits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from editkit_store.records import DEFAULT_METHOD, EditKind
 __all__ = ["evaluate"]
 
 _WORST = 20
-"""Failing cases of each kind that a report shows for each method."""
+"""Maximum failing cases of each kind and method in a report."""
 
 _RADII = 60
 """Radii at which the trade-off is computed."""
@@ -53,33 +53,33 @@ def evaluate(
     allow_pickle: bool | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Returns how well methods edit a model: a stream of edits, judged again and again.
+    """Evaluates how well methods edit a model, on a stream of edits judged at several points.
 
-    Results are kept in a folder as they come in. The same call goes on from there, and another
-    method can be added later. At the end the folder holds ``report.html``, ``report.json``,
-    ``points.csv``, ``cases.csv`` and pictures, too.
+    Results are stored in a folder as they are computed. The same call resumes from there, and
+    methods can be added later. At the end the folder also contains ``report.html``,
+    ``report.json``, ``points.csv``, ``cases.csv`` and plots.
 
     Args:
-        data: Files of edits, one stream in this order; see ``editkit.editing.files``.
+        data: Edit files, one stream in this order; see ``editkit.editing.files``.
         model: Alias, hub id, folder, or a loaded ``(model, tokenizer)``; by default
             ``smollm2-135m``.
         methods: Names of methods; see ``editkit.evaluation.methods``.
         out: The folder.
-        edits: At most so many edits of the stream.
+        edits: Maximum number of edits of the stream.
         at: Numbers of edits after which to judge; by default the powers of ten, and the end.
-        judged: Judge at most so many cases at a point, a random sample.
-        general: Ordinary text, a piece a line, of which perplexity is measured; by default a page
-            that comes with editkit.
-        require: Bars: a score of ``SCORES`` and the least value that the first method must reach
-            at the end.
-        seed: Of the random sample.
+        judged: Maximum number of cases to judge at a point, a random sample.
+        general: Ordinary text, one passage per line, to measure perplexity on; by default a page
+            that ships with editkit.
+        require: Minimum values of scores of ``SCORES`` that the first method must reach at the
+            end.
+        seed: Seed of the random sample.
         allow_pickle: As for ``editkit.open``.
-        progress: Told how far it is.
+        progress: Reports the progress.
 
     Raises:
         InvalidRequest, MalformedLine: The data or an argument cannot be used.
-        UnsupportedMethod: No such method.
-        UnknownModel, ModelUnavailable, UnsupportedModel: The model's side.
+        UnsupportedMethod: There is no such method.
+        UnknownModel, ModelUnavailable, UnsupportedModel: The model cannot be used.
         StoreUnwritable: The results cannot be written.
     """
     bars = dict(require or {})
@@ -93,8 +93,8 @@ def evaluate(
     names = tuple(dict.fromkeys(methods))
     spec = model or DEFAULT_MODEL
     makers = {name: maker(name, spec, allow_pickle=allow_pickle) for name in names}
-    told = progress or SilentProgress()
-    loaded = load_model(spec, allow_pickle=allow_pickle, progress=told)
+    bar = progress or SilentProgress()
+    loaded = load_model(spec, allow_pickle=allow_pickle, progress=bar)
     family = layout_of(loaded.model).family
     kind: EditKind = "label" if family == "classifier" else "fact"
     cases: list[Case] = []
@@ -118,9 +118,9 @@ def evaluate(
         general="sha256:" + hashlib.sha256(page.encode()).hexdigest(),
         seed=seed,
     )
-    del loaded  # each method loads it anew: none finds it as another left it
+    del loaded  # each method loads its own copy, unaffected by the others
     pairs = [] if family == "classifier" else general_pairs(page)
-    stream = Stream(cases, pairs, plan, Path(out), told)
+    stream = Stream(cases, pairs, plan, Path(out), bar)
     points: list[Point] = []
     settings = {}
     results: dict[str, list[CaseResult]] = {}
@@ -172,7 +172,7 @@ def _tool() -> str:
 
 
 def _reach(method: str, cases: Sequence[CaseResult], targets: Sequence[str]) -> Reach | None:
-    """Returns the distances of a method's last point; None where it has none."""
+    """Returns the distances of a method's last point; None if it has none."""
     known = [
         (case.asked, case.distance, targets[case.nearest] == targets[case.case])
         for case in cases
@@ -219,11 +219,11 @@ def _tradeoff(reach: Reach) -> Tradeoff:
 
 
 def _worst(cases: Sequence[CaseResult]) -> list[CaseResult]:
-    """Returns failing cases, a few of each kind, those of edits first."""
+    """Returns failing cases, a few of each kind, edits first."""
     found = []
     for kind in ("edit", "rephrase", "probe", "neighbour"):
         wrong = [case for case in cases if case.asked == kind and not case.right]
-        # Another edit's answer is worse than no edit's.
+        # Firing another edit is worse than firing none.
         wrong.sort(key=lambda case: (case.fired in (None, case.case), case.case))
         found += wrong[:_WORST]
     return found

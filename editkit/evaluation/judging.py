@@ -1,4 +1,4 @@
-"""Judging a model after so many edits: edits, rephrases, probes, and what it forgot."""
+"""Judging a model after a number of edits: edits, rephrases, probes, and retention."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from editkit_store.records import Record, Score
 __all__ = ["Base", "Judge", "general_pairs"]
 
 _PROBED = 16
-"""Tokens of an answer to a probe."""
+"""Maximum tokens of an answer to a probe."""
 
 _ROWS = 16
-"""Questions asked together."""
+"""Questions per batch."""
 
 
 class Base(Record):
-    """What the untouched model says and how likely it finds ordinary text."""
+    """The unedited model's answers, and its likelihoods of ordinary text."""
 
     answers: dict[str, str]
     general: tuple[Score, ...] = ()
@@ -39,10 +39,10 @@ class _Ask:
 
 
 def general_pairs(text: str = TEXT) -> list[tuple[str, str]]:
-    """Returns pieces of text as prompts and continuations, cut between words near the middle.
+    """Splits passages of text into prompts and continuations, between words near the middle.
 
     Args:
-        text: A piece a line.
+        text: One passage per line.
     """
     pairs = []
     for line in filter(None, map(str.strip, text.splitlines())):
@@ -54,13 +54,13 @@ def general_pairs(text: str = TEXT) -> list[tuple[str, str]]:
 
 
 class Judge:
-    """Judges methods by one stream of cases.
+    """Judges methods on one stream of cases.
 
     Args:
         cases: The stream.
-        skipped: Cases whose prompt a later one of the stream contradicts.
+        skipped: Cases that a later case of the stream contradicts.
         general: Prompts and continuations of ordinary text; none for a classifier.
-        base: What the untouched model says to them.
+        base: Answers and scores of the unedited model.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Judge:
         general: Sequence[tuple[str, str]],
         advance: Callable[[int], None],
     ) -> Base:
-        """Returns what a model says before the first edit."""
+        """Returns a model's answers and scores before the first edit."""
         probes = list(
             dict.fromkeys(p.prompt for case in cases for p in (*case.probes, *case.neighbours))
         )
@@ -95,7 +95,7 @@ class Judge:
         return Base(answers=answers, general=tuple(_scores(contestant, general)))
 
     def asks(self, chosen: Sequence[int]) -> int:
-        """Returns how many prompts judging these cases takes."""
+        """Returns the number of prompts needed to judge these cases."""
         return sum(1 for _ in self._questions(chosen, lambda text: 0))
 
     def point(
@@ -107,14 +107,14 @@ class Judge:
         seconds: float,
         advance: Callable[[int], None],
     ) -> tuple[Point, list[CaseResult]]:
-        """Returns how a method stands, and what became of each prompt.
+        """Returns the scores of a method, and the result of each prompt.
 
         Args:
             contestant: The method, after ``len(success)`` edits.
             chosen: Cases to judge, of those that were edited.
             success: For each edit whether it gave its target right after it was made.
-            seconds: What the edits took.
-            advance: Told how many prompts were judged.
+            seconds: Time that the edits took.
+            advance: Called with the number of prompts judged.
         """
         done = len(success)
         cases = list(self._judged(contestant, chosen, done, advance))
@@ -145,7 +145,7 @@ class Judge:
         for index in chosen:
             case = self._cases[index]
             target = case.request.target.strip()
-            if index not in self._skipped:  # a later edit took it back: it cannot hold any more
+            if index not in self._skipped:  # contradicted by a later edit, so it cannot hold
                 limit = length(target) + SLACK
                 yield _Ask(index, "edit", Question.of(case.request), target, limit)
                 for text in case.rephrases:
@@ -220,9 +220,9 @@ _KINDS: tuple[Asked, ...] = ("edit", "rephrase", "probe", "neighbour")
 
 
 def _batches(asks: Sequence[_Ask]) -> Iterator[Sequence[_Ask]]:
-    """Yields questions to ask together.
+    """Yields batches of questions.
 
-    Answers to probes are compared as far as the base model's go, so they are not mixed with others
+    Answers to probes are cut to the length of the base model's, so they are not mixed with others
     that may be longer. A batch takes as long as its longest answer.
     """
     for group in (("edit", "rephrase"), ("probe", "neighbour")):
@@ -242,9 +242,9 @@ def _forced(cases: Sequence[CaseResult]) -> Mean:
 def _agreements(
     contestant: Contestant, asks: Sequence[_Ask], said: Sequence[Answer]
 ) -> list[float | None]:
-    """Returns the share of each wanted answer's tokens that the model would choose.
+    """Returns the fraction of each expected answer's tokens that the model would choose.
 
-    An answer that was given freely was chosen token by token: no second pass is needed.
+    If the free answer is the expected one, all of its tokens were chosen and no pass is needed.
     """
     found: list[float | None] = [
         1.0 if a.text == ask.wanted else None for ask, a in _both(asks, said)
@@ -280,5 +280,5 @@ def _perplexity(scores: Sequence[Score]) -> float | None:
 
 
 def _says(text: str, answer: str) -> bool:
-    """Whether a text holds an answer; in free text that is as exact as it gets."""
+    """Returns whether a text contains an answer, ignoring case."""
     return answer.strip().casefold() in text.casefold()

@@ -1,7 +1,7 @@
-"""How a method looks in every picture of an evaluation: a colour, a marker, a label.
+"""The plot style of each method of an evaluation: colour, marker, label.
 
-The colours are Okabe and Ito's, which colour-blind readers tell apart; the markers tell the methods
-apart without any colour.
+The colours are Okabe and Ito's colour-blind safe palette; the markers distinguish methods without
+colour.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MARKERS = "os^DvPX<"
 
 
 class Look(NamedTuple):
-    """How a method is drawn everywhere."""
+    """The plot style of a method."""
 
     label: str
     color: str
@@ -30,7 +30,7 @@ class Look(NamedTuple):
 
     @property
     def line(self) -> dict[str, Any]:
-        """How a line of it is drawn."""
+        """Keyword arguments for plotting a line."""
         return {
             "color": self.color,
             "marker": self.marker,
@@ -41,9 +41,9 @@ class Look(NamedTuple):
 
 
 def looks(report: Report) -> dict[str, Look]:
-    """Returns how each method of a report looks, by name."""
+    """Returns the style of each method of a report, by name."""
     names = method_names(report)
-    # Later ones are drawn smaller, so that equal values show as rings, and none is hidden.
+    # Later markers are smaller, so that equal values show as rings and none is hidden.
     return {
         name: Look(
             label(name),
@@ -62,7 +62,7 @@ def label(said: str, *, room: int = 24) -> str:
 
 
 def legend(figure: Any, shown: Sequence[Look], *, inches: float = 11) -> None:
-    """Draws a legend below everything, where it covers nothing.
+    """Draws a legend below the plots.
 
     Args:
         figure: The figure, or a part of one.

@@ -1,4 +1,4 @@
-"""What is measured at a point, as people read it, and which method leads."""
+"""The measures of a point, formatted for display, and which method leads."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ class ShownCell(NamedTuple):
     """A measure of a point."""
 
     value: str
-    notes: tuple[str, ...]  # its interval first, where it has one
+    notes: tuple[str, ...]  # its interval first, if it has one
     number: float
     low: float | None = None
     high: float | None = None
 
 
 class Measure(NamedTuple):
-    """What can be read of a point; ``read`` gives None where it was not measured."""
+    """A measure of a point; ``read`` returns None if it was not measured."""
 
     title: str
     read: Callable[[Point], ShownCell | None]
     better: int = 1  # 1 if larger is better, -1 if smaller, 0 if neither
-    is_main: bool = True  # has a place where there is little room
+    is_main: bool = True  # shown where there is little room
 
 
 def leaders(measure: Measure, points: Sequence[Point]) -> dict[str, bool]:
-    """Returns the methods that are best, and whether that is more than chance.
+    """Returns the best methods, and whether their lead is significant.
 
-    It is where the 95% interval of the only best lies apart from those of all others. The untouched
-    model does not compete, and where all are equal nobody leads.
+    It is if the 95% interval of a single best method is disjoint from all others. The unedited
+    model does not compete, and if all are equal no method leads.
 
     Args:
-        measure: What is compared.
+        measure: The measure to compare.
         points: One point of each method.
     """
     found = {p.method: shown for p in points if p.method != "base" and (shown := measure.read(p))}
     if not measure.better or len({shown.value for shown in found.values()}) < 2:
         return {}
     top = max(found.values(), key=lambda shown: measure.better * shown.number)
-    # What reads the same is the same: a lead in the fourth decimal is none.
+    # Equal as displayed counts as equal: a lead in the fourth decimal is none.
     best = [method for method, shown in found.items() if shown.value == top.value]
     others = [shown for method, shown in found.items() if method not in best]
     is_clear = len(best) == 1 and all(_is_apart(found[best[0]], one) for one in others)
@@ -137,4 +137,4 @@ MEASURES = (
     Measure("keys", _keys, 0, is_main=False),
     Measure("seconds an edit", _seconds, -1),
 )
-"""All of them, in the order in which they are read."""
+"""All measures, in display order."""

@@ -27,15 +27,15 @@ _BASELINES: dict[str, Callable[..., Contestant]] = {
 
 
 def maker(name: str, model: ModelSpec, **options: Any) -> Callable[[Path], Contestant]:
-    """Returns what makes a method in a folder of its own.
+    """Returns a factory that creates a method in a folder of its own.
 
     Args:
         name: Name of the method.
         model: As for ``editkit.open``.
-        options: For ``editkit.open``, besides those that make the method.
+        options: More options for ``editkit.open``.
 
     Raises:
-        UnsupportedMethod: There is none of that name.
+        UnsupportedMethod: There is no such method.
     """
     known = method_names()
     if name not in known:

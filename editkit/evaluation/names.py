@@ -1,4 +1,4 @@
-"""Names of the methods and the scores of an evaluation, for a command line without a framework.
+"""Names of the methods and scores of an evaluation, for the command line; needs no framework.
 
 ==========================  =======================================================================
 grace, elder, ...           an installed editing method with the default preset
@@ -6,7 +6,7 @@ grace:paper, ...            one of its variants, see ``MethodSpec.variants``
 fine-tuning                 gradient descent on one module of the model
 lora                        one LoRA on the model
 prompt-memory               corrections looked up and put in front of the prompt
-base                        the untouched model
+base                        the unedited model
 ==========================  =======================================================================
 """
 
@@ -17,14 +17,14 @@ from editkit.methods.registry import registered
 __all__ = ["BASELINES", "SCORES", "method_names"]
 
 BASELINES = ("fine-tuning", "lora", "prompt-memory", "base")
-"""What installed methods are compared with."""
+"""Baselines that installed methods are compared with."""
 
 SCORES = ("edit_success", "reliability", "generalization", "locality", "neighbours")
-"""Shares that can be required to reach a bar."""
+"""Shares that can be given a required minimum."""
 
 
 def method_names() -> tuple[str, ...]:
-    """Returns the names of all that can be compared."""
+    """Returns the names of all methods that can be compared."""
     found = []
     for name, one in registered().items():
         if one.spec is not None:

@@ -1,4 +1,4 @@
-"""Writing an evaluation's results into its folder: JSON, CSV, pictures, and one page of HTML."""
+"""Writing an evaluation's results to its folder: JSON, CSV, plots, and an HTML page."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["write"]
 
 
 def write(report: Report, cases: Iterable[CaseResult], folder: Path) -> tuple[str, ...]:
-    """Writes a report; files that are there are replaced. Returns their names.
+    """Writes a report, replacing existing files. Returns their names.
 
-    Without matplotlib there are no pictures; the page says how to get them.
+    Without matplotlib there are no plots; the page explains how to get them.
 
     Args:
-        report: What to write.
-        cases: What became of each prompt at the last points.
-        folder: Where.
+        report: The report.
+        cases: The result of each prompt at the last points.
+        folder: The folder.
 
     Raises:
         OutputUnwritable: A file cannot be written.
-        UnsafeTarget: One of that name is a store, or belongs to one.
+        UnsafeTarget: One of the files is a store, or belongs to one.
     """
     try:
         for name, text in (

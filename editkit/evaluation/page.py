@@ -1,6 +1,6 @@
-"""The page of an evaluation. Loads no model and no deep-learning framework; it shows a ``Report``.
+"""The HTML page of a ``Report``. Loads no model and no deep-learning framework.
 
-The pictures need matplotlib; without it the page has everything else.
+The plots need matplotlib; without it the page has everything else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["page", "write_page"]
 
 
 def write_page(report: Report, path: str | os.PathLike[str]) -> None:
-    """Writes the page of an evaluation to a file and replaces one that is there.
+    """Writes the page of an evaluation to a file, replacing an existing one.
 
     Args:
         report: The evaluation.
@@ -36,7 +36,7 @@ def page(report: Report) -> str:
     """Returns an evaluation as one self-contained HTML page.
 
     Args:
-        report: The evaluation. What it does not have has no section.
+        report: The evaluation. Sections without data are omitted.
     """
     pictures, remedy = _pictures(report)
     return render(
@@ -63,7 +63,7 @@ def _summary(report: Report) -> str:
 
 
 def _results(report: Report) -> dict[str, Any]:
-    """Returns a table of the last points: a measure a row, a method a column."""
+    """Returns a table of the last points: one row per measure, one column per method."""
     points = last_points(report)
     is_fair = len({point.edits for point in points}) == 1
     rows = []
@@ -82,7 +82,7 @@ def _results(report: Report) -> dict[str, Any]:
 
 
 def _pictures(report: Report) -> tuple[dict[str, str] | None, str]:
-    """Returns the pictures, or None and how to get them."""
+    """Returns the plots, or None and a hint how to get them."""
     try:
         return svg(report), ""
     except PackageMissing as error:
@@ -90,7 +90,7 @@ def _pictures(report: Report) -> tuple[dict[str, str] | None, str]:
 
 
 def _reach(report: Report) -> list[tuple[str, str]]:
-    """Returns methods and what their radii reach, in words."""
+    """Returns a description of what each method's radii reach."""
     reach = {one.method: one for one in report.reach}
     tradeoffs = {one.method: one for one in report.tradeoffs if one.radii}
     items = []
@@ -153,7 +153,7 @@ def _fired(case: CaseResult) -> str:
 
 
 def _points(report: Report) -> dict[str, Any]:
-    """Returns a table of all points, with the main measures that any of them has."""
+    """Returns a table of all points, with the main measures that any point has."""
     measures = [one for one in MEASURES if one.is_main and any(map(one.read, report.points))]
     points = [
         point

@@ -1,8 +1,8 @@
-"""Pictures of an evaluation: curves over the edits, reach against harm, distances.
+"""Plots of an evaluation: curves over the edits, generalization against locality, distances.
 
-Needs matplotlib, but no model and no deep-learning framework. A method has the same colour and the
-same marker everywhere; the colours are Okabe and Ito's, which colour-blind readers tell apart. What
-a report does not have is left out: a panel, a line, or a whole picture.
+Needs matplotlib, but no model and no deep-learning framework. A method has the same colour and
+marker everywhere, in Okabe and Ito's colour-blind safe palette. Panels, lines and plots without
+data are omitted.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _SETTINGS: Any = {
     "grid.linewidth": 0.7,
     "hatch.linewidth": 0.6,
     "legend.frameon": False,
-    "text.parse_math": False,  # a dollar in the name of a method is a dollar
-    "svg.fonttype": "path",  # looks alike whatever fonts the reader has
-    "svg.hashsalt": "editkit",  # ids of the content; without a salt they are random
+    "text.parse_math": False,  # a dollar sign in a method's name is literal
+    "svg.fonttype": "path",  # looks the same with any fonts
+    "svg.hashsalt": "editkit",  # ids derived from the content; without a salt they are random
 }
 
 _TITLES = {
@@ -50,14 +50,14 @@ _TITLES = {
 
 
 def draw(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
-    """Draws an evaluation to PNG files, and returns their paths.
+    """Plots an evaluation to PNG files, and returns their paths.
 
-    ``curves.png`` is drawn of the points, ``tradeoff.png`` of the trade-offs, ``distances.png`` of
-    the distances; one of which the report has nothing is not written.
+    ``curves.png`` shows the points, ``tradeoff.png`` the trade-offs, ``distances.png`` the
+    distances; a plot without data is not written.
 
     Args:
         report: The evaluation.
-        folder: Where the files go; made if it is not there. Files of these names are replaced.
+        folder: Folder of the files; created if it does not exist. Existing files are replaced.
 
     Raises:
         PackageMissing: matplotlib is not installed.
@@ -83,10 +83,10 @@ def draw(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def svg(report: Report) -> dict[str, str]:
-    """Returns the same pictures as SVG elements for a page of HTML, by name without ``.png``.
+    """Returns the same plots as SVG elements for an HTML page, by name without ``.png``.
 
-    Equal reports give equal text. The ids in one picture are in no other one, text is drawn as
-    outlines, and nothing is loaded from anywhere.
+    The output is deterministic. Ids are unique across plots, text is drawn as outlines, and no
+    external resources are loaded.
 
     Args:
         report: The evaluation.
@@ -98,16 +98,16 @@ def svg(report: Report) -> dict[str, str]:
     with _matplotlib() as figure_class:
         for name, figure in _figures(report, figure_class):
             written = io.BytesIO()
-            # Without a date, a version or an address of the tool that drew it.
-            unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-            figure.savefig(written, format="svg", metadata=unsaid)
+            # Without date, version and address of the tool.
+            metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+            figure.savefig(written, format="svg", metadata=metadata)
             found[name] = _embeddable(written.getvalue(), name)
     return found
 
 
 @contextmanager
 def _matplotlib() -> Iterator[Any]:
-    """Gives the class of figures, with our settings in force and not those of the user's file."""
+    """Yields the figure class, with editkit's settings instead of the user's."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -119,13 +119,13 @@ def _matplotlib() -> Iterator[Any]:
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
-        # A model's name in a script that the font lacks is drawn as boxes, and that is all.
+        # A model's name in a script that the font lacks is drawn as boxes, without a warning.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield Figure
 
 
 def _embeddable(written: bytes, name: str) -> str:
-    """Returns a picture's root element, with a title, and with its name in front of its ids."""
+    """Returns a plot's root element, with a title, and with ids prefixed by its name."""
     document: Any = minidom.parseString(written)
     root = document.documentElement
     for element in root.getElementsByTagName("*"):
@@ -137,7 +137,7 @@ def _embeddable(written: bytes, name: str) -> str:
             elif "url(#" in value:
                 element.setAttribute(key, value.replace("url(#", f"url(#{name}-"))
     _drop_comments(root)
-    # A style sheet in a picture would be one for the whole page.
+    # A style sheet in an SVG element would apply to the whole page.
     for element in root.getElementsByTagName("style"):
         element.parentNode.removeChild(element)
     root.setAttribute("style", "stroke-linejoin: round; stroke-linecap: butt")
@@ -151,7 +151,7 @@ def _embeddable(written: bytes, name: str) -> str:
 
 
 def _drop_comments(element: Any) -> None:
-    """Takes out the texts that stand beside their outlines; a page says them in its own way."""
+    """Removes the comments that repeat outlined text; the page has its own text."""
     for child in list(element.childNodes):
         if child.nodeType == child.COMMENT_NODE:
             element.removeChild(child)

@@ -1,8 +1,8 @@
-"""The baseline that changes no model: a memory of corrections that is searched for each prompt.
+"""The baseline without model changes: a memory of corrections that is searched for each prompt.
 
-What users do instead of editing: the corrections nearest to a prompt are put in front of it, and
-the model is trusted to follow them. The memory is searched with the same keys and the same radius
-as GRACE's codebook, so that what differs is how a correction is applied.
+It is the common alternative to editing: the corrections nearest to a prompt are put in front of it,
+and the model should follow them. The memory uses the same keys and the same radius as GRACE's
+codebook, so that the methods differ only in how a correction is applied.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from editkit_store.records import EditRequest, Score
 __all__ = ["PromptMemory"]
 
 _SHOWN = 3
-"""Corrections in front of a prompt, the nearest one last."""
+"""Maximum corrections in front of a prompt, the nearest one last."""
 
 _END = "\n"
-"""Where an answer ends: the examples show answers of one line."""
+"""End of an answer: the examples have answers of one line."""
 
 
 class PromptMemory(Contestant):
@@ -39,7 +39,7 @@ class PromptMemory(Contestant):
         if self.kit.encoder.family != "decoder":
             self.kit.close()
             raise UnsupportedModel(
-                "corrections in the prompt are for models that continue one",
+                "corrections in the prompt only work with decoders",
                 hint="leave 'prompt-memory' out",
             )
         self._made: list[EditRequest] = []
@@ -47,7 +47,7 @@ class PromptMemory(Contestant):
         self._radius = RADII["pooled"]["balanced"]
 
     def settings(self) -> dict[str, str]:
-        """Returns how the memory is searched and what is shown of it."""
+        """Returns how the memory is searched and shown."""
         return {
             "searched with": f"pooled keys, radius {self._radius:g}",
             "shown": f"at most {_SHOWN} corrections, as questions and answers before the prompt",
@@ -55,25 +55,25 @@ class PromptMemory(Contestant):
         }
 
     def edit(self, requests: Sequence[EditRequest]) -> list[str]:
-        """Writes the corrections down."""
+        """Adds corrections to the memory."""
         self._remember(requests)
         return super().edit(requests)
 
     def answers(self, questions: Sequence[Question], limit: int) -> list[Answer]:
         """Returns the first lines of the answers to prompts with corrections in front."""
         near = [self._shown(question.prompt) for question in questions]
-        asked = [
+        shown = [
             Question(self._prompt(question.prompt, found)) if found else question
             for question, found in zip(questions, near, strict=True)
         ]
-        said = super().answers(asked, limit)
+        answers = super().answers(shown, limit)
         return [
             Answer(one.text.split(_END)[0].strip(), found[-1]) if found else one
-            for one, found in zip(said, near, strict=True)
+            for one, found in zip(answers, near, strict=True)
         ]
 
     def scores(self, prompts: Sequence[str], targets: Sequence[str]) -> list[Score]:
-        """Returns how likely targets are behind the prompts as they are shown."""
+        """Returns the likelihoods of targets after the prompts with their corrections."""
         return super().scores([self._prompt(p, self._shown(p)) for p in prompts], targets)
 
     def nearest(self, questions: Sequence[Question]) -> list[Nearest] | None:
@@ -89,19 +89,19 @@ class PromptMemory(Contestant):
 
     @property
     def fires(self) -> bool:
-        """A correction is shown within the radius."""
+        """True: a correction is shown within the radius."""
         return True
 
     @property
     def keys(self) -> int | None:
-        """Corrections in the memory."""
+        """Number of corrections in the memory."""
         return len(self._made)
 
     def save(self) -> None:
-        """Nothing to keep: the corrections are the edits."""
+        """Does nothing: the corrections are the edits."""
 
     def restore(self, cases: Sequence[EditRequest]) -> None:
-        """Writes the corrections down again."""
+        """Adds the corrections to the memory again."""
         self._remember(cases)
         self.done = len(cases)
 

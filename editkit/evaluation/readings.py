@@ -1,4 +1,4 @@
-"""What tables, pictures and pages read out of a report that is not a field of it."""
+"""Values derived from a report, for tables, plots and pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Reached", "at_radius", "last_points", "method_names", "perplexity_ra
 
 
 class Reached(NamedTuple):
-    """Where a trade-off is at one radius; shares."""
+    """A trade-off at one radius, as shares."""
 
     reached: float
     misled: float
@@ -19,14 +19,14 @@ class Reached(NamedTuple):
 
 
 def method_names(report: Report) -> list[str]:
-    """Returns the names of the methods that a report has anything of, in its order."""
+    """Returns the names of all methods in a report, in its order."""
     parts = (report.points, report.reach, report.tradeoffs, report.worst)
     found = (one.method for part in parts for one in part)
     return list(dict.fromkeys((*report.methods, *found)))
 
 
 def last_points(report: Report) -> list[Point]:
-    """Returns the point after the most edits of each method that has one, in the report's order."""
+    """Returns the last point of each method that has one, in the report's order."""
     last: dict[str, Point] = {}
     for point in report.points:
         if point.method not in last or last[point.method].edits <= point.edits:
@@ -35,14 +35,14 @@ def last_points(report: Report) -> list[Point]:
 
 
 def perplexity_ratio(retention: Retention | None) -> float | None:
-    """Returns how many times the base model's perplexity it has become; None if not measured."""
+    """Returns perplexity relative to the base model's; None if not measured."""
     if retention is None or retention.perplexity is None or not retention.base_perplexity:
         return None
     return retention.perplexity / retention.base_perplexity
 
 
 def at_radius(tradeoff: Tradeoff, radius: float | None) -> Reached | None:
-    """Returns where a trade-off is at a radius (L2), between two of its radii on the straight line.
+    """Returns a trade-off at a radius (L2), interpolated linearly between its radii.
 
     Args:
         tradeoff: The trade-off.

@@ -1,8 +1,8 @@
-"""What an evaluation reports: typed records, without any framework.
+"""Typed records of an evaluation; needs no framework.
 
 A share is a count of hits with its 95% interval (Wilson 1927); a mean has the normal one. *Free* is
 free greedy generation, judged by exact match of the whole answer; *forced* is teacher-forced: the
-share of target tokens that the model would choose given the target's tokens before them.
+fraction of target tokens that the model would choose given the target's tokens before them.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ __all__ = [
     "Tradeoff",
 ]
 
-_Z = 1.959964  # of a 95% interval
+_Z = 1.959964  # z-score of a 95% interval
 
 Asked = Literal["edit", "rephrase", "probe", "neighbour"]
-"""What a prompt is to its edit: its own prompt, another wording, something unrelated that must not
-change, or something alike that must not change."""
+"""Role of a prompt: the edit's own prompt, a rephrase, an unrelated prompt that must not change, or
+a similar prompt that must not change."""
 
 
 class Share(Record):
-    """How many of how many, with a 95% interval."""
+    """A proportion, with a 95% interval."""
 
     hits: int
     count: int
@@ -59,7 +59,7 @@ class Share(Record):
             hits=hits,
             count=count,
             value=share,
-            # Exactly 0 and 1 where rounding leaves a little.
+            # Exactly 0 and 1, without rounding errors.
             low=max(0.0, middle - half) if hits else 0.0,
             high=min(1.0, middle + half) if hits < count else 1.0,
         )
@@ -88,7 +88,7 @@ class Mean(Record):
 
 
 class Retention(Record):
-    """How a model does on what has nothing to do with its edits, beside the base model."""
+    """A model's performance on unrelated text and probes, compared with the base model."""
 
     perplexity: float | None = Field(description="Of general text, per token, with the edits")
     base_perplexity: float | None = Field(description="The same without them")
@@ -99,7 +99,7 @@ class Retention(Record):
 
 
 class Point(Record):
-    """One method after so many edits."""
+    """The scores of one method after a number of edits."""
 
     method: str
     edits: int = Field(description="Edits so far")
@@ -127,7 +127,7 @@ class Point(Record):
 
 
 class CaseResult(Record):
-    """What became of one prompt at one point."""
+    """The result of one prompt at one point."""
 
     method: str
     edits: int = Field(description="Edits so far")
@@ -162,9 +162,9 @@ class Reach(Record):
 
 
 class Tradeoff(Record):
-    """Generalization against locality over radii: how far edits would reach, nothing generated.
+    """Generalization against locality over radii, computed from distances without generation.
 
-    The curve of the paper's Figure 2, for one radius for all edits.
+    It is the curve of the paper's Figure 2, with one radius for all edits.
     """
 
     method: str

@@ -1,11 +1,11 @@
-"""Running methods over a stream of edits, step by step, so that a run can stop anywhere and go on.
+"""Running methods over a stream of edits, resumable at any point.
 
 In the output folder::
 
-    run.json             what is measured; another run is not mixed with it
-    base.json            what the untouched model says
-    METHOD/points.jsonl  a line a point: the scores, and what became of each edit so far
-    METHOD/cases.jsonl   a line a prompt, of the last point
+    run.json             identifies the run; results of other runs are not mixed with it
+    base.json            answers of the unedited model
+    METHOD/points.jsonl  one line per point: the scores, and the success of each edit so far
+    METHOD/cases.jsonl   one line per prompt of the last point
     METHOD/...           what the method learned
 """
 
@@ -32,7 +32,7 @@ __all__ = ["Plan", "Stream", "checkpoints"]
 
 
 class Plan(Record):
-    """What identifies a run: scores of two runs stand beside each other only if these are equal."""
+    """The identity of a run: scores are comparable only if these values are equal."""
 
     tool: str
     fingerprint: str
@@ -62,14 +62,14 @@ class Stream:
     """One stream of cases, for any number of methods.
 
     Args:
-        cases: The edits, in their order.
+        cases: The edits, in order.
         general: Prompts and continuations of ordinary text.
-        plan: What identifies the run.
-        folder: Where results are kept.
-        progress: Told how far it is.
+        plan: The identity of the run.
+        folder: Folder of the results.
+        progress: Reports the progress.
 
     Raises:
-        InvalidRequest: The folder holds another run, or cannot be written to.
+        InvalidRequest: The folder contains another run, or is not writable.
     """
 
     def __init__(
@@ -91,14 +91,14 @@ class Stream:
     def run(
         self, name: str, make: Callable[[Path], Contestant]
     ) -> tuple[list[Point], dict[str, str]]:
-        """Runs a method to the end of the stream, from where it was left.
+        """Runs a method to the end of the stream, resuming where it stopped.
 
         Args:
             name: Name of the method.
-            make: Makes it, in a folder of its own.
+            make: Creates it in a folder of its own.
 
         Returns:
-            Its points, and how it is set in words.
+            Its points, and a description of its settings.
         """
         place = self._folder / name.replace(":", "-")
         lines = _lines(place)
@@ -120,14 +120,14 @@ class Stream:
         return [line.point for line in lines], described
 
     def cases(self, name: str) -> list[CaseResult]:
-        """Returns what became of each prompt at a method's last point."""
+        """Returns the result of each prompt at a method's last point."""
         path = self._folder / name.replace(":", "-") / "cases.jsonl"
         return [CaseResult.model_validate_json(line) for line in _read(path)]
 
     def _advanced(
         self, contestant: Contestant, judge: Judge, last: _Line | None, count: int
     ) -> _Line:
-        """Makes the edits up to a point, judges there, and writes it down."""
+        """Makes the edits up to a point, judges them, and stores the results."""
         success = list(last.success) if last else []
         seconds = last.seconds if last else 0.0
         fresh = [case.request for case in self._cases[len(success) : count]]
@@ -153,19 +153,19 @@ class Stream:
         contestant.save()
         line = _Line(point=point, success=tuple(success), seconds=seconds)
         _write(contestant.folder / "cases.jsonl", cases)
-        # The point comes last: what it stands for is there when it is.
+        # The point is written last, when everything it refers to is stored.
         _write(contestant.folder / "points.jsonl", [*_lines(contestant.folder), line])
         return line
 
     def _chosen(self, count: int) -> list[int]:
-        """Returns the cases that are judged after so many edits, the same for every method."""
+        """Returns the cases to judge after a number of edits, the same for every method."""
         limit = self._plan.judged
         if limit is None or limit >= count:
             return list(range(count))
         return sorted(random.Random(f"{self._plan.seed} {count}").sample(range(count), limit))
 
     def _base(self, contestant: Contestant) -> Base:
-        """Returns what the untouched model says, asking it if nobody has."""
+        """Returns the unedited model's answers, computing them if they are not stored."""
         path = self._folder / "base.json"
         try:
             return Base.model_validate_json(path.read_bytes())
@@ -173,12 +173,12 @@ class Stream:
             pass
         if contestant.kit.version != "v0":
             raise InvalidRequest(
-                f"'{path}' is gone, and the model that would answer again is edited",
+                f"'{path}' is missing, and the model that would recreate it is edited",
                 field="out",
                 hint="remove the folder, or name another one",
             )
         probes = {p.prompt for case in self._cases for p in (*case.probes, *case.neighbours)}
-        self._progress.start("The untouched model", len(probes), "prompts")
+        self._progress.start("The unedited model", len(probes), "prompts")
         try:
             found = Judge.base(contestant, self._cases, self._general, self._progress.advance)
         finally:

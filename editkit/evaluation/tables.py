@@ -1,13 +1,13 @@
 """An evaluation as CSV, for spreadsheets and data frames (RFC 4180: commas, CRLF, one header).
 
-Numbers are plain, with a dot and without an exponent; what there is no number for is empty. A share
-is five columns: its value, which has the share's own name, and ``_low``, ``_high`` (95% interval),
-``_hits``, ``_count``; a mean is the same without ``_hits``.
+Numbers have a decimal point and no exponent; missing numbers are empty. A share has five columns:
+its value, under the share's own name, and ``_low``, ``_high`` (95% interval), ``_hits``,
+``_count``; a mean is the same without ``_hits``.
 
-A cell that begins with ``=``, ``+``, ``-`` or ``@`` is a formula to a spreadsheet, and prompts and
-answers come from anybody. So a text that would be one gets a single quote in front, and so does one
-that has such quotes already. To have the texts back, take one quote away from each that has another
-quote or one of these characters behind it; ``plain`` does. Columns of numbers never get one.
+Spreadsheets treat a cell that begins with ``=``, ``+``, ``-`` or ``@`` as a formula, and prompts
+and answers are untrusted. So such a text is prefixed with a single quote, and so is one that
+already has such quotes. To restore a text, remove one quote if it is followed by another quote or
+one of these characters, as ``plain`` does. Columns of numbers are never prefixed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ POINT_COLUMNS = (
     "keys_per_edit",
     "seconds_per_edit",
 )
-"""The header of ``points_csv``; new columns are only ever added at its end."""
+"""The header of ``points_csv``; new columns are only added at its end."""
 
 CASE_COLUMNS = (
     "method",
@@ -75,13 +75,13 @@ CASE_COLUMNS = (
 )
 """The header of ``cases_csv``: the fields of a ``CaseResult``; ``right`` is true or false."""
 
-# Spreadsheets skip white space before a formula, take the full-width signs for the ASCII ones, and
-# split a cell that begins with a tab or an end of line.
+# Spreadsheets skip white space before a formula, accept full-width signs, and split a cell that
+# begins with a tab or a line ending.
 _FORMULA = re.compile("'*(?:\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
 
 
 def points_csv(report: Report) -> str:
-    """Returns the points of an evaluation, a row each, below ``POINT_COLUMNS``.
+    """Returns the points of an evaluation, one per row, with the header ``POINT_COLUMNS``.
 
     Write it to a file that is opened with ``newline=""``.
     """
@@ -89,7 +89,7 @@ def points_csv(report: Report) -> str:
 
 
 def cases_csv(cases: Iterable[CaseResult]) -> str:
-    """Returns what became of each prompt, a row each, below ``CASE_COLUMNS``.
+    """Returns the result of each prompt, one per row, with the header ``CASE_COLUMNS``.
 
     Write it to a file that is opened with ``newline=""``.
     """
@@ -97,7 +97,7 @@ def cases_csv(cases: Iterable[CaseResult]) -> str:
 
 
 def plain(cell: str) -> str:
-    """Returns the text that a cell of text stands for: without the quote against formulas."""
+    """Returns the text of a cell, without the quote against formulas."""
     return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
 
 

@@ -1,7 +1,7 @@
 """Baselines that train weights: one layer of the model itself, or plain LoRA.
 
-What people do without an editing method. Both train on the edits as they come, in small batches,
-until the target is learned; nothing protects what was learned before.
+These are the alternatives to an editing method. Both train on the edits in order, in small batches,
+until the target is learned; nothing protects earlier edits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from editkit_store.records import EditRequest
 __all__ = ["FineTuning", "Lora"]
 
 _STEPS = 25
-_ENOUGH = 1e-2  # nats: a target is learned
+_ENOUGH = 1e-2  # loss in nats at which a target counts as learned
 
 _IGNORED = -100
 
@@ -38,11 +38,11 @@ class _Tuned(Contestant):
 
     def __init__(self, name: str, model: ModelSpec, folder: Path, **options: Any) -> None:
         super().__init__(name, model, folder, **options)
-        # A kit learns on a model that it leaves untouched; here the weights are what is learned.
+        # A kit does not change the model's weights, but these baselines train them.
         self._flags = {p: p.requires_grad for p in self.kit.model.parameters()}
         self._weights = dict(self._chosen())
         if not self._weights:
-            raise UnsupportedModel(f"'{name}' finds nothing to train in this model")
+            raise UnsupportedModel(f"'{name}' found nothing to train in this model")
         self._before = {key: weight.detach().clone() for key, weight in self._weights.items()}
 
     def _chosen(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -50,7 +50,7 @@ class _Tuned(Contestant):
         raise NotImplementedError
 
     def edit(self, requests: Sequence[EditRequest]) -> list[str]:
-        """Trains until the targets are learned or the steps are used up."""
+        """Trains until the targets are learned or the maximum number of steps is reached."""
         model = self.kit.model
         inputs, labels = self._problem(requests)
         for parameter in model.parameters():
@@ -74,7 +74,7 @@ class _Tuned(Contestant):
         return super().edit(requests)
 
     def _problem(self, requests: Sequence[EditRequest]) -> tuple[dict[str, Any], torch.Tensor]:
-        """Returns prompts with their targets, padded, and labels on the targets alone."""
+        """Returns prompts with their targets, padded, and labels on the targets only."""
         encoder = self.kit.encoder
         encoded = [encoder.request(request) for request in requests]
         device = self.kit.model.device
@@ -94,17 +94,17 @@ class _Tuned(Contestant):
         return inputs, labels.to(device)
 
     def save(self) -> None:
-        """Keeps the trained weights."""
+        """Saves the trained weights."""
         kept = {key: weight.detach().clone() for key, weight in self._weights.items()}
         save_file(kept, self.folder / "weights.safetensors")
 
     def restore(self, cases: Sequence[EditRequest]) -> None:
-        """Takes the weights that were kept."""
+        """Restores the saved weights."""
         self._put(load_file(self.folder / "weights.safetensors"))
         self.done = len(cases)
 
     def close(self) -> None:
-        """Puts the model's own weights back."""
+        """Restores the model's own weights."""
         self._put(self._before)
         for parameter, flag in self._flags.items():
             parameter.requires_grad_(flag)
@@ -137,7 +137,7 @@ class FineTuning(_Tuned):
 
 
 class Lora(_Tuned):
-    """One LoRA (Hu et al. 2021, arXiv 2106.09685) on the layers that PEFT chooses by itself."""
+    """One LoRA (Hu et al. 2021, arXiv 2106.09685) on the layers that PEFT chooses by default."""
 
     rate = 3e-4
     """A rate of 1e-4 learns a third of the edits; for 1e-3 see benchmarks/results/baselines.txt."""
@@ -157,19 +157,19 @@ class Lora(_Tuned):
         config = LoraConfig(
             r=self.rank,
             lora_alpha=2 * self.rank,
-            # GPT-2 keeps its weights transposed.
+            # GPT-2 stores its weights transposed.
             fan_in_fan_out=any(isinstance(m, Conv1D) for m in self.kit.model.modules()),
         )
         torch.manual_seed(0)
         try:
             self._tuner = LoraModel(self.kit.model, config, "default")
         except ValueError as error:
-            raise UnsupportedModel(f"PEFT puts no LoRA into this model: {error}") from error
+            raise UnsupportedModel(f"PEFT cannot add LoRA to this model: {error}") from error
         for name, weight in self.kit.model.named_parameters():
             if ".lora_" in name:
                 yield name, weight
 
     def close(self) -> None:
-        """Takes the LoRA out of the model."""
+        """Removes the LoRA from the model."""
         self._tuner.unload()
         super().close()

@@ -175,11 +175,9 @@ class Kit:
         """Adds many edits, learned in batches and logged as one operation each.
 
         Args:
-            requests: Request records, or dicts of their fields; all are checked before any is
-                learned.
+            requests: Request records, or dicts of their fields; all are checked first.
             on_failure: See ``add``.
-            on_conflict: See ``add``; with ``error`` nothing is learned if any request contradicts
-                an edit.
+            on_conflict: See ``add``; with ``error`` one contradiction refuses all of them.
             progress: Reports every edit.
             told: Called with each result as soon as it is committed.
             warned: Called with a request and the edits it contradicts, before it is learned.
@@ -383,19 +381,16 @@ class Kit:
     ) -> records.ViewChanged:
         """Removes one edit, as if it had never been added.
 
-        Weights that edits share are restored to their earlier state, and later edits are learned
-        again.
+        Weights that edits share are restored to an earlier state; later edits are learned again.
 
         Args:
             edit_id: Id of the edit, or a prefix of it.
-            defer_only: Only take the edit out of every prompt's reach, at once; shared weights stay
-                as they are.
+            defer_only: Only take the edit out of every prompt's reach; shared weights stay.
             progress: Reports every edit that is learned again.
 
         Raises:
             UnknownEdit, AmbiguousId, NotActive: The id does not name an active edit.
-            ArtifactsMissing: With ``defer_only``, the edit that would become active again was
-                forgotten.
+            ArtifactsMissing: With ``defer_only``, if the edit to be reactivated was forgotten.
         """
         return self._timeline.revert(edit_id, defer_only=defer_only, progress=progress)
 

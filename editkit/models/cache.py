@@ -1,4 +1,4 @@
-"""The cache folder: converted models, and digests of files that would be slow to take again.
+"""The cache folder: converted models, and digests of large files.
 
 ::
 
@@ -6,16 +6,15 @@
         models/NAME/        config.json, *.safetensors, tokenizer files, editkit.json (the receipt)
                             and editkit.sha256
         models/.locks/      one lock file per model, so that two processes never build the same one
-        models/.NAME.*/     a model under construction; renamed to NAME when it is whole
+        models/.NAME.*/     a model under construction; renamed to NAME when it is complete
         digests/            small text files: digests of files, keyed by path, size and time
-        information/        what models know of their tokens; see editkit.scope.information
+        information/        token statistics of models; see editkit.scope.information
 
-A folder appears under its final name only when it is complete and on the disk. The receipt lists
-every file with its size, and a file beside it every digest, as ``sha256sum -c`` takes them: an
-editkit that knows no digests reads the receipt all the same. `checked` gives the folder of a model
-only where it holds these files and no others, since transformers reads what it finds (code,
-adaptors, other tokenizers). Removing the whole folder is always safe: everything in it can be had
-again.
+A folder gets its final name only when it is complete and synced to disk. The receipt lists every
+file with its size, and a separate file every digest, in the format of ``sha256sum -c``, so that
+older versions without digests can read the receipt. `checked` returns the folder of a model only if
+it contains exactly these files, since transformers reads whatever it finds (code, adaptors, other
+tokenizers). Deleting the whole folder is always safe: everything in it can be fetched again.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ RECEIPT = "editkit.json"
 DIGESTS = "editkit.sha256"
 _LARGEST_RECEIPT = 1 << 20
 _LARGE = 64 << 20
-"""Bytes from which on a file is digested only when it may have changed since."""
+"""File size in bytes above which the digest is cached until the file may have changed."""
 _CHUNK = 1 << 22
 
 
@@ -87,7 +86,7 @@ class Receipt(Record):
 
 
 def cache_root() -> Path:
-    """The folder for everything that can be fetched again: ``EDITKIT_HOME`` or the user's cache."""
+    """Returns the cache folder: ``EDITKIT_HOME``, or one in the user's cache directory."""
     if home := os.environ.get("EDITKIT_HOME"):
         return Path(home).expanduser().absolute()
     import platformdirs
@@ -96,19 +95,19 @@ def cache_root() -> Path:
 
 
 def models_dir() -> Path:
-    """Folder of the cached models; it may not exist yet."""
+    """Returns the folder of the cached models, which may not exist yet."""
     return cache_root() / "models"
 
 
 def slug(name: str) -> str:
-    """A folder name for a model name: ``owner/name`` becomes ``owner--name``."""
+    """Returns a folder name for a model name: ``owner/name`` becomes ``owner--name``."""
     return re.sub(r"[^\w.\-]", "_", name.replace("/", "--")).lstrip(".")
 
 
 def cached_folder(folder_name: str) -> Path | None:
-    """The cached model's folder, or ``None`` where it is absent, incomplete or damaged.
+    """Returns the cached model's folder, or ``None`` if it is absent, incomplete or damaged.
 
-    Only sizes are compared, which will do to list what is there; `checked` is for loading.
+    Only compares sizes, which is enough for listing; `checked` is for loading.
     """
     folder = models_dir() / folder_name
     receipt = _read_receipt(folder)
@@ -116,7 +115,7 @@ def cached_folder(folder_name: str) -> Path | None:
 
 
 def cached_models() -> Iterator[tuple[Path, Receipt]]:
-    """Every complete model in the cache with its receipt, by folder name."""
+    """Yields every complete model in the cache with its receipt, by folder name."""
     with contextlib.suppress(FileNotFoundError):
         for folder in sorted(models_dir().iterdir()):
             receipt = None if folder.name.startswith(".") else _read_receipt(folder)
@@ -127,19 +126,19 @@ def cached_models() -> Iterator[tuple[Path, Receipt]]:
 def checked(
     folder_name: str, *, name: str, progress: Progress, replaced: bool = False
 ) -> Path | None:
-    """The cached model's folder, every file in it as it was fetched; ``None`` where there is none.
+    """Returns the cached model's folder if every file is as fetched; ``None`` if it is not cached.
 
-    Small files are digested each time; large ones when path, size or a time of theirs is new. A
-    copy of before digests were kept is taken as it lies there, and gets them now.
+    Small files are digested each time, large ones if their path, size or times changed. A copy from
+    before digests were stored is accepted as it is, and gets them now.
 
     Args:
         folder_name: Name in the cache.
-        name: What the user calls the model.
-        progress: Told about large files that are read.
-        replaced: Whether a copy that changed will be fetched anew, so that it counts as none.
+        name: The user's name of the model.
+        progress: Reports large files that are read.
+        replaced: Return ``None`` for a changed copy, because it will be fetched again.
 
     Raises:
-        ModelUnavailable: `checksum` where a file changed, is missing, or came since.
+        ModelUnavailable: `checksum` if a file changed, is missing, or was added.
     """
     folder = models_dir() / folder_name
     receipt = _read_receipt(folder)
@@ -159,9 +158,9 @@ def checked(
 
 
 def _read_receipt(folder: Path) -> Receipt | None:
-    """The folder's receipt; ``None`` where it is absent, cut short, or of a newer editkit.
+    """Returns the folder's receipt; ``None`` if it is absent, truncated, or from a newer editkit.
 
-    In each of these cases fetching the model again is right.
+    In each of these cases the model should be fetched again.
     """
     path = folder / RECEIPT
     try:
@@ -174,7 +173,7 @@ def _read_receipt(folder: Path) -> Receipt | None:
 
 
 def _misfit(folder: Path, receipt: Receipt) -> str | None:
-    """Which file of a folder is not as its receipt lists it, in words; sees names and sizes."""
+    """Describes the first file whose name or size does not match the receipt, if there is one."""
     try:
         found = {path.name: path.lstat() for path in folder.iterdir()}
     except OSError as error:
@@ -186,7 +185,7 @@ def _misfit(folder: Path, receipt: Receipt) -> str | None:
             return f"{name!r} is no plain file"
         if found[name].st_size != size:
             return f"{name!r} has {found[name].st_size} bytes, not {size}"
-    # A copy that got its digests may be seen, or have been left, before its receipt tells so.
+    # While a copy gets its digests, the files may exist before the receipt lists them.
     ours = (RECEIPT, DIGESTS, _partial(RECEIPT), _partial(DIGESTS))
     for name in sorted(found.keys() - receipt.files.keys()):
         if name not in ours and not name.startswith(ours[2:]):
@@ -195,7 +194,7 @@ def _misfit(folder: Path, receipt: Receipt) -> str | None:
 
 
 def _changed(folder: Path, receipt: Receipt, progress: Progress) -> str | None:
-    """Which file of a folder has other bytes than its receipt says, in words."""
+    """Describes the first file whose content does not match its digest, if there is one."""
     names = receipt.files.keys() - {DIGESTS}
     try:
         found = {name: file_sha256(folder / name, progress=progress) for name in sorted(names)}
@@ -206,14 +205,14 @@ def _changed(folder: Path, receipt: Receipt, progress: Progress) -> str | None:
             return f"{different[0]!r} has another SHA-256" if different else None
     except OSError as error:
         return str(error)
-    # A cache that others own cannot be written; its copy is then used as it always was.
+    # A shared cache may not be writable; its copy is then used as before.
     with contextlib.suppress(OSError):
         _complete(folder, receipt, found)
     return None
 
 
 def _complete(folder: Path, receipt: Receipt, digests: Mapping[str, str]) -> None:
-    """Write down the digests of a folder's files, and then that they are there."""
+    """Writes the digests of a folder's files, and then the receipt that lists them."""
     text = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
     write_atomically(folder / DIGESTS, text)
     files = {name: (folder / name).stat().st_size for name in (*digests, DIGESTS)}
@@ -223,11 +222,12 @@ def _complete(folder: Path, receipt: Receipt, digests: Mapping[str, str]) -> Non
 
 @contextlib.contextmanager
 def locked(folder_name: str, progress: Progress) -> Iterator[None]:
-    """Hold the right to build this model; waits for another process that is building it.
+    """Locks a model for building; waits for another process that is building it.
 
-    The operating system drops the lock when its holder dies, so a killed download blocks nobody.
+    The operating system releases the lock when its holder dies, so a killed download does not block
+    others.
     """
-    import filelock  # here because it imports asyncio, which `editkit models list` can do without
+    import filelock  # lazy: it imports asyncio, which `editkit models list` does not need
 
     locks = models_dir() / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
@@ -245,10 +245,10 @@ def locked(folder_name: str, progress: Progress) -> Iterator[None]:
 
 @contextlib.contextmanager
 def staging(folder_name: str) -> Iterator[Path]:
-    """A fresh folder beside the final one, removed at the end unless it was published.
+    """Yields a new folder next to the final one; it is deleted afterwards unless published.
 
-    Call it under `locked`: it also clears what a killed process left behind, and only the holder
-    of the lock can know that nobody is still writing there.
+    Call it under `locked`: it also deletes what killed processes left behind, and only the holder
+    of the lock can be sure that no process is writing there.
     """
     parent = models_dir()
     parent.mkdir(parents=True, exist_ok=True)
@@ -264,13 +264,13 @@ def staging(folder_name: str) -> Iterator[Path]:
 def publish(
     folder: Path, folder_name: str, receipt: Receipt, *, progress: Progress | None = None
 ) -> Path:
-    """Give a finished staging folder its final name; from then on the model is cached.
+    """Renames a finished staging folder to its final name; from then on the model is cached.
 
     Args:
-        folder: What `staging` gave, holding the model's files and nothing else.
+        folder: The folder from `staging`, containing only the model's files.
         folder_name: Name in the cache.
-        receipt: Where it came from; what the files are is filled in here.
-        progress: Told about digesting the files.
+        receipt: Where it came from; the list of files is filled in here.
+        progress: Reports digesting the files.
 
     Returns:
         The final folder.
@@ -278,15 +278,15 @@ def publish(
     files = sorted(folder.iterdir())
     with task(progress or SilentProgress(), f"Checking {receipt.name}"):
         digests = {path.name: sha256_of(path) for path in files}
-    # In this order, so that no power cut leaves a receipt of files that are not on the disk.
+    # In this order, so that a power failure cannot leave a receipt without its files.
     for path in files:
         _sync(path)
     _complete(folder, receipt, digests)
-    folder.chmod(0o755)  # mkdtemp makes it private; a shared cache folder must be readable
+    folder.chmod(0o755)  # mkdtemp creates it private; a shared cache must be readable
     _sync(folder)
     final = models_dir() / folder_name
     if final.exists():
-        # A damaged copy. A folder with files cannot be replaced in one step, so it goes aside.
+        # A damaged copy. A non-empty folder cannot be replaced atomically, so it is moved aside.
         aside = Path(tempfile.mkdtemp(prefix=f".{folder_name}.building-", dir=final.parent))
         final.replace(aside / "old")
         folder.replace(final)
@@ -301,9 +301,9 @@ def publish(
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a small file so that a reader sees the old or the new content, never a part.
+    """Writes a small file atomically: a reader sees the old or the new content.
 
-    That holds after a power cut as well; which of them it is then is left to the file system.
+    That holds after a power failure as well; the file system decides which of them remains.
     """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -313,7 +313,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes the file private, which would hide a shared cache from other users.
+        # mkstemp creates a private file, which would hide a shared cache from other users.
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:
@@ -322,10 +322,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Make a file or a folder durable; Windows knows no such thing for folders."""
+    """Syncs a file or a folder to disk; Windows cannot sync folders."""
     if os.name == "nt" and path.is_dir():
         return
-    # Windows syncs only what is open for writing.
+    # Windows can only sync files that are open for writing.
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -334,12 +334,12 @@ def _sync(path: Path) -> None:
 
 
 def _partial(name: str) -> str:
-    """How the name of a file begins that `write_atomically` has not renamed yet."""
+    """Returns the prefix of the temporary files of `write_atomically`."""
     return f".{name}."
 
 
 def sha256_of(path: Path, progress: Progress | None = None) -> str:
-    """SHA-256 of a file in hexadecimal."""
+    """Returns the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -350,7 +350,7 @@ def sha256_of(path: Path, progress: Progress | None = None) -> str:
 
 
 def file_sha256(path: Path, *, progress: Progress) -> str:
-    """SHA-256 of a file; of a large one it is taken only when the file may have changed since."""
+    """Returns the SHA-256 of a file; cached for a large file until it may have changed."""
     size = path.stat().st_size
     if size < _LARGE:
         return sha256_of(path)
@@ -364,16 +364,16 @@ def file_sha256(path: Path, *, progress: Progress) -> str:
 
 
 def _digest_key(path: Path) -> str:
-    # Unlike the time of the last write, that of the last change cannot be set back by `touch`.
+    # Unlike mtime, ctime cannot be set by `touch`.
     return file_key([path], "sha256", str(path.stat().st_ctime_ns))
 
 
 def file_key(files: Iterable[Path], *facts: str) -> str:
-    """A key that changes when any of the files may have changed.
+    """Returns a key that changes if any of the files may have changed.
 
     Args:
         files: Existing files.
-        facts: What else the remembered value depends on, e.g. a dtype.
+        facts: What else the cached value depends on, e.g. a dtype.
 
     Returns:
         64 hexadecimal digits over path, size and modification time of each file.
@@ -386,7 +386,7 @@ def file_key(files: Iterable[Path], *facts: str) -> str:
 
 
 def recall(key: str) -> str | None:
-    """What `remember` stored under the key, or ``None``."""
+    """Returns the value that `remember` stored under the key, or ``None``."""
     try:
         return (cache_root() / "digests" / key).read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError):
@@ -394,7 +394,7 @@ def recall(key: str) -> str | None:
 
 
 def remember(key: str, value: str) -> None:
-    """Store a digest for later starts; one small file each, so that writers never collide."""
-    # A cache folder that cannot be written costs the next start a second, not this one its model.
+    """Stores a digest for later starts, in a file of its own so that writers cannot collide."""
+    # If the cache folder is not writable, the next start takes a second longer.
     with contextlib.suppress(OSError):
         write_atomically(cache_root() / "digests" / key, value + "\n")

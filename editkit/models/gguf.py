@@ -1,9 +1,9 @@
-"""Converting a GGUF file, once, to a folder that loads fast and like any other model.
+"""Converting a GGUF file once to a folder that loads fast, like any other model.
 
-transformers reads GGUF, but it dequantises anew at each start (14 s for the default model, and 5 s
-more for its tokenizer, on a modest machine) and such a model refuses ``save_pretrained``. So the
-weights are written out as safetensors here. They are float32: dequantising is exact then, and
-rounding to a narrower type afterwards would make the model neither the file's nor the hub's.
+transformers reads GGUF, but it dequantises at every start (14 s for the default model, and 5 s more
+for its tokenizer, on a modest machine), and such a model does not support ``save_pretrained``. So
+this module writes the weights as safetensors. They are float32, so that dequantising is exact;
+rounding to a narrower type would give a model that is neither the file's nor the hub's.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
 __all__ = ["convert", "convert_cached"]
 
 _SPARE = 1 << 30
-"""Bytes by which a model may be larger than its file tells."""
+"""Bytes by which a model may be larger than its file implies."""
 
 
 def convert_cached(gguf: Path, *, progress: Progress, anew: bool = False) -> Path:
-    """The converted folder of a user's own GGUF file, made at the first use.
+    """Returns the converted folder of a user's GGUF file, converting it on first use.
 
-    The folder is named after the file's SHA-256, so a moved file is not converted again and a
+    The folder is named after the file's SHA-256, so a moved file is not converted again, but a
     changed one is.
 
     Args:
         gguf: The file.
-        progress: Told about bytes and tensors.
-        anew: Whether a converted folder that somebody changed is made again.
+        progress: Reports bytes and tensors.
+        anew: Whether to convert again if the converted folder was changed.
 
     Raises:
         ModelUnavailable: `damaged` for a file that cannot be read as GGUF, `checksum` for a
-            converted folder that somebody changed.
+            converted folder that was changed.
         UnsupportedModel: transformers cannot convert this architecture.
     """
     read_header(gguf, name=gguf.name)
@@ -67,18 +67,18 @@ def convert_cached(gguf: Path, *, progress: Progress, anew: bool = False) -> Pat
 
 
 def converter_versions() -> dict[str, str]:
-    """Versions of what turns GGUF into safetensors, for the receipt."""
+    """Returns the versions of the packages used for the conversion, for the receipt."""
     return {package: version(package) for package in ("editkit", "gguf", "torch", "transformers")}
 
 
 def convert(gguf: Path, into: Path, *, name: str, progress: Progress) -> None:
-    """Write a GGUF file's model and tokenizer into a folder that ``from_pretrained`` takes.
+    """Writes a GGUF file's model and tokenizer to a folder for ``from_pretrained``.
 
     Args:
         gguf: The file.
         into: Existing folder; gets ``model.safetensors``, ``config.json`` and the tokenizer.
-        name: What the user calls the model, for messages.
-        progress: Told about tensors.
+        name: The user's name of the model, for messages.
+        progress: Reports tensors.
 
     Raises:
         ModelUnavailable: `damaged` for a file that cannot be read.
@@ -110,7 +110,7 @@ def convert(gguf: Path, into: Path, *, name: str, progress: Progress) -> None:
         except ModelUnavailable:
             raise
         except Exception as error:
-            # The GGUF reader and the tokenizer builder raise whatever the bad bytes lead to.
+            # For invalid files the GGUF reader and the tokenizer builder may raise anything.
             raise _conversion_failed(name, error) from error
         with task(progress, f"Writing {name}"):
             write_model(model, into)
@@ -118,12 +118,12 @@ def convert(gguf: Path, into: Path, *, name: str, progress: Progress) -> None:
 
 
 def write_model(model: PreTrainedModel, into: Path) -> None:
-    """Write weights and configuration the way ``save_pretrained`` would if it accepted GGUF."""
+    """Writes weights and configuration as ``save_pretrained`` would if it supported GGUF."""
     from safetensors.torch import save_file
 
     weights = into / "model.safetensors"
     save_file(_saved_tensors(model), weights, metadata={"format": "pt"})
-    weights.chmod(0o644)  # safetensors makes it private; a shared cache folder must be readable
+    weights.chmod(0o644)  # safetensors creates it private; a shared cache must be readable
     config = model.config.to_dict()
     for key in ("quantization_config", "_model_name_or_path", "_name_or_path"):
         config.pop(key, None)
@@ -134,7 +134,7 @@ def write_model(model: PreTrainedModel, into: Path) -> None:
 
 
 def _saved_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """The state with each tied weight once; safetensors refuses tensors that share memory."""
+    """Returns the state dict with tied weights once, since safetensors rejects shared memory."""
     seen: set[int] = set()
     tensors = {}
     for key, tensor in model.state_dict().items():
@@ -145,25 +145,25 @@ def _saved_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    # Dtypes are the one thing in these dictionaries that JSON does not know; "torch.float32" is
-    # written as transformers writes it.
+    # Only dtypes in these dictionaries are not JSON; "torch.float32" is written as transformers
+    # does.
     text = json.dumps(values, indent=2, sort_keys=True, default=lambda v: str(v).split(".")[-1])
     path.write_text(text + "\n", encoding="utf-8")
 
 
 @contextmanager
 def _reported_tensors(name: str, progress: Progress) -> Iterator[None]:
-    """Send the tensors that transformers dequantises to our progress instead of its own bar.
+    """Reports the tensors that transformers dequantises to `progress` instead of its own bar.
 
-    transformers draws this bar with tqdm directly, so none of its switches turn it off; the name
-    in its module is replaced for the time of the conversion. Should a release rename it, the
-    stages are reported without amounts.
+    transformers uses tqdm directly for this bar, so none of its settings disable it; the name in
+    its module is replaced during the conversion. If a release renames it, the stages are reported
+    without amounts.
     """
     from transformers import modeling_gguf_pytorch_utils as reader
 
     def counted(tensors: Iterable[Any], **_: object) -> Iterator[Any]:
         items = list(tensors)
-        progress.done()  # reading the header, which takes as long again as the tensors
+        progress.done()  # of reading the header, which takes as long as the tensors
         progress.start(f"Converting {name}", len(items), "tensors")
         for item in items:
             yield item
@@ -184,7 +184,7 @@ def _reported_tensors(name: str, progress: Progress) -> Iterator[None]:
 
 
 def _check_size(config: Any, elements: int, name: str) -> None:
-    """Refuse a model that is larger than the file's tensors, before any of it is allocated."""
+    """Raises for a model that is larger than the file's tensors, before it is allocated."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -192,7 +192,7 @@ def _check_size(config: Any, elements: int, name: str) -> None:
     with torch.device("meta"):
         model = loader.from_config(config)
     size = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
-    # Twice the tensors in float32 leaves room for what no file holds: masks, tables, biases.
+    # Twice the tensors in float32 leaves room for what files do not contain: masks, tables, biases.
     if size > 8 * elements + _SPARE:
         raise ModelUnavailable(
             f"the GGUF file of {name} describes a model of {size} bytes, for which it has "
@@ -204,7 +204,7 @@ def _check_size(config: Any, elements: int, name: str) -> None:
 
 
 def _check_whole(missing: Iterable[str], name: str) -> None:
-    """Refuse a file that lacks weights; transformers would fill them with random numbers."""
+    """Raises for a file that lacks weights, which transformers would initialize randomly."""
     lacking = sorted(missing)
     if lacking:
         raise ModelUnavailable(

@@ -1,8 +1,8 @@
-"""What a GGUF file says of itself, held against the file, before anything believes it.
+"""Validation of a GGUF file's header against the file.
 
-The libraries that read GGUF take counts, lengths and offsets as they stand: an array of 2**60
-entries is looped over, a tensor of them is allocated, a model of a million layers is built. Here
-every number is compared with the bytes that are there; see the format's description at
+The libraries that read GGUF trust its counts, lengths and offsets: they would loop over an array of
+2**60 entries, allocate such a tensor, or build a model of a million layers. This module checks
+every number against the size of the file; the format is described at
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
@@ -21,7 +21,7 @@ __all__ = ["Header", "read_header"]
 
 MAGIC = b"GGUF"
 
-# Bytes of the numbers among the types of values, by their codes; then strings and arrays.
+# struct formats of the numeric value types, by code; then the codes of strings and arrays.
 _NUMBERS = {
     0: "B",
     1: "b",
@@ -37,8 +37,8 @@ _NUMBERS = {
 }
 _STRING, _ARRAY = 8, 9
 
-# Beyond what models have, and little enough to be read: the reader makes a few hundred bytes of
-# each entry of an array, and time grows with the square of a token's length and of the blocks.
+# More than real models have, but few enough to read: the reader uses a few hundred bytes per array
+# entry, and time grows with the square of a token's length and of the number of blocks.
 _MOST_ENTRIES = 4_000_000
 _MOST_TENSORS = 100_000
 _MOST_SETTINGS = 10_000
@@ -52,24 +52,25 @@ _LONGEST_TEXT = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What was found.
+    """The validated header.
 
     Attributes:
-        elements: Numbers in all tensors.
+        elements: Number of elements of all tensors.
     """
 
     elements: int
 
 
-class _Lie(Exception):
-    """A number in the file that cannot be."""
+class _InvalidHeader(Exception):
+    """An impossible number in the file."""
 
 
 def read_header(path: Path, *, name: str) -> Header:
-    """Returns what the file holds, every number in its header found possible.
+    """Reads and validates the header of a file.
 
     Raises:
-        ModelUnavailable: `damaged`; it cannot be read, is no GGUF file, was cut short, or lies.
+        ModelUnavailable: `damaged`; it cannot be read, is not a GGUF file, is truncated, or has an
+            impossible header.
     """
     try:
         with path.open("rb") as file:
@@ -88,17 +89,17 @@ def read_header(path: Path, *, name: str) -> Header:
             name=name,
             reason="damaged",
         ) from error
-    except _Lie as lie:
+    except _InvalidHeader as invalid:
         raise ModelUnavailable(
-            f"the GGUF file of {name} cannot be converted: {lie}",
+            f"the GGUF file of {name} cannot be converted: {invalid}",
             name=name,
             reason="damaged",
             hint="the file may be cut short; fetch it again",
-        ) from lie
+        ) from invalid
 
 
 class _Reader:
-    """Walks over the header, from field to field."""
+    """Parses the header field by field."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
@@ -109,17 +110,17 @@ class _Reader:
 
     def header(self) -> Header:
         version = self._number("I")
-        if version & 0xFFFF == 0:  # written the other way round
+        if version & 0xFFFF == 0:  # big-endian
             self._order = ">"
             version = version >> 24 | version >> 8 & 0xFF00
         if version not in {2, 3}:
-            raise _Lie(f"it is of version {version}, and versions 2 and 3 can be read")
+            raise _InvalidHeader(f"it is of version {version}, and versions 2 and 3 can be read")
         tensors = self._count("tensors", _MOST_TENSORS)
         for _ in range(self._count("settings", _MOST_SETTINGS)):
             self._setting()
         for key, most in _MOST.items():
             if self._largest.get(key, 0) > most:
-                raise _Lie(f"its setting {key!r} is {self._largest[key]}")
+                raise _InvalidHeader(f"its setting {key!r} is {self._largest[key]}")
         return Header(self._tensors(tensors))
 
     def _setting(self) -> None:
@@ -135,13 +136,13 @@ class _Reader:
         elif kind == _ARRAY:
             self._array(key)
         else:
-            raise _Lie(f"the setting {_shown(key)} is of an unknown type, {kind}")
+            raise _InvalidHeader(f"the setting {_shown(key)} is of an unknown type, {kind}")
 
     def _array(self, key: bytes) -> None:
         kind, count = self._number("I"), self._number("Q")
         self._entries += count
         if self._entries > _MOST_ENTRIES:
-            raise _Lie(f"the setting {_shown(key)} has {count} entries")
+            raise _InvalidHeader(f"the setting {_shown(key)} has {count} entries")
         if kind in _NUMBERS:
             self._skip(count * struct.calcsize(f"<{_NUMBERS[kind]}"))
         elif kind == _STRING:
@@ -151,13 +152,15 @@ class _Reader:
                 self._skip(8)
                 (length,) = length_at(self._data, start)
                 if length > _LONGEST_TOKEN:
-                    raise _Lie(f"an entry of the setting {_shown(key)} has {length} bytes")
+                    raise _InvalidHeader(
+                        f"an entry of the setting {_shown(key)} has {length} bytes"
+                    )
                 self._skip(length)
         else:
-            raise _Lie(f"the setting {_shown(key)} is an array of type {kind}")
+            raise _InvalidHeader(f"the setting {_shown(key)} is an array of type {kind}")
 
     def _tensors(self, count: int) -> int:
-        """Goes over the list of tensors; returns how many numbers they hold."""
+        """Reads the list of tensors; returns their number of elements."""
         from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
         elements = used = end = 0
@@ -167,18 +170,20 @@ class _Reader:
             name = self._text("the name of a tensor", _LONGEST_NAME)
             dimensions = self._number("I")
             if name in names:
-                raise _Lie(f"the tensor {_shown(name)} is there twice")
+                raise _InvalidHeader(f"the tensor {_shown(name)} is there twice")
             if not 1 <= dimensions <= _MOST_DIMENSIONS:
-                raise _Lie(f"the tensor {_shown(name)} has {dimensions} dimensions")
+                raise _InvalidHeader(f"the tensor {_shown(name)} has {dimensions} dimensions")
             shape = [self._number("Q") for _ in range(dimensions)]
             kind, offset = self._number("I"), self._number("Q")
             try:
                 block, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
             except (KeyError, ValueError):
-                raise _Lie(f"the tensor {_shown(name)} is of an unknown type, {kind}") from None
+                raise _InvalidHeader(
+                    f"the tensor {_shown(name)} is of an unknown type, {kind}"
+                ) from None
             numbers = math.prod(shape)
             if numbers == 0 or shape[0] % block:
-                raise _Lie(f"the tensor {_shown(name)} has the shape {shape}")
+                raise _InvalidHeader(f"the tensor {_shown(name)} has the shape {shape}")
             names.add(name)
             blocks.update(_BLOCK.findall(name))
             elements += numbers
@@ -186,24 +191,28 @@ class _Reader:
             end = max(end, offset + numbers // block * size)
         if self._largest.get("block_count", 0) > len(blocks):
             count = self._largest["block_count"]
-            raise _Lie(f"its setting 'block_count' is {count}, and it has {len(blocks)} blocks")
+            raise _InvalidHeader(
+                f"its setting 'block_count' is {count}, and it has {len(blocks)} blocks"
+            )
         alignment = self._largest.get("alignment", 32)
         there = len(self._data) - (self._at + -self._at % alignment)
-        # Tensors that lie on each other would take more memory than the file has bytes.
+        # Overlapping tensors would need more memory than the size of the file.
         if max(end, used) > there:
-            raise _Lie(f"its tensors need {max(end, used)} bytes, and {max(there, 0)} are there")
+            raise _InvalidHeader(
+                f"its tensors need {max(end, used)} bytes, and {max(there, 0)} are there"
+            )
         return elements
 
     def _count(self, what: str, most: int) -> int:
         count = self._number("Q")
         if count > most:
-            raise _Lie(f"it says that it has {count} {what}")
+            raise _InvalidHeader(f"it says that it has {count} {what}")
         return count
 
     def _text(self, what: str, longest: int) -> bytes:
         length = self._number("Q")
         if length > longest:
-            raise _Lie(f"{what} has {length} bytes")
+            raise _InvalidHeader(f"{what} has {length} bytes")
         start = self._at
         self._skip(length)
         return self._data[start : self._at]
@@ -218,7 +227,7 @@ class _Reader:
     def _skip(self, length: int) -> None:
         self._at += length
         if self._at > len(self._data):
-            raise _Lie("it ends within its header")
+            raise _InvalidHeader("it ends within its header")
 
 
 def _shown(name: bytes) -> str:

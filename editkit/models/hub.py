@@ -1,7 +1,7 @@
-"""Model files from the Hugging Face hub, or from the copy of it that other tools left on this disk.
+"""Model files from the Hugging Face hub, or from its local cache.
 
-huggingface_hub raises a different exception for every way in which a hub can say no, and some of
-them change between releases. They become one `HubRefusal` here and nowhere else.
+huggingface_hub raises different exceptions for every kind of failure, and some of them change
+between releases. This module translates all of them to one `HubRefusal`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .weights import PICKLED, only_pickled
 __all__ = ["HubRefusal", "fetch_snapshot", "is_hub_id"]
 
 PROBE_SECONDS = 5.0
-"""How long a hub may take to answer before it counts as out of reach."""
+"""Timeout after which the hub counts as unreachable."""
 
 _SMALL_FILES = (
     "*.json",
@@ -33,20 +33,20 @@ _SMALL_FILES = (
     "LICENSE*",
     "NOTICE*",
 )
-# Repositories may hold the same weights in several formats, e.g. `consolidated.safetensors`.
+# Repositories may contain the same weights in several formats, e.g. `consolidated.safetensors`.
 _SAFETENSORS = "model*.safetensors"
 
 Reason = Literal["offline", "gated", "missing", "pickle", "unusable"]
 
 
 class HubRefusal(Exception):
-    """The hub does not give the model.
+    """The hub does not provide the model.
 
     Attributes:
         reason: `offline` (no answer), `gated` (answered, access denied), `missing` (no such
-            repository, or a private one), `pickle` (holds pickled weights, which nobody asked for)
-            or `unusable` (holds no weights that can be loaded).
-        detail: What happened, in words.
+            repository, or a private one), `pickle` (has only pickled weights, which are refused) or
+            `unusable` (has no weights that can be loaded).
+        detail: Description of what happened.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -56,10 +56,10 @@ class HubRefusal(Exception):
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether the name has the shape of a hub repository: ``owner/name``.
+    """Returns whether the name has the form of a hub repository: ``owner/name``.
 
-    The hub allows neither ``..`` nor ``--`` in one; the latter stands for the slash in our cache,
-    where two repositories would otherwise share a folder.
+    The hub allows neither ``..`` nor ``--`` in names; the cache uses the latter for the slash, so
+    two repositories would otherwise share a folder.
     """
     shaped = re.fullmatch(r"\w[\w.\-]*/\w[\w.\-]*", name) is not None
     return shaped and ".." not in name and "--" not in name
@@ -74,26 +74,26 @@ def fetch_snapshot(
     revision: str | None = None,
     allow_pickle: bool = False,
 ) -> str:
-    """Put a repository's config, tokenizer and weights into a folder; safetensors if there are any.
+    """Puts a repository's config, tokenizer and weights into a folder; prefers safetensors.
 
-    A complete copy in the hub's own cache folder is used without asking the hub, so models that
-    other tools fetched work offline. The files are linked where the disk allows it, which costs no
-    space and outlives a clean-up of the hub's cache.
+    A complete copy in the hub's own cache folder is used without network access, so models that
+    other tools fetched work offline. The files are hard-linked if possible, which takes no space
+    and survives a clean-up of the hub's cache.
 
     Args:
         hub_id: ``owner/name``.
         into: Existing empty folder.
-        name: What the user calls the model, for the progress.
-        progress: Told about bytes.
-        revision: The commit to take; by default the newest.
-        allow_pickle: Whether pickled weights will do where there are no safetensors.
+        name: The user's name of the model, for the progress.
+        progress: Reports bytes.
+        revision: The commit to fetch; by default the newest.
+        allow_pickle: Whether to accept pickled weights if there are no safetensors.
 
     Returns:
         The commit that the files belong to.
 
     Raises:
-        HubRefusal: For every way in which that cannot be done.
-        OSError: The disk is full or cannot be written.
+        HubRefusal: The model cannot be fetched.
+        OSError: The disk is full or not writable.
     """
     formats = (_SAFETENSORS, PICKLED) if allow_pickle else (_SAFETENSORS,)
     snapshot = _local_snapshot(hub_id, revision, formats)
@@ -107,7 +107,7 @@ def fetch_snapshot(
             raise
     weights = _weights(_names(snapshot), formats)
     files = [file for file in snapshot.iterdir() if file.is_file() and _wanted(file.name, weights)]
-    # All are looked at before the first is taken: the folder may be filled from elsewhere then.
+    # All are checked before the first is linked: after an error another source fills the folder.
     places = [_inside(file, snapshot, hub_id) for file in files]
     for file, place in zip(files, places, strict=True):
         _link(place, into / file.name)
@@ -115,7 +115,7 @@ def fetch_snapshot(
 
 
 def _inside(file: Path, snapshot: Path, hub_id: str) -> Path:
-    """Where the bytes of a snapshot's file are: in the hub's cache, and in no other place."""
+    """Returns the real path of a snapshot's file, which must be inside the hub's cache."""
     from huggingface_hub import constants
 
     place = file.resolve()
@@ -134,7 +134,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _weights(names: Iterable[str], formats: Sequence[str]) -> str | None:
-    """The pattern of the weights to take among these files, the first that fits."""
+    """Returns the first pattern of weights that matches any of these files."""
     found = list(names)
     return next((pattern for pattern in formats if fnmatch.filter(found, pattern)), None)
 
@@ -145,7 +145,7 @@ def _wanted(name: str, weights: str | None) -> bool:
 
 
 def _local_snapshot(hub_id: str, revision: str | None, formats: Sequence[str]) -> Path | None:
-    """A complete copy in the hub's cache folder, or ``None``."""
+    """Returns a complete copy in the hub's cache folder, or ``None``."""
     from huggingface_hub import snapshot_download
 
     for weights in formats:
@@ -159,7 +159,7 @@ def _local_snapshot(hub_id: str, revision: str | None, formats: Sequence[str]) -
                 )
             )
         except (OSError, ValueError):
-            continue  # not there, only a part of it, or no valid id: the hub will say which
+            continue  # absent, incomplete, or an invalid id: the hub's answer will tell
         names = _names(folder)
         if "config.json" in names and _shards_present(folder, names, weights):
             return folder
@@ -167,7 +167,7 @@ def _local_snapshot(hub_id: str, revision: str | None, formats: Sequence[str]) -
 
 
 def _shards_present(folder: Path, names: list[str], weights: str) -> bool:
-    """Whether the weights are all there; older caches cannot tell whether they are complete."""
+    """Returns whether all shards are present; older caches do not record completeness."""
     shards = fnmatch.filter(names, weights)
     counted = [re.fullmatch(r".*-\d+-of-0*(\d+)\.\w+", shard) for shard in shards]
     return bool(shards) and all(m is None or len(shards) >= int(m[1]) for m in counted)
@@ -181,12 +181,12 @@ def _download(
     from .quiet import quiet_hub
 
     try:
-        # Asked first, with a short limit: the download itself would retry for much longer.
+        # First a request with a short timeout: the download itself would retry for much longer.
         info: Any = HfApi().model_info(
             hub_id, revision=revision, timeout=PROBE_SECONDS, files_metadata=True
         )
         if re.fullmatch("[0-9a-f]{40}", info.sha or "") is None:
-            # huggingface_hub would name folders after it.
+            # huggingface_hub would use it in folder names.
             raise HubRefusal("unusable", f"the hub names no commit of {hub_id!r}, but {info.sha!r}")
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         weights = _weights(sizes, formats)
@@ -209,13 +209,13 @@ def _download(
     except HubRefusal:
         raise
     except Exception as error:
-        # huggingface_hub lets its HTTP library's exceptions through, and which library that is
-        # has changed between releases; so the kind is read off the exception, not its class tree.
+        # huggingface_hub passes on exceptions of its HTTP library, which has changed between
+        # releases; so the kind is determined from attributes and names, not from the class.
         raise _refusal(hub_id, error) from error
 
 
 def _refusal(hub_id: str, error: Exception) -> Exception:
-    """What a failed request means; an error that is not about the hub is given back as it is."""
+    """Translates a failed request; returns errors that do not concern the hub unchanged."""
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EACCES, errno.EROFS}:
@@ -227,7 +227,7 @@ def _refusal(hub_id: str, error: Exception) -> Exception:
     if isinstance(error, RepositoryNotFoundError | HFValidationError):
         return HubRefusal("missing", f"the hub has no public repository {hub_id!r}")
     if status == 401 and "Invalid credentials" not in str(error):
-        # To strangers the hub answers 401 for missing and private repositories alike.
+        # Without credentials the hub answers 401 for both missing and private repositories.
         return HubRefusal("missing", f"the hub has no public repository {hub_id!r}")
     if status in {401, 403}:
         return HubRefusal("gated", f"the hub denied access (HTTP {status})")
@@ -244,7 +244,7 @@ def _is_transport_error(error: Exception) -> bool:
 
 
 def _unusable(hub_id: str, names: Iterable[str]) -> HubRefusal:
-    """Why none of a repository's files are downloaded."""
+    """Returns the reason why a repository cannot be used."""
     found = [name for name in names if "/" not in name]
     if "config.json" in found and fnmatch.filter(found, PICKLED):
         return HubRefusal("pickle", f"{hub_id!r} has its weights pickled only, not as safetensors")
@@ -263,7 +263,7 @@ def _folder_bytes(folder: Path) -> int:
     try:
         return sum(entry.stat().st_size for entry in os.scandir(folder))
     except OSError:
-        return 0  # not made yet, or a file was renamed between listing and looking
+        return 0  # not created yet, or a file was renamed meanwhile
 
 
 def _link(source: Path, target: Path) -> None:

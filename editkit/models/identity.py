@@ -1,11 +1,11 @@
-"""Which model is this? A digest of its architecture and weights, independent of where it lies.
+"""Model fingerprints: a digest of architecture and weights, independent of location.
 
-What an edit became (keys, values, adaptors) only fits the weights it was learned on, so artifacts
-are stored under this fingerprint. It is ``sha256:`` and 64 hexadecimal digits over canonical JSON
-of the architecture (class name and the settings below) and of one row per parameter and persistent
-buffer: name, dtype, shape and SHA-256 of the bytes. Names, paths, library versions, hooks,
-``requires_grad``, train or eval mode and the device have no part in it. The dtype has: hidden
-states computed in half precision differ from those in float32, and so do the keys.
+Artifacts of edits (keys, values, adaptors) only fit the weights they were learned on, so they are
+stored under this fingerprint. It is ``sha256:`` and 64 hexadecimal digits over canonical JSON of
+the architecture (class name and the settings below) and of one row per parameter and persistent
+buffer: name, dtype, shape and SHA-256 of the bytes. It does not depend on the model's name, paths,
+library versions, hooks, ``requires_grad``, train or eval mode, or the device. It does depend on the
+dtype: hidden states computed in half precision differ from those in float32, and so do the keys.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ __all__ = ["ARCHITECTURE_KEYS", "fingerprint", "fingerprint_of_files"]
 _SCHEME = "editkit-fingerprint-1"
 _MAX_THREADS = 8
 
-# An allowlist: transformers adds keys with every release, and one that it starts to write for a
-# model that computes the same as before must not orphan that model's artifacts.
+# An allowlist: transformers adds keys with every release, and a new key for a model that computes
+# the same as before must not orphan that model's artifacts.
 ARCHITECTURE_KEYS = frozenset(
     """
     model_type is_encoder_decoder is_decoder add_cross_attention num_labels problem_type
@@ -60,20 +60,20 @@ ARCHITECTURE_KEYS = frozenset(
 
 
 def fingerprint(model: nn.Module) -> str:
-    """The model's fingerprint: ``sha256:`` and 64 hexadecimal digits.
+    """Returns the model's fingerprint: ``sha256:`` and 64 hexadecimal digits.
 
-    The weights are hashed where they lie, one tensor at a time per thread; nothing is changed.
+    The weights are hashed in place, one tensor at a time per thread.
 
     Args:
-        model: A transformers model, or any module; one without ``config`` counts by class name.
+        model: A transformers model, or any module; without ``config`` only its class name counts.
 
     Raises:
         UnsupportedModel: The bytes of a weight cannot be read.
     """
     tensors = dict(_weights(model))
-    # hashlib lets other threads run while it digests, so two cores take half the time.
+    # hashlib releases the GIL, so two cores take half the time.
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        # Largest first, lest one thread start the embedding when the other is already done.
+        # Largest first, so that the embedding is not hashed last by one thread alone.
         here = [name for name, tensor in tensors.items() if not tensor.is_meta]
         order = sorted(here, key=lambda name: -tensors[name].nbytes)
         rows = list(pool.map(lambda name: _row(name, tensors[name]), order))
@@ -89,10 +89,10 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def fingerprint_of_files(model: nn.Module, folder: Path) -> str:
-    """The fingerprint of a model just loaded from a folder, remembered for later starts.
+    """Returns the fingerprint of a model just loaded from a folder, cached for later starts.
 
-    Remembered under path, size and modification time of the files and under what loading decided
-    (dtype, class, library versions). Only for a model that nobody has changed since it was loaded.
+    The cache key is path, size and modification time of the files, and dtype, class and library
+    versions. Only for a model that was not changed since it was loaded.
     """
     kinds = {".safetensors", ".bin", ".json", ".py"}
     files = [path for path in folder.iterdir() if path.is_file() and path.suffix in kinds]
@@ -107,7 +107,7 @@ def fingerprint_of_files(model: nn.Module, folder: Path) -> str:
 
 
 def _weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every parameter and persistent buffer with its name; a tied parameter under its first name.
+    """Yields every parameter and persistent buffer by name; a tied parameter by its first name.
 
     ``state_dict`` would give the same list, but it runs state-dict hooks, which other tools use
     to rename or add entries.
@@ -115,8 +115,8 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from model.named_parameters(remove_duplicate=True)
     seen: set[int] = set()
     for prefix, module in model.named_modules():
-        # Non-persistent buffers (masks, rotary tables) are computed from the config. torch keeps
-        # this set private, and offers no other way to tell without state_dict.
+        # Non-persistent buffers (masks, rotary tables) are computed from the config. This set is
+        # private in torch, but there is no other way to tell without state_dict.
         for name, buffer in module._buffers.items():
             if buffer is None or name in module._non_persistent_buffers_set or id(buffer) in seen:
                 continue
@@ -129,10 +129,10 @@ def _row(name: str, tensor: torch.Tensor) -> list[Any]:
 
 
 def _offloaded_row(model: nn.Module, name: str) -> list[Any]:
-    """The row of a weight that ``device_map`` put on disk or in the main memory."""
+    """Returns the row of a weight that ``device_map`` offloaded to disk or main memory."""
     path, _, leaf = name.rpartition(".")
     owner = model.get_submodule(path)
-    if not hasattr(owner, "_hf_hook"):  # nobody knows where its bytes are: refused by name
+    if not hasattr(owner, "_hf_hook"):  # its bytes cannot be located: raises by name
         return _row(name, getattr(owner, leaf))
     from accelerate.utils import align_module_device
 
@@ -147,8 +147,8 @@ def _digest(name: str, tensor: torch.Tensor) -> str:
         inner = [f"{part}={_digest(name, getattr(tensor, part))}" for part in parts]
         return hashlib.sha256(" ".join(inner).encode()).hexdigest()
     try:
-        # Seen as bytes because numpy knows no bfloat16. A tensor that is contiguous and on the CPU
-        # is not copied by any of these steps.
+        # Viewed as bytes because numpy has no bfloat16. None of these steps copies a contiguous
+        # tensor on the CPU.
         flat = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8)
         return hashlib.sha256(flat.numpy().data).hexdigest()
     except (NotImplementedError, RuntimeError, TypeError) as error:
@@ -166,7 +166,7 @@ def _architecture(config: Any) -> dict[str, Any]:
 
 
 def _semantic(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide what the model computes; nested configs are searched too."""
+    """Returns the settings that affect the model's computation, including nested configs."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if key in ARCHITECTURE_KEYS and value is not None:
@@ -179,7 +179,7 @@ def _semantic(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON keeps it: 10000 and 10000.0 are one number, tuples are lists."""
+    """Normalizes a value for JSON: 10000.0 becomes 10000, tuples become lists."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items() if v is not None}
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):

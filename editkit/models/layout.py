@@ -1,12 +1,12 @@
-"""What kind of model this is, found by structure: where its blocks are, and what it reads.
+"""The structure of a model: its family, and its list of blocks.
 
     decoder          Llama, GPT-2, Qwen, Gemma, Mistral, ...: the prompt and the answer share one
                      sequence, and the blocks see both
-    encoder-decoder  T5, BART, ...: the blocks are the encoder's, which sees the prompt only
-    classifier       BERT, or a decoder with a classification head: the answer is one of its labels
+    encoder-decoder  T5, BART, ...: the blocks are the encoder's, which sees only the prompt
+    classifier       BERT, or a decoder with a classification head: the answer is a label
 
-Nothing here depends on class names of particular architectures: the blocks are the first
-``ModuleList`` with as many members as the config says there are layers.
+It does not depend on class names of particular architectures: the blocks are the first
+``ModuleList`` with as many members as the config has layers.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Layout:
     """The parts of a model that editing needs.
 
     Attributes:
-        family: What kind of model it is.
-        host: The module whose call runs every block once; it is given the tokens and their mask.
+        family: Kind of model.
+        host: The module whose call runs every block once; it receives the tokens and their mask.
         path: Dotted path of the list of blocks.
         blocks: The blocks, first to last.
-        position: Token whose state the model's own answer hangs on most: the last one where
-            attention is causal, the first ([CLS]) in a bidirectional classifier.
+        position: Token whose hidden state determines the answer: the last one with causal
+            attention, the first ([CLS]) in a bidirectional classifier.
     """
 
     family: Family
@@ -51,7 +51,7 @@ class Layout:
 def text_config(model: Any) -> Any:
     """Returns the config of the language part of a model."""
     config = model.config
-    # In an encoder-decoder this would pick out a decoder's config that has another meaning.
+    # In an encoder-decoder this would return the decoder's config.
     if getattr(config, "is_encoder_decoder", False):
         return config
     return config.get_text_config(decoder=True)
@@ -61,7 +61,7 @@ def layout_of(model: Any) -> Layout:
     """Returns the layout of a model.
 
     Raises:
-        UnsupportedModel: Neither a language model that generates nor a sequence classifier, or no
+        UnsupportedModel: It is neither a generative language model nor a sequence classifier, or no
             list of blocks was found.
     """
     if getattr(model, "config", None) is None:
@@ -81,7 +81,7 @@ def layout_of(model: Any) -> Layout:
     inside = {id(module) for module in host.modules()}
     for path, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth and id(module) in inside:
-            # A decoder with a classification head (`score`) reads its last token.
+            # A decoder with a classification head (`score`) uses its last token.
             first = family == "classifier" and not hasattr(model, "score")
             return Layout(family, host, path, list(module), "first" if first else "last")
     raise UnsupportedModel(f"no list of {depth} blocks was found in {type(model).__name__}")

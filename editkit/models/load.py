@@ -1,4 +1,4 @@
-"""A running model from a name, or from objects that the caller has loaded already."""
+"""Loading a model by name, or wrapping one that the caller has loaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HALF = (torch.float16, torch.bfloat16)
 _HEADS = ("ForMaskedLM", "ForQuestionAnswering", "ForTokenClassification")
 
 ENCODERS = ("bert", "distilbert", "mpnet", "roberta", "xlm-roberta")
-"""Kinds of models, by transformers' names, that without a head encode sentences."""
+"""Model types of transformers that encode sentences when loaded without a head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +60,30 @@ def load_model(
     allow_pickle: bool | None = None,
     progress: Progress | None = None,
 ) -> LoadedModel:
-    """A model by name, fetched first where needed, in eval mode; or a given pair, untouched.
+    """Loads a model by name, fetching it if needed, in eval mode; or wraps a given pair.
 
     Args:
-        spec: Alias, hub id, folder, GGUF file, or a loaded ``(model, tokenizer)``. A pair is taken
+        spec: Alias, hub id, folder, GGUF file, or a loaded ``(model, tokenizer)``. A pair is used
             as it is: neither moved, cast, nor switched to eval mode.
         dtype: Precision to run in, e.g. ``"float32"``. By default the checkpoint's own, except
             that half precision becomes float32 on the CPU: processors compute it slowly and with
-            rounding that differs between them, while widening is exact. The fingerprint covers
-            the dtype, so the same checkpoint in another one counts as another model.
-        device: Where to put it; by default the first CUDA device, else the CPU.
-        trust_remote_code: Run Python code that came with the model.
-        allow_pickle: Read pickled weights where there are no safetensors; a pickle can run code,
-            too. By default what ``EDITKIT_ALLOW_PICKLE`` says, else not.
-        progress: Told about fetching and loading.
+            rounding that differs between them, while widening is exact. The fingerprint includes
+            the dtype, so the same checkpoint in another dtype is another model.
+        device: Device of the model; by default the first CUDA device, else the CPU.
+        trust_remote_code: Run Python code that ships with the model.
+        allow_pickle: Read pickled weights if there are no safetensors; a pickle can run code too.
+            By default according to ``EDITKIT_ALLOW_PICKLE``, else not.
+        progress: Reports fetching and loading.
 
     Raises:
-        UnknownModel: No such model.
-        ModelUnavailable: It cannot be fetched or loaded; ``reason`` says why.
-        UnsupportedModel: Of a kind that editkit cannot run.
+        UnknownModel: There is no such model.
+        ModelUnavailable: It cannot be fetched or loaded; ``reason`` gives the kind of problem.
+        UnsupportedModel: editkit does not support this kind of model.
         TypeError: `spec` is neither a name nor a pair.
-        ValueError: No such dtype or device name.
+        ValueError: There is no such dtype or device.
     """
     if isinstance(spec, tuple | list):
-        return _given(tuple(spec))
+        return _wrap_pair(tuple(spec))
     if not isinstance(spec, str | Path):
         raise TypeError(
             "model must be a name, a path or a (model, tokenizer) pair, "
@@ -103,13 +103,13 @@ def load_model(
     return LoadedModel(model, tokenizer, source.name, identity, folder)
 
 
-def _given(pair: tuple[Any, ...]) -> LoadedModel:
+def _wrap_pair(pair: tuple[Any, ...]) -> LoadedModel:
     if len(pair) != 2 or not isinstance(pair[0], nn.Module) or isinstance(pair[1], nn.Module):
         kinds = ", ".join(type(part).__name__ for part in pair)
         raise TypeError(f"a loaded model is given as (model, tokenizer), not as ({kinds})")
     model, tokenizer = pair
     origin = str(getattr(model, "name_or_path", "") or "").rstrip("/")
-    # A folder's last part is its name; a hub id has one slash and is a name as it is.
+    # A folder is named by its last part; a hub id has one slash and is used as it is.
     name = Path(origin).name if Path(origin).is_absolute() or origin.count("/") > 1 else origin
     return LoadedModel(model, tokenizer, name or type(model).__name__, fingerprint(model), None)
 
@@ -153,7 +153,7 @@ def _load(
     config = AutoConfig.from_pretrained(folder, **local)
     formats = loading_options(config, name=source.name, allow_pickle=allow_pickle)
     if dtype is None and device.type == "cpu":
-        # Decided before loading: casting afterwards would keep buffers rounded to half precision.
+        # Chosen before loading: casting afterwards would keep buffers rounded to half precision.
         stored = _stored_dtype(folder, config)
         dtype = torch.float32 if stored is None or stored in _HALF else stored
     model, problems = _auto_class(config).from_pretrained(
@@ -166,19 +166,19 @@ def _load(
     )
     missing = sorted(problems["missing_keys"])
     if missing:
-        # transformers would fill them with random numbers and go on.
+        # transformers would initialize them randomly.
         raise ModelUnavailable(
             f"the files of {source.name} lack {len(missing)} weights, e.g. {missing[0]!r}",
             name=source.name,
             reason="damaged",
-            hint=_again(source, folder),
+            hint=_refetch_hint(source, folder),
         )
     tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     return model.to(device).eval(), tokenizer
 
 
 def _auto_class(config: Any) -> Any:
-    """The loader for the kind of model that the checkpoint says it is."""
+    """Returns the auto class for the architecture in the checkpoint's config."""
     import transformers
 
     architecture = next(iter(config.architectures or ()), "")
@@ -196,7 +196,7 @@ def _auto_class(config: Any) -> Any:
 
 
 def _stored_dtype(folder: Path, config: Any) -> torch.dtype | None:
-    """The dtype of the checkpoint's weights; from its config, else from a safetensors header."""
+    """Returns the dtype of the checkpoint's weights, from its config or a safetensors header."""
     if isinstance(config.dtype, torch.dtype):
         return config.dtype
     names = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16}
@@ -204,7 +204,7 @@ def _stored_dtype(folder: Path, config: Any) -> torch.dtype | None:
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
-            # A damaged length would ask for all memory; the loader reports the damage properly.
+            # A damaged length would allocate all memory; the loader reports the damage properly.
             header = json.loads(opened.read(min(length, 100_000_000)))
         for key, entry in header.items():
             if key != "__metadata__" and entry["dtype"] in names:
@@ -212,16 +212,16 @@ def _stored_dtype(folder: Path, config: Any) -> torch.dtype | None:
     return None
 
 
-def _again(source: Source, folder: Path) -> str:
+def _refetch_hint(source: Source, folder: Path) -> str:
     if source.kind in {"alias", "hub"}:
-        # It is what was fetched, so a plain pull would leave it there.
+        # The copy is as fetched, so a plain pull would keep it.
         return f"delete the folder {str(folder)!r} and run `editkit models pull {source.name}`"
     return f"check the files in {str(folder)!r}"
 
 
 @contextmanager
 def _load_errors(source: Source, folder: Path) -> Iterator[None]:
-    """Turn what transformers and its helpers raise for a folder into one error of ours."""
+    """Translates exceptions of transformers and its helpers to editkit's errors."""
     try:
         yield
     except (ModelUnavailable, UnsupportedModel):
@@ -234,11 +234,11 @@ def _load_errors(source: Source, folder: Path) -> Iterator[None]:
         ) from error
     except Exception as error:
         # tokenizers and safetensors raise bare Exception subclasses, torch RuntimeError, pickle its
-        # own; the original stays attached, so a fault of ours is still seen in a traceback.
-        raise _translated(source, folder, error) from error
+        # own; the original stays chained, so a bug of editkit still shows in a traceback.
+        raise _translate_error(source, folder, error) from error
 
 
-def _translated(source: Source, folder: Path, error: Exception) -> Exception:
+def _translate_error(source: Source, folder: Path, error: Exception) -> Exception:
     text = str(error).strip()
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if isinstance(error, torch.OutOfMemoryError):
@@ -264,5 +264,5 @@ def _translated(source: Source, folder: Path, error: Exception) -> Exception:
         f"{source.name} cannot be loaded from {str(folder)!r}: {said}",
         name=source.name,
         reason="damaged",
-        hint=_again(source, folder),
+        hint=_refetch_hint(source, folder),
     )

@@ -1,4 +1,4 @@
-"""How long work reports that it is getting on; the library itself never prints."""
+"""Progress reporting for long operations; the library itself never prints."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ POLL_SECONDS = 0.1
 
 
 class Progress(Protocol):
-    """Receives the stages of a fetch or a conversion, one after the other.
+    """Receives the stages of an operation, one after the other.
 
     A stage is one ``start``, any number of ``advance`` and one ``done``; stages do not nest.
     ``advance`` may be called from another thread than ``start``.
     """
 
     def start(self, task: str, total: int | None, unit: str) -> None:
-        """Begin a stage.
+        """Begins a stage.
 
         Args:
-            task: What is being done, e.g. ``Downloading smollm2-135m``.
-            total: Amount of work in `unit`, or ``None`` where nobody knows it beforehand.
+            task: Name of the stage, e.g. ``Downloading smollm2-135m``.
+            total: Amount of work in `unit`, or ``None`` if it is not known in advance.
             unit: ``bytes``, ``tensors`` or ``steps``.
         """
 
     def advance(self, amount: int) -> None:
-        """Add `amount` units to what is finished."""
+        """Adds `amount` finished units."""
 
     def done(self) -> None:
-        """End the stage, finished or not."""
+        """Ends the stage, finished or not."""
 
 
 class SilentProgress:
-    """The progress of callers that asked for none."""
+    """A progress that ignores everything."""
 
     def start(self, task: str, total: int | None, unit: str) -> None:
-        """Ignore the stage."""
+        """Ignores the stage."""
 
     def advance(self, amount: int) -> None:
-        """Ignore the amount."""
+        """Ignores the amount."""
 
     def done(self) -> None:
-        """Ignore the end."""
+        """Ignores the end."""
 
 
 @contextmanager
 def task(
     progress: Progress, name: str, *, total: int | None = None, unit: str = "steps"
 ) -> Iterator[None]:
-    """A stage that ends however its body ends."""
+    """Runs its body as a stage, which always ends."""
     progress.start(name, total, unit)
     try:
         yield
@@ -64,16 +64,16 @@ def task(
 def watched(
     progress: Progress, name: str, *, total: int, measure: Callable[[], int]
 ) -> Iterator[None]:
-    """A stage in bytes whose amount is read off the disk from time to time.
+    """Runs its body as a stage in bytes, whose amount is polled from the disk.
 
-    Asking the disk works with every version of pip and huggingface_hub; their own progress
-    interfaces change from release to release, or (pip) do not exist.
+    Polling works with every version of pip and huggingface_hub; their own progress interfaces
+    change between releases, or (pip) do not exist.
 
     Args:
-        progress: Who is told.
+        progress: Receives the stage.
         name: Name of the stage.
-        total: Bytes expected; never more than this is reported.
-        measure: Gives the bytes that have arrived since the beginning.
+        total: Expected bytes; at most this many are reported.
+        measure: Returns the bytes that have arrived since the start.
     """
     stop = threading.Event()
     seen = 0
@@ -97,6 +97,6 @@ def watched(
         finally:
             stop.set()
             thread.join()
-        # Only a body that succeeded is complete; on an error the bar stays where it was.
+        # Completes the bar only if the body succeeded.
         if seen < total:
             progress.advance(total - seen)

@@ -1,8 +1,9 @@
-"""Keeping other libraries off the user's terminal while they work for us.
+"""Silencing other libraries' terminal output.
 
 transformers and huggingface_hub draw progress bars and log to stderr by default. editkit reports
-progress through its own `Progress` and turns failures into errors, so their output would only
-repeat or contradict it. Everything is put back afterwards: the process may not be ours alone.
+progress through its own `Progress` and translates failures to errors, so their output would only
+repeat or contradict it. All settings are restored afterwards, since other code in the process may
+use them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ __all__ = ["quiet_hub", "quiet_transformers"]
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """No bars, warnings or log lines of huggingface_hub within the block."""
+    """Disables progress bars, warnings and log lines of huggingface_hub in its body."""
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -41,13 +42,13 @@ def quiet_hub() -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No bars, warnings or log lines of transformers (or of the hub below it) within the block."""
+    """Disables progress bars, warnings and log lines of transformers and the hub in its body."""
     from transformers.utils import logging as transformers_logging
 
     level = transformers_logging.get_verbosity()
     were_on = transformers_logging.is_progress_bar_enabled()
     with quiet_hub():
-        # Errors are logged before they are raised; only the raising is wanted.
+        # Errors are logged before they are raised; the log line is redundant.
         transformers_logging.set_verbosity(logging.CRITICAL)
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
         try:

@@ -1,4 +1,4 @@
-"""A sentence encoder: a small model that gives texts of one meaning nearby vectors."""
+"""A sentence encoder: a small model that maps texts of similar meaning to nearby vectors."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from .weights import is_allowed, loading_options
 __all__ = ["SentenceEncoder"]
 
 _LONGEST = 256
-"""Tokens of a text that are looked at: what the encoders of this family were trained on."""
+"""Maximum tokens of a text: the length that encoders of this family were trained on."""
 
 
 class SentenceEncoder:
-    """Mean of an encoder's last hidden states, of unit length. May be used from several threads.
+    """Encodes texts as the normalized mean of the last hidden states. Thread-safe.
 
     Args:
         name: Alias, hub id or folder.
-        progress: Told about fetching and loading.
+        progress: Reports fetching and loading.
         allow_pickle: As for ``load_model``.
 
     Attributes:
-        fingerprint: The identity of its weights.
+        fingerprint: Identity of its weights.
         width: Length of a vector.
 
     Raises:
-        UnknownModel, ModelUnavailable: It is not to be had.
-        UnsupportedModel: Not a model that encodes.
+        UnknownModel, ModelUnavailable: It cannot be fetched or loaded.
+        UnsupportedModel: It is not a sentence encoder.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class SentenceEncoder:
         with task(report, f"Loading {source.name}"), quiet_transformers():
             self._model, self._tokenizer = _loaded(folder, source.name, is_allowed(allow_pickle))
         self._limit = min(_LONGEST, int(self._model.config.max_position_embeddings))
-        self._turn = threading.Lock()  # tokenizers change their padding and truncation in place
+        self._lock = threading.Lock()  # tokenizers change their padding and truncation in place
         self.fingerprint = fingerprint_of_files(self._model, folder)
         self.width = int(self._model.config.hidden_size)
 
     def encode(self, text: str) -> npt.NDArray[np.float32]:
-        """Returns the vector of a text, ``(d,)`` float32 of unit length; of no text zeros.
+        """Returns the vector of a text, ``(d,)`` float32 of unit length; zeros for an empty text.
 
         Args:
-            text: The text; what is beyond 256 tokens is not looked at.
+            text: The text; tokens beyond 256 are ignored.
         """
-        with self._turn:
+        with self._lock:
             tokens = self._tokenizer(
                 text, truncation=True, max_length=self._limit, return_tensors="pt"
             )

@@ -1,4 +1,4 @@
-"""What a model name means: a folder, a GGUF file, an alias or a hub repository. No torch here."""
+"""Resolving a model name to a folder, GGUF file, alias or hub repository. Needs no torch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Source", "resolve"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model name understood.
+    """A resolved model name.
 
     Attributes:
-        kind: Where the model is to be found.
-        name: What it is called from now on: alias, hub id, or name of the folder or file.
+        kind: Kind of source.
+        name: Canonical name: alias, hub id, or name of the folder or file.
         path: The folder or file, for kinds ``folder`` and ``gguf``.
         alias: Its row in the table, for kind ``alias``.
         hub_id: Repository on the hub, for kinds ``alias`` and ``hub``.
@@ -34,15 +34,14 @@ class Source:
 
 
 def resolve(name: str) -> Source:
-    """What a name means, without fetching anything.
+    """Resolves a name, without fetching anything.
 
-    An existing folder or GGUF file comes first, then the aliases, then hub ids. A folder without
-    ``config.json`` does not hide an alias of the same name: a folder of notes called ``gpt2`` is
-    no reason to refuse the model.
+    An existing folder or GGUF file takes precedence, then aliases, then hub ids. A folder without
+    ``config.json`` does not hide an alias of the same name, e.g. a folder of notes named ``gpt2``.
 
     Raises:
-        UnknownModel: Nothing of that name.
-        ModelUnavailable: A folder or file of that name that holds no model.
+        UnknownModel: There is nothing with that name.
+        ModelUnavailable: The folder of that name does not contain a model.
     """
     if not name.strip():
         raise UnknownModel("the model name is empty", name=name, hint=_LIST_HINT)
@@ -54,7 +53,7 @@ def resolve(name: str) -> Source:
         if path.is_file():
             return _file(path.resolve(), name)
     except (OSError, RuntimeError) as error:
-        # A name longer than the file system allows, a folder closed to us, the home of nobody.
+        # E.g. a name that is too long, an inaccessible folder, or an unknown user's home.
         raise UnknownModel(
             f"{name[:80]!r} cannot be looked up: {error}", name=name, hint=_LIST_HINT
         ) from error

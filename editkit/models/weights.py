@@ -1,8 +1,8 @@
-"""Which files of weights may be read: safetensors are numbers, a pickle can be a program.
+"""Which weight files may be read: safetensors are only data, but a pickle can run code.
 
-transformers is told to take safetensors (``use_safetensors=True``), but that only decides which
-file it looks for first. An index may send it on to a pickle, or out of the folder, and so may the
-configuration (``transformers_weights``); both are therefore looked at here.
+``use_safetensors=True`` only decides which file transformers looks for first. An index may refer to
+a pickle, or out of the folder, and so may the configuration (``transformers_weights``), so this
+module checks both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["PICKLED", "check_weights", "is_allowed", "loading_options", "only_pi
 PICKLED = "pytorch_model*.bin"
 """The pickles that transformers reads."""
 
-# In which of them a pickle hides, or a format that transformers no longer reads, plays no part.
+# Pickles, and formats that transformers no longer reads.
 _NO_SAFETENSORS = (PICKLED, "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack")
 _INDEX = ".index.json"
 _LAYERS = ("num_hidden_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
@@ -29,24 +29,24 @@ _MOST_LAYERS = 1000
 
 
 def is_allowed(asked: bool | None) -> bool:
-    """Whether pickles may be read: as asked, else as ``EDITKIT_ALLOW_PICKLE`` says."""
+    """Returns whether pickles may be read: the argument, else ``EDITKIT_ALLOW_PICKLE``."""
     if asked is not None:
         return asked
     return os.environ.get("EDITKIT_ALLOW_PICKLE", "").strip().lower() in {"1", "true", "yes", "on"}
 
 
 def only_pickled(names: Iterable[str]) -> str | None:
-    """One of the files of weights, where none of them is safetensors."""
+    """Returns one of the weight files if none of them is safetensors."""
     found = sorted(names)
     safe = fnmatch.filter(found, "*.safetensors")
-    # An adapter is no model, and no library of ours reads what Mistral consolidates.
+    # Adapters are not models, and no library used here reads Mistral's consolidated files.
     if any(not name.startswith(("adapter_", "consolidated")) for name in safe):
         return None
     return next((fit[0] for p in _NO_SAFETENSORS if (fit := fnmatch.filter(found, p))), None)
 
 
 def way_out(file: str) -> str:
-    """The hint for somebody whose model is such a file."""
+    """Returns the hint for a model with such a file."""
     if not fnmatch.fnmatch(file, PICKLED):
         return "convert it to safetensors with what wrote it; only safetensors and GGUF are loaded"
     return (
@@ -56,10 +56,10 @@ def way_out(file: str) -> str:
 
 
 def check_weights(folder: Path, *, name: str, allow_pickle: bool) -> None:
-    """Refuse a folder whose weights could only be had from a pickle, or from outside of it.
+    """Raises for a folder whose weights are only pickled, or outside the folder.
 
     Raises:
-        ModelUnavailable: `pickle`, or `damaged` where an index leads out of the folder.
+        ModelUnavailable: `pickle`, or `damaged` if an index leads out of the folder.
     """
     names = [path.name for path in folder.iterdir()]
     if not allow_pickle and (file := only_pickled(names)):
@@ -81,12 +81,12 @@ def check_weights(folder: Path, *, name: str, allow_pickle: bool) -> None:
 
 
 def loading_options(config: Any, *, name: str, allow_pickle: bool) -> dict[str, Any]:
-    """What ``from_pretrained`` is to be told besides, by a configuration that was loaded.
+    """Checks a loaded configuration; returns more arguments for ``from_pretrained``.
 
     Raises:
-        ModelUnavailable: `pickle` where the configuration names a file that is none of safetensors,
-            `damaged` where it has more layers than any model: they are built one by one, before
-            anybody sees that there are no weights for them.
+        ModelUnavailable: `pickle` if the configuration names a file that is not safetensors,
+            `damaged` if it has more layers than any real model: they would be built before the
+            missing weights are noticed.
     """
     layers = [getattr(config, key, None) for key in _LAYERS]
     most = max((count for count in layers if isinstance(count, int)), default=0)
@@ -105,7 +105,7 @@ def loading_options(config: Any, *, name: str, allow_pickle: bool) -> dict[str, 
 
 
 def _shards(index: Path) -> set[str]:
-    """The files that an index names; none where it cannot be read, which loading will tell."""
+    """Returns the files in an index; none if it cannot be read, which loading will report."""
     try:
         return {str(file) for file in json.loads(index.read_bytes())["weight_map"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

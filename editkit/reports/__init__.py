@@ -1,1 +1,1 @@
-"""Pages of HTML that need nothing else: no network and no script. No framework is imported."""
+"""Self-contained HTML pages, without network access and scripts. Imports no framework."""

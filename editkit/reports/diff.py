@@ -1,4 +1,4 @@
-"""The page of a comparison of two versions. Loads no model; it shows a ``Diff`` record."""
+"""The HTML page of a ``Diff`` record. Loads no model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["page", "write_page"]
 
 
 def write_page(found: Diff, path: str | os.PathLike[str]) -> None:
-    """Writes the page of a comparison to a file and replaces one that is there.
+    """Writes the page of a comparison to a file, replacing an existing one.
 
     Args:
         found: The comparison.
@@ -28,7 +28,7 @@ def page(found: Diff) -> str:
     """Returns a comparison as one self-contained HTML page.
 
     Args:
-        found: The comparison; the page has answers if it has any.
+        found: The comparison; the page includes answers if there are any.
     """
     return render(
         "diff.html",
@@ -40,7 +40,7 @@ def page(found: Diff) -> str:
 
 
 def _asked(edit: Edit) -> str:
-    """Returns what was asked: in a conversation, the turns before the prompt, too."""
+    """Returns the edit's prompt; for a conversation, all turns."""
     turns = [f"{turn.role}: {turn.content}" for turn in edit.chat or ()]
     return "\n".join(turns) or edit.prompt
 

@@ -1,6 +1,6 @@
-"""Pages of HTML from templates, self-contained: no network, no script.
+"""Self-contained HTML pages from templates, without network access and scripts.
 
-Whatever a record says is text on such a page, never markup: the templates escape all of it.
+Content of records is always text on such a page, never markup: the templates escape it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["render", "save", "short"]
 
-# Control characters have no place in a page, apart from the ends of lines and tabs.
+# Control characters are replaced, except newlines and tabs.
 _CONTROLS = {code: "\ufffd" for code in (*range(0x20), 0x7F) if chr(code) not in "\n\t"}
 
 
@@ -27,13 +27,13 @@ def render(template: str, **values: Any) -> str:
 
     Args:
         template: Name of its template in the folder ``templates``.
-        values: What the template shows.
+        values: Variables of the template.
     """
     return _environment().get_template(template).render(values)
 
 
 def save(page: str, path: str | os.PathLike[str]) -> None:
-    """Writes a page to a file and replaces one that is there.
+    """Writes a page to a file, replacing an existing one.
 
     Args:
         page: The page.
@@ -41,11 +41,11 @@ def save(page: str, path: str | os.PathLike[str]) -> None:
 
     Raises:
         OutputUnwritable: The file cannot be written.
-        UnsafeTarget: It is a store, or belongs to one.
+        UnsafeTarget: The file is a store, or belongs to one.
     """
     target = Path(path)
     try:
-        # Text that is not valid Unicode (a lone surrogate) must not cost the whole page.
+        # Invalid Unicode (a lone surrogate) must not prevent writing the page.
         write_output(target, page.encode("utf-8", "xmlcharrefreplace"))
     except OSError as error:
         raise OutputUnwritable(
@@ -56,13 +56,13 @@ def save(page: str, path: str | os.PathLike[str]) -> None:
 
 
 def short(digest: str) -> str:
-    """Returns the beginning of a digest, enough to tell it from others."""
+    """Returns a unique prefix of a digest."""
     return digest.rpartition(":")[2][:12]
 
 
 @functools.cache
 def _environment() -> Environment:
-    import jinja2  # not needed by commands that write no page
+    import jinja2  # lazy: only needed for writing a page
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("editkit.reports"),
@@ -78,5 +78,5 @@ def _environment() -> Environment:
 
 
 def _printable(value: Any) -> Any:
-    """Replaces control characters of a text; what is markup already passes."""
+    """Replaces control characters in a text; markup is passed through."""
     return value.translate(_CONTROLS) if type(value) is str else value

@@ -1,39 +1,39 @@
-"""Every error that a caller of editkit can meet from the store, and the root of all of them.
+"""The errors of the store, and the root of all errors of editkit.
 
 EditkitError
 ├── StoreError                  the file
 │   ├── StoreNotFound           no file at that path
-│   ├── StoreExists             asked to create, something is there
-│   ├── NotAStore               not DuckDB, or DuckDB without our tables
-│   ├── StoreDamaged            checksums or structure do not hold
+│   ├── StoreExists             asked to create, but the path exists
+│   ├── NotAStore               not DuckDB, or DuckDB without editkit's tables
+│   ├── StoreDamaged            checksums or structure are invalid
 │   ├── StoreLocked             another process holds it
 │   ├── StoreUnwritable         full disk, read-only file or folder
-│   │   └── OutputUnwritable    likewise, of a file with results
+│   │   └── OutputUnwritable    likewise, for an output file
 │   ├── StoreGone               removed or replaced while it was open
-│   ├── StoreChanged            written to by somebody else while it was open
-│   ├── UnsafeTarget            asked to write a result over a store
+│   ├── StoreChanged            written to by another process while it was open
+│   ├── UnsafeTarget            asked to write an output over a store
 │   └── SchemaMismatch          written by a newer (or not yet migrated older) editkit
-├── HistoryError                what was asked of the history
+├── HistoryError                requests to the history
 │   ├── UnknownVersion          no such version or tag
 │   ├── UnknownEdit             no such edit id
 │   ├── AmbiguousId             an id prefix that several edits share
 │   ├── NotActive               the edit is not part of the current view
 │   ├── InvalidTag              a name that cannot be a tag
-│   ├── ImportConflict          edits of a bundle are at odds with those here
+│   ├── ImportConflict          edits of a bundle conflict with those in the store
 │   └── NothingToUndo           the end of the undo (or redo) chain
 ├── BundleError                 the folder to export to, or to import from
-│   ├── BundleNotFound          no bundle there
-│   ├── BundleExists            asked to make one, something is there
+│   ├── BundleNotFound          no bundle at that path
+│   ├── BundleExists            asked to export, but the path exists
 │   ├── BundleUnwritable        full disk, missing permission
 │   ├── BundleTooNew            made by a newer editkit
-│   └── BundleDamaged           altered, incomplete, or never a bundle
-├── QueryFailed                 a query that the store does not answer
-│   └── QueryStopped            one that took too long, or that nobody waited for
+│   └── BundleDamaged           altered, incomplete, or not a bundle
+├── QueryFailed                 a query that cannot be answered
+│   └── QueryStopped            a query that timed out or was cancelled
 ├── InvalidRequest              an edit request that cannot be carried out
 └── InvalidRecord               a stored record that does not parse
 
-The model side adds its own branch in ``editkit.errors``. The root lives here, in the lowest layer,
-so that the command line can catch everything without importing torch.
+The errors of models are in ``editkit.errors``. The root is here, in the lowest layer, so that the
+command line can catch all of them without importing torch.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ __all__ = [
 
 
 class EditkitError(Exception):
-    """Root of every error that editkit raises on purpose.
+    """Root of all errors that editkit raises deliberately.
 
     Attributes:
         code: Stable, machine-readable name of the error class; servers and agents match on it.
@@ -91,7 +91,7 @@ class EditkitError(Exception):
 
 
 class StoreError(EditkitError):
-    """The store file cannot be used as asked."""
+    """The store file cannot be used as requested."""
 
     code = "store"
 
@@ -113,31 +113,31 @@ class StoreGone(StoreError):
 
 
 class StoreChanged(StoreError):
-    """The file of an open store was written to by somebody else."""
+    """Another process wrote to the file of an open store."""
 
     code = "store_changed"
 
 
 class UnsafeTarget(StoreError):
-    """A result was to be written over a store, or over a file that belongs to one."""
+    """An output would overwrite a store, or a file that belongs to one."""
 
     code = "unsafe_target"
 
 
 class StoreExists(StoreError):
-    """Something is already at the path where a store should be created."""
+    """The path where a store should be created already exists."""
 
     code = "store_exists"
 
 
 class NotAStore(StoreError):
-    """The file is not a DuckDB file, or not one that editkit made."""
+    """The file is not a DuckDB file, or was not created by editkit."""
 
     code = "not_a_store"
 
 
 class StoreDamaged(StoreError):
-    """The file is a store, but its bytes do not hold together."""
+    """The file is a store, but its contents are corrupt."""
 
     code = "store_damaged"
 
@@ -146,7 +146,7 @@ class StoreLocked(StoreError):
     """Another process holds the store open.
 
     Attributes:
-        pid: Process id of the holder, where the operating system tells it.
+        pid: Process id of the holder, if the operating system reports it.
     """
 
     code = "store_locked"
@@ -165,15 +165,15 @@ class StoreUnwritable(StoreError):
 
 
 class OutputUnwritable(StoreUnwritable):
-    """A page, a picture or a table cannot be written where its caller wanted it."""
+    """An output file, such as a page, a plot or a table, cannot be written."""
 
 
 class SchemaMismatch(StoreError):
-    """The store's schema is newer than this editkit, or older and opened for reading only.
+    """The store's schema is newer than this editkit, or older and the store was opened read-only.
 
     Attributes:
         found: Schema version in the file.
-        supported: Newest schema version this editkit knows.
+        supported: Newest schema version that this editkit supports.
     """
 
     code = "schema_mismatch"
@@ -187,7 +187,7 @@ class SchemaMismatch(StoreError):
 
 
 class HistoryError(EditkitError):
-    """The history does not hold what was asked for."""
+    """The history does not contain what was requested."""
 
     code = "history"
 
@@ -196,7 +196,7 @@ class UnknownVersion(HistoryError):
     """No version, tag or version expression of that name.
 
     Attributes:
-        text: What was asked for.
+        text: The expression.
         current: Newest version in the store.
     """
 
@@ -222,7 +222,7 @@ class AmbiguousId(HistoryError):
     """Several edits share the prefix.
 
     Attributes:
-        matches: The ids that begin with it (at most ten).
+        matches: Ids with that prefix, at most ten.
     """
 
     code = "ambiguous_id"
@@ -246,13 +246,13 @@ class NotActive(HistoryError):
 
 
 class InvalidTag(HistoryError):
-    """A name that cannot serve as a tag."""
+    """A name that cannot be a tag."""
 
     code = "invalid_tag"
 
 
 class ImportConflict(HistoryError):
-    """Edits of a bundle are at odds with those here, and nothing was imported.
+    """Edits of a bundle conflict with those in the store, and nothing was imported.
 
     Attributes:
         edit_ids: Ids of the bundle's edits.
@@ -272,10 +272,10 @@ class NothingToUndo(HistoryError):
 
 
 class BundleError(EditkitError):
-    """A bundle cannot be made or read as asked.
+    """A bundle cannot be exported or read as requested.
 
     Attributes:
-        path: Its folder.
+        path: Folder of the bundle.
     """
 
     code = "bundle"
@@ -292,7 +292,7 @@ class BundleNotFound(BundleError):
 
 
 class BundleExists(BundleError):
-    """Something is already where a bundle should be made."""
+    """The path where a bundle should be exported already exists."""
 
     code = "bundle_exists"
 
@@ -310,7 +310,7 @@ class BundleTooNew(BundleError):
 
 
 class BundleDamaged(BundleError):
-    """The bundle is not what an export wrote; nothing was imported.
+    """The bundle is not as an export wrote it; nothing was imported.
 
     Attributes:
         file: The offending file, relative to the folder.
@@ -329,7 +329,7 @@ class InvalidRequest(EditkitError):
     """An edit request that cannot be carried out: empty, too long, contradictory.
 
     Attributes:
-        field: Name of the offending field of the request, where one is to blame.
+        field: Name of the offending field of the request, if there is one.
     """
 
     code = "invalid_request"
@@ -340,13 +340,13 @@ class InvalidRequest(EditkitError):
 
 
 class QueryFailed(EditkitError):
-    """A query of somebody's own that the store does not answer."""
+    """A user's query that cannot be answered."""
 
     code = "query_failed"
 
 
 class QueryStopped(QueryFailed):
-    """A query that was stopped before its end."""
+    """A query that was stopped before it finished."""
 
     code = "query_stopped"
 

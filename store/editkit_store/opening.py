@@ -1,4 +1,4 @@
-"""Opening a store: a file that is there, a new one, or one that lives as long as the process."""
+"""Opening a store: an existing file, a new file, or an in-memory store."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def open_store(
 
     Args:
         path: The DuckDB file; ``:memory:`` is an empty store that lives as long as the process.
-        write: Open to write: the only process on the file. An older schema is migrated.
-        create: With ``write``, make the file when there is none.
+        write: Open for writing, which is exclusive. An older schema is migrated.
+        create: With ``write``, create the file if it does not exist.
         wait: Seconds to wait while another process holds it; ``None`` takes ``EDITKIT_LOCK_WAIT``,
             else 2.
         clock: Source of operation times; UTC now by default.
 
     Raises:
-        StoreNotFound: No file there, and not ``create``.
-        NotAStore: Something else is there.
-        StoreDamaged: Its checksums do not hold.
-        StoreLocked: Another process holds it; the error names its process id.
-        SchemaMismatch: A newer editkit wrote it.
+        StoreNotFound: The file does not exist, and ``create`` is not set.
+        NotAStore: The path is not a store.
+        StoreDamaged: Its checksums do not match.
+        StoreLocked: Another process holds it; the error gives its process id.
+        SchemaMismatch: It was written by a newer editkit.
         StoreUnwritable: No permission or no space.
     """
     if str(path) == MEMORY:
@@ -56,7 +56,7 @@ def open_store(
         return Store(database, clock=clock)
     where = Path(path)
     if write and create and not os.path.exists(where):
-        # Another process may have been faster, which is as good.
+        # Another process may create it first, which is fine.
         with contextlib.suppress(StoreExists):
             _create(where, clock)
     database = Database.open(where, read_only=not write, wait=wait)
@@ -73,17 +73,19 @@ def open_store(
 
 
 def _create(path: Path, clock: Callable[[], datetime]) -> None:
-    """Makes a complete empty store beside ``path`` and gives it its name in one step."""
+    """Creates a complete empty store next to ``path`` and renames it atomically."""
     parent = path.parent
     if parent.is_dir() and not os.access(parent, os.W_OK):
         raise StoreUnwritable(
-            f"the folder '{parent}' cannot be written to, so no store can be made there",
+            f"the folder '{parent}' is not writable, so no store can be created there",
             path=path,
             hint="name another place with --store",
         )
     with private_folder(path) as folder:
         fresh = folder / "new.db"
-        target = fresh if parent.is_dir() else path  # a missing folder fails with the path in it
+        target = (
+            fresh if parent.is_dir() else path
+        )  # a missing folder raises an error with this path
         database = Database.create(target)
         try:
             schema.migrate(database, now=clock)
@@ -96,14 +98,14 @@ def _create(path: Path, clock: Callable[[], datetime]) -> None:
 
 
 def _set_aside_log(path: Path) -> None:
-    """Renames the write-ahead log of a store that is gone, before a new one takes its name.
+    """Renames the write-ahead log of a deleted store, before a new store takes its name.
 
-    DuckDB would take it for the new store's, which would then be damaged. It is kept, for whoever
-    finds the store it belongs to.
+    DuckDB would apply it to the new store, which would damage it. It is kept in case the store that
+    it belongs to is found.
     """
     log = log_path(path)
     found = identity(log)
-    # In this order: a living store's file is there before its log is.
+    # In this order: an existing store's file is created before its log.
     if found is None or path.exists():
         return
     aside = log.with_name(log.name + ".left")
@@ -118,17 +120,17 @@ def _set_aside_log(path: Path) -> None:
 
 
 def _publish(temporary: Path, path: Path) -> None:
-    """Gives a finished new file its name for good, without ever replacing one that is there.
+    """Gives a finished new file its final name, without ever replacing an existing file.
 
     Raises:
-        StoreExists: Another process was faster.
+        StoreExists: Another process created the file first.
     """
     try:
         os.link(temporary, path)
     except FileExistsError as error:
         raise StoreExists(f"'{path}' exists already", path=path) from error
     except OSError:
-        # A file system without hard links: the check and the rename are not one step there.
+        # A file system without hard links: there, check and rename are not atomic.
         if path.exists():
             raise StoreExists(f"'{path}' exists already", path=path) from None
         os.rename(temporary, path)

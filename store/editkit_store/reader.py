@@ -1,4 +1,4 @@
-"""The reading side of a store: settings, log, versions, exports, verification."""
+"""Reading a store: settings, log, versions, exports, verification."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ __all__ = ["StoreReader"]
 
 
 class StoreReader:
-    """The reading methods of ``Store``.
+    """The methods of ``Store`` that read.
 
     Attributes:
         history: Operations and versions.
-        artifacts: What edits became on models.
+        artifacts: Artifacts of edits on models.
         snapshots: The weights that edits share, at every version.
     """
 
     def __init__(self, database: Database, *, clock: Callable[[], datetime]) -> None:
         self._db = database
         self._clock = clock
-        # Settings, as long as no transaction failed: every operation asks for some.
+        # Cached settings, valid until a transaction fails: every operation reads some.
         self._known: tuple[int, dict[str, str]] | None = None
         self.history = History(database)
         self.artifacts = Artifacts(database)
@@ -62,7 +62,7 @@ class StoreReader:
 
     @property
     def is_writable(self) -> bool:
-        """Whether the store was opened to write."""
+        """Whether the store was opened for writing."""
         return not self._db.read_only
 
     def setting(self, name: str) -> str | None:
@@ -77,37 +77,37 @@ class StoreReader:
         return format_version(self.history.current())
 
     def count_requests(self, request: EditRequest) -> int:
-        """Returns how many members of the current version came of exactly this request."""
+        """Returns how many edits of the current version were made from exactly this request."""
         digest = digest_json(request.model_dump(mode="json"))
         return self.history.members_with_request(digest, self.history.current())
 
     def shares_weights(self, edit_id: str) -> bool:
-        """Returns whether a model learned an edit into weights that it shares with other edits."""
+        """Returns whether an edit's artifact on any model shares weights with other edits."""
         return any(
             one.usable and one.metrics.get("snapshot") is not None
             for one in self.artifacts.of_edit(edit_id)
         )
 
     def takes_learning(self, edit: str) -> bool:
-        """Returns whether taking an edit back requires learning: where weights are shared.
+        """Returns whether reverting an edit requires learning, because weights are shared.
 
         Args:
-            edit: Its id, or the beginning of it.
+            edit: Its id, or a prefix of it.
 
         Raises:
-            UnknownEdit, AmbiguousId: It names none or several.
+            UnknownEdit, AmbiguousId: It matches none or several.
         """
         edit_id = self.history.resolve_edit(edit)
         return self.shares_weights(edit_id) or self.brings_back_mixed(edit_id)
 
     def brings_back_mixed(self, edit: str) -> bool:
-        """Returns whether an older edit that shares weights would be active in place of this one.
+        """Returns whether reverting an edit would reactivate an older one that shares weights.
 
         Args:
-            edit: Its id, or the beginning of it.
+            edit: Its id, or a prefix of it.
 
         Raises:
-            UnknownEdit, AmbiguousId: It names none or several.
+            UnknownEdit, AmbiguousId: It matches none or several.
         """
         edit_id, current = self.history.resolve_edit(edit), self.history.current()
         known = self.history.edits([edit_id], at=current)[edit_id]
@@ -123,17 +123,17 @@ class StoreReader:
         containing: str | None = None,
         redacted: bool = False,
     ) -> list[LogEntry]:
-        """Returns the operations, newest first.
+        """Returns operations, newest first.
 
         Args:
             limit: At most this many.
             at: Read the log as it was at this version.
-            before: Only those before this position in the log: the next page.
-            containing: Only those about this text, see ``History.operations``.
-            redacted: Leave out the operating system's user, who is the author where none is named.
+            before: Only those before this position in the log, for paging.
+            containing: Only those that match this text, see ``History.operations``.
+            redacted: Leave out the operating system's user, which is the default author.
 
         Raises:
-            UnknownVersion: ``at`` names none.
+            UnknownVersion: ``at`` does not name a version.
         """
         version = self.history.current() if at is None else self.history.resolve(at)
         return self._entries(
@@ -179,7 +179,7 @@ class StoreReader:
         return entries
 
     def show(self, name: str, *, redacted: bool = False) -> Shown:
-        """Returns one version in full; an edit id shows the version that added it.
+        """Returns one version in full; for an edit id, the version that added it.
 
         Args:
             name: Version expression, or an edit's id.
@@ -187,7 +187,7 @@ class StoreReader:
 
         Raises:
             UnknownVersion: ``name`` names neither a version nor an edit.
-            AmbiguousId: It begins several edit ids.
+            AmbiguousId: Several edit ids start with it.
         """
         try:
             number = self.history.resolve(name)
@@ -224,19 +224,19 @@ class StoreReader:
         only: str | None = None,
         tool: str = "editkit",
     ) -> Exported:
-        """Writes edits and what they became into a new folder, a bundle.
+        """Exports edits and their artifacts to a new folder, a bundle.
 
         Args:
             path: The folder.
-            to: Version whose edits are exported, superseded ones among them.
-            since: Leave out what is active at this version, and superseded edits.
-            only: Leave out what is not active at this version, and superseded edits.
+            to: Version whose edits are exported, including superseded ones.
+            since: Leave out edits that are active at this version, and superseded ones.
+            only: Leave out edits that are not active at this version, and superseded ones.
             tool: Tool and version, for the manifest.
 
         Raises:
-            UnknownVersion: An expression names no version.
-            BundleExists, BundleUnwritable: Something is there, or it cannot be written.
-            StoreDamaged: A digest does not hold; nothing was written.
+            UnknownVersion: An expression does not name a version.
+            BundleExists, BundleUnwritable: The path exists, or cannot be written.
+            StoreDamaged: A digest does not match; nothing was written.
         """
         from editkit_store.bundle import exports
         from editkit_store.bundle.records import BundleSelection
@@ -245,23 +245,23 @@ class StoreReader:
         return exports.export(self._db, self.history, Path(path), selection=selection, tool=tool)
 
     def verify(self, *, head: str | None = None) -> Verified:
-        """Derives every digest anew and returns what does not match; see ``verify``."""
+        """Recomputes every digest and returns the mismatches; see ``verify``."""
         return verify(self._db, head=head)
 
     def sql(
         self, query: str | SqlQuery, *, seconds: float | None = None, cells: int | None = None
     ) -> Table:
-        """Answers a query in SQL: one SELECT, on a copy, which takes the room of a second file.
+        """Runs a SQL query: one SELECT, on a copy, which needs disk space for a second file.
 
         Args:
             query: The SQL; or a ``sandbox.SqlQuery``, which can be stopped.
             seconds: Time limit.
-            cells: Most values that the answer may have.
+            cells: Maximum number of values in the result.
 
         Raises:
-            QueryFailed: It is not one SELECT, DuckDB refuses it, or its answer is too large.
+            QueryFailed: It is not one SELECT, DuckDB rejects it, or its result is too large.
             QueryStopped: It was stopped.
-            StoreUnwritable: No room for the copy.
+            StoreUnwritable: There is no space for the copy.
         """
         from editkit_store.database.sandbox import SqlQuery
 
@@ -269,7 +269,7 @@ class StoreReader:
         return asked.run(self._db, seconds=seconds, cells=cells)
 
     def status(self) -> Status:
-        """Returns where the store stands."""
+        """Returns the status of the store."""
         last = self.history.last()
         wal = log_path(self.path)
         return Status(

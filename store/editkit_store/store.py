@@ -1,7 +1,7 @@
-"""The store: one DuckDB file behind one object, opened to read or to write.
+"""The store: one DuckDB file behind one object, opened for reading or writing.
 
-Every writing method is one transaction: when it returns, the operation is durable; if it raises or
-the process dies, the file is unchanged.
+Every method that writes is one transaction: when it returns, the operation is durable; if it raises
+or the process dies, the file is unchanged.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ __all__ = ["NewEdit", "Store"]
 
 @dataclass(frozen=True)
 class NewEdit:
-    """An edit to append, with what it became.
+    """An edit to append, with its artifact.
 
     Attributes:
         edit: From ``Store.prepare``.
-        artifact: What the model at hand learned (or failed to).
+        artifact: What the model learned, or that it failed to.
         payload: Its tensors as safetensors bytes.
         activate: Whether the edit joins the view.
-        snapshot: The weights that edits share, with this one in them; stored only with
-            ``activate``. The artifact's metrics name its digest as ``snapshot``.
-        shared_by: Name under which these weights are kept; by default the model's fingerprint.
+        snapshot: The weights that edits share, including this edit; stored only with ``activate``.
+            The artifact's metrics hold its digest as ``snapshot``.
+        shared_by: Key under which these weights are stored; by default the model's fingerprint.
     """
 
     edit: Edit
@@ -61,17 +61,17 @@ class NewEdit:
 
     @property
     def owner(self) -> str:
-        """Name under which the weights that edits share are kept."""
+        """Key under which the weights that edits share are stored."""
         return self.shared_by or self.artifact.fingerprint
 
     @property
     def status(self) -> EditStatus:
-        """The edit's status, once it is appended."""
+        """The edit's status after it is appended."""
         return "active" if self.activate else "failed"
 
 
 class Store(StoreReader):
-    """An open history. Use as a context manager; ``open_store`` makes one."""
+    """An open history. Use it as a context manager; ``open_store`` creates it."""
 
     def __enter__(self) -> Store:
         return self
@@ -89,7 +89,7 @@ class Store(StoreReader):
         self._db.close()
 
     def compact(self) -> Compacted:
-        """Makes the file of this open store smaller; readers wait meanwhile.
+        """Compacts the file of this open store; readers wait meanwhile.
 
         Raises:
             As ``editkit_store.database.compact.compact``.
@@ -101,7 +101,7 @@ class Store(StoreReader):
     # Settings ---------------------------------------------------------------------------------
 
     def remember(self, **settings: str) -> None:
-        """Remembers settings, e.g. ``model="gpt2"``, for later commands."""
+        """Stores settings, e.g. ``model="gpt2"``, for later commands."""
         with self._db.transaction():
             self._remember(settings)
 
@@ -137,17 +137,17 @@ class Store(StoreReader):
         snapshot: Snapshot | None = None,
         shared_by: str | None = None,
     ) -> tuple[Operation, Edit]:
-        """Appends an edit with what it became, in one transaction.
+        """Appends an edit with its artifact, in one transaction.
 
         Args:
             edit: From ``prepare``.
-            artifact: What the model at hand learned (or failed to).
+            artifact: What the model learned, or that it failed to.
             payload: Its tensors as safetensors bytes.
             activate: Whether the edit joins the view.
-            provenance: Who and why.
-            settings: What to remember in the same transaction.
+            provenance: Recorded with the operation.
+            settings: Settings to store in the same transaction.
             snapshot: See ``NewEdit``.
-            shared_by: Likewise.
+            shared_by: See ``NewEdit``.
 
         Returns:
             The operation, and the edit with its status after it.
@@ -164,13 +164,13 @@ class Store(StoreReader):
     ) -> list[tuple[Operation, Edit]]:
         """Appends edits, one operation each, in one transaction: all of them or none.
 
-        Planning and syncing take most of the time of a small transaction, so many edits together
-        take a fraction of the time that they take one by one.
+        Planning and syncing take most of the time of a small transaction, so adding many edits at
+        once takes a fraction of the time.
 
         Args:
-            new: The edits, in their order.
-            provenance: Who and why.
-            settings: What to remember in the same transaction.
+            new: The edits, in order.
+            provenance: Recorded with the operations.
+            settings: Settings to store in the same transaction.
 
         Returns:
             For each, the operation, and the edit with its status after it.
@@ -178,15 +178,15 @@ class Store(StoreReader):
         if not new:
             return []
         try:
-            operations = self._appended(new, provenance, settings, is_new=True)
-        except Duplicate:  # a payload is stored already, which hardly ever happens
-            operations = self._appended(new, provenance, settings, is_new=False)
+            operations = self._append(new, provenance, settings, is_new=True)
+        except Duplicate:  # a payload is stored already, which is rare
+            operations = self._append(new, provenance, settings, is_new=False)
         return [
             (operation, one.edit.model_copy(update={"status": one.status}))
             for operation, one in zip(operations, new, strict=True)
         ]
 
-    def _appended(
+    def _append(
         self,
         new: Sequence[NewEdit],
         provenance: Provenance | None,
@@ -225,7 +225,7 @@ class Store(StoreReader):
         return operations
 
     def _put(self, snapshot: Snapshot | None, owner: str) -> str | None:
-        """Stores a snapshot as a difference from the current one of the same owner."""
+        """Stores a snapshot as a delta to the current one of the same owner."""
         if snapshot is None:
             return None
         now = self.snapshots.at(self.history.current()).get(owner)
@@ -240,12 +240,12 @@ class Store(StoreReader):
         shared_by: str | None = None,
         version: int | None = None,
     ) -> None:
-        """Stores what edits became on one model, in one transaction: a replay's batch.
+        """Stores artifacts of edits on one model, in one transaction: a replay's batch.
 
         Args:
             learned: The artifacts and their tensors.
-            provenance: Who and why.
-            snapshot: The weights that edits share, with these in them.
+            provenance: Recorded with the batch.
+            snapshot: The weights that edits share, including these edits.
             shared_by: See ``NewEdit``.
             version: First version with these weights; by default the current one.
         """
@@ -257,7 +257,7 @@ class Store(StoreReader):
                 artifact.edit_id: self.artifacts.put(artifact, payload, time=self._clock())
                 for artifact, payload in learned
             }
-            how = {**self._how(provenance), "fingerprint": model.fingerprint}
+            how = {**self._operation_fields(provenance), "fingerprint": model.fingerprint}
             owner = shared_by or model.fingerprint
             digest = self._put(snapshot, owner)
             if digest is not None:
@@ -276,15 +276,15 @@ class Store(StoreReader):
         """Removes one edit, as if it had never been added; later ones stay.
 
         Args:
-            edit: Its id, or the beginning of it.
-            provenance: Who and why.
+            edit: Its id, or a prefix of it.
+            provenance: Recorded with the operation.
             detail: More details of the operation.
-            snapshots: The weights that edits share, without this one, by ``NewEdit.shared_by``;
-                None where nothing is left.
+            snapshots: The weights that edits share, without this edit, by ``NewEdit.shared_by``;
+                None if nothing is left.
 
         Raises:
-            UnknownEdit, AmbiguousId: ``edit`` names none or several.
-            NotActive: It is not part of the current view.
+            UnknownEdit, AmbiguousId: ``edit`` matches none or several.
+            NotActive: The edit is not part of the current view.
         """
         edit_id = self.history.resolve_edit(edit)
         if detail is None and self.shares_weights(edit_id):
@@ -292,18 +292,18 @@ class Store(StoreReader):
 
         def act(how: dict[str, Any]) -> Operation:
             start = self.history.current() + 1
-            become = {
+            stored = {
                 owner: (start, self._put(one, owner)) for owner, one in (snapshots or {}).items()
             }
-            return self.history.revert(edit_id, detail=detail, snapshots=become, **how)
+            return self.history.revert(edit_id, detail=detail, snapshots=stored, **how)
 
         return self._change(act, provenance)
 
     def rollback(self, version: str, *, provenance: Provenance | None = None) -> ViewChanged:
-        """Makes a new version whose view equals that of ``version``.
+        """Creates a new version with the view of ``version``.
 
         Raises:
-            UnknownVersion: No such version or tag.
+            UnknownVersion: There is no such version or tag.
         """
         number = self.history.resolve(version)
         return self._change(lambda how: self.history.rollback(number, **how), provenance)
@@ -325,15 +325,15 @@ class Store(StoreReader):
         return self._change(lambda how: self.history.redo(**how), provenance)
 
     def tag(self, version: str, name: str, *, provenance: Provenance | None = None) -> Tagged:
-        """Names a version; a name in use moves there.
+        """Names a version; an existing tag is moved to it.
 
         Raises:
-            UnknownVersion: No such version.
+            UnknownVersion: There is no such version.
             InvalidTag: The name cannot be a tag.
         """
         number = self.history.resolve(version)
         with self._db.transaction():
-            self.history.tag(number, name, **self._how(provenance))
+            self.history.tag(number, name, **self._operation_fields(provenance))
         return Tagged(tag=name, version=format_version(number))
 
     def import_bundle(
@@ -349,19 +349,20 @@ class Store(StoreReader):
         """Imports the edits of a bundle, in one transaction and one operation.
 
         Args:
-            path: Its folder.
-            on_conflict: Where an active edit of ours corrects the same prompt: ``keep`` it active,
-                let the imported one ``supersede`` it, or ``error``.
+            path: Folder of the bundle.
+            on_conflict: If an active edit of this store corrects the same prompt: ``keep`` it
+                active, let the imported one ``supersede`` it, or ``error``.
             dry_run: Only return what would happen.
-            provenance: Who and why.
+            provenance: Recorded with the operation.
             compare: Returns the conflicts of imported edits with others, by model and edit, given
-                their ids by model. Without it, they are searched for at every opening.
-            before_commit: Called when everything is written. If it or ``compare`` raises, the
-                import is rolled back.
+                their ids by model. Without it, they are searched for on every opening.
+            before_commit: Called before the commit. If it or ``compare`` raises, the import is
+                rolled back.
 
         Raises:
-            BundleNotFound, BundleTooNew, BundleDamaged: The bundle cannot be read as it is.
-            ImportConflict: Asked for with ``error``; or an edit has the id of another one here.
+            BundleNotFound, BundleTooNew, BundleDamaged: The bundle cannot be read.
+            ImportConflict: There is a conflict and ``on_conflict`` is ``error``; or an edit has the
+                id of a different edit in this store.
         """
         from editkit_store.bundle import imports
 
@@ -371,7 +372,7 @@ class Store(StoreReader):
             Path(path),
             on_conflict=on_conflict,
             dry_run=dry_run,
-            how=self._how(provenance),
+            how=self._operation_fields(provenance),
             compare=compare,
             before_commit=before_commit,
         )
@@ -388,14 +389,14 @@ class Store(StoreReader):
         """Appends the record of a finished replay."""
         with self._db.transaction():
             self._remember(settings or {})
-            how = {**self._how(provenance), "fingerprint": fingerprint}
+            how = {**self._operation_fields(provenance), "fingerprint": fingerprint}
             return self.history.replay(version, detail, **how)
 
     def _change(
         self, act: Callable[[dict[str, Any]], Operation], provenance: Provenance | None
     ) -> ViewChanged:
         with self._db.transaction():
-            operation = act(self._how(provenance))
+            operation = act(self._operation_fields(provenance))
         return ViewChanged(
             version=format_version(operation.version),
             view=operation.active_count,
@@ -405,7 +406,7 @@ class Store(StoreReader):
             lost=tuple(operation.detail.get("lost", ())),
         )
 
-    def _how(self, provenance: Provenance | None) -> dict[str, Any]:
+    def _operation_fields(self, provenance: Provenance | None) -> dict[str, Any]:
         return {
             "provenance": self._provenance(provenance),
             "time": self._clock(),
@@ -413,15 +414,15 @@ class Store(StoreReader):
         }
 
     def _provenance(self, given: Provenance | None, edit: Edit | None = None) -> Provenance:
-        """Completes what the caller left out: author, user and host."""
-        import socket  # imported late, like getpass, uuid and tempfile: reading does not need them
+        """Fills in missing fields: author, user and host."""
+        import socket  # lazy, like getpass, uuid and tempfile: not needed for reading
 
         given = given or Provenance()
         user = given.user or user_name()
-        asked = edit.author if edit else None
+        requested = edit.author if edit else None
         return given.model_copy(
             update={
-                "author": given.author or asked or os.environ.get("EDITKIT_AUTHOR") or user,
+                "author": given.author or requested or os.environ.get("EDITKIT_AUTHOR") or user,
                 "agent": given.agent or (edit.agent if edit else None),
                 "conversation": given.conversation or (edit.conversation if edit else None),
                 "user": user,

@@ -1,4 +1,4 @@
-"""Who runs this process."""
+"""The user of this process."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ __all__ = ["user_name"]
 
 @functools.cache
 def user_name() -> str:
-    """Returns the name of whoever runs this process, as far as the system knows it."""
-    import getpass  # reading commands do without
+    """Returns the name of the user who runs this process, if the system knows it."""
+    import getpass  # lazy: commands that only read do not need it
 
     try:
         return getpass.getuser()

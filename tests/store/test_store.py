@@ -121,7 +121,7 @@ def test_an_older_schema_is_migrated_by_writers_only(
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, more))
     monkeypatch.setattr(schema, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
     before = path.read_bytes()
-    with pytest.raises(SchemaMismatch, match="opening to read does not migrate"):
+    with pytest.raises(SchemaMismatch, match="opening it for reading does not migrate"):
         open_store(path)
     assert path.read_bytes() == before
     with open_store(path, write=True) as store:

@@ -189,8 +189,8 @@ class ElderMethod(EditMethod):
         late = [one for one in active if one not in known]
         for start in range(0, len(late), self.batch):
             part = late[start : start + self.batch]
-            base = self._learn_batch(base, part, [*base.edit_ids, *part]).learned.state
-        batch = self._learn_batch(base, [edit.id for edit, _ in edits], active)
+            base = self._batch(base, part, [*base.edit_ids, *part]).learned.state
+        batch = self._batch(base, [edit.id for edit, _ in edits], active)
         share = (time.monotonic() - started) / max(1, len(edits))
         return [
             ElderLesson(
@@ -313,7 +313,7 @@ class ElderMethod(EditMethod):
         try:
             for start in range(0, len(later), self.batch):
                 part = later[start : start + self.batch]
-                done = self._learn_batch(state, part, [*state.edit_ids, *part])
+                done = self._batch(state, part, [*state.edit_ids, *part])
                 state, snapshot, lost = done.learned.state, done.snapshot, done.lost
                 progress.advance(len(part))
         finally:
@@ -322,9 +322,7 @@ class ElderMethod(EditMethod):
 
     # One batch --------------------------------------------------------------------------------
 
-    def _learn_batch(
-        self, base: ElderState, new: Sequence[str], held: Sequence[str]
-    ) -> LearnedBatch:
+    def _batch(self, base: ElderState, new: Sequence[str], held: Sequence[str]) -> LearnedBatch:
         """Learns edits on top of a state; their examples, and the state's, must be loaded."""
         learner = self._learner()[1]
         old = [self._examples[one] for one in base.edit_ids]

@@ -1,4 +1,4 @@
-"""What edits became on models: artifacts with tensors, and snapshots of shared weights."""
+"""What models learned for edits: artifacts with tensors, and snapshots of shared weights."""
 
 from editkit_store.artifacts.artifacts import Artifacts, Row, record_digest
 

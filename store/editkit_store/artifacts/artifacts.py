@@ -1,7 +1,7 @@
-"""Artifacts: what edits became on particular models, and the bytes of their tensors.
+"""Artifacts: what particular models learned for edits, and the bytes of their tensors.
 
-Payloads are safetensors bytes, opaque here, named by their digest and stored once however many
-artifacts refer to them. They are checked against their name whenever they are read.
+Payloads are safetensors bytes, opaque here, keyed by their digest and stored once, however many
+artifacts refer to them. They are checked against their digest on every read.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _AT = ROW.split(", ").index("conflicts")
 def record_digest(row: Sequence[Any]) -> str:
     """Returns the digest of an artifact's record.
 
-    It equals ``digest_json`` of the list. The text is built here because this takes most of the
-    time of a verification.
+    It equals ``digest_json`` of the list. The text is built by hand because this dominates the time
+    of a verification.
 
     Args:
         row: The columns of ``ROW``, as they are stored.
@@ -74,12 +74,12 @@ def stored_row(artifact: Artifact, learned_at: datetime) -> list[object]:
 
 
 class UsableArtifact(NamedTuple):
-    """What one edit became on one model.
+    """What one model learned for one edit.
 
     Attributes:
-        age: Its place among those read, by the edits' order in the history; 0 is the oldest.
+        age: Its rank among those read, in the order of the history; 0 is the oldest.
         edit_id: The edit.
-        conflicts: Distances to earlier edits by their ids, None where they are not known.
+        conflicts: Distances to earlier edits by id, None if not known.
         payload: The artifact's bytes.
     """
 
@@ -93,9 +93,9 @@ class Drafted(NamedTuple):
     """An artifact about to be stored.
 
     Attributes:
-        payload: Row of its payload, None where that is stored already.
-        row: Its own, in the table's order.
-        digest: Of its record.
+        payload: Row of its payload, None if that is stored already.
+        row: Its own row, in the table's order.
+        digest: Digest of its record.
     """
 
     payload: Sequence[object] | None
@@ -108,7 +108,7 @@ class Row(NamedTuple):
 
     Attributes:
         radius: Initial L2 radius, float32.
-        conflicts: Distances to earlier edits with another target, by their ids.
+        conflicts: Distances to earlier edits with another target, by id.
     """
 
     radius: float
@@ -122,7 +122,7 @@ class Artifacts:
         self._db = database
 
     def put(self, artifact: Artifact, payload: bytes | None, *, time: datetime) -> str:
-        """Stores what an edit became on one model, replacing an earlier attempt on it.
+        """Stores the artifact of an edit on one model, replacing an earlier attempt.
 
         Args:
             artifact: The record.
@@ -130,10 +130,10 @@ class Artifacts:
             time: When it was learned, UTC.
 
         Returns:
-            The digest of its record, for the operation that stores it to name.
+            The digest of its record, to be recorded by the operation that stores it.
 
         Raises:
-            ValueError: ``payload`` does not have the digest that the artifact names.
+            ValueError: ``payload`` does not have the artifact's digest.
         """
         drafted = self.draft(artifact, payload, time=time)
         if drafted.payload is not None:
@@ -149,7 +149,7 @@ class Artifacts:
     def draft(
         self, artifact: Artifact, payload: bytes | None, *, time: datetime, is_new: bool = False
     ) -> Drafted:
-        """Returns what ``insert`` will write; it reads, and writes nothing.
+        """Returns the rows for ``insert``; writes nothing.
 
         Args:
             artifact: The record.
@@ -158,7 +158,7 @@ class Artifacts:
             is_new: Assume that the payload is not stored yet.
 
         Raises:
-            ValueError: ``payload`` does not have the digest that the artifact names.
+            ValueError: ``payload`` does not have the artifact's digest.
         """
         row = None
         if payload is not None:
@@ -168,7 +168,7 @@ class Artifacts:
             # A query first is faster than ON CONFLICT DO NOTHING.
             if is_new or self._db.one(known, [artifact.digest]) is None:
                 row = [artifact.digest, payload]
-        return Drafted(row, *_placed(stored_row(artifact, time)))
+        return Drafted(row, *_in_table_order(stored_row(artifact, time)))
 
     def insert(self, drafted: Drafted) -> None:
         """Stores a model's first attempt at an edit."""
@@ -180,13 +180,13 @@ class Artifacts:
         """Stores models' first attempts at many edits; faster than ``put`` for each.
 
         Args:
-            learned: Each with its tensors as safetensors bytes, and when it was learned, UTC.
+            learned: Artifacts with their tensors as safetensors bytes, and the time, UTC.
 
         Returns:
             The digests of their records.
 
         Raises:
-            ValueError: A payload does not have the digest that its artifact names.
+            ValueError: A payload does not have its artifact's digest.
         """
         payloads: dict[str, bytes] = {}
         for artifact, payload, _ in learned:
@@ -201,7 +201,7 @@ class Artifacts:
         self._db.insert("payloads", [list(item) for item in payloads.items()])
         digests, rows = [], []
         for artifact, _, time in learned:
-            row, digest = _placed(stored_row(artifact, time))
+            row, digest = _in_table_order(stored_row(artifact, time))
             rows.append(row)
             digests.append(digest)
         self._db.insert("artifacts", rows)
@@ -210,7 +210,7 @@ class Artifacts:
     def set_conflicts(
         self, fingerprint: str, found: Mapping[str, Mapping[str, float]]
     ) -> dict[str, str]:
-        """Stores the conflicts of artifacts where they were unknown.
+        """Stores the conflicts of artifacts that were unknown.
 
         Args:
             fingerprint: The model.
@@ -237,7 +237,7 @@ class Artifacts:
         return digests
 
     def of_edit(self, edit_id: str) -> list[Artifact]:
-        """Returns what one edit became, one artifact a model."""
+        """Returns the artifacts of one edit, one per model."""
         return self._select("WHERE edit_id = ? ORDER BY learned_at", [edit_id])
 
     def on_model(self, edit_ids: Sequence[str], fingerprint: str) -> dict[str, Artifact]:
@@ -253,10 +253,10 @@ class Artifacts:
         return {str(row[0]) for row in rows}
 
     def usable(self, fingerprint: str, *, method: str) -> Iterator[list[UsableArtifact]]:
-        """Yields everything that a model has learned by a method, in parts, in file order.
+        """Yields everything that a model has learned with a method, in batches, in file order.
 
-        Sorting rows of kilobytes would take longer than reading them. A caller that drops each part
-        before it takes the next can read a history larger than memory.
+        Sorting rows of kilobytes would take longer than reading them. A caller that drops each
+        batch before the next can read a history larger than memory.
 
         Raises:
             StoreDamaged: A payload is missing, or its bytes do not have its digest.
@@ -293,12 +293,12 @@ class Artifacts:
         return int(row[0]) if row else 0
 
     def reaches(self, fingerprint: str, ids: Collection[str], *, method: str) -> dict[str, Row]:
-        """Returns how far edits reach, and those that conflict with them, oldest edit first.
+        """Returns radii and conflicts of edits and of those that conflict with them, oldest first.
 
         Args:
             fingerprint: The model.
             ids: Edits; those that it has not learned are left out.
-            method: Method that they were learned by.
+            method: Method that they were learned with.
         """
         rows = self._db.query(
             "SELECT a.edit_id, a.radius, a.conflicts FROM artifacts a JOIN edits e USING (edit_id) "
@@ -311,9 +311,9 @@ class Artifacts:
         return {edit_id: Row(radius, _conflicts(text) or {}) for edit_id, radius, text in rows}
 
     def has_unknown_reaches(self, fingerprint: str, *, method: str, marked: str) -> bool:
-        """Returns whether ``reaches`` is incomplete for what a model learned by a method.
+        """Returns whether ``reaches`` is incomplete for what a model learned with a method.
 
-        It is for edits that were learned before conflicts and radii were recorded.
+        That is so for edits that were learned before conflicts and radii were recorded.
 
         Args:
             fingerprint: The model.
@@ -328,9 +328,9 @@ class Artifacts:
         return row is not None
 
     def package_of(self, method: str) -> str | None:
-        """Returns the package that a method came in when an edit was learned by it, if known.
+        """Returns the package that provided a method when an edit was learned with it, if known.
 
-        Bundles come from anybody, so what cannot be the name of a package is passed over.
+        Bundles are untrusted, so anything that is not a valid package name is ignored.
         """
         row = self._db.one(
             "SELECT json_extract_string(metrics, '$.package') AS package FROM artifacts "
@@ -374,7 +374,7 @@ class Artifacts:
         """Returns payloads by digest.
 
         Raises:
-            StoreDamaged: One is missing, or its bytes do not have its digest.
+            StoreDamaged: A payload is missing, or does not match its digest.
         """
         rows = self._db.query(
             "SELECT digest, bytes FROM payloads WHERE digest IN (SELECT unnest(?))", [list(digests)]
@@ -399,7 +399,7 @@ class Artifacts:
         return {str(fingerprint): int(count) for fingerprint, count in rows}
 
     def model_names(self) -> dict[str, str]:
-        """Returns the name under which each fingerprint was last loaded."""
+        """Returns the name by which the model of each fingerprint was last loaded."""
         rows = self._db.query(
             "SELECT fingerprint, arg_max(model, learned_at) FROM artifacts GROUP BY 1"
         )
@@ -427,9 +427,9 @@ def _conflicts(stored: str | None) -> dict[str, float] | None:
     return found
 
 
-def _placed(row: Sequence[object]) -> tuple[list[object], str]:
+def _in_table_order(row: Sequence[object]) -> tuple[list[object], str]:
     """Returns the columns of ``ROW`` in the table's order, and the digest of the record."""
     *columns, conflicts, radius, learned_at = row
     digest = record_digest(row)
-    # The table has the columns that came with later schemas at its end.
+    # The columns of later schemas are at the end of the table.
     return [*columns, learned_at, conflicts, digest, radius], digest

@@ -1,11 +1,11 @@
-"""Tensors as differences: exact for every bit, small where numbers moved little.
+"""Lossless deltas of tensors, which are small if the numbers changed little.
 
-A tensor is a row of little-endian words (of 1, 2, 4 or 8 bytes, its items). What is kept is each
-word minus the word of another tensor, modulo the word's size; differences are folded so that small
-ones of either sign are small numbers (0, -1, 1, -2, ... become 0, 1, 2, 3, ...), their bytes sorted
-by significance, and deflated. Where the other tensor ends, and without one, it counts as zeros.
+A tensor is an array of little-endian words (its items, of 1, 2, 4 or 8 bytes). A delta is each word
+minus the word of another tensor, modulo the word size, zigzag-encoded so that small differences of
+either sign are small numbers (0, -1, 1, -2, ... become 0, 1, 2, 3, ...), with the bytes grouped by
+significance, and deflated. A missing or shorter base tensor is padded with zeros.
 
-Big integers do the arithmetic, all words at once: this room has no numpy.
+The arithmetic uses big integers, for all words at once, because this package has no numpy.
 """
 
 from __future__ import annotations
@@ -18,47 +18,47 @@ _LEVEL = 6
 
 
 def packed(data: bytes, base: bytes, size: int) -> bytes:
-    """Returns a tensor as its difference from another one.
+    """Returns a tensor as a delta to another one.
 
     Args:
         data: Its bytes.
-        base: Those of the other; none for zeros.
+        base: Bytes of the other tensor; empty for zeros.
         size: Bytes of a word.
 
     Raises:
-        ValueError: ``data`` is not a row of such words.
+        ValueError: The length of ``data`` is not a multiple of the word size.
     """
     _check(len(data), size)
     lanes = _Lanes(len(data) // size, size)
     folded = lanes.folded(lanes.minus(lanes.read(data), lanes.read(base)))
     words = folded.to_bytes(len(data), "little")
     planes = b"".join(words[byte::size] for byte in range(size))
-    # Differences look drawn at random, and repeat nothing: codes by how frequent bytes are do best
-    # and take a tenth of the time. Sorted planes of zeros, as of tensors that grew, repeat a lot.
+    # Differences look random and have no repetitions: Huffman coding alone is best and takes a
+    # tenth of the time. Planes with many zeros, as of tensors that grew, compress with RLE.
     found = [_deflated(planes, how) for how in (zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE)]
     return min(found, key=len)
 
 
 def unpacked(stored: bytes, base: bytes, size: int, length: int) -> bytes:
-    """Returns a tensor from its difference from another one.
+    """Returns a tensor from its delta to another one.
 
     Args:
         stored: From ``packed``.
-        base: The bytes of the other.
+        base: Bytes of the other tensor.
         size: Bytes of a word.
-        length: Of the tensor, bytes.
+        length: Length of the tensor, bytes.
 
     Raises:
-        ValueError: Not such a difference.
+        ValueError: ``stored`` is not such a delta.
     """
     _check(length, size)
     reader = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         planes = reader.decompress(stored, length + 1)
     except zlib.error as error:
-        raise ValueError(f"a difference that does not inflate: {error}") from error
+        raise ValueError(f"the delta cannot be inflated: {error}") from error
     if len(planes) != length or not reader.eof or reader.unused_data:
-        raise ValueError("a difference of another length")
+        raise ValueError("the delta has the wrong length")
     count = length // size
     words = bytearray(length)
     for byte in range(size):
@@ -70,7 +70,7 @@ def unpacked(stored: bytes, base: bytes, size: int, length: int) -> bytes:
 
 def _check(length: int, size: int) -> None:
     if size not in (1, 2, 4, 8) or length % size:
-        raise ValueError(f"{length} bytes are no row of words of {size}")
+        raise ValueError(f"{length} bytes are not an array of words of {size} bytes")
 
 
 def _deflated(data: bytes, how: int) -> bytes:
@@ -79,11 +79,11 @@ def _deflated(data: bytes, how: int) -> bytes:
 
 
 class _Lanes:
-    """Arithmetic on many words that lie side by side in one integer.
+    """SIMD-like arithmetic on many words in one integer.
 
     Args:
-        count: Words.
-        size: Bytes of each.
+        count: Number of words.
+        size: Bytes of each word.
     """
 
     def __init__(self, count: int, size: int) -> None:
@@ -96,27 +96,27 @@ class _Lanes:
         self._all = self._rest | self._high
 
     def read(self, data: bytes) -> int:
-        """Returns words from bytes; what is beyond them is left out."""
+        """Returns words from bytes, ignoring extra bytes."""
         return int.from_bytes(data[: self._length], "little")
 
     def minus(self, one: int, other: int) -> int:
-        """Subtracts word by word; no word borrows from the next."""
+        """Subtracts word by word, without borrows between words."""
         found = (one | self._high) - (other & self._rest)
         return found ^ ((one ^ other ^ self._all) & self._high)
 
     def plus(self, one: int, other: int) -> int:
-        """Adds word by word; no word carries into the next."""
+        """Adds word by word, without carries between words."""
         found = (one & self._rest) + (other & self._rest)
         return found ^ ((one ^ other) & self._high)
 
     def folded(self, words: int) -> int:
-        """Returns 2 w for a word w, taken with its sign, that is not negative, else -2 w - 1."""
+        """Zigzag-encodes words: 2 w for a signed word w >= 0, else -2 w - 1."""
         signs = (words & self._high) >> (self._bits - 1)
         doubled = (words & self._rest) << 1
         return doubled ^ (signs * ((1 << self._bits) - 1))
 
     def unfolded(self, words: int) -> int:
-        """Takes back ``folded``."""
+        """Reverses ``folded``."""
         signs = words & self._low
         halves = (words & (self._all ^ self._low)) >> 1
         return halves ^ (signs * ((1 << self._bits) - 1))

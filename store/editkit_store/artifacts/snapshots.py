@@ -1,15 +1,15 @@
 """Snapshots: the weights that edits of a method share, at each version of the history.
 
-A snapshot is a set of named tensors, and settings. Its *manifest* has the digest of every tensor,
-so the digest of the manifest identifies the whole, and a tensor that two snapshots share is stored
-once. A tensor that changed is stored as the difference from one that is stored whole (see
+A snapshot is a set of named tensors, and settings. Its *manifest* contains the digest of every
+tensor, so the digest of the manifest identifies the snapshot, and a tensor that two snapshots share
+is stored once. A changed tensor is stored as a delta to one that is stored in full (see
 ``deltas``), unless that saves little; so no tensor needs more than one other, however long the
 history is.
 
-Each snapshot belongs to an *owner*: the name under which a method keeps the weights that its edits
+Each snapshot belongs to an *owner*: the key under which a method stores the weights that its edits
 share on one model, by default the model's fingerprint (see ``NewEdit.shared_by``). Rows of
 ``snapshot_versions`` record which operation changed an owner's weights to which snapshot. The
-newest row up to a version holds for that version; one without a digest means that nothing is
+newest row up to a version applies to that version; one without a digest means that nothing is
 learned.
 """
 
@@ -39,11 +39,11 @@ ITEMS = {"U8": 1, "I16": 2, "F16": 2, "BF16": 2, "F32": 4, "I64": 8}
 """Bytes of an item of each dtype; the names are those of safetensors."""
 
 _WORTH = 0.8
-"""Most of the size of the whole tensor that a difference may take to be stored instead."""
+"""Maximum size of a stored delta, as a fraction of the full tensor."""
 
 
 class Tensor(NamedTuple):
-    """One tensor: little-endian items, row by row."""
+    """One tensor: little-endian items in row-major order."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -87,7 +87,7 @@ class Snapshots:
 
         Args:
             snapshot: What to store.
-            like: An earlier snapshot whose tensors probably differ little from these.
+            like: An earlier snapshot with probably similar tensors, as a base for deltas.
 
         Raises:
             ValueError: The length of a tensor does not match its dtype and shape.
@@ -117,7 +117,7 @@ class Snapshots:
         self._db.insert("snapshot_versions", [[owner, version, seq, digest]])
 
     def placed(self, owner: str) -> list[Placed]:
-        """Returns all changes of an owner's weights; the last one of a version counts."""
+        """Returns all changes of an owner's weights; the last one of a version applies."""
         rows = self._db.query(
             "SELECT version, seq, digest FROM snapshot_versions WHERE fingerprint = ? "
             "ORDER BY version, seq",
@@ -144,7 +144,7 @@ class Snapshots:
         """Returns a snapshot; every tensor is checked against its digest.
 
         Args:
-            digest: Which.
+            digest: Digest of the snapshot.
             only: Names of the tensors to read; by default all.
 
         Raises:
@@ -184,7 +184,7 @@ class Snapshots:
         return [str(row[0]) for row in rows]
 
     def _bases(self, like: str | None, names: Sequence[str]) -> dict[str, tuple[str, bytes]]:
-        """Returns tensors that are stored whole, as bases for differences."""
+        """Returns tensors that are stored in full, as bases for deltas."""
         if like is None:
             return {}
         theirs = self.digests(like)

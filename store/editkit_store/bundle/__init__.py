@@ -1,1 +1,1 @@
-"""Bundles: edits, and what they became, as a folder that can be handed on."""
+"""Bundles: edits and their artifacts as a folder that can be shared."""

@@ -1,9 +1,9 @@
-"""The contents of a bundle, after every part was checked against the others.
+"""Reading the contents of a bundle, with every part checked against the others.
 
-Its log is a chain from the first operation to the head. The log names every edit by the digest of
-its request, and every artifact by the digest of its record, which names the tensors. So everything
-returned here belongs to the history with that head. Only artifacts that were stored after the
-version of the bundle, or with a schema before 3, are covered by the manifest alone.
+Its log is a chain from the first operation to the head. The log contains the digest of every
+edit's request and of every artifact's record, which contains the digest of the tensors. So
+everything returned here belongs to the history with that head. Only artifacts that were stored
+after the version of the bundle, or with a schema before 3, are covered only by the manifest.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Contents(NamedTuple):
 
     Attributes:
         reader: Reads its tensors.
-        edits: Its edits, oldest first, with their status in the history they come from.
+        edits: Its edits, oldest first, with their status in the exporting history.
         requests: Digest of each edit's request.
-        artifacts: What the edits became on models.
+        artifacts: Artifacts of the edits.
         snapshots: The weights that edits share, by owner.
     """
 
@@ -56,9 +56,9 @@ def read_contents(path: Path) -> Contents:
     """Reads a bundle and checks all of it.
 
     Raises:
-        BundleNotFound: There is none.
-        BundleTooNew: A newer editkit made it.
-        BundleDamaged: It is not what an export wrote.
+        BundleNotFound: There is no bundle.
+        BundleTooNew: It was exported by a newer editkit.
+        BundleDamaged: It is not as an export wrote it.
     """
     reader = Reader(path)
     reader.check_names()
@@ -84,10 +84,10 @@ class _Log:
 
     Attributes:
         operations: By position in the log.
-        provenances: Likewise.
+        provenances: By position in the log.
         times: When each edit was added, by its id.
         requests: Digest of each edit's request, by its id.
-        records: Latest digest of the record of an edit on a model, by edit and model.
+        records: Latest digest of an artifact's record, by edit and model.
         placed: Changes of shared weights by owner: version, operation and digest.
     """
 
@@ -110,26 +110,26 @@ class _Log:
             parent = found.digest
             self.operations[seq] = Origin(seq=seq, version=version, digest=parent)
             self.provenances[seq] = plain["provenance"]
-            self._take(found)
+            self._collect(found)
         if parent != reader.manifest.head:
             raise reader.damaged(OPERATIONS, "does not end with the head that the manifest gives")
         if version != reader.manifest.version:
             raise reader.damaged(MANIFEST, f"is of another version than the log's, v{version}")
 
-    def _take(self, operation: BundledOperation) -> None:
-        """Takes what an operation says about edits and artifacts."""
-        said, edit_id, model = operation.detail, operation.edit_id, operation.fingerprint
+    def _collect(self, operation: BundledOperation) -> None:
+        """Collects an operation's data about edits and artifacts."""
+        detail, edit_id, model = operation.detail, operation.edit_id, operation.fingerprint
         if operation.kind == "add" and edit_id is not None:
-            self.requests[edit_id] = str(said.get("request"))
+            self.requests[edit_id] = str(detail.get("request"))
             self.times[edit_id] = operation.time.isoformat()
-            if model is not None and "record" in said:
-                self.records[edit_id, model] = str(said["record"])
-        self.requests |= {one: str(digest) for one, digest in _mapping(said, "requests").items()}
-        for one, place in _mapping(said, "snapshots").items():
+            if model is not None and "record" in detail:
+                self.records[edit_id, model] = str(detail["record"])
+        self.requests |= {one: str(digest) for one, digest in _mapping(detail, "requests").items()}
+        for one, place in _mapping(detail, "snapshots").items():
             if isinstance(place, list) and len(place) == 2 and isinstance(place[0], int):
                 digest = None if place[1] is None else str(place[1])
                 self.placed.setdefault(one, []).append((place[0], operation.seq, digest))
-        for one, digest in _mapping(said, "records").items():
+        for one, digest in _mapping(detail, "records").items():
             if isinstance(digest, dict):  # of several models, from an import
                 self.records |= {(one, place): str(record) for place, record in digest.items()}
             elif model is not None:
@@ -140,8 +140,8 @@ class _Log:
         return {owner: max(rows, key=itemgetter(0, 1))[2] for owner, rows in self.placed.items()}
 
 
-def _mapping(said: Mapping[str, Any], name: str) -> dict[str, Any]:
-    found = said.get(name)
+def _mapping(detail: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = detail.get(name)
     return found if isinstance(found, dict) else {}
 
 
@@ -165,7 +165,7 @@ def _edits(reader: Reader, log: _Log) -> tuple[list[Edit], dict[str, str]]:
             },
             status=line.status,
         )
-        # As it was sent, and as it would be stored here.
+        # As exported, and as it would be stored here.
         stored = edit.model_dump(mode="json", exclude={"id", "time", "status"})
         digests = {digest_json(plain["request"]), digest_json(stored), log.requests.get(line.id)}
         if len(digests) > 1:
@@ -186,7 +186,7 @@ def _artifacts(reader: Reader, log: _Log, edits: Mapping[str, str]) -> list[Bund
             raise reader.damaged(ARTIFACTS, f"has {name} twice, or without its edit")
         if line.usable and line.digest is None:
             raise reader.damaged(ARTIFACTS, f"has {name} without tensors")
-        # After the version of an older bundle, an attempt may have been made again.
+        # After the version of an older bundle, an edit may have been learned again.
         record = log.records.get(key)
         if is_whole and record not in (None, record_digest(stored_row(line, learned_at))):
             raise reader.damaged(ARTIFACTS, f"has {name} with another record than the log's")
@@ -198,12 +198,12 @@ def _artifacts(reader: Reader, log: _Log, edits: Mapping[str, str]) -> list[Bund
 
 
 def _tensors(reader: Reader, artifacts: list[BundledArtifact], more: set[str]) -> None:
-    """Checks that exactly the tensors of the artifacts are there, and reads them all.
+    """Checks that exactly the tensors of the artifacts are present, and reads them all.
 
     Args:
         reader: Reads them.
         artifacts: The artifacts.
-        more: Files of snapshots, which are read elsewhere.
+        more: Files of snapshots, which are checked elsewhere.
     """
     needed = {tensor_file(one.digest) for one in artifacts if one.digest is not None}
     listed = reader.manifest.files.keys() - {EDITS, ARTIFACTS, OPERATIONS, SNAPSHOTS, *more}
@@ -218,7 +218,7 @@ def _tensors(reader: Reader, artifacts: list[BundledArtifact], more: set[str]) -
 
 
 def _utc(reader: Reader, name: str, time: datetime, text: str) -> datetime:
-    """Returns a time with its zone; refuses one that is not in the form of an export."""
+    """Returns a time with its zone; raises if it is not in the format of an export."""
     if time.tzinfo is not None or time.isoformat() != text:
         raise reader.damaged(name, "has a time that is not UTC in the form of an export")
     return time.replace(tzinfo=UTC)

@@ -1,6 +1,6 @@
 """Exporting bundles: edits and their artifacts as a folder of JSON and safetensors files.
 
-Exports of the same store have the same bytes, wherever and whenever they are made.
+Exports are deterministic: exporting the same store again gives the same bytes.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def _selected(
         without = set(history.active_ids(history.resolve(selection.from_)))
     if selection.only is not None:
         within = set(history.active_ids(history.resolve(selection.only)))
-    # Superseded edits are exported only with all others: without the newer one they would be
-    # active.
+    # Superseded edits are exported only together with all others: without the newer edit they
+    # would become active.
     is_all = selection.from_ is None and within is None
     return [
         {
@@ -135,7 +135,7 @@ def _write_log(database: Database, writer: Writer, version: int) -> tuple[str | 
                     raise StoreDamaged(
                         f"operation {line['seq']} of the store '{database.path}' was altered",
                         path=database.path,
-                        hint="`editkit verify` says more; restore the file from a copy",
+                        hint="run `editkit verify` for details; restore the file from a copy",
                     )
                 head, count = line["digest"], count + 1
                 yield line
@@ -190,5 +190,5 @@ def _write_tensors(database: Database, writer: Writer, digests: Sequence[str]) -
         raise StoreDamaged(
             f"payload '{digest}' is missing or was altered",
             path=database.path,
-            hint="`editkit verify` says more; restore the file from a copy",
+            hint="run `editkit verify` for details; restore the file from a copy",
         )

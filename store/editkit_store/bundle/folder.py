@@ -1,16 +1,16 @@
-"""The folder of a bundle: written completely or not at all, and read as untrusted input.
+"""The folder of a bundle: written atomically, and read as untrusted input.
 
     manifest.json                        what is in the bundle, one canonical JSON object
-    edits.jsonl                          edits, oldest first, one canonical JSON object a line
-    artifacts.jsonl                      what they became on models, likewise
+    edits.jsonl                          edits, oldest first, one canonical JSON object per line
+    artifacts.jsonl                      their artifacts, likewise
     operations.jsonl                     the log that the edits come from, likewise
     tensors/<64 hex digits>.safetensors  tensors, by the SHA-256 of the file
     snapshots.jsonl                      weights that edits share, one canonical JSON object each
     adaptors/<64 hex digits>.bin         their tensors, by the SHA-256 of the file
 
-The manifest has length and SHA-256 of every other file; nothing else may be in the folder. Bundles
-are untrusted: links and devices are not opened, no name leads out of the folder, and any problem
-with a file is a ``BundleDamaged`` that names it.
+The manifest has length and SHA-256 of every other file; the folder may contain nothing else.
+Bundles are untrusted: links and devices are not opened, no name leads out of the folder, and any
+problem with a file raises a ``BundleDamaged`` that names it.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Writer:
         self.files[name] = BundledFile(bytes=length, sha256=digest.hexdigest())
 
     def lines(self, name: str, records: Iterable[dict[str, Any]]) -> None:
-        """Writes a file of one record a line."""
+        """Writes a file with one record per line."""
         self.put(name, ((canonical_json(record) + "\n").encode() for record in records))
 
 
@@ -133,12 +133,12 @@ class Writer:
 def new_folder(path: Path) -> Iterator[Writer]:
     """Yields a writer whose files are in a new folder ``path`` when the block ends.
 
-    They are written to a temporary folder beside it and synced, which is then renamed.
+    They are written to a temporary folder next to it and synced; the folder is then renamed.
 
     Raises:
-        BundleExists: Something is there already, other than an empty folder.
-        BundleUnwritable: No permission, no space, or nowhere to put it.
-        UnsafeTarget: It is a store, or would be taken for a part of one.
+        BundleExists: The path exists and is not an empty folder.
+        BundleUnwritable: No permission, no space, or no parent folder.
+        UnsafeTarget: The path is a store, or belongs to one.
     """
     target = Path(os.path.realpath(path))
     refuse_store(path)
@@ -155,7 +155,7 @@ def new_folder(path: Path) -> Iterator[Writer]:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        if target.is_dir() and any(target.iterdir()):  # another process was faster
+        if target.is_dir() and any(target.iterdir()):  # another process created it first
             raise _occupied(path) from error
         raise BundleUnwritable(
             f"the bundle '{path}' cannot be written: {error.strerror or error}",
@@ -175,7 +175,7 @@ def _occupied(path: Path) -> BundleExists:
 def _sync(folder: Path) -> None:
     """Syncs everything below a folder, names last.
 
-    All files are written before the first is synced, so that a journal takes them in one go.
+    All files are written before the first sync, so that they share one journal commit.
     """
     for place, _, files in os.walk(folder, topdown=False):
         for name in files:
@@ -187,19 +187,19 @@ def _sync(folder: Path) -> None:
 
 
 class Reader:
-    """Reads the files of a bundle, and checks length and digest of all that it returns.
+    """Reads the files of a bundle, and checks the length and digest of everything it returns.
 
     Args:
         path: The folder.
 
     Attributes:
-        manifest: What the bundle says about itself.
+        manifest: The manifest.
         digest: Digest of the manifest.
 
     Raises:
         BundleNotFound: There is no folder, or no manifest in it.
-        BundleTooNew: A newer editkit made it.
-        BundleDamaged: The manifest does not read.
+        BundleTooNew: It was exported by a newer editkit.
+        BundleDamaged: The manifest cannot be parsed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -208,7 +208,7 @@ class Reader:
             raise BundleNotFound(
                 f"there is no folder '{path}'",
                 path=path,
-                hint="`editkit export DIR` makes a bundle",
+                hint="`editkit export DIR` creates a bundle",
             )
         if not os.path.lexists(path / MANIFEST):
             raise BundleNotFound(f"'{path}' is not a bundle: it has no {MANIFEST}", path=path)
@@ -229,7 +229,7 @@ class Reader:
         """Compares the files in the folder with those that the manifest lists.
 
         Raises:
-            BundleDamaged: One is missing, or does not belong there.
+            BundleDamaged: A file is missing, or does not belong there.
         """
         listed = self.manifest.files
         is_mixed = self.manifest.format == MIXED_FORMAT
@@ -251,19 +251,19 @@ class Reader:
         """Returns the bytes of a file that the manifest lists.
 
         Raises:
-            BundleDamaged: They are not those that were exported.
+            BundleDamaged: They are not the exported ones.
         """
-        said = self.manifest.files[name]
-        data = self._bytes(name, said.bytes)
-        if hashlib.sha256(data).hexdigest() != said.sha256:
+        entry = self.manifest.files[name]
+        data = self._bytes(name, entry.bytes)
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise self.damaged(name, "does not have the SHA-256 that the manifest gives")
         return data
 
     def records(self, name: str, kind: type[RecordT]) -> Iterator[tuple[RecordT, dict[str, Any]]]:
-        """Yields the lines of a file: as records, and as the plain data that they were read from.
+        """Yields the lines of a file, as records and as the plain data that they were parsed from.
 
         Raises:
-            BundleDamaged: A line is not canonical JSON, or not such a record.
+            BundleDamaged: A line is not canonical JSON, or not a record of that kind.
         """
         data = self.read(name)
         if data and not data.endswith(b"\n"):
@@ -291,10 +291,10 @@ class Reader:
         return self._record(MANIFEST, data[:-1], Manifest)
 
     def _plain(self, where: str, line: bytes) -> dict[str, Any]:
-        """Returns the object in a line; refuses one that is not canonical JSON.
+        """Parses a line; raises if it is not an object in canonical JSON.
 
-        So each bundle can be written in one way only: no duplicate keys, no NaN, no numbers that
-        another reader might parse differently.
+        So every bundle has a unique form: no duplicate keys, no NaN, no numbers that another parser
+        might read differently.
         """
         try:
             text = line.decode("utf-8")
@@ -318,7 +318,7 @@ class Reader:
     def _bytes(self, name: str, length: int | None) -> bytes:
         """Returns the bytes of a regular file, after checking its length."""
         try:
-            # Without blocking and never through a link: opening a pipe would block forever.
+            # Non-blocking, and not through links: opening a pipe would block forever.
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             with open(os.open(self.path / name, flags), "rb") as file:
                 found = os.fstat(file.fileno())
@@ -335,7 +335,7 @@ class Reader:
             raise self.damaged(name, "is larger than the memory") from error
 
     def _found(self) -> Iterator[str]:
-        """Yields the names of all files in the folder; refuses what no export writes."""
+        """Yields the names of all files in the folder; raises for what no export writes."""
         try:
             for folder in ("", TENSORS, ADAPTORS):
                 place = self.path / folder

@@ -2,8 +2,7 @@
 
 An import checks the whole bundle before it writes anything, and is one operation, which can be
 undone like any other. Edits keep their ids and times. Nothing is overwritten: an edit that exists
-here already stays as it is, and so does an active edit of ours for the same prompt, unless the
-caller asks otherwise.
+already is kept, and so is an active edit for the same prompt, unless the caller chooses otherwise.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from editkit_store.records import Edit
 
 __all__ = ["import_bundle"]
 
-_PART = 200  # artifacts whose tensors are in memory at a time
+_PART = 200  # artifacts whose tensors are in memory at once
 
 
 class _Plan(NamedTuple):
@@ -64,11 +63,11 @@ def import_bundle(
     compare: Compare | None,
     before_commit: Callable[[], None] | None,
 ) -> Imported:
-    """Brings the edits of a bundle; see ``Store.import_bundle``."""
+    """Imports the edits of a bundle; see ``Store.import_bundle``."""
     if on_conflict not in ("keep", "supersede", "error"):
         raise ValueError(f"on_conflict is 'keep', 'supersede' or 'error', not '{on_conflict}'")
     contents = read_contents(path)
-    plan = _planned(_Here(database, history), contents, on_conflict)
+    plan = _make_plan(_Here(database, history), contents, on_conflict)
     result = plan.result.model_copy(update={"dry_run": dry_run})
     if dry_run or not (plan.edits or plan.artifacts):
         return result
@@ -125,7 +124,7 @@ def _put(
 
 
 class _Here:
-    """What the importing store knows about the edits of a bundle."""
+    """Looks up the edits of a bundle in the importing store."""
 
     def __init__(self, database: Database, history: History) -> None:
         self._db = database
@@ -176,12 +175,12 @@ class _Here:
         return {str(row[0]) for row in rows}
 
     def place(self, fingerprint: str, method: str) -> tuple[Any, ...] | None:
-        """Returns where in a model a method learned its newest edit here, if the payload says."""
+        """Returns where in a model a method learned its newest edit here, by its payload."""
         newest = Artifacts(self._db).newest(fingerprint, method=method)
         return None if newest is None else _place(newest[1])
 
 
-def _planned(here: _Here, contents: Contents, on_conflict: OnConflict) -> _Plan:
+def _make_plan(here: _Here, contents: Contents, on_conflict: OnConflict) -> _Plan:
     known = _known(here, contents)
     fresh = [edit for edit in contents.edits if edit.id not in known]
     same_key = _same_key(here, fresh)
@@ -197,7 +196,7 @@ def _planned(here: _Here, contents: Contents, on_conflict: OnConflict) -> _Plan:
             hint="--on-conflict keep leaves ours active, --on-conflict supersede theirs",
         )
     artifacts, elsewhere = _wanted(here, contents, {*known, *(edit.id for edit in edits)})
-    # Weights of two histories cannot be merged: those of the bundle are taken where we have none.
+    # Shared weights cannot be merged: the bundle's are imported only if there are none here.
     taken = here.sharing()
     snapshots = {owner: one for owner, one in contents.snapshots.items() if owner not in taken}
     learned: dict[str, int] = {}
@@ -233,7 +232,7 @@ def _known(here: _Here, contents: Contents) -> set[str]:
     """Returns the edits that exist here already.
 
     Raises:
-        ImportConflict: One has the id of a different edit here.
+        ImportConflict: An edit has the id of a different edit here.
     """
     known = here.requests([edit.id for edit in contents.edits])
     other = tuple(one for one, digest in known.items() if contents.requests[one] != digest)
@@ -259,10 +258,10 @@ def _same_key(here: _Here, edits: Sequence[Edit]) -> list[Clash]:
 def _joining(
     here: _Here, contents: Contents, edits: Sequence[Edit], on_conflict: OnConflict
 ) -> tuple[list[str], set[str], list[Clash]]:
-    """Returns the edits that join the view, those active afterwards, and conflicts with ours.
+    """Returns the edits that join the view, those active afterwards, and the conflicts.
 
     The newest edit of a prompt decides for the older ones: if it is left out, or exists here
-    already, an older one must not become active in its place.
+    already, an older one must not become active instead.
     """
     brought = {edit.id for edit in edits}
     prompts: dict[str, list[Edit]] = {}
@@ -295,8 +294,8 @@ def _wanted(
     """Returns the artifacts to import, and how many are left out because of their place.
 
     Everything that a method learned in a model has to be at one place, or the history could not be
-    opened. The place is compared among payloads of one method; where a payload names none, its
-    record is taken as it is. Conflicts with our edits are not known yet, which null stands for.
+    opened. Places are compared among payloads of one method; a payload without a place is accepted.
+    Conflicts with edits here are not known yet, which null represents.
     """
     learned = here.learned(sorted(edit_ids))
     places: dict[tuple[str, str], tuple[Any, ...] | None] = {}
@@ -319,7 +318,7 @@ def _wanted(
 
 
 def _place(payload: bytes) -> tuple[Any, ...] | None:
-    """Returns the place that a payload names, the module first; None where it names none."""
+    """Returns the place in a payload's metadata, the module first; None if it has none."""
     try:
         header = json.loads(payload[8 : 8 + int.from_bytes(payload[:8], "little")])
         about = json.loads(header["__metadata__"]["editkit"])

@@ -1,4 +1,4 @@
-"""Typed records of bundles: the lines of their files, and what exporting and importing return."""
+"""Typed records of bundles: the lines of their files, and the results of export and import."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ __all__ = [
 ]
 
 OnConflict = Literal["keep", "supersede", "error"]
-"""Whose edit is active: ``keep`` ours, ``supersede`` theirs; ``error``: import nothing."""
+"""Whose edit is active: ``keep`` this store's, ``supersede`` it; ``error``: import nothing."""
 
 Compare = Callable[[Mapping[str, Sequence[str]]], Mapping[str, Mapping[str, Mapping[str, float]]]]
-"""Takes edits that artifacts came for, by model; returns their conflicts, by model and edit."""
+"""Takes the edits with imported artifacts, by model; returns conflicts, by model and edit."""
 
 Digest = Annotated[str, Field(pattern=r"\Asha256:[0-9a-f]{64}\z")]
 EditId = Annotated[str, Field(pattern=r"\A[0-9a-f]{16}\z")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 MAX_FINGERPRINT = 200
-"""Characters; the longest that a bundle may bring."""
+"""Maximum length of a fingerprint in a bundle, characters."""
 
 
 class Exported(Record):
@@ -64,7 +64,7 @@ class Exported(Record):
 
 
 class Clash(Record):
-    """An edit of a bundle, and the one of ours that stands in its way."""
+    """An edit of a bundle, and the edit of this store that conflicts with it."""
 
     edit_id: str
     prompt: str
@@ -125,7 +125,7 @@ class Imported(Record):
 
 
 class BundledFile(Record):
-    """What the manifest says about one of the other files."""
+    """The manifest's entry for one of the other files."""
 
     bytes: Count
     sha256: str = Field(pattern=r"\A[0-9a-f]{64}\z")
@@ -140,7 +140,7 @@ class BundleSelection(Record):
 
 
 class Counts(Record):
-    """How many there are of each thing."""
+    """Numbers of items of each kind."""
 
     edits: Count
     artifacts: Count
@@ -162,7 +162,7 @@ class Manifest(Record):
 
 
 class Origin(Record):
-    """The operation that an edit came with in the history it was exported from."""
+    """The operation that added an edit in the exporting history."""
 
     seq: Count
     version: Count
@@ -203,7 +203,7 @@ class BundledSnapshot(Record):
 
 
 class BundledOperation(Record):
-    """A line of `operations.jsonl`: what the operation's digest covers, and the digest."""
+    """A line of `operations.jsonl`: the data that the operation's digest covers, and the digest."""
 
     seq: Count
     kind: OperationKind

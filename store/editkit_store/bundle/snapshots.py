@@ -1,6 +1,6 @@
-"""Snapshots in a bundle: the weights that its edits share, at the version exported.
+"""Snapshots in a bundle: the weights that its edits share, at the exported version.
 
-One line of `snapshots.jsonl` for each of them, and one file for each tensor, its bytes as they are.
+One line of `snapshots.jsonl` for each snapshot, and one file with the raw bytes of each tensor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Bundled(NamedTuple):
     """Snapshots of a bundle.
 
     Attributes:
-        found: By what shares them; see ``NewEdit.shared_by``.
+        found: Snapshots by owner; see ``NewEdit.shared_by``.
         files: The files of their tensors.
     """
 
@@ -38,7 +38,7 @@ def write_snapshots(
         Whether there are any.
 
     Raises:
-        StoreDamaged: One cannot be read.
+        StoreDamaged: A snapshot cannot be read.
     """
     rows = database.query(
         "SELECT DISTINCT coalesce(json_extract_string(metrics, '$.shared_by'), fingerprint) "
@@ -48,7 +48,7 @@ def write_snapshots(
     )
     owners = {str(row[0]) for row in rows}
     snapshots = Snapshots(database)
-    # By operations of the log that comes along: a later replay to an older version is not in it.
+    # From operations in the exported log, which omits a later replay of an older version.
     found = database.query(
         "SELECT s.fingerprint, s.digest FROM snapshot_versions s JOIN operations o USING (seq) "
         "WHERE o.version <= ? QUALIFY row_number() OVER "
@@ -75,14 +75,14 @@ def write_snapshots(
 
 
 def read_snapshots(reader: Reader, placed: Mapping[str, str | None]) -> Bundled:
-    """Returns the snapshots of a bundle that has any, with every tensor compared with its digest.
+    """Returns the snapshots of a bundle, with every tensor checked against its digest.
 
     Args:
         reader: Reads its files.
-        placed: The digests that the log gives at the bundle's version, by what shares them.
+        placed: The digests in the log at the bundle's version, by owner.
 
     Raises:
-        BundleDamaged: They are not what an export wrote.
+        BundleDamaged: They are not as an export wrote them.
     """
     found: dict[str, Snapshot] = {}
     files: set[str] = set()
@@ -94,8 +94,8 @@ def read_snapshots(reader: Reader, placed: Mapping[str, str | None]) -> Bundled:
             raise reader.damaged(SNAPSHOTS, f"has {name} twice")
         if placed.get(line.fingerprint) != line.digest:
             raise reader.damaged(SNAPSHOTS, f"has {name}, but its log gives another one")
-        said = {"settings": plain["settings"], "tensors": plain["tensors"]}
-        if digest_json(said) != line.digest:
+        manifest = {"settings": plain["settings"], "tensors": plain["tensors"]}
+        if digest_json(manifest) != line.digest:
             raise reader.damaged(SNAPSHOTS, f"has {name} with another digest than its own")
         tensors = {one: _tensor(reader, one, about) for one, about in line.tensors.items()}
         files.update(adaptor_file(about[2]) for about in line.tensors.values())

@@ -1,1 +1,1 @@
-"""The DuckDB file: opened, locked, written to, copied, queried; and the files beside it."""
+"""The DuckDB file and the files next to it: opening, locking, writing, copying, querying."""

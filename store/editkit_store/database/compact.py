@@ -1,10 +1,10 @@
 """Compaction: the same history in a smaller file.
 
-DuckDB keeps the blocks that were freed, and never shrinks a file from within. A compaction writes
-every table anew into a file beside the store, without tensors that no artifact names any more,
-compares the heads of the two logs, and puts the new file in the old one's place in one step. Shared
-locks keep writers out from the first row read until the new file is in place; killed at any moment,
-one of the two whole files is there under the store's name.
+DuckDB keeps freed blocks and never shrinks a file in place. A compaction writes every table to a
+new file next to the store, without tensors that no artifact refers to, compares the heads of the
+two logs, and replaces the old file atomically. Shared locks keep writers out from the first row
+read until the new file is in place; if it is killed at any moment, one of the two complete files
+remains under the store's name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NAMED = {"payloads": "SEMI JOIN old.artifacts USING (digest)"}
 
 
 def compact(path: Path) -> Compacted:
-    """Rewrites a store without the space that it does not use; every version stays.
+    """Rewrites a store without unused space; every version is kept.
 
     Args:
         path: A store of the current schema, not open in this process.
@@ -47,19 +47,19 @@ def rewrite(database: Database) -> Compacted:
     """Rewrites an open store, as ``compact`` does.
 
     Args:
-        database: A store of the current schema, open to write. Its file is let go of meanwhile, so
-            that others can read, and opened again.
+        database: A store of the current schema, open for writing. Its file is released meanwhile,
+            so that others can read, and reopened.
 
     Raises:
-        StoreLocked: Another process was faster to write to it.
-        StoreDamaged: A table cannot be read, or did not arrive as it was; the store is as before.
-        StoreUnwritable: No room for the second file, or no permission.
+        StoreLocked: Another process opened it for writing first.
+        StoreDamaged: A table cannot be read, or its copy differs; the store is unchanged.
+        StoreUnwritable: No space for the second file, or no permission.
     """
-    place = Path(os.path.realpath(database.path))  # a link stays a link
+    place = Path(os.path.realpath(database.path))  # so that a link stays a link
     schema.require(database)
     database.checkpoint()
     before = place.stat().st_size
-    # A killed compaction leaves its folder behind, which the next opening sweeps away.
+    # A killed compaction leaves its folder behind; the next opening for writing deletes it.
     with private_folder(place) as folder, database.released():
         fresh = folder / place.name
         with Database.scratch(place) as work:
@@ -78,16 +78,16 @@ def rewrite(database: Database) -> Compacted:
 
 
 def _copy(work: Database) -> int:
-    """Copies all tables; returns the number of tensors left behind."""
+    """Copies all tables; returns the number of tensors that were dropped."""
     work.execute("COPY FROM DATABASE old TO new (SCHEMA)")
     for table in _TABLES:
         work.execute(f"INSERT INTO new.{table} SELECT * FROM old.{table} {_NAMED.get(table, '')}")
         sums = [_sum(work, f"{name}.{table} {_NAMED.get(table, '')}") for name in ("old", "new")]
         if sums[0] != sums[1]:
             raise StoreDamaged(
-                f"the table '{table}' did not arrive as it was",
+                f"the copy of the table '{table}' differs from the original",
                 path=work.path,
-                hint="the store is as before; `editkit verify` says more",
+                hint="the store is unchanged; run `editkit verify` for details",
             )
     work.execute("CHECKPOINT new")
     counts = [work.one(f"SELECT count(*) FROM {name}.payloads") for name in ("old", "new")]

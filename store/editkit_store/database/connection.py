@@ -1,7 +1,7 @@
-"""The only place that talks to DuckDB: opening, transactions, and the translation of its errors.
+"""The only module that calls DuckDB: opening, transactions, and translating its errors.
 
-DuckDB allows one read-write process or several read-only ones on a file, and so does ``holding``. A
-lock that is held is waited for briefly, then reported with the holder's process id.
+DuckDB allows one read-write process or several read-only ones on a file, and so does ``holding``.
+Opening waits briefly for a held lock, then raises an error with the holder's process id.
 """
 
 from __future__ import annotations
@@ -39,30 +39,30 @@ if TYPE_CHECKING:
 __all__ = ["BLOCK", "Database"]
 
 BLOCK = "65536"
-"""Bytes of a block. A small store is a quarter of what it is with DuckDB's default of 256 KiB; with
-less than 64, tensors of several kilobytes would waste more of each."""
+"""Block size in bytes. It makes a small store a quarter as large as DuckDB's default of 256 KiB;
+with less than 64 KiB, tensors of several kilobytes would waste more of each block."""
 
 _ONE_THREAD = "SET threads = 1"
-"""For whoever appends. What it asks is small, and handing it to another thread takes longer than
-doing it; and the cores have a model to run."""
+"""Setting for writers. Their queries are small, so passing them to another thread takes longer than
+running them, and the cores are needed for the model."""
 
 _PATIENCE = 60.0
-"""Seconds to wait for a file that was released: somebody else may be reading it by then."""
+"""Seconds to wait to reopen a released file, which another process may be reading."""
 
-_PART = 200  # rows fetched at a time
+_PART = 200  # rows per fetch
 
 _STREAM_MEMORY = "256MB"
-"""DuckDB's memory while it streams. Every block is read once; with all of the memory to fill, each
-would take new pages, and half of the time of reading gigabytes would be the system's."""
+"""DuckDB's memory limit while streaming. Every block is read only once; without a limit each would
+take new pages, and half of the time of reading gigabytes would be spent in the kernel."""
 
 
 class Database:
     """One open DuckDB file.
 
-    Rows always come back as lists: in DuckDB 2 a result streams and owns its connection until it
-    is exhausted, so nothing here hands out a cursor. It refuses a second thread instead of letting
-    it wait, so threads take turns here: a query at a time, and a transaction as a whole, of which
-    nobody sees a part.
+    Rows are always returned as lists: in DuckDB 2 a result streams and owns its connection until it
+    is exhausted, so no method returns a cursor. DuckDB refuses a second thread instead of blocking
+    it, so this class serializes threads: one query at a time, and one transaction as a whole, so
+    that no thread sees a partial one.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class Database:
         self._connection: duckdb.DuckDBPyConnection | None = connection
         self._writer: duckdb.DuckDBPyConnection | None = None
         self._in_transaction = False
-        self._has_begun = False  # DuckDB knows of it
+        self._has_begun = False  # BEGIN was sent to DuckDB
         self._gathered = Gathered()
         self.failures = 0  # transactions that did not commit
         self._hold = hold
-        self._left = hold and hold.mark()  # what we left in the file
+        self._left = hold and hold.mark()  # the file as this process left it
         self.path = path
         self.read_only = read_only
 
@@ -95,9 +95,9 @@ class Database:
             wait: Seconds to wait while another process holds it; ``None`` for the default.
 
         Raises:
-            StoreNotFound: No file there.
-            NotAStore: Not a DuckDB file.
-            StoreDamaged: Its checksums do not hold.
+            StoreNotFound: The file does not exist.
+            NotAStore: It is not a DuckDB file.
+            StoreDamaged: Its checksums do not match.
             StoreLocked: Still held by another process after ``wait`` seconds.
             StoreUnwritable: Missing permission.
         """
@@ -105,7 +105,7 @@ class Database:
             raise StoreNotFound(
                 f"there is no store at '{path}'",
                 path=path,
-                hint="run `editkit init`, or `editkit add`, which makes one",
+                hint="run `editkit init`, or `editkit add`, which creates one",
             )
         if path.is_dir():
             raise NotAStore(f"'{path}' is a folder, not a store", path=path)
@@ -117,7 +117,7 @@ class Database:
         delay = 0.02
         while True:
             try:
-                if (found := cls._opened(path, read_only=read_only)) is not None:
+                if (found := cls._try_open(path, read_only=read_only)) is not None:
                     return found
             except StoreLocked as error:
                 if error.pid == os.getpid() or time.monotonic() >= deadline:
@@ -126,15 +126,15 @@ class Database:
             delay = min(0.25, delay * 2)
 
     @classmethod
-    def _opened(cls, path: Path, *, read_only: bool) -> Database | None:
-        """Opens a file; ``None`` where another one took its name meanwhile (a compaction does)."""
+    def _try_open(cls, path: Path, *, read_only: bool) -> Database | None:
+        """Opens a file; ``None`` if another file replaced it meanwhile, e.g. by a compaction."""
         try:
             hold = Hold.take(path, read_only=read_only)
         except FileNotFoundError:
             return None
         connection = None
         try:
-            with _translated(path):
+            with _translate_errors(path):
                 connection = duckdb.connect(
                     str(path),
                     read_only=read_only,
@@ -144,7 +144,7 @@ class Database:
                     if not read_only:
                         connection.execute(_ONE_THREAD)
                     found = cls(connection, path, read_only=read_only, hold=hold)
-                    connection = hold = None  # type: ignore[assignment]  # they are its own now
+                    connection = hold = None  # type: ignore[assignment]  # owned by the new object
                     return found
         finally:
             if connection is not None:
@@ -155,13 +155,13 @@ class Database:
 
     @classmethod
     def create(cls, path: Path) -> Database:
-        """Makes a new file; ``publish`` gives it its final name.
+        """Creates a new file; ``publish`` gives it its final name.
 
         Raises:
             StoreNotFound: The folder does not exist.
             StoreUnwritable: No space or no permission.
         """
-        with _translated(path):
+        with _translate_errors(path):
             return cls(
                 duckdb.connect(str(path), config={"default_block_size": BLOCK}),
                 path,
@@ -170,8 +170,8 @@ class Database:
 
     @classmethod
     def scratch(cls, path: Path) -> Database:
-        """Returns an empty database in memory, to attach files to; ``path`` is for its errors."""
-        with _translated(path):
+        """Returns an empty in-memory database to attach files to; ``path`` is for its errors."""
+        with _translate_errors(path):
             return cls(
                 duckdb.connect(config={"autoinstall_known_extensions": False}),
                 path,
@@ -192,13 +192,13 @@ class Database:
     def attach(
         self, path: Path, name: str, *, read_only: bool = False, block_size: str | None = None
     ) -> None:
-        """Makes a file's tables reachable as ``name.table``.
+        """Attaches a file, so that its tables are available as ``name.table``.
 
         Args:
-            path: A DuckDB file, or with ``block_size`` one that is made.
+            path: A DuckDB file; with ``block_size`` it is created.
             name: Name within this connection.
-            read_only: Hold it shared.
-            block_size: Bytes.
+            read_only: Open it shared.
+            block_size: Block size of a new file, bytes.
         """
         options = ["READ_ONLY"] if read_only else []
         options += [f"BLOCK_SIZE {block_size}"] if block_size else []
@@ -213,33 +213,33 @@ class Database:
         """Returns all rows of a query."""
         with self.turn:
             if self._gathered:
-                self._hand_over()
-            with _translated(self.path):
+                self._flush()
+            with _translate_errors(self.path):
                 return self._live().execute(sql, parameters).fetchall()
 
     def ask(self, sql: str, part: int = _PART) -> tuple[list[str], Iterator[list[tuple[Any, ...]]]]:
-        """Returns the names of a query's columns, and its rows in parts."""
-        with _translated(self.path):
+        """Returns the column names of a query, and its rows in batches."""
+        with _translate_errors(self.path):
             found = self._live().execute(sql)
             names = [column[0] for column in found.description or ()]
 
         def parts() -> Iterator[list[tuple[Any, ...]]]:
-            with _translated(self.path):
+            with _translate_errors(self.path):
                 while rows := found.fetchmany(part):
                     yield rows
 
         return names, parts()
 
     def interrupt(self) -> None:
-        """Ends the query that runs, if one does; from any thread."""
+        """Interrupts the running query, if there is one; may be called from any thread."""
         self._live().interrupt()
 
     @staticmethod
     def statements(sql: str) -> list[str]:
-        """Returns what kinds of statements a text has, in their order, as DuckDB's parser tells.
+        """Returns the kinds of statements in a text, in order, as parsed by DuckDB.
 
         Raises:
-            QueryFailed: It does not read.
+            QueryFailed: The text cannot be parsed.
         """
         try:
             return [one.type.name for one in duckdb.extract_statements(sql)]
@@ -248,17 +248,17 @@ class Database:
 
     @staticmethod
     def behind_first_word(sql: str) -> str:
-        """Returns a statement without its first word, and without comments around that."""
+        """Returns a statement without its first word and the comments around it."""
         data, comment = sql.encode(), duckdb.token_type.comment
         places = [offset for offset, kind in duckdb.tokenize(sql) if kind != comment]
         return data[places[1] :].decode() if len(places) > 1 else ""
 
     def stream(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[list[tuple[Any, ...]]]:
-        """Yields the rows of a query in parts; for gigabytes of payloads three times as fast.
+        """Yields the rows of a query in batches; three times as fast for gigabytes of payloads.
 
-        The connection must not be used for anything else until it is through.
+        The connection must not be used for anything else until the iterator is exhausted.
         """
-        with self.turn, _translated(self.path):
+        with self.turn, _translate_errors(self.path):
             connection = self._live()
             connection.execute(f"SET memory_limit = '{_STREAM_MEMORY}'; RESET threads")
             try:
@@ -273,11 +273,11 @@ class Database:
     def beside(
         self, pool: Executor, act: Callable[[list[Any]], list[Any]], sql: str, *parameters: Any
     ) -> Future[list[Any]]:
-        """Begins to act on what a query of committed rows finds, in a thread that needs no turn."""
+        """Runs a query of committed rows, and ``act`` on its batches, in another thread."""
         own = self._live().cursor()
 
         def run() -> list[Any]:
-            with _translated(self.path), own:
+            with _translate_errors(self.path), own:
                 parts = iter(functools.partial(own.execute(sql, parameters).fetchmany, _PART), [])
                 return [one for part in parts for one in act(part)]
 
@@ -294,41 +294,41 @@ class Database:
             self._begin()
             self.query(sql, parameters)
             if not self._in_transaction:
-                self._note()
+                self._record_mark()
 
     def insert(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
         """Inserts ``rows`` into ``table``, columns in the table's order."""
         if len(rows) == 1 and self._in_transaction:
             if self._gathered.add(table, rows[0]):
-                self._hand_over()
+                self._flush()
         elif rows:
             self._begin()
-            self._hand_over()
-            with _translated(self.path):
+            self._flush()
+            with _translate_errors(self.path):
                 append(self._live(), table, rows)
 
     def _begin(self) -> None:
-        """Tells DuckDB of the transaction. Reading needs none: nobody else can write."""
+        """Begins the transaction in DuckDB. Reading needs none: no other process can write."""
         if self._in_transaction and not self._has_begun:
-            with _translated(self.path):
+            with _translate_errors(self.path):
                 self._live().execute("BEGIN TRANSACTION")
             self._has_begun = True
 
-    def _hand_over(self) -> None:
-        """Inserts the rows gathered so far, as a part of the transaction."""
+    def _flush(self) -> None:
+        """Inserts the rows gathered so far, within the transaction."""
         if self._gathered:
             self._begin()
-            with _translated(self.path):
+            with _translate_errors(self.path):
                 self._gathered.insert(self._live())
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commits what its body did, or none of it.
+        """Runs its body as one transaction.
 
         Raises:
             RuntimeError: Transactions do not nest (DuckDB has no savepoints).
-            StoreGone: The file has lost its name: somebody removed or replaced it.
-            StoreUnwritable: The disk is full; nothing of the body is kept.
+            StoreGone: The file was removed or replaced.
+            StoreUnwritable: The disk is full; the transaction was rolled back.
         """
         with self.turn:
             yield from self._transaction()
@@ -341,57 +341,57 @@ class Database:
         try:
             yield
             if self._has_begun or not self._gathered.is_one_each():
-                self._hand_over()
+                self._flush()
                 self.query("COMMIT")
             elif self._gathered:
-                with _translated(self.path):  # a transaction of its own
+                with _translate_errors(self.path):  # one statement, so no explicit transaction
                     self._gathered.insert_at_once(self._write_only())
         except BaseException:
             self.failures += 1
             self._gathered.clear()
-            # After a failed COMMIT there is nothing left to roll back, and DuckDB says so; the
-            # error that brought us here is the one to report.
+            # After a failed COMMIT, ROLLBACK raises because there is nothing to roll back; the
+            # original error is the one to report.
             with contextlib.suppress(EditkitError):
                 if self._has_begun:
                     self.query("ROLLBACK")
             raise
         finally:
             self._in_transaction = self._has_begun = False
-            self._note()
+            self._record_mark()
 
-    def _note(self) -> None:
-        """Notes what we left in the file."""
+    def _record_mark(self) -> None:
+        """Records the state of the file after this process wrote to it."""
         self._left = self._hold and self._hold.mark()
 
     def check_own(self) -> None:
-        """Refuses to go on with a file that is not as this process left it.
+        """Raises if the file is not as this process left it.
 
         Raises:
-            StoreGone: The file has lost its name: somebody removed or replaced it.
-            StoreChanged: Somebody else wrote to it, or to its log.
+            StoreGone: The file was removed or replaced.
+            StoreChanged: Another process wrote to it, or to its log.
         """
         if self._hold is None:
             return
         if self._hold.identity != identity(self.path):
             raise StoreGone(
                 f"the file of the store '{self.path}' was removed or replaced while it was open; "
-                "what would be written now could not be found again",
+                "anything written now would be lost",
                 path=self.path,
-                hint="open the store again; what was done before is in the file that was removed",
+                hint="open the store again; earlier changes are in the file that was removed",
             )
         if self._hold.mark() != self._left:
             raise _changed(self.path)
 
     def read_file(self, offset: int, length: int) -> bytes:
-        """Returns bytes of the file, without opening it: closing it would lose DuckDB's lock."""
+        """Returns bytes of the file without reopening it: closing it would drop DuckDB's lock."""
         return self._hold.read(offset, length) if self._hold is not None else b""
 
     def copy_to(self, target: Path) -> None:
-        """Copies all that is committed, while nobody else has a turn.
+        """Copies all committed data, while other threads wait.
 
         Raises:
             StoreGone, StoreChanged: See ``check_own``.
-            StoreUnwritable: There is no room.
+            StoreUnwritable: There is no space.
         """
         with self.turn:
             if self.read_only:
@@ -402,9 +402,9 @@ class Database:
                 self._hold.copy(target)
 
     def _write_only(self) -> duckdb.DuckDBPyConnection:
-        """A second connection to the same database, whose statements are not optimized.
+        """Returns a second connection to the same database, without the query optimizer.
 
-        There is nothing to optimize about inserted rows, and trying takes a third of the time.
+        Inserts have nothing to optimize, and trying takes a third of the time.
         """
         if self._writer is None:
             self._writer = self._live().cursor()
@@ -412,7 +412,7 @@ class Database:
         return self._writer
 
     def checkpoint(self) -> None:
-        """Folds the write-ahead log into the file, so that copying the one file copies all.
+        """Merges the write-ahead log into the file, so that copying the file copies everything.
 
         Raises:
             StoreGone, StoreChanged: See ``check_own``.
@@ -423,7 +423,7 @@ class Database:
 
     @contextlib.contextmanager
     def released(self) -> Iterator[None]:
-        """Lets go of the file while its body runs; whoever asks or writes meanwhile waits."""
+        """Releases the file while its body runs; other threads wait meanwhile."""
         with self.turn:
             hold, self._hold = self._hold, None
             try:
@@ -436,15 +436,15 @@ class Database:
                     hold.release()
                 fresh = Database.open(self.path, read_only=self.read_only, wait=_PATIENCE)
                 self._connection, self._hold = fresh._connection, fresh._hold
-                self._note()
+                self._record_mark()
 
     def close(self) -> None:
         """Closes the file; a second call does nothing.
 
         Raises:
-            StoreChanged: Somebody else wrote to the file. What they wrote is left as it is.
-            StoreError: The final checkpoint failed; committed operations stay in the log beside
-                the file and are there at the next opening.
+            StoreChanged: Another process wrote to the file. Its data is left as it is.
+            StoreError: The final checkpoint failed; committed operations stay in the log next to
+                the file and are available at the next opening.
         """
         with self.turn:
             connection, self._connection = self._connection, None
@@ -455,9 +455,9 @@ class Database:
                 return
             has_changed = hold is not None and not self.read_only and hold.mark() != self._left
             try:
-                with _translated(self.path):
+                with _translate_errors(self.path):
                     if has_changed:
-                        # DuckDB would write what it holds over what somebody else wrote.
+                        # DuckDB would overwrite what the other process wrote.
                         connection.execute("PRAGMA disable_checkpoint_on_shutdown")
                     if writer is not None:
                         writer.close()
@@ -476,23 +476,23 @@ class Database:
 
 def _changed(path: Path) -> StoreChanged:
     return StoreChanged(
-        f"somebody else wrote to the store '{path}' while it was open here; nothing more is "
-        "written, so that nothing of theirs is lost",
+        f"another process wrote to the store '{path}' while it was open here; nothing more is "
+        "written, so that none of its changes are lost",
         path=path,
-        hint="close it everywhere, keep a copy of the file and of the .wal beside it, and run "
+        hint="close it everywhere, keep a copy of the file and of its .wal file, and run "
         "`editkit verify`",
     )
 
 
 @contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """The one place where DuckDB's errors become ours."""
+def _translate_errors(path: Path) -> Iterator[None]:
+    """Translates DuckDB's errors to those of editkit."""
     try:
         yield
     except duckdb.Error as error:
         raise translate(error, path) from error
     except RuntimeError as error:
-        # What Ctrl-C becomes when it arrives inside a query.
+        # How Ctrl-C surfaces during a query.
         if "interrupted" in str(error).lower():
             raise KeyboardInterrupt from error
         raise

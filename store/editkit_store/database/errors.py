@@ -1,4 +1,4 @@
-"""From DuckDB's errors to ours: what each of them means for a store."""
+"""Translation of DuckDB's errors to those of editkit."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ _DAMAGE = (
 
 
 class Duplicate(StoreError):
-    """A row that is there already. Internal to the store."""
+    """A row that exists already. Internal to the store."""
 
     code = "duplicate"
 
 
 class MissingTable(StoreError):
-    """A statement names a table or column that the file does not have. Internal to the store."""
+    """A statement uses a table or column that the file does not have. Internal to the store."""
 
     code = "missing_table"
 
 
 def translate(error: Exception, path: Path) -> EditkitError:
-    """Returns the editkit error that says what ``error`` means for the store at ``path``."""
+    """Returns the editkit error for a DuckDB error on the store at ``path``."""
     text, kind = str(error), type(error).__name__
     low = text.lower()
     if "lock on file" in low or "different configuration" in low or "already open" in low:
@@ -95,9 +95,9 @@ def translate(error: Exception, path: Path) -> EditkitError:
         )
     if kind in ("FatalException", "InternalException"):
         return StoreDamaged(
-            f"the store '{path}' cannot go on: {first_line(text)}",
+            f"the store '{path}' cannot continue: {first_line(text)}",
             path=path,
-            hint="open it again; it comes back at its last whole version",
+            hint="open it again; it is then at its last complete version",
         )
     if kind == "ConstraintException":
         return Duplicate(f"the store '{path}' has that row: {first_line(text)}", path=path)
@@ -107,13 +107,13 @@ def translate(error: Exception, path: Path) -> EditkitError:
 
 
 def first_line(text: str) -> str:
-    """Returns the first line of what DuckDB said."""
+    """Returns the first line of DuckDB's message."""
     lines = text.strip().splitlines()
     return lines[0] if lines else "no reason given"
 
 
 def not_duckdb(path: Path) -> NotAStore:
-    """Returns the error for a file that is not DuckDB's."""
+    """Returns the error for a file that is not a DuckDB file."""
     return NotAStore(
         f"'{path}' is not a DuckDB file",
         path=path,

@@ -1,4 +1,4 @@
-"""Files and folders beside a store: locked, private, durable."""
+"""Files and folders next to a store: locks, private files, durable writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from editkit_store.errors import StoreUnwritable
 
 try:
     import fcntl
-except ImportError:  # Windows: a file that is open there cannot be opened by another writer
+except ImportError:  # Windows, where an open file cannot be opened by another writer
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
@@ -29,11 +29,11 @@ __all__ = [
 ]
 
 _FOLDER = "private"
-"""Part of the names of folders that hold a copy of a store for a while."""
+"""Part of the names of folders for temporary copies of a store."""
 
 
 def sync(path: Path) -> None:
-    """Makes a file durable, or the names in a folder; a folder on Windows cannot be synced."""
+    """Makes a file or a folder's entries durable; Windows cannot sync folders."""
     if os.name == "nt" and path.is_dir():
         return
     number = os.open(path, os.O_RDONLY)
@@ -44,13 +44,12 @@ def sync(path: Path) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Puts a file there that only its owner can read; nobody ever sees a part of it.
+    """Writes a file that only its owner can read, atomically.
 
-    It is durable: what it replaced, a revoked token for instance, does not come back after a power
-    cut.
+    It is durable: replaced content, e.g. a revoked token, does not reappear after a power failure.
 
     Raises:
-        StoreUnwritable: The folder cannot be written to.
+        StoreUnwritable: The folder is not writable.
     """
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -70,32 +69,32 @@ def write_private(path: Path, text: str) -> None:
         raise StoreUnwritable(
             f"'{path}' cannot be written: {error.strerror}",
             path=path,
-            hint="the server keeps small files beside the store",
+            hint="the server keeps small files next to the store",
         ) from error
 
 
 def is_private(path: Path) -> bool:
-    """Returns whether a file is ours, and nobody else can read or write it."""
+    """Returns whether a file belongs to this user, and no other user can read or write it."""
     try:
         found = os.lstat(path)
     except OSError:
         return False
     if not stat.S_ISREG(found.st_mode):
         return False
-    if os.name == "nt":  # permissions are elsewhere there
+    if os.name == "nt":  # has no such permission bits
         return True
     return found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keeps other processes from changing a file while the body does.
+    """Locks a file against changes by other processes during its body.
 
-    The lock is the system's (``flock``), on a file beside it: it ends with the process that holds
-    it, so none is ever left behind, and there is no guessing whether somebody is dead.
+    The lock is the system's (``flock``), on a separate file next to it. It ends with the process
+    that holds it, so there are no stale locks.
 
     Raises:
-        StoreUnwritable: The folder cannot be written to.
+        StoreUnwritable: The folder is not writable.
     """
     lock = path.with_name(f".{path.name}.lock")
     try:
@@ -106,34 +105,34 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):
-            os.unlink(lock)  # while it is held; whoever waits for it sees that it is gone
+            os.unlink(lock)  # while it is held; waiting processes notice that it is gone
         os.close(number)
 
 
 def flock(lock: Path, *, shared: bool, wait: bool, make: bool = True, mode: int = 0o600) -> int:
     """Locks a file; returns the descriptor that holds the lock.
 
-    The lock belongs to that descriptor alone: nothing that the process does with other ones loses
-    it. To take the file away while it is locked alone is safe.
+    The lock belongs to that descriptor: closing other descriptors does not release it. Deleting the
+    file while it is locked exclusively is safe.
 
     Args:
         lock: The file.
-        shared: Others may hold it shared at the same time.
-        wait: Wait for whoever holds it.
-        make: Make the file where there is none.
+        shared: Take a shared lock.
+        wait: Wait until the lock is free.
+        make: Create the file if it does not exist.
         mode: Permissions of a new file.
 
     Raises:
-        BlockingIOError: Somebody holds it, and not ``wait``.
-        OSError: The file cannot be made or opened.
+        BlockingIOError: It is held, and ``wait`` is not set.
+        OSError: The file cannot be created or opened.
     """
-    how = 0 if fcntl is None else _how(shared) | (0 if wait else fcntl.LOCK_NB)
+    how = 0 if fcntl is None else _lock_mode(shared) | (0 if wait else fcntl.LOCK_NB)
     flags = (os.O_CREAT if make else 0) | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
         try:
             number = os.open(lock, os.O_RDWR | flags, mode)
         except PermissionError:
-            # Whoever may only read the store may read its lock, too; that is enough to hold it.
+            # Users with read access to the store can read its lock file, which suffices to lock it.
             number = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if fcntl is not None:
@@ -141,7 +140,7 @@ def flock(lock: Path, *, shared: bool, wait: bool, make: bool = True, mode: int 
             if os.path.samestat(os.fstat(number), os.stat(lock)):
                 return number
         except FileNotFoundError:
-            pass  # taken away by who held it: a lock on it locks nobody out
+            pass  # deleted by its holder, so this lock has no effect
         except BaseException:
             os.close(number)
             raise
@@ -149,19 +148,19 @@ def flock(lock: Path, *, shared: bool, wait: bool, make: bool = True, mode: int 
 
 
 def convert(number: int, *, shared: bool) -> bool:
-    """Makes a lock of ``flock`` shared, or its holder's alone; returns whether it could be.
+    """Converts a lock of ``flock`` to shared or exclusive; returns whether that succeeded.
 
-    On the way others may get it; then it is lost.
+    The conversion is not atomic: another process may get the lock, and then it is lost.
     """
     if fcntl is not None:
         try:
-            fcntl.flock(number, _how(shared) | fcntl.LOCK_NB)
+            fcntl.flock(number, _lock_mode(shared) | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
     return True
 
 
-def _how(shared: bool) -> int:
+def _lock_mode(shared: bool) -> int:
     return fcntl.LOCK_SH if shared else fcntl.LOCK_EX
 
 
@@ -170,16 +169,16 @@ def _how(shared: bool) -> int:
 
 @contextlib.contextmanager
 def private_folder(store: Path) -> Iterator[Path]:
-    """Yields a new folder, for the owner's eyes only, that is gone after the body.
+    """Yields a new private folder that is deleted after the body.
 
-    It lies beside the store, or where temporary files lie if nothing can be written there. A lock
-    on it ends with this process: what a killed one left behind, ``sweep`` takes away.
+    It is next to the store, or in the folder for temporary files if that is not writable. It is
+    locked by this process; ``sweep`` deletes folders that killed processes left behind.
 
     Args:
         store: The store's file.
 
     Raises:
-        StoreUnwritable: There is no room for it.
+        StoreUnwritable: The folder cannot be created.
     """
     import tempfile
 
@@ -192,7 +191,7 @@ def private_folder(store: Path) -> Iterator[Path]:
             f"the store '{store}' cannot be copied: {error.strerror}", path=store
         ) from error
     try:
-        number = _locked_folder(folder)
+        number = _lock_folder(folder)
         try:
             yield folder
         finally:
@@ -203,19 +202,19 @@ def private_folder(store: Path) -> Iterator[Path]:
 
 
 def sweep(store: Path) -> None:
-    """Takes away what processes that were killed left beside a store: copies of it.
+    """Deletes copies of a store that killed processes left next to it.
 
-    Only whoever alone holds the store may: others make such folders while they hold it.
+    Call it only while holding the store exclusively: other holders may be using such folders.
     """
     real = Path(os.path.realpath(store))
-    for suffix in (".compact", ".compact.wal"):  # of releases before 0.2
+    for suffix in (".compact", ".compact.wal"):  # from releases before 0.2
         with contextlib.suppress(OSError):
             real.with_name(f".{real.name}{suffix}").unlink(missing_ok=True)
     with contextlib.suppress(OSError), os.scandir(real.parent) as entries:
         for entry in entries:
             if entry.name.startswith(_prefix(real)) and entry.is_dir(follow_symlinks=False):
                 folder = Path(entry.path)
-                number = _locked_folder(folder)
+                number = _lock_folder(folder)
                 if number is not None:
                     shutil.rmtree(folder, ignore_errors=True)
                     os.close(number)
@@ -225,8 +224,8 @@ def _prefix(store: Path) -> str:
     return f".{store.name}-{_FOLDER}-"
 
 
-def _locked_folder(folder: Path) -> int | None:
-    """Locks a folder; returns ``None`` where somebody has, or where there are no such locks."""
+def _lock_folder(folder: Path) -> int | None:
+    """Locks a folder; returns ``None`` if it is locked already, or locks are not supported."""
     if fcntl is None:
         return None
     number = None

@@ -1,15 +1,17 @@
-"""Who holds a store's file: one descriptor a process, and a lock beside DuckDB's own.
+"""Holding a store's file: one descriptor per process, and a lock in addition to DuckDB's.
 
-DuckDB locks its file by a POSIX record lock, which belongs to a process and a file and not to a
-descriptor: when a process closes *any* descriptor of the file, its lock is gone, silently. A second
-process could then open the file to write, and one of the two histories would be lost. So
+DuckDB locks its file with a POSIX record lock, which belongs to a process and a file, not to a
+descriptor: when a process closes *any* descriptor of the file, its lock is silently released. A
+second process could then open the file for writing, and one of the two histories would be lost. So
 
-- a process has one descriptor of a store beside DuckDB's. It is opened before DuckDB opens the file
-  and closed after DuckDB closed it, and whoever wants the bytes of a store that is open reads them
-  by it. A store is opened once to write, or several times to read;
-- there is a second lock, ``flock`` on ``.history.db.lock`` beside the store, which no closing of
-  other descriptors loses: alone to write, shared to read. It is taken before the file is opened;
-- what a process left in the file is remembered, and compared before it writes again (``mark``).
+- a process has one descriptor of a store in addition to DuckDB's. It is opened before DuckDB opens
+  the file and closed after DuckDB closed it, and is used to read the bytes of an open store. A
+  store is opened once for writing, or several times for reading;
+- there is a second lock, ``flock`` on ``.history.db.lock`` next to the store, which closing other
+  descriptors does not release: exclusive for writing, shared for reading. It is taken before the
+  file is opened;
+- the state in which a process left the file is recorded, and compared before it writes again
+  (``mark``).
 """
 
 from __future__ import annotations
@@ -41,15 +43,15 @@ Identity = tuple[int, int]
 """Device and inode."""
 
 Mark = tuple[int, bytes, Identity | None, int]
-"""Bytes of a store's file, its headers, and of its write-ahead log the file and its bytes."""
+"""Size of a store's file, its headers, and identity and size of its write-ahead log."""
 
 _HEADERS: Final = 3 * 4096
-"""Bytes at the beginning of a DuckDB file; every checkpoint writes one of the three blocks."""
+"""Bytes of the headers of a DuckDB file; every checkpoint writes one of the three blocks."""
 
 DEFAULT_LOCK_WAIT = 2.0
 """Seconds to wait for a store that another process holds."""
 
-_PART = 1 << 24  # bytes copied at a time
+_PART = 1 << 24  # bytes per copy step
 
 
 def lock_wait_seconds() -> float:
@@ -66,10 +68,10 @@ class _Open:
     """A file that this process has open.
 
     Attributes:
-        path: As it was named.
-        number: Our descriptor.
-        is_writable: Whether it was opened to write; then there is one user.
-        users: How many opened it.
+        path: Path that it was opened by.
+        number: File descriptor.
+        is_writable: Whether it was opened for writing; then there is one user.
+        users: Number of users.
     """
 
     path: Path
@@ -79,13 +81,13 @@ class _Open:
 
 
 _OPEN: dict[Identity, _Open] = {}
-_LEFT: dict[Identity, int] = {}  # descriptors that could not be closed without losing a lock
+_LEFT: dict[Identity, int] = {}  # descriptors that could not be closed without releasing a lock
 _GUARDS: set[int] = set()
 _TURN = threading.RLock()
 
 
 class Hold:
-    """One opening of a store, to read or to write, that lasts until ``release``.
+    """An open store, for reading or writing, held until ``release``.
 
     Attributes:
         identity: Device and inode of the file.
@@ -100,17 +102,17 @@ class Hold:
 
     @classmethod
     def take(cls, path: Path, *, read_only: bool) -> Hold:
-        """Takes hold of an existing file, without waiting.
+        """Holds an existing file, without waiting.
 
         Args:
             path: The file.
-            read_only: Share it with others who read.
+            read_only: Share it with other readers.
 
         Raises:
-            StoreLocked: Somebody holds it: another process, or this one.
+            StoreLocked: Another process, or this one, holds it.
             NotAStore: It is not a DuckDB file.
-            StoreUnwritable: It cannot be read, or nothing can be made beside it.
-            FileNotFoundError: It is gone.
+            StoreUnwritable: It cannot be read, or no files can be created next to it.
+            FileNotFoundError: It does not exist.
         """
         with _TURN:
             found = identity(path)
@@ -124,24 +126,24 @@ class Hold:
                     pid=os.getpid(),
                     hint="use the one that is open, or close it first",
                 )
-            guard = _guarded(path, shared=read_only)
+            guard = _take_guard(path, shared=read_only)
             try:
                 if entry is None:
                     number = _LEFT.pop(found, None)
                     if number is None:
-                        number = _opened(path)
+                        number = _open_file(path)
                     entry = _Open(path, number, is_writable=not read_only)
-                    # The descriptor says which file it is: by now another one may have the name.
+                    # The identity comes from the descriptor: another file may have the name by now.
                     found = _identity_of(number)
                     _OPEN[found] = entry
                 else:
                     entry.users += 1
             except BaseException:
-                _unguarded(path, guard)
+                _release_guard(path, guard)
                 raise
             hold = cls(path, found, entry, guard)
         if hold.read(8, 4) != b"DUCK":
-            # DuckDB would take a SQLite or Parquet file for one to open with an extension.
+            # DuckDB would open a SQLite or Parquet file with an extension.
             hold.release()
             raise not_duckdb(path)
         return hold
@@ -155,13 +157,13 @@ class Hold:
             return os.read(self._entry.number, length)
 
     def copy(self, target: Path) -> None:
-        """Copies the file and its write-ahead log, while nobody writes.
+        """Copies the file and its write-ahead log; nothing may write meanwhile.
 
         Args:
-            target: The copy. Its log lies beside it, as that of the original.
+            target: The copy. Its log is next to it, like the original's.
 
         Raises:
-            StoreUnwritable: There is no room.
+            StoreUnwritable: There is no space.
         """
         import shutil
 
@@ -180,7 +182,7 @@ class Hold:
             ) from error
 
     def mark(self) -> Mark:
-        """Returns what tells that nobody else wrote to the file, or to its log."""
+        """Returns a mark that changes if another process writes to the file or its log."""
         log = log_path(self._path)
         try:
             found = os.stat(log)
@@ -191,16 +193,16 @@ class Hold:
         return size, self.read(0, _HEADERS), beside, length
 
     def share(self) -> None:
-        """Lets others read, who could not while this one might write.
+        """Converts the lock to shared, so that others can read.
 
         Raises:
-            StoreLocked: Somebody was faster, and writes.
+            StoreLocked: Another process opened it for writing first.
         """
         if self._guard is not None and not convert(self._guard, shared=True):
-            raise _locked(self._path)
+            raise _locked_error(self._path)
 
     def release(self) -> None:
-        """Lets go, after DuckDB has; a second call does nothing."""
+        """Releases the file, after DuckDB closed it; a second call does nothing."""
         with _TURN:
             if self._is_released:
                 return
@@ -210,15 +212,15 @@ class Hold:
                 if _OPEN.get(self.identity) is self._entry:
                     del _OPEN[self.identity]
                 if _is_open_elsewhere(self._entry.number, self.identity):
-                    # By somebody who uses DuckDB beside us, and whose lock this would lose.
+                    # Other code in this process uses DuckDB on it; closing would release its lock.
                     _LEFT[self.identity] = self._entry.number
                 else:
                     os.close(self._entry.number)
-            _unguarded(self._path, self._guard)
+            _release_guard(self._path, self._guard)
 
 
 def identity(path: Path) -> Identity | None:
-    """Returns what tells the file at a path from another one that takes its name."""
+    """Returns the identity of the file at a path, which differs for a file that replaces it."""
     try:
         found = os.stat(path)
     except OSError:
@@ -233,7 +235,7 @@ def is_held(path: Path) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Returns whether somebody, in whichever process, holds a store to write to it."""
+    """Returns whether any process holds a store for writing."""
     try:
         number = flock(lock_path(path), shared=True, wait=False, make=False)
     except BlockingIOError:
@@ -251,42 +253,42 @@ def held_paths() -> list[Path]:
 
 
 def log_path(store: Path) -> Path:
-    """Returns where the write-ahead log of a store is."""
+    """Returns the path of a store's write-ahead log."""
     return store.with_name(store.name + ".wal")
 
 
 def lock_path(store: Path) -> Path:
-    """Returns where the lock of a store is; one for all links to it."""
+    """Returns the path of a store's lock file; the same for all links to it."""
     real = Path(os.path.realpath(store))
     return real.with_name(f".{real.name}.lock")
 
 
-def _guarded(path: Path, *, shared: bool) -> int | None:
-    """Locks a store; ``None`` where there is no place for a lock, which only readers do without."""
+def _take_guard(path: Path, *, shared: bool) -> int | None:
+    """Locks a store; returns ``None`` for a reader if no lock file can be created."""
     try:
         mode = os.stat(path).st_mode & 0o666
         guard = flock(lock_path(path), shared=shared, wait=False, mode=mode)
     except BlockingIOError as error:
-        raise _locked(path) from error
+        raise _locked_error(path) from error
     except OSError as error:
-        # In a folder that cannot be written to nobody can write to the store, which needs a log.
+        # In a read-only folder no process can write to the store, since writing needs a log.
         if shared:
             return None
         raise StoreUnwritable(
             f"the store '{path}' cannot be locked: {error.strerror}",
             path=path,
-            hint="a store is written to together with small files beside it: check the folder",
+            hint="writing a store needs small files next to it: check the folder's permissions",
         ) from error
     _GUARDS.add(guard)
     return guard
 
 
-def _unguarded(path: Path, guard: int | None) -> None:
+def _release_guard(path: Path, guard: int | None) -> None:
     if guard is None:
         return
     _GUARDS.discard(guard)
-    # Who holds it alone may take the file away; those who wait for it see that it is gone. Where
-    # others share it, the last of them does.
+    # The exclusive holder may delete the file; waiting processes notice that it is gone. If it is
+    # shared, the last holder deletes it.
     with contextlib.suppress(OSError):
         lock = lock_path(path)
         if convert(guard, shared=False) and os.path.samestat(os.fstat(guard), os.stat(lock)):
@@ -294,7 +296,7 @@ def _unguarded(path: Path, guard: int | None) -> None:
     os.close(guard)
 
 
-def _locked(path: Path) -> StoreLocked:
+def _locked_error(path: Path) -> StoreLocked:
     pid = _holder(path)
     holder = "another process" if pid is None else f"process {pid}"
     return StoreLocked(
@@ -307,21 +309,21 @@ def _locked(path: Path) -> StoreLocked:
 
 
 def _holder(path: Path) -> int | None:
-    """Returns the process that holds a store's lock, where the system tells."""
+    """Returns the process that holds a store's lock, if the system reports it."""
     try:
         inode = os.stat(lock_path(path)).st_ino
         with open("/proc/locks", encoding="ascii") as locks:
-            # "1: FLOCK  ADVISORY  WRITE 4595 fe:00:2171699 0 EOF"; who waits has a "->" more.
+            # "1: FLOCK  ADVISORY  WRITE 4595 fe:00:2171699 0 EOF"; waiting ones have an extra "->".
             for line in locks:
                 words = line.split()
                 if words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode):
-                    return int(words[4]) if int(words[4]) > 0 else None  # of another container
+                    return int(words[4]) if int(words[4]) > 0 else None  # in another container
     except (OSError, ValueError, IndexError):
         pass
     return None
 
 
-def _opened(path: Path) -> int:
+def _open_file(path: Path) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except IsADirectoryError as error:
@@ -340,7 +342,7 @@ def _identity_of(number: int) -> Identity:
 
 
 def _is_open_elsewhere(number: int, file: Identity) -> bool:
-    """Whether this process has another descriptor of a file; where nobody can tell, it has none."""
+    """Whether this process has another descriptor of a file; False if that cannot be determined."""
     try:
         numbers = [int(name) for name in os.listdir("/proc/self/fd")]
     except OSError:
@@ -353,10 +355,10 @@ def _is_open_elsewhere(number: int, file: Identity) -> bool:
     return False
 
 
-def _forget() -> None:
-    """In a child of ``fork``: what it inherited is its parent's.
+def _after_fork() -> None:
+    """Closes the inherited descriptors in a child of ``fork``: they belong to the parent.
 
-    A lock of ``flock`` would otherwise last until the child ends, too, even if its parent does.
+    Otherwise a lock of ``flock`` would last until the child ends too.
     """
     global _TURN
     for number in [*_GUARDS, *_LEFT.values(), *(entry.number for entry in _OPEN.values())]:
@@ -365,8 +367,8 @@ def _forget() -> None:
     _GUARDS.clear()
     _LEFT.clear()
     _OPEN.clear()
-    _TURN = threading.RLock()  # another thread may have had it, which is not here
+    _TURN = threading.RLock()  # a thread of the parent may hold the old one
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,4 +1,4 @@
-"""What somebody names to be written: pages, pictures, tables; never over a store."""
+"""Writing output files (pages, plots, tables), never over a store."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from editkit_store.errors import UnsafeTarget
 __all__ = ["family", "is_duckdb", "refuse_store", "replace_output", "write_output"]
 
 _SUFFIXES = (".wal", ".server", ".tokens")
-"""Of the files that belong to a store and lie beside it."""
+"""Suffixes of the files that belong to a store."""
 
 
 def family(store: Path) -> tuple[Path, ...]:
-    """Returns the files that a store consists of, under the names that they have."""
+    """Returns the paths of the files that a store consists of."""
     real = Path(os.path.realpath(store))
     return (real, *(real.with_name(real.name + suffix) for suffix in _SUFFIXES))
 
 
 def refuse_store(path: Path) -> None:
-    """Refuses to write to a path that is a DuckDB file, or belongs to one.
+    """Raises if a path is a DuckDB file, or belongs to one.
 
-    By what lies there, not by name: a link to a store is the store. Names count where nothing lies
-    yet: DuckDB would take what is called ``history.db.wal`` for the log of ``history.db``.
+    Existing files are checked by content, not by name: a link to a store is the store. New files
+    are checked by name: DuckDB would use ``history.db.wal`` as the log of ``history.db``.
 
     Args:
-        path: What is to be written.
+        path: The file to write.
 
     Raises:
-        UnsafeTarget: It is a store, or a file beside one.
+        UnsafeTarget: The path is a store, or belongs to one.
     """
     real = Path(os.path.realpath(path))
     stems = [str(real).removesuffix(suffix) for suffix in _SUFFIXES if real.name.endswith(suffix)]
@@ -46,7 +46,7 @@ def refuse_store(path: Path) -> None:
 
 
 def _is_linked(path: Path) -> bool:
-    """Whether a path is another, hard name of a file of a store that this process has open."""
+    """Whether a path is a hard link to a file of a store that this process has open."""
     with contextlib.suppress(OSError):
         found = os.stat(path)
         for member in (one for store in held_paths() for one in family(store)):
@@ -57,8 +57,8 @@ def _is_linked(path: Path) -> bool:
 
 
 def is_duckdb(path: Path) -> bool:
-    """Returns whether a DuckDB file lies at a path."""
-    # A file that this process holds is not opened: closing it would lose DuckDB's lock.
+    """Returns whether the file at a path is a DuckDB file."""
+    # A file that this process holds is not opened: closing it would release DuckDB's lock.
     if is_held(path):
         return True
     try:
@@ -74,30 +74,30 @@ def is_duckdb(path: Path) -> bool:
 
 
 def write_output(path: Path, data: bytes) -> None:
-    """Writes a file that somebody named, over what lies there, unless that belongs to a store.
+    """Writes an output file, over an existing one unless that belongs to a store.
 
     Args:
         path: The file.
-        data: All of it.
+        data: Its content.
 
     Raises:
-        UnsafeTarget: It is a store, or a file beside one.
-        OSError: It cannot be written.
+        UnsafeTarget: The path is a store, or belongs to one.
+        OSError: The file cannot be written.
     """
     refuse_store(path)
     path.write_bytes(data)
 
 
 def replace_output(path: Path, data: bytes) -> None:
-    """Writes a file as ``write_output`` does, but whole or not at all.
+    """Writes a file as ``write_output`` does, but atomically.
 
     Args:
-        path: The file; its folder is made if it is not there.
-        data: All of it.
+        path: The file; its folder is created if it does not exist.
+        data: Its content.
 
     Raises:
-        UnsafeTarget: It is a store, or a file beside one.
-        OSError: It cannot be written.
+        UnsafeTarget: The path is a store, or belongs to one.
+        OSError: The file cannot be written.
     """
     refuse_store(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Rows of a transaction that wait, so that they go in together."""
+"""Buffered rows of a transaction, to insert them together."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 __all__ = ["Gathered"]
 
-_MOST = 1000  # rows that wait
+_MOST = 1000  # maximum buffered rows
 
 Row = Sequence[Any]
 
 
 class Gathered:
-    """Rows that DuckDB does not know yet.
+    """Buffered rows that are not in DuckDB yet.
 
-    Connections are DuckDB's; whoever calls translates their errors.
+    Connections are DuckDB's; the caller translates their errors.
     """
 
     def __init__(self) -> None:
@@ -26,24 +26,24 @@ class Gathered:
         return len(self._rows)
 
     def add(self, table: str, row: Row) -> bool:
-        """Takes a row; returns whether so many wait that they should go in."""
+        """Adds a row; returns whether the buffer is full."""
         self._rows.append((table, row))
         return len(self._rows) >= _MOST
 
     def clear(self) -> None:
-        """Forgets the rows."""
+        """Discards the rows."""
         self._rows = []
 
     def forget(self) -> None:
-        """Forgets what a connection that is closed had prepared."""
+        """Discards the prepared statements of a closed connection."""
         self._prepared.clear()
 
     def is_one_each(self) -> bool:
-        """Returns whether no two rows are of one table."""
+        """Returns whether all rows are for different tables."""
         return len({table for table, _ in self._rows}) == len(self._rows)
 
     def insert(self, connection: Any) -> None:
-        """Inserts the rows, in as few steps as there are tables."""
+        """Inserts the rows, in one step per table."""
         if self.is_one_each():
             self.insert_at_once(connection)
             return
@@ -57,8 +57,8 @@ class Gathered:
     def insert_at_once(self, connection: Any) -> None:
         """Inserts rows of different tables in one statement.
 
-        Most of the time of a small statement goes into planning and committing it: five tables in
-        five statements and a transaction around them take three times as long.
+        Planning and committing take most of the time of a small statement: five statements for five
+        tables in one transaction take three times as long.
         """
         rows, self._rows = self._rows, []
         key = tuple((table, len(row)) for table, row in rows)

@@ -1,10 +1,9 @@
-"""Queries of somebody's own: one SELECT, on a private copy, with an end.
+"""Sandboxed user queries: one SELECT, on a private copy, with limits.
 
-DuckDB cannot be told that nothing may be written. Opened to read only, and cut off from other
-files, it still lets ``COPY`` write to the file that it has open, to the log beside it and to its
-folder for temporary files. So two walls stand before a store, and neither relies on the other: what
-is not exactly one SELECT, as DuckDB's own parser sees it, is refused; and a SELECT is answered from
-a copy that is thrown away.
+DuckDB has no setting that prevents all writes. Even if opened read-only and without access to other
+files, it lets ``COPY`` write to the open file, to its log and to its folder for temporary files. So
+there are two independent defences: anything but exactly one SELECT, according to DuckDB's own
+parser, is rejected; and a SELECT runs on a copy that is then deleted.
 """
 
 from __future__ import annotations
@@ -29,29 +28,29 @@ _SETTINGS = (
     "SET enable_external_access = false",
     "SET lock_configuration = true",
 )
-"""Of the copy; the last of them keeps the others."""
+"""Settings of the copy; the last one locks the others."""
 
 _AGAIN = 0.05
-"""Seconds between two attempts to interrupt: one that comes before DuckDB has begun is lost."""
+"""Seconds between attempts to interrupt: one before DuckDB has started has no effect."""
 
-_HINT = "a copy of the store answers, which cannot be written to; the README lists the views"
+_HINT = "queries run on a read-only copy of the store; the README lists the views"
 
 
 def check_query(text: str) -> None:
-    """Refuses whatever is not exactly one SELECT, or the plan of one.
+    """Raises unless a text is exactly one SELECT, or the EXPLAIN of one.
 
     Raises:
-        QueryFailed: It is something else, or does not read.
+        QueryFailed: It is something else, or cannot be parsed.
     """
     kinds = Database.statements(text)
     if kinds == ["EXPLAIN"]:
-        # With ANALYZE, or options, what follows is carried out, and need not be a SELECT.
+        # With ANALYZE or options the statement is executed, and need not be a SELECT.
         with contextlib.suppress(QueryFailed):
             kinds = Database.statements(Database.behind_first_word(text))
     if kinds != ["SELECT"]:
         what = ", ".join(kind.lower().replace("_", " ") for kind in kinds) or "nothing"
         raise QueryFailed(
-            f"the query failed: exactly one SELECT is answered, and this is {what}", hint=_HINT
+            f"the query failed: it must be exactly one SELECT, and this is {what}", hint=_HINT
         )
 
 
@@ -71,31 +70,31 @@ class SqlQuery:
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """Ends the query, or keeps it from beginning."""
+        """Stops the query, or prevents it from starting."""
         self._stopped.set()
 
     def run(
         self, database: Database, *, seconds: float | None = None, cells: int | None = None
     ) -> Table:
-        """Answers from a copy of a store.
+        """Runs the query on a copy of a store.
 
         Args:
             database: The store.
-            seconds: Stop it after so many.
-            cells: Refuse an answer of more values than so many.
+            seconds: Time limit.
+            cells: Maximum number of values in the result.
 
         Raises:
-            QueryFailed: DuckDB refuses it, or its answer is too large.
+            QueryFailed: DuckDB rejects it, or its result is too large.
             QueryStopped: It was stopped.
-            StoreUnwritable: No room for the copy.
+            StoreUnwritable: There is no space for the copy.
         """
         with private_folder(database.path) as folder:
-            copy = folder / database.path.name  # the name counts: it is that of the catalog
+            copy = folder / database.path.name  # keeps the name, which is also the catalog's
             database.copy_to(copy)
-            with Database.open(copy, read_only=True) as opened, self._ending(opened, seconds):
-                return self._asked(opened, cells)
+            with Database.open(copy, read_only=True) as opened, self._interrupting(opened, seconds):
+                return self._execute(opened, cells)
 
-    def _asked(self, database: Database, most: int | None) -> Table:
+    def _execute(self, database: Database, most: int | None) -> Table:
         try:
             for setting in _SETTINGS:
                 database.query(setting)
@@ -105,19 +104,19 @@ class SqlQuery:
                 rows += [tuple(map(plain, row)) for row in part]
                 if most is not None and len(rows) * len(columns) > most:
                     raise QueryFailed(
-                        f"the query failed: the answer has more than {most} values",
-                        hint="ask for less: LIMIT, or fewer columns",
+                        f"the query failed: the result has more than {most} values",
+                        hint="reduce it with LIMIT, or select fewer columns",
                     )
-        except KeyboardInterrupt:  # how an interrupted query ends; but it may have been Ctrl-C
+        except KeyboardInterrupt:  # raised by an interrupted query, but also by Ctrl-C
             if not self._stopped.is_set():
                 raise
             raise QueryStopped(
-                "the query failed: it was stopped before its end", hint=_HINT
+                "the query failed: it was stopped before it finished", hint=_HINT
             ) from None
         except EditkitError as error:
             if self._stopped.is_set():
                 raise QueryStopped(
-                    "the query failed: it was stopped before its end", hint=_HINT
+                    "the query failed: it was stopped before it finished", hint=_HINT
                 ) from error
             if isinstance(error, StoreDamaged | StoreLocked | QueryFailed):
                 raise
@@ -126,8 +125,8 @@ class SqlQuery:
         return Table(columns=tuple(columns), rows=tuple(rows))
 
     @contextlib.contextmanager
-    def _ending(self, database: Database, seconds: float | None) -> Iterator[None]:
-        """Interrupts what the body runs when the query is stopped, or has taken too long."""
+    def _interrupting(self, database: Database, seconds: float | None) -> Iterator[None]:
+        """Interrupts the query in its body when it is stopped or exceeds the time limit."""
         ended = threading.Event()
 
         def watch() -> None:
@@ -143,5 +142,5 @@ class SqlQuery:
             yield
         finally:
             ended.set()
-            self._stopped.set()  # so that it stops waiting
+            self._stopped.set()  # wakes the watcher
             watcher.join()

@@ -2,21 +2,21 @@
 
 Tables
     migrations   which migrations ran, and when
-    settings     what the store remembers: model name and fingerprint
-    edits        one row per edit: its request as canonical JSON, and the columns to search by
+    settings     model name and fingerprint
+    edits        one row per edit: its request as canonical JSON, and columns for searching
     operations   the append-only log, chained by digest
-    membership   how each version changed the set of edits: one row per edit that came or went
-    tags         names of versions; the newest row of a name counts
-    artifacts    what an edit became on one model
-    payloads     safetensors bytes, named by their digest, stored once
+    membership   how each version changed the set of edits: one row per added or removed edit
+    tags         names of versions; the newest row of a name applies
+    artifacts    what a model learned for an edit
+    payloads     safetensors bytes, keyed by digest, stored once
     snapshots    weights that edits share on a model: names and digests of tensors, and settings
-    tensors      those tensors, each stored once, whole or as a difference
-    snapshot_versions  which snapshot holds from a version on
+    tensors      those tensors, each stored once, in full or as a delta
+    snapshot_versions  which snapshot applies from a version on
 
 Views for any DuckDB shell: ``edit_history``, ``active_edits``, ``operation_log``,
-``codebook_rows``; the README says what their columns mean.
+``codebook_rows``; the README documents their columns.
 
-Each migration commits together with the row that records it. Opening to read never migrates.
+Each migration commits together with the row that records it. Opening for reading never migrates.
 """
 
 from __future__ import annotations
@@ -146,23 +146,23 @@ _FIRST = (
     """,
 )
 
-# Which edits can meet on a model is found out once, when an artifact arrives.
+# Conflicts between edits on a model are computed once, when an artifact is added.
 _CONFLICTS = (
-    # Canonical JSON: earlier edit to distance; NULL where nobody has looked.
+    # Canonical JSON: earlier edit to distance; NULL if not computed.
     "ALTER TABLE artifacts ADD COLUMN conflicts VARCHAR",
 )
 
-# What a verification derives anew, and what people ask the file about in SQL.
+# Columns that verification recomputes, and columns for SQL queries.
 _VERIFIABLE = (
-    # Order of the edits: several may have come with one operation.
+    # Order of the edits: one operation may add several.
     "ALTER TABLE edits ADD COLUMN ordinal BIGINT",
     "UPDATE edits SET ordinal = seq",
-    # What an agent calls its request; the same key twice is one edit.
+    # An agent's key of its request; the same key twice is one edit.
     "ALTER TABLE edits ADD COLUMN idempotency_key VARCHAR",
-    # Digest of the artifact's whole row, which the operation that stored it names.
+    # Digest of the artifact's whole row, recorded by the operation that stored it.
     "ALTER TABLE artifacts ADD COLUMN record_digest VARCHAR",
-    # Initial radius of the edit's scope, float32, L2. Until then payloads were the only place that
-    # said it, in the JSON of their header.
+    # Initial radius of the edit's scope, float32, L2. Before, it was only in the JSON header of the
+    # payload.
     "ALTER TABLE artifacts ADD COLUMN radius DOUBLE",
     """
     UPDATE artifacts SET radius = found.radius FROM (
@@ -201,10 +201,10 @@ _VERIFIABLE = (
     """,
 )
 
-# Adding looks for earlier edits of the prompt.
+# Adding an edit looks up earlier edits of the prompt.
 _BY_PROMPT = ("CREATE INDEX edits_by_prompt ON edits (prompt_digest)",)
 
-# What edits share on a model, for methods whose edits change the same weights.
+# Weights that edits share on a model, for methods whose edits change the same weights.
 _SNAPSHOTS = (
     """
     CREATE TABLE snapshots (
@@ -231,7 +231,7 @@ _SNAPSHOTS = (
     """,
 )
 
-# Radii as they are now follow from a rule that only the method knows; SQL shows what was recorded.
+# Current radii follow from a rule of the method, so SQL shows the recorded initial ones.
 _RECORDED_RADII = (
     "DROP VIEW IF EXISTS codebook_rows",
     """
@@ -273,7 +273,7 @@ def found_version(database: Database) -> int:
     """Returns the schema version of an open file; writes nothing.
 
     Raises:
-        NotAStore: A DuckDB file without editkit's tables.
+        NotAStore: It is a DuckDB file without editkit's tables.
     """
     try:
         row = database.one("SELECT max(version) FROM migrations")
@@ -287,11 +287,11 @@ def found_version(database: Database) -> int:
 
 
 def require(database: Database) -> int:
-    """Returns the schema version, after refusing one that this editkit cannot use as it is.
+    """Returns the schema version; raises if this editkit cannot use it as it is.
 
     Raises:
-        NotAStore: No editkit tables.
-        SchemaMismatch: Newer than this editkit, or older and not migrated.
+        NotAStore: There are no editkit tables.
+        SchemaMismatch: It is newer than this editkit, or older and not migrated.
     """
     found = found_version(database)
     if found > SCHEMA_VERSION:
@@ -305,7 +305,7 @@ def require(database: Database) -> int:
     if found < SCHEMA_VERSION and database.read_only:
         raise SchemaMismatch(
             f"the store '{database.path}' has schema {found} and needs {SCHEMA_VERSION}; "
-            "opening to read does not migrate",
+            "opening it for reading does not migrate it",
             path=database.path,
             found=found,
             supported=SCHEMA_VERSION,

@@ -1,4 +1,4 @@
-"""Looking at the file itself: where its bytes are, and values as JSON can hold them."""
+"""Space usage of the file by content, and conversion of values to JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["plain", "space"]
 
 
 def space(database: Database) -> dict[str, int]:
-    """Returns the bytes of a file by what they hold, those of freed blocks among them."""
+    """Returns the bytes of a file by content, including freed blocks."""
     (row,) = database.query(
         "SELECT block_size, free_blocks FROM pragma_database_size() "
         "WHERE database_name = current_database()"
@@ -45,7 +45,7 @@ def space(database: Database) -> dict[str, int]:
 
 
 def plain(value: Any) -> Any:
-    """Returns what JSON can hold of a value: bytes as hex digits, times and numbers as text."""
+    """Converts a value to JSON types: bytes to hex digits, times and special numbers to text."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):

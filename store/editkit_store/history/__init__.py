@@ -1,4 +1,4 @@
-"""The log: operations and the versions they make, appended and read."""
+"""The log: appending and reading operations and versions."""
 
 from editkit_store.history.log import History, Operation, prompt_digest
 

@@ -1,4 +1,4 @@
-"""SQL that follows the columns of edits, as ``records.edits`` declares them."""
+"""SQL derived from the columns of edits, which ``records.edits`` declares."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ EDIT = (
 
 
 def containing_text(*, redacted: bool) -> str:
-    """Returns a condition for operations about a text; every ``?`` is that text in lower case.
+    """Returns a condition for operations that match a text; every ``?`` is that text in lower case.
 
     Args:
-        redacted: Leave out operations whose author is only the operating system's user.
+        redacted: Do not match an author that is only the operating system's user.
     """
     in_edit = " OR ".join(f"contains(lower({name}), ?)" for name in SEARCHED)
     named = "AND provenance->>'$.author' IS DISTINCT FROM provenance->>'$.user'" if redacted else ""

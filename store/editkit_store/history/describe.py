@@ -1,4 +1,4 @@
-"""Operations in words, for logs."""
+"""Short descriptions of operations, for logs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["describe"]
 
 
 def describe(operation: Operation) -> str:
-    """Returns in a few words what an operation did."""
+    """Returns a short description of what an operation did."""
     detail = operation.detail
     target = "" if operation.target_version is None else format_version(operation.target_version)
     match operation.kind:

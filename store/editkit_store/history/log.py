@@ -1,16 +1,16 @@
 """The history: an append-only log of operations, and the view of active edits at every version.
 
-``v0`` is the untouched model. Each operation that changes the set of edits makes the next version;
-versions form a line, and a rollback makes a *new* version whose view equals an older one. What a
-version changed is stored as membership rows (this edit came, that one went), so any past view is
+``v0`` is the unedited model. Each operation that changes the set of edits creates the next version;
+versions form a line, and a rollback creates a *new* version whose view equals an older one. The
+changes of a version are stored as membership rows (edits added and removed), so any past view is
 one query, and nothing is ever rewritten.
 
 A *member* is an edit that was added and not reverted. A member is *active* unless a newer member
 corrects the same prompt (it is then *superseded*), so reverting the newer one reactivates the older
 one without any bookkeeping.
 
-Undo and redo are operations too. Each version remembers which version the next undo takes back
-(``undo_version``) and which undo the next redo takes back (``redo_version``); with U, R these two,
+Undo and redo are operations too. Each version stores which version the next undo undoes
+(``undo_version``) and which undo the next redo reverses (``redo_version``); with U, R these two,
 p the version before and x the version to undo:
 
     add, revert, rollback, import  v = p + 1: U(v) = v,        R(v) = none
@@ -93,11 +93,11 @@ class History(Past):
         snapshots: Mapping[str, str] | None = None,
         **how: Any,
     ) -> Operation:
-        """Appends an import: edits of another history, in their order.
+        """Appends an import: edits of another history, in order.
 
         Args:
             edits: They keep their ids and times.
-            active: Ids of those that join the view.
+            active: Ids of the edits that join the view.
             extra: Returns more details of the operation; called after the edits are inserted, so
                 that it can insert artifacts.
             snapshots: Digests of the weights that edits share, by ``NewEdit.shared_by``.
@@ -107,17 +107,17 @@ class History(Past):
         self._sharing = None
         requests = self._insert(edits, last.seq + 1)
         brought = [[edit.id, _naive(edit.time).isoformat()] for edit in edits]
-        said = extra()
+        more = extra()
         rows = [(edit_id, True) for edit_id in sorted(active)]
         self._db.insert("membership", [[last.version + 1, *row] for row in rows])
         count = len(self.active_ids(last.version + 1))
         return self._append(
             "import",
             last,
-            # Artifacts alone leave the view as it is.
+            # Artifacts alone do not change the view.
             membership=rows if edits else None,
             active_count=count,
-            detail={"requests": requests, "brought": brought, **said},
+            detail={"requests": requests, "brought": brought, **more},
             is_member_stored=True,
             snapshots={
                 owner: (last.version + bool(edits), digest)
@@ -169,7 +169,7 @@ class History(Past):
         Args:
             edit_id: The edit.
             detail: More details of the operation.
-            **how: Time, provenance, model, and what shared weights become.
+            **how: Time, provenance, model, and the new shared weights.
 
         Raises:
             NotActive: It is not part of the current view.
@@ -244,7 +244,7 @@ class History(Past):
         return int(self.maker(redone).detail["undoes"])
 
     def tag(self, version: int, name: str, **how: Any) -> Operation:
-        """Appends an operation that names ``version``; a name in use moves there.
+        """Appends an operation that names ``version``; an existing tag is moved to it.
 
         Raises:
             InvalidTag: ``name`` cannot be a tag.
@@ -282,12 +282,12 @@ class History(Past):
             membership=turned,
             active_count=count,
             detail=detail,
-            snapshots=self._restored(version, last.version),
+            snapshots=self._restored_snapshots(version, last.version),
             **how,
         )
 
-    def _restored(self, version: int, current: int) -> dict[str, tuple[int, str | None]]:
-        """Returns what shared weights become when ``version`` is restored."""
+    def _restored_snapshots(self, version: int, current: int) -> dict[str, tuple[int, str | None]]:
+        """Returns the changes of shared weights when ``version`` is restored."""
         snapshots = Snapshots(self._db)
         now = snapshots.at(current)
         if not now:
@@ -316,13 +316,13 @@ class History(Past):
     ) -> Operation:
         """Appends an operation.
 
-        ``snapshots`` says what the weights that edits share become, and from which version on; the
-        operation's detail names them, by ``NewEdit.shared_by``.
+        ``snapshots`` gives the new shared weights, and from which version on; the operation's
+        detail records them, by ``NewEdit.shared_by``.
         """
         changed = membership is not None
         if snapshots:
-            said = {owner: list(one) for owner, one in sorted(snapshots.items())}
-            detail = {**detail, "snapshots": said}
+            changes = {owner: list(one) for owner, one in sorted(snapshots.items())}
+            detail = {**detail, "snapshots": changes}
         version = last.version + 1 if changed else last.version
         undo, redo = (
             self._chain(kind, last, version)
@@ -394,5 +394,5 @@ class History(Past):
 
 
 def _naive(time: datetime) -> datetime:
-    """DuckDB's TIMESTAMP holds no zone; ours are UTC."""
+    """Converts a time to naive UTC: DuckDB's TIMESTAMP has no time zone."""
     return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time

@@ -21,7 +21,7 @@ from editkit_store.records import Edit, EditRequest, EditStatus, OperationKind, 
 
 __all__ = ["Operation", "Past", "prompt_digest"]
 
-# Membership of every edit at a version: the newest row at or before it counts.
+# Membership of every edit at a version: the newest row at or before it applies.
 _MEMBERS = """
     SELECT edit_id FROM membership WHERE version <= ?
     GROUP BY edit_id HAVING arg_max(member, version)
@@ -49,7 +49,7 @@ class Operation(NamedTuple):
 
 
 RESTORING: tuple[OperationKind, ...] = ("rollback", "undo", "redo")
-"""Operations after which the members are those of their target."""
+"""Operations that restore the members of their target version."""
 
 _START = Operation(
     0, "import", 0, False, None, None, None, None, 0, datetime.min, None, Provenance(), {}, None, ""
@@ -57,7 +57,7 @@ _START = Operation(
 
 
 def prompt_digest(request: EditRequest) -> str:
-    """Returns what identifies the corrected input: its prompt, or its whole conversation."""
+    """Returns the digest of the corrected input: its prompt, or its whole conversation."""
     if request.chat is not None:
         return digest_json([message.model_dump(mode="json") for message in request.chat])
     return digest_json(request.prompt)
@@ -84,7 +84,7 @@ class Past:
 
     def last(self) -> Operation:
         """Returns the newest operation, or the start of the log."""
-        with self._db.turn:  # a transaction of another thread may be moving it
+        with self._db.turn:  # another thread's transaction may be changing it
             if self._known is None or self._known[0] != self._db.failures:
                 found = self._operations("ORDER BY seq DESC LIMIT 1")
                 self._known = self._db.failures, found[0] if found else _START
@@ -113,13 +113,13 @@ class Past:
         """Returns operations, newest first.
 
         Args:
-            limit: At most so many.
+            limit: At most this many.
             at: Only those up to and including the one that made this version.
             before: Only those before this position in the log.
-            containing: Only those about this text, whatever its case: in prompt, target or another
+            containing: Only those that match this text, ignoring case: in prompt, target or another
                 of ``SEARCHED``, in author, reason or a tag of the version, or the kind or version
                 itself.
-            redacted: Do not look for the operating system's user.
+            redacted: Do not match the operating system's user.
         """
         conditions = ["true"]
         parameters: list[object] = []
@@ -143,7 +143,7 @@ class Past:
         return int(row[0]) if row else 0
 
     def tags(self) -> dict[str, int]:
-        """Returns every tag and the number of the version it names now."""
+        """Returns every tag and the number of the version that it names now."""
         rows = self._db.query(
             "SELECT name, arg_max(version, seq) FROM tags GROUP BY name ORDER BY 1"
         )
@@ -153,19 +153,19 @@ class Past:
         """Returns the number of the version that an expression names.
 
         Raises:
-            UnknownVersion: It names none.
+            UnknownVersion: The expression does not name a version.
         """
         current = self.current()
-        with contextlib.suppress(UnknownVersion):  # most expressions name no tag
+        with contextlib.suppress(UnknownVersion):  # most expressions are not tags
             return parse_version(text, current=current, tags={})
         return parse_version(text, current=current, tags=self.tags())
 
     def resolve_edit(self, text: str) -> str:
-        """Returns the full id of the edit that begins with ``text``.
+        """Returns the full id of the edit with the prefix ``text``.
 
         Raises:
-            UnknownEdit: None does.
-            AmbiguousId: Several do.
+            UnknownEdit: No edit has the prefix.
+            AmbiguousId: Several edits have the prefix.
         """
         asked = text.strip().lower()
         rows = self._db.query(
@@ -182,7 +182,7 @@ class Past:
                 f"'{text}' begins {'more than ten' if len(rows) > 10 else len(rows)} edit ids",
                 text=text,
                 matches=matches,
-                hint="give more digits; they are: " + ", ".join(matches[:5]),
+                hint="give more digits; matches: " + ", ".join(matches[:5]),
             )
         return str(rows[0][0])
 
@@ -199,7 +199,8 @@ class Past:
     def line(self, version: int) -> set[int]:
         """Returns the versions that led to one, without those that a rollback or undo discarded.
 
-        A version that restores an older one is left out too; the older one and its line are in.
+        A version that restores an older one is left out too; the older one and its line are
+        included.
         """
         rows = self._db.query(
             "SELECT version, target_version FROM operations WHERE changed AND version <= ? "
@@ -281,7 +282,7 @@ class Past:
         return [found[edit_id] for edit_id in ids]
 
     def members_with_request(self, digest: str, version: int) -> int:
-        """Returns how many members at ``version`` came of exactly this request."""
+        """Returns how many members at ``version`` were made from exactly this request."""
         row = self._db.one(
             f"SELECT count(*) FROM edits WHERE request_digest = ? AND edit_id IN ({_MEMBERS})",
             [digest, version],
@@ -317,9 +318,9 @@ class Past:
         return [edit_id for edit_id in ids if edit_id in inside]
 
     def moves(self, before: int, after: int) -> tuple[list[str], list[str]] | None:
-        """Returns what ``changes`` does, faster and in no order, without reading any edit.
+        """Returns the same as ``changes``, faster and in no order, without reading any edit.
 
-        ``None`` if one of the prompts has several edits, of which only the newest counts.
+        ``None`` if one of the prompts has several edits, of which only the newest is active.
 
         Args:
             before: Version.
@@ -333,7 +334,7 @@ class Past:
         return came, went
 
     def _turned(self, before: int, after: int) -> dict[str, bool]:
-        """Edits that are members at one version and not at another: True for those that came.
+        """Returns the edits that are members at only one of the versions: True for added ones.
 
         The last result is cached: a rollback needs it for its view and again for its record.
         """
@@ -357,7 +358,7 @@ class Past:
         return {edit_id: not joined for edit_id, joined in known[1].items()}
 
     def _same(self, version: int) -> int:
-        """Returns the version whose members a rollback, an undo or a redo made ``version`` have.
+        """Returns the version whose members ``version`` restored by a rollback, undo or redo.
 
         The rows between the two versions then need not be read.
         """
@@ -375,7 +376,7 @@ class Past:
             return version
 
     def _shared(self) -> set[str]:
-        """Edits that share their prompt with another edit; read once."""
+        """Returns the edits that share their prompt with another edit; read once."""
         with self._db.turn:  # an edit that another thread adds meanwhile would stay missing
             if self._sharing is None or self._sharing[0] != self._db.failures:
                 rows = self._db.query(
@@ -388,14 +389,14 @@ class Past:
     def changes(self, before: int, after: int) -> tuple[list[str], list[str]]:
         """Returns which edits are active at one version and not at another, oldest first.
 
-        Takes time in proportion to what changed between the two, not to the history.
+        Runs in time proportional to the changes between the two, not to the history.
 
         Args:
             before: Version.
             after: Version, earlier or later.
 
         Returns:
-            Those that came, and those that went, from ``before`` to ``after``.
+            The added and the removed edits, from ``before`` to ``after``.
         """
         before, after = self._same(before), self._same(after)
         first, second = sorted((before, after))
@@ -431,7 +432,7 @@ class Past:
         return (came, went) if before <= after else (went, came)
 
     def _states(self, ids: Sequence[str], version: int) -> dict[str, EditStatus]:
-        """Members among ``ids`` at ``version``: active or superseded."""
+        """Returns the status of the members among ``ids`` at ``version``: active or superseded."""
         if not ids:
             return {}
         rows = self._db.query(

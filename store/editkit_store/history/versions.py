@@ -1,4 +1,4 @@
-"""How people name versions and edits: ``v12``, ``@``, ``@-``, tags, id prefixes.
+"""Version expressions: ``v12``, ``@``, ``@-``, tags.
 
 Grammar of a version expression::
 
@@ -24,7 +24,7 @@ _BACK = re.compile(r"(?P<base>.*?)(?:(?P<dashes>-+)|~(?P<steps>\d{1,18}))?", re.
 
 
 MAX_TAG = 100
-"""Longest name of a version, characters."""
+"""Maximum length of a tag, characters."""
 
 
 def format_version(number: int) -> str:
@@ -36,8 +36,8 @@ def check_tag(name: str) -> str:
     """Returns ``name`` if it can name a version.
 
     Raises:
-        InvalidTag: Empty, has characters outside letters, digits, ``_ . / -``, or looks like a
-            version.
+        InvalidTag: It is empty, has characters other than letters, digits, ``_ . / -``, or looks
+            like a version.
     """
     if not _TAG.fullmatch(name) or len(name) > MAX_TAG:
         raise InvalidTag(
@@ -59,7 +59,7 @@ def parse_version(text: str, *, current: int, tags: Mapping[str, int]) -> int:
         tags: Tag names and the versions they point to.
 
     Raises:
-        UnknownVersion: It names nothing in this history.
+        UnknownVersion: It does not name a version of this history.
     """
     asked = text.strip()
     base = _base(asked, current=current, tags=tags)

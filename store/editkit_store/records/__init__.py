@@ -1,4 +1,4 @@
-"""Typed records: what is stored, returned by Python, printed by the CLI and sent by servers."""
+"""Typed records, which are stored, returned by Python, printed by the CLI and sent by servers."""
 
 from editkit_store.records.answers import Candidate, Explanation, Generation, Score
 from editkit_store.records.base import Record

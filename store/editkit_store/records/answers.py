@@ -1,4 +1,4 @@
-"""What a running model answers, and why."""
+"""Records of a running model's answers and explanations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Generation(Record):
 
 
 class Score(Record):
-    """How likely a text is as the model's answer to a prompt: teacher-forced, nothing generated."""
+    """Likelihood of a text as the model's answer to a prompt, teacher-forced without generation."""
 
     prompt: str
     target: str
@@ -60,7 +60,7 @@ class Candidate(Record):
 
 
 class Explanation(Record):
-    """Which edit fires for a prompt, and how near the others are."""
+    """Which edit fires for a prompt, and the nearest candidates."""
 
     prompt: str
     version: str

@@ -1,4 +1,4 @@
-"""Typed records of comparisons: what differs between two versions, and what lies behind one."""
+"""Typed records of comparisons between two versions."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Requests for corrections, and the edits that they become.
 
-The fields of ``EditRequest`` are the one list of what a request holds. A field marked as a
-``EditColumn`` is also a column of the table ``edits``, which inserting, verifying and searching
-follow; a new one needs a migration that adds the column, and nothing else in the store.
+The fields of ``EditRequest`` define a request. A field marked as an ``EditColumn`` is also a column
+of the table ``edits``, and inserting, verifying and searching follow from it; a new one needs a
+migration that adds the column, and nothing else in the store.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ __all__ = [
 
 EditKind = Literal["fact", "label", "passage"]
 MethodName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
-"""Name of an editing method: small letters, digits, hyphens. Which there are, packages say."""
+"""Name of an editing method: lowercase letters, digits, hyphens; see the registry of methods."""
 DEFAULT_METHOD = "grace"
-"""Method of a request that names none."""
+"""Default method of a request."""
 
 EditStatus = Literal["active", "superseded", "reverted", "failed"]
 ScopeName = Literal["strict", "balanced", "broad"]
@@ -41,26 +41,26 @@ ScopeName = Literal["strict", "balanced", "broad"]
 _FIRST = frozenset(
     "prompt target kind method subject rephrases locality chat reason author source".split()
 )
-"""Fields that requests have always had, set or not. One that came later is written only where it is
-set, so that requests without it keep their bytes and their digests."""
+"""Fields of the first release, which are always written. Later fields are written only if set, so
+that requests without them keep their bytes and digests."""
 
 
 @dataclass(frozen=True)
 class EditColumn:
-    """Marks a field of a request that is a column of the table ``edits`` too.
+    """Marks a field of a request that is also a column of the table ``edits``.
 
-    Columns are in the order of the fields. A new one is a text that may be missing, and comes last,
-    as a migration puts it there.
+    Columns are in the order of the fields. A new one is a nullable text and comes last, where a
+    migration adds it.
 
     Attributes:
-        is_searched: Whether ``log`` looks for text in it.
+        is_searched: Whether ``log`` searches it.
     """
 
     is_searched: bool = True
 
 
 class Message(Record):
-    """One turn of a conversation, as chat templates take it."""
+    """One turn of a conversation, in the format of chat templates."""
 
     role: str = Field(description="`system`, `user` or `assistant`")
     content: str
@@ -123,14 +123,14 @@ def _columns() -> dict[str, EditColumn]:
 
 
 COLUMNS: tuple[str, ...] = tuple(_columns())
-"""Fields of a request that are columns of the table ``edits``, in their order there."""
+"""Fields of a request that are columns of the table ``edits``, in order."""
 
 SEARCHED: tuple[str, ...] = tuple(name for name, one in _columns().items() if one.is_searched)
-"""Those of ``COLUMNS`` that ``log`` looks for text in."""
+"""Those of ``COLUMNS`` that ``log`` searches."""
 
 
 class Edit(EditRequest):
-    """An edit in the history: the request, its id, and its state at the version asked about."""
+    """An edit in the history: the request, its id, and its status at the requested version."""
 
     id: str = Field(description="16 hex digits; any unique prefix names the edit")
     time: datetime = Field(description="When it was added, UTC")

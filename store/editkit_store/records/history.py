@@ -1,4 +1,4 @@
-"""Typed records of the history: operations, versions, artifacts, and the state of the store."""
+"""Typed records of the history: operations, versions, artifacts, and the store's status."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OperationKind = Literal["add", "revert", "rollback", "undo", "redo", "tag", "rep
 
 
 class Artifact(Record):
-    """What one edit became on one model; its tensors travel beside it as safetensors bytes."""
+    """What one model learned for one edit; its tensors are separate safetensors bytes."""
 
     edit_id: str
     fingerprint: str = Field(description="Fingerprint of the model that learned it")
@@ -56,7 +56,7 @@ class Artifact(Record):
 
 
 class Learned(Record):
-    """Outcome of learning one edit on one model; also the verification's record."""
+    """Outcome of learning and verifying one edit on one model."""
 
     edit_id: str
     verified: bool
@@ -66,7 +66,7 @@ class Learned(Record):
 
 
 class Provenance(Record):
-    """Who did an operation, with what, and why."""
+    """Who made an operation, with which tool, and why."""
 
     author: str | None = None
     agent: str | None = None
@@ -170,7 +170,7 @@ class Initialized(Record):
 
 
 class Problem(Record):
-    """Something that a verification found wrong."""
+    """A problem found by a verification."""
 
     kind: Literal["file", "schema", "operation", "edit", "artifact", "snapshot", "tensor", "tag"]
     name: str = Field(description="Which one: an operation's number, an edit's id, a digest, ...")

@@ -1,4 +1,4 @@
-"""What is known of models."""
+"""Records of models."""
 
 from __future__ import annotations
 

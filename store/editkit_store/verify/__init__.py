@@ -1,4 +1,4 @@
-"""Verification: every digest of a store derived anew, and everything compared with the log."""
+"""Verification: recomputes every digest of a store, and compares everything with the log."""
 
 from editkit_store.verify.check import verify
 

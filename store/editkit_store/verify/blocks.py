@@ -1,8 +1,8 @@
-"""The blocks of a DuckDB file that no query can be made to read: those of indexes, and freed ones.
+"""Checking the blocks of a DuckDB file that queries do not read: those of indexes, and free ones.
 
-DuckDB keeps a checksum in every block and compares it when the block is read. Blocks of tables are
-read by whoever reads the table; those of an index only by a look-up that needs them, so that a
-damaged one would be met some day, and not by a verification. Here they are read from the file.
+DuckDB stores a checksum in every block and checks it when the block is read. Reading a table reads
+its blocks; blocks of an index are only read by a lookup that needs them, so a damaged one would
+surface some day, but not in a verification. This module reads them from the file.
 
 A file is three header blocks of 4,096 bytes, then blocks of one size. A block begins with its
 checksum, 8 bytes: 5381 xor the sum modulo 2, over its other 64-bit words w, of w * K mod 2^64.
@@ -24,14 +24,14 @@ _WORD = (1 << 64) - 1
 
 
 def damaged_blocks(database: Database) -> list[int]:
-    """Returns the numbers of the blocks beside the tables' own whose checksums do not hold.
+    """Returns the numbers of the blocks outside tables whose checksums do not match.
 
     Args:
-        database: An open file. What it holds in memory and has not written yet is passed over; of
-            a database in memory that is all.
+        database: An open file. Data that is not written yet is skipped, so all of an in-memory
+            database.
 
     Raises:
-        StoreDamaged: DuckDB cannot tell which blocks its tables are in.
+        StoreDamaged: DuckDB cannot list the blocks of its tables.
     """
     if str(database.path) == ":memory:":
         return []
@@ -45,8 +45,8 @@ def damaged_blocks(database: Database) -> list[int]:
         others = [number for number in range(count) if number not in read]
         found = {number: _state(database, number, size) for number in others}
         empty = [number for number in others if found[number] == "empty"]
-        # Of those never written, beyond the end of the file or holes in it, each is free, unless
-        # somebody writes. Where more are empty some were in use.
+        # Blocks that were never written (beyond the end of the file, or holes in it) are free,
+        # unless a process is writing. If more are empty than free, some were in use.
         lost = set(empty) if database.read_only and len(empty) > free else set()
         return [number for number in others if found[number] == "damaged" or number in lost]
 
@@ -75,14 +75,14 @@ def _blocks_of_tables(database: Database) -> set[int]:
 def checksum(data: bytes) -> int:
     """Returns DuckDB's checksum of some bytes, a multiple of 8 of them.
 
-    All words are multiplied at once, as parts of one large number: one by one they would take
-    Python a second for every few megabytes. Of two words that are neighbours one waits, so that the
-    products, of 128 bits each, do not run into each other.
+    All words are multiplied at once, as parts of one large integer: a loop in Python would take a
+    second for every few megabytes. Even and odd words are multiplied separately, so that the
+    128-bit products do not overlap.
     """
     lanes, width = _lanes(len(data))
     words = int.from_bytes(data, "little")
     products = (words & lanes) * _FACTOR ^ ((words >> 64) & lanes) * _FACTOR
-    while width > 1:  # the lower half of the lanes takes in the upper
+    while width > 1:  # XORs the upper half of the lanes into the lower
         width //= 2
         products = (products >> (128 * width)) ^ (products & ((1 << (128 * width)) - 1))
     return (_START ^ products) & _WORD
@@ -90,7 +90,7 @@ def checksum(data: bytes) -> int:
 
 @functools.lru_cache(maxsize=4)
 def _lanes(length: int) -> tuple[int, int]:
-    """The mask of every other word, and a power of two of no fewer than their number."""
+    """Returns the mask of every other word, and their number rounded up to a power of two."""
     count = (length // 8 + 1) // 2
     width = 1 << max(0, count - 1).bit_length()
     return int.from_bytes((b"\xff" * 8 + b"\0" * 8) * count, "little"), width

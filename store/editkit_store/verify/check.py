@@ -1,11 +1,11 @@
-"""Verification: derives every digest of a store anew, and compares everything with the log.
+"""Verification: recomputes every digest of a store, and compares everything with the log.
 
 The log is a chain: an operation's digest covers its own row, its changes to the set of edits, and
-the digest of the operation before. The log names everything else in the store: an edit by the
-digest of its request, an artifact by the digest of its record, a tensor by the digest in that
-record, and shared weights by the digest of a snapshot, which names its tensors. So the digest of
-the newest operation, the *head*, identifies the whole history: anybody who keeps it elsewhere can
-detect any later change of the past.
+the digest of the operation before. The log refers to everything else in the store: to an edit by
+the digest of its request, to an artifact by the digest of its record, to a tensor by the digest in
+that record, and to shared weights by the digest of a snapshot, which contains those of its tensors.
+So the digest of the newest operation, the *head*, identifies the whole history: keeping a copy of
+it elsewhere makes any later change of the past detectable.
 
 Not covered: the settings (which model to load by default), when migrations ran, artifacts stored
 with a schema before 3 (the log names only their tensors), and the times of edits imported before
@@ -54,9 +54,9 @@ _COUNTED = (
     "tags",
 )  # fmt: skip
 
-_THREADS = 2  # beside the one that reads what they find
-_PARTS = 4  # of the log
-_SMALL = 10_000  # operations up to which it is one part
+_THREADS = 2  # in addition to the main thread, which consumes their results
+_PARTS = 4  # parts of the log
+_SMALL = 10_000  # operations up to which the log is one part
 
 
 def verify(database: Database, *, head: str | None = None) -> Verified:
@@ -64,7 +64,7 @@ def verify(database: Database, *, head: str | None = None) -> Verified:
 
     Args:
         database: The store.
-        head: A head noted earlier, which the log must still hold.
+        head: A head saved earlier, which the log must still contain.
     """
     check = _Check(database)
     try:
@@ -73,7 +73,7 @@ def verify(database: Database, *, head: str | None = None) -> Verified:
             if head is not None and not check.holds(head):
                 check.blame("operation", head, "is not in the log: the past was rewritten since")
     except (StoreDamaged, StoreError) as error:
-        # DuckDB's own checksums: a block that cannot be read.
+        # A block fails DuckDB's own checksum.
         check.blame("file", str(database.path), str(error))
     return Verified(
         ok=not check.problems,
@@ -106,16 +106,16 @@ class _Check:
 
     def run(self) -> None:
         """Goes through all tables."""
-        self._owned()
+        self._check_own()
         known = {step.version: step.name for step in MIGRATIONS}
         ran = self._db.query("SELECT version, name, applied_at FROM migrations")
         if {version: name for version, name, _ in ran} != known:
             self.blame("schema", "migrations", "not those of this editkit")
-        self._db.query("SELECT * FROM settings")  # no digest covers them; their block may be bad
+        self._db.query("SELECT * FROM settings")  # not covered by digests, but checks their block
         with ThreadPoolExecutor(_THREADS) as pool:
             altered = self._db.beside(pool, _altered, "SELECT digest, bytes FROM payloads")
             # DuckDB uses one thread per row group of a hundred thousand rows, hence the parts. It
-            # needs no interpreter, which blocks and tensors use meanwhile.
+            # does not hold the GIL, which blocks and tensors use meanwhile.
             parts = [
                 self._db.beside(pool, list, DOUBTFUL_OPERATIONS, *part) for part in self._parts()
             ]
@@ -141,20 +141,20 @@ class _Check:
         newest = self._db.one("SELECT digest FROM operations ORDER BY seq DESC LIMIT 1")
         self.head = newest[0] if newest is not None else None
         if not self.problems:
-            self._owned()  # again: another process may have written meanwhile
+            self._check_own()  # again: another process may have written meanwhile
 
-    def _owned(self) -> None:
+    def _check_own(self) -> None:
         try:
             self._db.check_own()
         except StoreError as error:
             self.blame("file", self._db.path.name, str(error))
 
     def holds(self, head: str) -> bool:
-        """Whether an operation has this digest."""
+        """Returns whether an operation has this digest."""
         return self._db.one("SELECT 1 FROM operations WHERE digest = ?", [head]) is not None
 
     def _parts(self) -> list[tuple[int, int]]:
-        """Returns the bounds of parts of the log, about equal in size if it was not altered."""
+        """Returns the bounds of parts of the log, of about equal size if it was not altered."""
         (count,) = self._db.query("SELECT count(*) FROM operations")[0]
         inner = [count * part // _PARTS for part in range(1, _PARTS)] if count > _SMALL else []
         starts = [-(1 << 63), *(end + 1 for end in inner)]
@@ -185,7 +185,7 @@ class _Check:
                 self.blame("operation", name, f"('{kind}') was altered")
             # The row of an altered operation need not parse.
             with contextlib.suppress(ValueError, TypeError, AttributeError):
-                self._expect(row)
+                self._collect(row)
         for (version,) in self._db.query(
             "SELECT DISTINCT version FROM membership "
             "WHERE version NOT IN (SELECT version FROM operations WHERE changed) ORDER BY version"
@@ -193,8 +193,8 @@ class _Check:
             self.blame("operation", f"v{version}", "changes the view, but no operation made it")
         return [row[0] for row in doubtful]
 
-    def _expect(self, row: list[Any]) -> None:
-        """Notes what an operation says the store must hold."""
+    def _collect(self, row: list[Any]) -> None:
+        """Records what the store must contain according to an operation."""
         seq, kind, _, _, edit_id, target, _, _, _, time, model, _, detail, *_ = row
         said = from_json(detail)
         if kind == "add" and edit_id is not None:
@@ -326,24 +326,27 @@ class _Check:
 
 
 def _has_digest(row: list[Any], digest: str | None) -> bool:
-    """Whether the digest is that of an artifact's record."""
+    """Returns whether the digest is that of an artifact's record."""
     try:
         return record_digest(row) == digest
-    except (ValueError, AttributeError):  # a radius that no JSON has, a time that Python has not
+    except (
+        ValueError,
+        AttributeError,
+    ):  # a radius that is not JSON, a time that Python cannot represent
         return False
 
 
 def _altered(payloads: list[tuple[str, bytes]]) -> list[str]:
-    """Returns the names of tensors that are not what their names say."""
+    """Returns the digests of tensors that do not match them."""
     # Twice as fast as sha256() in SQL, which has no vector instructions.
     return [digest for digest, data in payloads if digest_bytes(data) != digest]
 
 
 def operation_digest(row: Sequence[Any], members: list[list[Any]]) -> str:
-    """Derives the digest of an operation from its row and what it did to the set of edits.
+    """Computes the digest of an operation from its row and its changes to the set of edits.
 
-    It equals ``digest_json`` of the operation. The text is built from columns that are canonical
-    JSON already: parsing and writing them again would take most of the time of a verification.
+    It equals ``digest_json`` of the operation. The text is built from columns that are already
+    canonical JSON: parsing and serializing them again would dominate the time of a verification.
     """
     (seq, kind, version, changed, edit_id, target, undo, redo, count, time, model, how, detail,
      parent, _) = row  # fmt: skip
@@ -367,12 +370,12 @@ def _number(value: int | None) -> int | str:
 
 
 def _iso(time: datetime | str) -> str:
-    """A time as it is digested; DuckDB returns one before the year 1 as text."""
+    """Returns a time in ISO 8601; DuckDB returns one before the year 1 as text."""
     return time.isoformat() if isinstance(time, datetime) else time
 
 
 def _prompt(request: dict[str, Any], edit_id: str) -> str:
-    """Derives the digest of the corrected input."""
+    """Computes the digest of the corrected input."""
     if request.get("chat") is None:
         return digest_text(canonical_text(request["prompt"]))
     return prompt_digest(Edit(**request, id=edit_id, time=datetime.fromtimestamp(0, UTC)))

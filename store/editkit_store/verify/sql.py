@@ -1,11 +1,11 @@
-"""Verification in DuckDB: finds the additions to a history that are whole.
+"""Verification in DuckDB: finds the additions to a history that are intact.
 
-An addition is *whole* if its operation follows the one before it and matches its digest, and if the
-edit and the artifact that it names exist and match theirs. SQL builds the digested texts as
-``digest.canonical_json`` writes them. Where the two differ (an exponent, a control character), the
-digests differ too, the addition does not count as whole, and ``verify`` checks it in Python, as it
-does with all other operations and with damage. Whatever counts as whole here has the right digest,
-however the text was built.
+An addition is *whole* if its operation follows the one before it and matches its digest, and if its
+edit and its artifact exist and match theirs. SQL builds the digested texts as
+``digest.canonical_json`` does. If the two differ (an exponent, a control character), the digests
+differ too, the addition does not count as whole, and ``verify`` checks it in Python, like all other
+operations and any damage. Whatever counts as whole here has the right digest, however the text was
+built.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ OPERATION = (
 
 
 def _joined(*parts: str) -> str:
-    # Not `||`, which copies the text for every part. concat() skips NULL: a column that may be NULL
-    # becomes text first, and if another one is NULL, the digest no longer matches.
+    # Not `||`, which copies the text for every part. concat() skips NULL: nullable columns are
+    # converted to text first, and if another column is NULL, the digest does not match.
     return f"concat({', '.join(parts)})"
 
 
@@ -53,7 +53,7 @@ def _time(column: str) -> str:
 
 
 def _object(values: dict[str, str]) -> str:
-    """A JSON object of texts that are JSON already; keys sorted, as everywhere."""
+    """Returns SQL for a JSON object of texts that are JSON already; keys are sorted."""
     fields = _listed(*(f"'\"{key}\":', {values[key]}" for key in sorted(values)))
     return _joined("'{'", fields, "'}'")
 
@@ -102,13 +102,13 @@ _FOLLOWS = """
     AND o.parent_digest IS NOT DISTINCT FROM b.digest_before
 """
 
-# Anything else that an operation says about edits and models is checked in Python.
+# Anything else in an operation about edits and models is checked in Python.
 _SAYS = """
     TRY(json_extract_string(o.detail, ['$.request', '$.record', '$.requests', '$.records',
         '$.snapshots'])) = [e.request_digest, a.record_digest, NULL, NULL, NULL]
 """
 
-# What stands for the prompt of a conversation is derived in Python.
+# The prompt digest of a conversation is computed in Python.
 _FIELDS = ", ".join(f"'$.{name}'" for name in (*COLUMNS, "chat"))
 _VALUES = ", ".join((*(f"e.{name}" for name in COLUMNS), "NULL"))
 
@@ -160,7 +160,7 @@ DOUBTFUL_EDITS = f"""
     WHERE o.kind IS DISTINCT FROM 'add' OR e.seq IN (SELECT unnest(CAST($1 AS BIGINT[])))
     ORDER BY ordinal
 """
-"""Edits of no whole addition; $1: the operations that are not whole additions."""
+"""Edits without a whole addition; $1: the operations that are not whole additions."""
 
 DOUBTFUL_ARTIFACTS = f"""
     SELECT {", ".join(f"a.{column}" for column in ROW.split(", "))}, a.record_digest,
@@ -171,5 +171,5 @@ DOUBTFUL_ARTIFACTS = f"""
     ) o ON o.edit_id = a.edit_id AND o.fingerprint = a.fingerprint
     WHERE o.seq IS NULL OR a.edit_id IN (SELECT unnest(CAST($2 AS VARCHAR[])))
 """
-"""Artifacts of no whole addition, and those of the edits $2, which other operations name; each with
-whether it belongs to a whole addition."""
+"""Artifacts without a whole addition, and those of the edits $2, which other operations refer to;
+each with whether it belongs to a whole addition."""

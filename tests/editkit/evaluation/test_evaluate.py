@@ -236,7 +236,7 @@ def test_labels_of_a_classifier_are_judged_too(tmp_path: Path) -> None:
         assert point.retention is not None
         assert point.retention.perplexity is None
         assert point.retention.answers.count == 1
-    with pytest.raises(UnsupportedModel, match="continue"):
+    with pytest.raises(UnsupportedModel, match="decoders"):
         run(path, "prompt-memory", model=(tiny_bert(), tiny_tokenizer()), out=tmp_path / "other")
 
 

@@ -61,10 +61,10 @@ def test_damage_is_refused() -> None:
     data = bytes(range(200))
     stored = packed(data, b"", 2)
     for bad in (b"", stored[:-1], stored + b"x", b"\xff" + stored[1:]):
-        with pytest.raises(ValueError, match="difference"):
+        with pytest.raises(ValueError, match="delta"):
             unpacked(bad, b"", 2, len(data))
     for length in (len(data) - 2, len(data) + 2, 2**40):
-        with pytest.raises(ValueError, match="difference"):
+        with pytest.raises(ValueError, match="delta"):
             unpacked(stored, b"", 2, length)
     with pytest.raises(ValueError, match="words"):
         unpacked(stored, b"", 2, len(data) - 1)

@@ -257,7 +257,7 @@ def test_what_another_wrote_is_noticed_and_kept(path: Path) -> None:
     append(store, "ours", "4")
     written_by_another(path)
     theirs = path.read_bytes()
-    with pytest.raises(StoreChanged, match="somebody else wrote") as caught:
+    with pytest.raises(StoreChanged, match="another process wrote") as caught:
         append(store, "lost", "6")
     assert "verify" in str(caught.value.hint)
     for act in (
@@ -269,7 +269,7 @@ def test_what_another_wrote_is_noticed_and_kept(path: Path) -> None:
         with pytest.raises(StoreChanged):
             act()
     problems = store.verify().problems
-    assert [(one.kind, "somebody else" in one.message) for one in problems] == [("file", True)]
+    assert [(one.kind, "another process" in one.message) for one in problems] == [("file", True)]
     with pytest.raises(StoreChanged):  # so that nobody says that everything is written down
         store.close()
     assert path.read_bytes() == theirs

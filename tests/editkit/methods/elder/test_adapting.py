@@ -315,7 +315,7 @@ def test_other_models_than_decoders_and_other_shapes_are_refused(path: Path) -> 
     with opened(path, elder={"r": 4}) as kit:
         kit.add(CAT, "blue", method="elder")
     with opened(path, elder={"r": 2}) as kit:
-        with pytest.raises(UnsupportedMethod, match="r = 4; 2 was asked for"):
+        with pytest.raises(UnsupportedMethod, match="r = 4; 2 was requested"):
             kit.add(TREE, "two", method="elder")
         assert str(kit.generate(CAT)) == "blue"
         assert kit.version == "v1"

@@ -171,7 +171,7 @@ def test_what_is_no_linear_map_in_a_block_is_refused(name: str, message: str) ->
 def test_a_threshold_beyond_the_length_of_a_code_is_refused() -> None:
     refused(
         ValueError,
-        "2 layers of 4 experts, 8 bits; not 9",
+        "8 bits .2 layers of 4 experts., not 9",
         threshold=9,
     )
     get_peft_model(tiny_llama(), config(threshold=8))
@@ -310,5 +310,5 @@ def test_a_saved_config_out_of_its_range_is_refused(saved: Path) -> None:
     path = saved / "adapter_config.json"
     settings = json.loads(path.read_text())
     path.write_text(json.dumps({**settings, "span": "everywhere"}))
-    with pytest.raises(ValueError, match="span is sequence or query, not 'everywhere'"):
+    with pytest.raises(ValueError, match="span must be sequence or query, not 'everywhere'"):
         PeftModel.from_pretrained(tiny_llama(), saved)
