@@ -265,7 +265,7 @@ def test_a_layer_of_another_width_than_the_edits_is_refused(tmp_path: Path) -> N
         loaded = load_model((model, tiny_tokenizer()))
         engine = TransformersEngine(dataclasses.replace(loaded, fingerprint=fingerprint))
         methods = Methods(engine, opened, {"grace": {"site": path}}, {})
-        with pytest.raises(ArtifactsMissing, match="gives 32, but the history's edits there"):
+        with pytest.raises(ArtifactsMissing, match="width 32, but the history's edits there"):
             methods.reload()
 
 
