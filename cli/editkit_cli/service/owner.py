@@ -202,8 +202,8 @@ def _is_proved(connection: http.client.HTTPConnection, owner: Owner) -> bool:
     nonce = secrets.token_hex(16)
     try:
         connection.request("GET", f"/healthz?nonce={nonce}")
-        answer = connection.getresponse()
-        data = answer.read(10_000)
+        with connection.getresponse() as answer:
+            data = answer.read(10_000)
         if answer.status in (429, 503):
             raise _busy(owner)
         said = json.loads(data)

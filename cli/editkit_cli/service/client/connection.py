@@ -73,6 +73,7 @@ class ServerConnection:
     def stream(self, path: str, body: Mapping[str, Any]) -> Generator[Any, None, None]:
         """Yields the events of a streamed response. To stop early, close the connection."""
         connection = self._connected(fresh=True)
+        response = None
         try:
             response = self._send(connection, "POST", path, body)
             if response.status >= 400:
@@ -90,6 +91,8 @@ class ServerConnection:
         except (OSError, http.client.HTTPException) as error:
             raise ServerGone(self.owner.url, was_sent=False) from error
         finally:
+            if response is not None:
+                response.close()
             self.close()
 
     def _request(
@@ -145,7 +148,8 @@ class ServerConnection:
         return connection.getresponse()
 
     def _read(self, response: http.client.HTTPResponse) -> Any:
-        data = response.read()
+        with response:  # or its socket stays open for as long as an error refers to it
+            data = response.read()
         try:
             answer = json.loads(data)
             if response.status >= 400:
