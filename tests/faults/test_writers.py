@@ -32,7 +32,7 @@ TAMPERED = (
     "DELETE FROM edits WHERE ordinal = {edit}",
     "DELETE FROM membership WHERE version = {operation}",
     "UPDATE membership SET member = NOT member WHERE version = {operation}",
-    "UPDATE payloads SET bytes = bytes || 'x'::BLOB WHERE length(bytes) > {operation}",
+    "UPDATE payloads SET bytes = bytes || 'x'::BLOB WHERE octet_length(bytes) > {operation}",
     "DELETE FROM artifacts WHERE edit_id = (SELECT edit_id FROM edits WHERE ordinal = {edit})",
     "INSERT INTO tags VALUES ({operation}, 'prod', 1)",
 )  # fmt: skip
