@@ -10,7 +10,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 TREES  := editkit store cli tests examples benchmarks
 
-.PHONY: help demo test test-fast test-browser test-faults quality lint types format bench clean
+.PHONY: help demo test test-fast test-browser test-faults quality judge lint types format bench clean
 
 help:
 	@echo "make demo       install, fetch the default model, correct it, look at the history"
@@ -21,6 +21,8 @@ help:
 	@echo "                (three quarters of an hour)"
 	@echo "make quality    whether edits hold, reach their rephrasings and leave the rest alone (an hour;"
 	@echo "                EDITS=50 takes so many of each data set; needs the data, see EDITKIT_DATA)"
+	@echo "make judge      trains the judge of pairs anew from benchmarks/judge, and writes its file"
+	@echo "                (MINUTES=150 on two cores)"
 	@echo "make lint types format bench clean"
 
 $(VENV)/bin/python:
@@ -68,6 +70,12 @@ test-faults: $(VENV)/.editkit-rankone
 quality: $(VENV)/.editkit-dev
 	@$(BIN)/editkit models pull smollm2-135m --quiet >/dev/null
 	$(BIN)/python benchmarks/quality.py $(if $(EDITS),--edits $(EDITS))
+
+# Writes editkit/scope/judge.safetensors; see benchmarks/judge/README.md.
+judge: $(VENV)/.editkit-dev
+	@$(BIN)/editkit models pull all-minilm-l6-v2 --quiet >/dev/null
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/judge/train.py --minutes $(or $(MINUTES),150)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/judge/recall.py editkit/scope/judge.safetensors
 
 lint: $(VENV)/.editkit-dev
 	$(BIN)/ruff check $(TREES)

@@ -6,7 +6,11 @@ from typing import Literal
 
 from editkit_store.records import ScopeName
 
-__all__ = ["Position", "PresetName", "Replacement", "ScopeName"]
+__all__ = ["JudgeName", "Position", "PresetName", "Replacement", "ScopeName"]
+
+JudgeName = Literal["encoder", "model", "none"]
+"""What decides whether a prompt asks for an edit: the trained judge over a small encoder, the
+running model itself, or each method's own keys."""
 
 PresetName = Literal["default", "paper"]
 """What measures best here, or the constants that a method was published with."""

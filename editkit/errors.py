@@ -69,7 +69,8 @@ class ModelUnavailable(ModelError):
 
     Attributes:
         name: What was asked for.
-        reason: `offline`, `gated`, `checksum`, `packages`, `damaged`, `trust_remote_code`, `pickle`
+        reason: `offline`, `gated`, `checksum`, `packages`, `damaged`, `encoder` (a judge of another
+            encoder), `trust_remote_code`, `pickle`
             (weights that can run code), `cache` (folder unwritable or disk full) or `memory` (out
             of device memory).
     """

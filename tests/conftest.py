@@ -14,6 +14,10 @@ import pytest
 from editkit_store import Store, digest_bytes, open_store
 from editkit_store.records import Artifact, Edit, EditRequest
 
+# Most tests are about something else than which edit a prompt asks for, and the prompts of tiny
+# models mean nothing: methods' own keys decide, as long as a test does not say `judge=`.
+os.environ.setdefault("EDITKIT_JUDGE", "none")
+
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 

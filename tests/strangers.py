@@ -42,6 +42,12 @@ class ParrotPart(Part):
     def edit_id(self, number):
         return self.ids[number]
 
+    def number(self, edit_id):
+        return self.ids.index(edit_id) if edit_id in self.ids else -1
+
+    def firing(self, numbers):
+        return Selection(numbers)
+
     def without(self, edit_ids):
         return ParrotPart(one for one in self.ids if one not in edit_ids)
 

@@ -8,14 +8,15 @@ balls do not overlap).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
 
-from editkit.engines.base import Engine
+from editkit.engines.base import Encoded, Engine
 from editkit.errors import ContradictsEdit
 from editkit.methods.opened import Methods
+from editkit.scope.decide import decide_by_text
 from editkit_store import Store
 from editkit_store.history import prompt_digest
 from editkit_store.records import Contradiction, Edit, EditRequest
@@ -27,13 +28,17 @@ OnConflict = Literal["supersede", "error", "keep"]
 ``keep``: the existing edit wins, and the new one is not learned."""
 
 
+_MOST = 16  # edits with the same question that are reported
+
+
 class Contradictions:
     """Finds what a request contradicts in the current history and running model.
 
     Args:
         store: The history.
         engine: The running model.
-        methods: Its methods. Scopes are compared only between edits with the same kind of key.
+        methods: Its methods. Without a judge, scopes are compared only between edits with the same
+            kind of key.
     """
 
     def __init__(self, store: Store, engine: Engine, methods: Methods) -> None:
@@ -41,12 +46,15 @@ class Contradictions:
         self._engine = engine
         self._methods = methods
 
-    def of(self, request: EditRequest, query: torch.Tensor) -> tuple[Contradiction, ...]:
+    def of(
+        self, request: EditRequest, encoded: Encoded, query: torch.Tensor | None = None
+    ) -> tuple[Contradiction, ...]:
         """Returns the active edits that a request contradicts: by prompt, and by scope.
 
         Args:
             request: The request.
-            query: ``(d,)`` float32, its lookup key under its method.
+            encoded: The request as tokens.
+            query: ``(d,)`` float32, its lookup key under its method, if it is known already.
         """
         history = self._store.history
         current = history.current()
@@ -56,16 +64,26 @@ class Contradictions:
             edit = history.edits([edit_id], at=current)[edit_id]
             if not _agree(edit, request):
                 found.append(_contradiction(edit, "prompt"))
-        for edit_id, distance, radius in self._around(query, request.method):
+        for edit_id, distance, radius in self._around(request.method, encoded.prompt, query):
             edit = history.edits([edit_id], at=current)[edit_id]
             if prompt_digest(edit) != digest and not _agree(edit, request):
                 found.append(_contradiction(edit, "scope", distance=distance, radius=radius))
         return tuple(found)
 
-    def _around(self, query: torch.Tensor, method: str) -> Iterator[tuple[str, float, float]]:
-        """Yields the edits whose scope holds a query, with their distance and radius."""
+    def _around(
+        self, method: str, prompt: Sequence[int], query: torch.Tensor | None
+    ) -> Iterator[tuple[str, float, float]]:
+        """Yields the edits whose scope holds a prompt, with their distance and radius."""
+        reader, parts = self._engine.reader, self._engine.view.parts
+        if reader is not None:
+            for one in decide_by_text(reader, prompt, parts, k=_MOST).near:
+                if one.in_scope:
+                    yield one.edit_id, one.distance, one.radius
+            return
+        if query is None:
+            query = self._methods.of(method).query(prompt)
         keys = self._methods.of(method).keys
-        for part in self._engine.view.parts:
+        for part in parts:
             if not len(part) or not part.is_comparable:
                 continue
             if part.method != method:

@@ -18,6 +18,7 @@ from editkit.history.views import Views
 from editkit.methods.base import SLACK, EditMethod, LearnedEdit, Lesson
 from editkit.methods.opened import Methods
 from editkit.models.progress import Progress, SilentProgress
+from editkit.scope.told import text_reach
 from editkit_store import NewEdit, Store
 from editkit_store.errors import StoreUnwritable
 from editkit_store.history import Operation, prompt_digest
@@ -191,9 +192,7 @@ class Editor:
         self, request: EditRequest, encoded: Encoded, on_conflict: OnConflict
     ) -> tuple[Contradiction, ...]:
         """Returns what a request contradicts; raises if ``on_conflict`` is ``error``."""
-        found = self._contradictions.of(
-            request, self._methods.of(request.method).query(encoded.prompt)
-        )
+        found = self._contradictions.of(request, encoded)
         if found and on_conflict == "error":
             raise refusal(request, found)
         return found
@@ -241,12 +240,14 @@ class Editor:
         conflicts: dict[int, tuple[Contradiction, ...]] = {}
 
         def met(index: int, key: torch.Tensor) -> None:
-            request = batch[index][0]
-            conflicts[index] = self._contradictions.of(request, key)
+            request, encoded = batch[index]
+            conflicts[index] = self._contradictions.of(request, encoded, key)
             if conflicts[index] and warned is not None:
                 warned(request, conflicts[index])
 
         edits = [(self._store.prepare(request), encoded) for request, encoded in batch]
+        if self._engine.reader is not None:
+            self._engine.reader.put((edit.id, edit) for edit, _ in edits)
         lessons = method.learn(edits, version=self._store.history.current(), met=met)
         return [
             _Candidate(edit, lesson, conflicts=conflicts.get(index, ()))
@@ -301,7 +302,8 @@ class Editor:
                 method.forget(left.edit.id)
         results = []
         for one, outcome, (operation, edit) in zip(batch, finished, done, strict=False):
-            results.append(_added(one, method, outcome, operation, edit))
+            reach = self._reach(one, method, outcome, edit) if operation.changed else None
+            results.append(_added(one, outcome, operation, edit, reach))
             if told is not None:
                 told(results[-1])
         return results
@@ -355,9 +357,22 @@ class Editor:
                 self._views.keep(operation.version, outcome.view)
                 self._engine.view = outcome.view
 
+    def _reach(
+        self, one: _Candidate, method: EditMethod, outcome: LearnedEdit, edit: Edit
+    ) -> EditReach | None:
+        reader = self._engine.reader
+        if reader is not None:
+            return text_reach(reader, self._engine.encoder, edit, outcome.view.parts)
+        part = outcome.view.part(method.name)
+        return None if part is None else method.reach(edit, one.lesson, part)
+
 
 def _added(
-    one: _Candidate, method: EditMethod, outcome: LearnedEdit, operation: Operation, edit: Edit
+    one: _Candidate,
+    outcome: LearnedEdit,
+    operation: Operation,
+    edit: Edit,
+    reach: EditReach | None,
 ) -> Added:
     is_active = operation.changed
     return Added(
@@ -371,12 +386,5 @@ def _added(
         supersedes=tuple(operation.detail["supersedes"]),
         conflicts=one.conflicts,
         lost=outcome.lost if is_active else (),
-        reach=_reach(one, method, outcome, edit) if is_active else None,
+        reach=reach,
     )
-
-
-def _reach(
-    one: _Candidate, method: EditMethod, outcome: LearnedEdit, edit: Edit
-) -> EditReach | None:
-    part = outcome.view.part(method.name)
-    return None if part is None else method.reach(edit, one.lesson, part)

@@ -12,7 +12,7 @@ underlying library.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -39,6 +39,7 @@ __all__ = [
     "Patch",
     "Position",
     "Positions",
+    "PromptReader",
     "Queries",
     "Sampling",
     "Scored",
@@ -68,6 +69,28 @@ class Keys(Protocol):
 
     def ids(self, embeddings: torch.Tensor) -> list[int]:
         """Returns the token ids of embeddings ``(n, d)``."""
+
+
+class PromptReader(Protocol):
+    """Says from what a prompt reads which edits it asks for; see ``editkit.scope.reader``."""
+
+    def near(self, ids: Sequence[int], holds: Callable[[str], bool], k: int = 1) -> list[Near]:
+        """Returns at most ``k`` edits that a prompt may ask for, first one that fires if one does.
+
+        Args:
+            ids: The prompt's tokens.
+            holds: Returns whether an edit is among those to choose from.
+            k: See above.
+        """
+
+    def ids(self, embeddings: torch.Tensor) -> list[int]:
+        """Returns the token ids of embeddings ``(n, d)``."""
+
+    def put(self, edits: Iterable[tuple[str, EditRequest]]) -> None:
+        """Takes in edits that may not be recorded yet."""
+
+    def reload(self) -> None:
+        """Reads the edits of the history anew."""
 
 
 class Near(NamedTuple):
@@ -176,6 +199,14 @@ class Part(ABC):
     @abstractmethod
     def edit_id(self, number: int) -> str:
         """Returns the id of an edit by its index."""
+
+    @abstractmethod
+    def number(self, edit_id: str) -> int:
+        """Returns the index of an edit, -1 for one that is not in the part."""
+
+    @abstractmethod
+    def firing(self, numbers: Sequence[int]) -> Selection:
+        """Returns the selection in which edits fire by their indices, -1 for none."""
 
     @abstractmethod
     def without(self, edit_ids: Collection[str]) -> Part:
@@ -398,6 +429,7 @@ class Engine(ABC):
         encoder: Encodes text as tokens.
         view: The edits that apply by default. Assigning another view switches the model to it;
             running calls finish on the view they started with.
+        reader: Decides from the text of prompts which edits fire; None where keys and states do.
         model: The library's own model.
         tokenizer: The library's own tokenizer.
     """
@@ -406,6 +438,7 @@ class Engine(ABC):
     fingerprint: str
     encoder: TokenEncoder
     view: View
+    reader: PromptReader | None
     model: Any
     tokenizer: Any
 

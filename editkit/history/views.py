@@ -54,6 +54,8 @@ class Views:
         """Reads what the model has learned; call it again after artifacts were imported."""
         self._kept.clear()
         self._methods.reload()
+        if self._engine.reader is not None:
+            self._engine.reader.reload()
         self._attempted = self._store.artifacts.attempted(self._engine.fingerprint)
 
     def at(self, version: int, *, like: View | None = None) -> View:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from editkit.engines.base import Keys, Part, Queries, View
+from editkit.engines.base import Keys, Part, PromptReader, Queries, View
 from editkit.methods.opened import Methods
-from editkit.scope.decide import Decision, decide
+from editkit.scope.decide import Decision, decide, decide_by_text
+from editkit.scope.told import in_words
 from editkit_store.records import DEFAULT_METHOD, Candidate, Edit, Explanation
 
 __all__ = ["explain"]
@@ -25,6 +26,7 @@ def explain(
     edits: Callable[[Sequence[str]], Mapping[str, Edit]],
     *,
     encode: Callable[[str], Sequence[int]],
+    reader: PromptReader | None,
     k: int,
 ) -> Explanation:
     """Returns the decision of a view for a prompt, with the nearest edits.
@@ -36,6 +38,7 @@ def explain(
         methods: Methods of the running model.
         edits: Returns edits of the view by id.
         encode: Returns the token ids of a prompt.
+        reader: Reads prompts, if their text decides.
         k: Number of candidates.
     """
     asked = {method.name: method for method in methods}
@@ -47,7 +50,10 @@ def explain(
     def keys(part: Part) -> Keys | None:
         return asked[part.method].keys
 
-    decision = decide(parts, query, keys, k=k)
+    if reader is None:
+        decision = decide(parts, query, keys, k=k)
+    else:
+        decision = decide_by_text(reader, ids, parts, k=k)
     sites = (methods.get(name) for name in (decision.method, DEFAULT_METHOD) if name is not None)
     site = next((one.site for one in sites if one is not None and one.site is not None), "")
     if decision.reason == "no edits":
@@ -56,6 +62,13 @@ def explain(
             version=view.version,
             site=site,
             summary=f"No edit is active at {view.version}, so the model answers by itself.",
+        )
+    if not decision.near:
+        return Explanation(
+            prompt=prompt,
+            version=view.version,
+            site=site,
+            summary="No edit fires: none is about what the prompt asks for.",
         )
     known = edits([one.edit_id for one in decision.near])
     candidates = tuple(
@@ -73,6 +86,15 @@ def explain(
     )
     hit = next((one for one in candidates if one.edit_id == decision.edit_id), candidates[0])
     because = ""
+    if reader is not None:
+        return Explanation(
+            prompt=prompt,
+            version=view.version,
+            fired=decision.edit_id,
+            site=site,
+            summary=in_words(prompt, hit, decision),
+            candidates=candidates,
+        )
     if decision.reason != "doubtful" or hit.bits is None:
         method = methods.get(decision.method or DEFAULT_METHOD)
         words = None if method is None else method.words(ids)

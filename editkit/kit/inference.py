@@ -138,6 +138,7 @@ class Inference:
             self._running.methods,
             functools.partial(history.edits, at=history.resolve(view.version)),
             encode=self._encoder.prompt,
+            reader=self._running.engine.reader,
             k=k,
         )
 

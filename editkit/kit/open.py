@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
-from editkit.config import PresetName
+from editkit.config import PresetName, ScopeName
 from editkit.engines.load import load_engine
 from editkit.history.views import Views
 from editkit.kit.kit import Kit
 from editkit.kit.running import RunningModel
+from editkit.kit.scoping import judge_name, reader_of
 from editkit.methods.opened import Methods
 from editkit.models.aliases import DEFAULT_MODEL
 from editkit.models.load import ModelSpec
@@ -28,6 +29,8 @@ def open(  # noqa: A001  (deliberate: editkit.open, like gzip.open)
     model: ModelSpec | None = None,
     preset: PresetName = "default",
     methods: Mapping[str, Any] | None = None,
+    judge: str | None = None,
+    scope: ScopeName | None = None,
     read_only: bool = False,
     missing: Literal["error", "skip"] = "error",
     dtype: Any = None,
@@ -48,6 +51,12 @@ def open(  # noqa: A001  (deliberate: editkit.open, like gzip.open)
         preset: ``default``, or ``paper`` for the published constants.
         methods: Settings of editing methods on top of the preset, by the method's name: e.g.
             ``{"grace": {"scope": "strict"}, "elder": {"top_k": 1, "train": {"steps": 20}}}``.
+        judge: What decides whether a prompt asks for an edit: ``encoder``, a trained judge over a
+            small encoder; ``model``, the running model itself, for instruct models of a billion
+            parameters and more; ``none``, each method's own keys. By default what the history has,
+            else ``encoder``, and ``none`` with the preset ``paper``.
+        scope: How far edits reach that do not say so themselves: ``strict``, ``balanced`` or
+            ``broad``. By default what the history has, else ``balanced``.
         read_only: Share the store with other readers; nothing can be added. If the file does not
             exist, the history is empty and no file is created.
         missing: What to do about edits that this model has not learned: ``error`` refuses to open
@@ -64,6 +73,7 @@ def open(  # noqa: A001  (deliberate: editkit.open, like gzip.open)
 
     Raises:
         UnknownModel, ModelUnavailable, UnsupportedModel, UnknownSite: The model cannot be used.
+        InvalidRequest: There is no such judge.
         UnsupportedMethod, TypeError, ValueError: Settings of an unknown method, or invalid ones.
         NotAStore, StoreDamaged, StoreLocked, SchemaMismatch, StoreUnwritable: The store cannot be
             used.
@@ -85,12 +95,14 @@ def open(  # noqa: A001  (deliberate: editkit.open, like gzip.open)
         )
         # Created only after the model has loaded: a mistyped name leaves no file behind.
         opened = opened or open_store(":memory:" if read_only else path, write=True, create=True)
+        decides = judge_name(judge, opened, preset)
         known = Methods(
             engine, opened, methods or {}, arguments, preset=preset, allow_pickle=allow_pickle
         )
+        engine.reader = reader_of(decides, engine, opened, _scope(scope, opened, known))
         views = Views(opened, engine, known, skip_missing=missing == "skip")
         running = RunningModel(
-            opened, engine, known, views, _provenance(provenance), _remembered_name(spec)
+            opened, engine, known, views, _provenance(provenance), _remembered_name(spec), decides
         )
         running.follow()
         views.warn_of_unusable(opened.history.current())
@@ -106,6 +118,15 @@ def open(  # noqa: A001  (deliberate: editkit.open, like gzip.open)
 def _open_existing(path: Path, read_only: bool) -> Store | None:
     """Opens the store file if it exists: its errors should not wait for the model to load."""
     return open_store(path, write=not read_only) if os.path.exists(path) else None
+
+
+def _scope(given: ScopeName | None, store: Store, methods: Methods) -> ScopeName:
+    """Returns how far edits reach by default."""
+    chosen = given or store.setting("scope")
+    for name in get_args(ScopeName):
+        if name == chosen:
+            return cast("ScopeName", name)
+    return next((one.scope for one in methods if one.scope is not None), "balanced")
 
 
 def _provenance(given: Provenance | None) -> Provenance:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+from editkit.config import JudgeName
 from editkit.engines.base import Engine, View
 from editkit.history.views import Views
 from editkit.methods.opened import Methods
@@ -27,6 +28,7 @@ class RunningModel:
         views: Its views of the history.
         provenance: Recorded with every operation.
         remembered: Name by which another process can load the model, if there is one.
+        judge: What decides whether a prompt asks for an edit.
         writing: Lock held while the history or the model changes.
     """
 
@@ -36,6 +38,7 @@ class RunningModel:
     views: Views
     provenance: Provenance
     remembered: str | None
+    judge: JudgeName
     writing: threading.RLock = field(default_factory=threading.RLock)
 
     def view(self, version: str | None) -> View:
@@ -70,6 +73,8 @@ class RunningModel:
             wanted["model"] = self.remembered
         if model in (None, self.remembered) and self.store.setting("fingerprint") is None:
             wanted["fingerprint"] = self.engine.fingerprint
+        if self.store.setting("judge") is None:
+            wanted["judge"] = self.judge
         return wanted
 
     def refuse_closed(self) -> None:

@@ -19,7 +19,7 @@ from editkit_store.digest import digest_bytes
 from editkit_store.records import Artifact, Edit, EditReach
 
 if TYPE_CHECKING:
-    from editkit.config import PresetName
+    from editkit.config import PresetName, ScopeName
     from editkit.engines.learning import LearningEngine
     from editkit.models.progress import Progress
     from editkit_store import Store
@@ -147,6 +147,7 @@ class EditMethod(ABC):
         package: Distribution that provides it, if not editkit.
         batch: Number of edits learned together.
         site: Dotted path of the module that its edits change, if it is a single one.
+        scope: How far its edits reach that do not say so themselves, if the user chose.
         has_scopes: Whether edits have scopes of their own, on this model.
         place: Description of where it learns, for a method with several possible places.
         elsewhere: Edits that were learned at another place: description of the place by id.
@@ -158,6 +159,7 @@ class EditMethod(ABC):
     package: str | None = None
     batch: int = 16
     site: str | None = None
+    scope: ScopeName | None = None
     has_scopes: bool = False
     place: str = ""
     elsewhere: Mapping[str, str]

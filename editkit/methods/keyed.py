@@ -177,16 +177,20 @@ class KeyedSelection(Selection):
     Args:
         part: The part.
         fired: For each query the row, -1 for none.
-        queries: ``(n, d)`` float32.
+        queries: ``(n, d)`` float32; None if something else than their keys decided.
     """
 
-    def __init__(self, part: KeyedPart, fired: Sequence[int], queries: Vectors) -> None:
+    def __init__(
+        self, part: KeyedPart, fired: Sequence[int], queries: Vectors | None = None
+    ) -> None:
         super().__init__(fired)
         self.part = part
         self._queries = queries
 
     def distance(self, row: int) -> float:
         """Returns the L2 distance from a query to the key of the row that fires for it."""
+        if self._queries is None:
+            return 0.0
         return float(self.part.memory.distance(self.fired[row], self._queries[row]))
 
     def radius(self, row: int) -> float:
@@ -245,6 +249,17 @@ class KeyedPart(Part):
             for row, query in zip(rows, found, strict=True)
         ]
         return self.selection(self, fired, found)
+
+    def number(self, edit_id: str) -> int:
+        """Returns the row of an edit, -1 for one that cannot fire here."""
+        rows = self.memory.rows([edit_id])
+        if not len(rows) or rows[0] >= len(self.radii) or self.radii[rows[0]] < 0:
+            return -1
+        return int(rows[0])
+
+    def firing(self, numbers: Sequence[int]) -> Selection:
+        """Returns the selection in which given rows fire."""
+        return self.selection(self, numbers)
 
     def near(self, query: Queries, k: int) -> list[Near]:
         """Returns the ``k`` rows nearest to a query ``(d,)``, and the one that fires."""

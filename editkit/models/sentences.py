@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,18 @@ from .quiet import quiet_transformers
 from .source import resolve
 from .weights import is_allowed, loading_options
 
-__all__ = ["SentenceEncoder"]
+__all__ = ["LoadedEncoder", "SentenceEncoder", "load_encoder"]
 
 _LONGEST = 256
 """Maximum tokens of a text: the length that encoders of this family were trained on."""
+
+
+class LoadedEncoder(NamedTuple):
+    """An encoder, its tokenizer and the identity of its weights."""
+
+    model: Any
+    tokenizer: Any
+    fingerprint: str
 
 
 class SentenceEncoder:
@@ -45,14 +53,10 @@ class SentenceEncoder:
     def __init__(
         self, name: str, *, progress: Progress | None = None, allow_pickle: bool | None = None
     ) -> None:
-        source = resolve(name)
-        report = progress or SilentProgress()
-        folder = obtain(source, progress=report, allow_pickle=allow_pickle)
-        with task(report, f"Loading {source.name}"), quiet_transformers():
-            self._model, self._tokenizer = _loaded(folder, source.name, is_allowed(allow_pickle))
+        loaded = load_encoder(name, progress=progress, allow_pickle=allow_pickle)
+        self._model, self._tokenizer, self.fingerprint = loaded
         self._limit = min(_LONGEST, int(self._model.config.max_position_embeddings))
         self._lock = threading.Lock()  # tokenizers change their padding and truncation in place
-        self.fingerprint = fingerprint_of_files(self._model, folder)
         self.width = int(self._model.config.hidden_size)
 
     def encode(self, text: str) -> npt.NDArray[np.float32]:
@@ -71,6 +75,28 @@ class SentenceEncoder:
             states = self._model(**tokens).last_hidden_state[0]
         mean = states.float().mean(dim=0).numpy()
         return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-6), np.float32)
+
+
+def load_encoder(
+    name: str, *, progress: Progress | None = None, allow_pickle: bool | None = None
+) -> LoadedEncoder:
+    """Returns an encoder of one's own, fetched if it is not here yet.
+
+    Args:
+        name: Alias, hub id or folder.
+        progress: Told about fetching and loading.
+        allow_pickle: As for ``load_model``.
+
+    Raises:
+        UnknownModel, ModelUnavailable: It is not to be had.
+        UnsupportedModel: Not a model that encodes.
+    """
+    source = resolve(name)
+    report = progress or SilentProgress()
+    folder = obtain(source, progress=report, allow_pickle=allow_pickle)
+    with task(report, f"Loading {source.name}"), quiet_transformers():
+        model, tokenizer = _loaded(folder, source.name, is_allowed(allow_pickle))
+    return LoadedEncoder(model, tokenizer, fingerprint_of_files(model, folder))
 
 
 def _loaded(folder: Path, name: str, allow_pickle: bool) -> tuple[Any, Any]:

@@ -10,4 +10,11 @@ keys         the choice among these keys for a model
 index        exact nearest-neighbour search over keys
 confirm      confirmation that a prompt within an edit's radius is in scope
 reach        how far an edit reaches, in numbers and words
+asking       what a judge reads of a text: the question, without noise
+encoder      its word pieces, the spelling of their words, and the encoder's adapters
+repair       replacing a mistyped word by the word of an edit's prompt that was meant
+head         comparing the states of two texts
+judge        the judge of pairs: the probability that two prompts ask for the same
+recall       cheap keys that propose edits to the judge
+meaning      scope by recall and judge
 """

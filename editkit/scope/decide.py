@@ -1,8 +1,9 @@
 """The decision which edit fires, for edits of all methods.
 
-Each part of a view proposes at most one of its edits for a prompt. Distances of parts that share
-keys are comparable, so the nearest of their proposals applies; otherwise the first in the order of
-the parts. Generation and explanations both use this module; nothing else decides between methods.
+Where a scope reads the text of prompts, it alone decides which edit is asked for. Otherwise each
+part of a view proposes at most one of its edits for a prompt. Distances of parts that share keys
+are comparable, so the nearest of their proposals applies; otherwise the first in the order of the
+parts. Generation and explanations both use this module; nothing else decides between methods.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from editkit.engines.base import Near, Part, Queries
+    from editkit.engines.base import Near, Part, PromptReader, Queries
 
-__all__ = ["Decision", "Proposal", "Reason", "decide", "winner"]
+__all__ = ["Decision", "Proposal", "Reason", "asked_for", "decide", "decide_by_text", "winner"]
 
 Reason = Literal["no edits", "fires", "out of reach", "doubtful"]
 
@@ -101,3 +102,49 @@ def decide(
         reason = "out of reach" if near[0][0].doubt is None else "doubtful"
     edits, methods = tuple(one for one, _ in near), tuple(name for _, name in near)
     return Decision(edit_id, method, reason, edits, methods)
+
+
+def asked_for(reader: PromptReader, ids: Sequence[int], parts: Sequence[Part]) -> str | None:
+    """Returns the edit of some parts that a prompt asks for, if it asks for one.
+
+    Args:
+        reader: Reads prompts.
+        ids: The prompt's tokens.
+        parts: The edits.
+    """
+    near = reader.near(ids, lambda edit_id: _holder(parts, edit_id) is not None)
+    return near[0].edit_id if near and near[0].in_scope else None
+
+
+def decide_by_text(
+    reader: PromptReader, ids: Sequence[int], parts: Sequence[Part], *, k: int = 1
+) -> Decision:
+    """Decides about one prompt by its text.
+
+    Args:
+        reader: Reads prompts.
+        ids: The prompt's tokens.
+        parts: The edits.
+        k: Number of nearest edits to report.
+    """
+    holders: dict[str, str] = {}
+
+    def holds(edit_id: str) -> bool:
+        part = _holder(parts, edit_id)
+        if part is not None:
+            holders[edit_id] = part.method
+        return part is not None
+
+    near = tuple(reader.near(ids, holds, k))
+    methods = tuple(holders[one.edit_id] for one in near)
+    if not near:
+        reason: Reason = "out of reach" if any(map(len, parts)) else "no edits"
+        return Decision(None, None, reason, (), ())
+    if near[0].in_scope:
+        return Decision(near[0].edit_id, methods[0], "fires", near, methods)
+    reason = "out of reach" if near[0].doubt is None else "doubtful"
+    return Decision(None, methods[0], reason, near, methods)
+
+
+def _holder(parts: Sequence[Part], edit_id: str) -> Part | None:
+    return next((part for part in parts if part.number(edit_id) >= 0), None)

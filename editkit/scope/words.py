@@ -109,6 +109,27 @@ class Words:
             current.has_digit |= has_digit
         return words
 
+    def turns(self, ids: Sequence[int]) -> list[str]:
+        """Returns what is said in a prompt, special tokens removed: the asking turn last.
+
+        Of a conversation in the chat template's format, each user turn with the reply to it; what
+        comes before the first one is left out.
+        """
+        found = [list(ids)]
+        header, footer = self._header, self._footer
+        if footer and tuple(ids[-len(footer) :]) == footer:
+            said = list(ids[: -len(footer)])
+            size = len(header)
+            starts = [at for at in range(len(said)) if tuple(said[at : at + size]) == header]
+            ends = [*starts[1:], len(said)]
+            if starts and size:
+                found = [said[at + size : end] for at, end in zip(starts, ends, strict=True)]
+            else:
+                found = [said]
+        return [
+            str(self._tokenizer.decode(turn, skip_special_tokens=True)).strip() for turn in found
+        ]
+
     def _asked(self, ids: Sequence[int], turns: Literal["last", "all"]) -> Sequence[int]:
         """Returns the user's turns if the ids are a conversation in the chat template's format."""
         header, footer = self._header, self._footer

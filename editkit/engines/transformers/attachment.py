@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from editkit.engines.base import Patch, Position, View
+from editkit.engines.base import Patch, Position, PromptReader, View
 from editkit.engines.transformers.replacing import replace
 from editkit.engines.transformers.run import Run
 from editkit.models.layout import Layout
@@ -41,6 +41,9 @@ class Attachment:
         patches: Patches of methods by name, in the order in which they are consulted.
         position: Default query token of patches that name none; by default the model family's.
 
+    Attributes:
+        reader: Reads prompts and says which edits they ask for; None where keys and states do.
+
     Raises:
         If installing raises, the model is left unchanged.
     """
@@ -55,6 +58,7 @@ class Attachment:
         position: Position | None = None,
     ) -> None:
         self.view = view
+        self.reader: PromptReader | None = None
         self._position: Position = position or layout.position
         self._host: nn.Module | None = layout.host
         self._patches: dict[str, Patch | None] = {}
@@ -155,7 +159,7 @@ class Attachment:
 
     def _new_run(self, views: Sequence[View]) -> Run:
         patches = {name: one for name, one in self._patches.items() if one is not None}
-        return Run(views, patches, self._position)
+        return Run(views, patches, self._position, self.reader)
 
     def _wrapped(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(generate)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from editkit.engines.base import Encoded, Generated, Patch, Sampling, Scored, View, Watch
+from editkit.engines.base import (
+    Encoded,
+    Generated,
+    Patch,
+    PromptReader,
+    Sampling,
+    Scored,
+    View,
+    Watch,
+)
 from editkit.engines.learning import Change, Forced, LearningEngine, Site
 from editkit.engines.transformers import training
 from editkit.engines.transformers.attachment import Attachment
@@ -76,6 +85,15 @@ class TransformersEngine(LearningEngine):
     @view.setter
     def view(self, view: View) -> None:
         self._attachment.view = view
+
+    @property
+    def reader(self) -> PromptReader | None:
+        """Says which edits prompts ask for; None where keys and hidden states do."""
+        return self._attachment.reader
+
+    @reader.setter
+    def reader(self, reader: PromptReader | None) -> None:
+        self._attachment.reader = reader
 
     @property
     def is_open(self) -> bool:

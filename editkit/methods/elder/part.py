@@ -216,15 +216,47 @@ class ElderPart(Part):
             if state.experts == "nearest":
                 theirs = routing.allocations_of(state.codes[near], state.layers, state.num_experts)
                 best = torch.from_numpy(theirs).to(best.device)
+        return self._selection(fired, found, best, distances)
+
+    def _selection(
+        self,
+        fired: Sequence[int],
+        scores: torch.Tensor,
+        best: torch.Tensor,
+        apart: Sequence[float] = (),
+    ) -> ElderSelection:
+        state = self.state
         if state.weighting == "equal":
-            weights = torch.full(best.shape, 1 / state.top_k, device=found.device)
+            weights = torch.full(best.shape, 1 / state.top_k, device=scores.device)
         else:
-            weights = found.gather(2, best)
-        return ElderSelection(state, fired, best, weights * state.scaling, distances)
+            weights = scores.gather(2, best)
+        return ElderSelection(state, fired, best, weights * state.scaling, apart)
 
     def edit_id(self, chosen: int) -> str:
         """Returns the id of an edit."""
         return self.state.edit_ids[chosen]
+
+    @functools.cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {self.state.edit_ids[index]: index for index in self.active.tolist()}
+
+    def number(self, edit_id: str) -> int:
+        """Returns the index of an active edit, -1 for any other."""
+        return self._numbers.get(edit_id, -1)
+
+    def firing(self, numbers: Sequence[int]) -> ElderSelection:
+        """Routes sequences as the prompts of given edits are routed."""
+        state = self.state
+        assert state.queries is not None
+        assert state.owners is not None
+        # The first query of an edit is that of its prompt.
+        first = [int(np.argmax(state.owners == max(number, 0))) for number in numbers]
+        found, best, _ = state.encoded(torch.from_numpy(state.queries[first]))
+        if state.experts == "nearest":
+            codes = state.codes[[max(number, 0) for number in numbers]]
+            theirs = routing.allocations_of(codes, state.layers, state.num_experts)
+            best = torch.from_numpy(theirs).to(best.device)
+        return self._selection(numbers, found, best, [0.0] * len(numbers))
 
     def near(self, query: Queries, k: int) -> list[Near]:
         """Returns the ``k`` edits nearest to a query ``(d,)``, and the one that fires.

@@ -121,6 +121,7 @@ class GraceMethod(EditMethod):
             )
             self._keys = SentenceKeys(self.engine.pooled, encoder)
         self.has_scopes = self._keys is not None
+        self.scope = self.config.scope if "scope" in self.config.model_fields_set else None
         position = self.config.position or self.engine.layout.position
         key = "state" if self._keys is None else self._keys.kind
         self._place: Place = (self.site, position, key)

@@ -244,9 +244,8 @@ class Past:
 
     def active_count(self, version: int) -> int:
         """Returns the number of edits active at ``version``."""
-        row = self._db.one(
-            "SELECT active_count FROM operations WHERE version = ? AND changed", [version]
-        )
+        which = "SELECT active_count FROM operations WHERE version = ? AND changed"
+        row = self._db.one(which, [version])
         return int(row[0]) if row else 0
 
     def edits(
@@ -274,6 +273,16 @@ class Past:
             )
             for edit_id, request, added, changed in rows
         }
+
+    def requests(self, ids: Sequence[str] | None = None) -> dict[str, EditRequest]:
+        """Returns the requests that edits were made from, by id, oldest first.
+
+        Args:
+            ids: The edits; by default all that were ever recorded.
+        """
+        which, given = ("", []) if ids is None else ("WHERE edit_id IN (SELECT unnest(?))", [ids])
+        rows = self._db.query(f"SELECT edit_id, request FROM edits {which} ORDER BY ordinal", given)
+        return {str(edit_id): EditRequest.model_validate_json(text) for edit_id, text in rows}
 
     def active(self, version: int) -> list[Edit]:
         """Returns the edits active at ``version``, oldest first."""

@@ -51,6 +51,12 @@ class Adds(Part):
     def edit_id(self, number: int) -> str:
         return "it"
 
+    def number(self, edit_id: str) -> int:
+        return 0
+
+    def firing(self, numbers: Sequence[int]) -> Selection:
+        return Fires(self, len(numbers))
+
     def without(self, edit_ids: Collection[str]) -> Part:
         return self
 

@@ -60,6 +60,12 @@ class OneEdit(Part):
     def edit_id(self, number: int) -> str:
         return "the-edit"
 
+    def number(self, edit_id: str) -> int:
+        raise AssertionError("an attachment only selects")
+
+    def firing(self, numbers: Any) -> Selection:
+        raise AssertionError("an attachment only selects")
+
     def without(self, edit_ids: Collection[str]) -> Part:
         raise AssertionError("an attachment only selects")
 
