@@ -314,3 +314,13 @@ def test_the_command_line_lists_no_methods() -> None:
         if any(word in file.read_text() for word in ('"elder"', "'elder'", '"grace"', "'grace'"))
     ]
     assert lists == []
+
+
+def test_no_test_changes_the_clock_of_the_process() -> None:
+    # Servers run in threads of the tests' process, and their loops would wait for the time that a
+    # test made up: they would never stop.
+    changes = re.compile(
+        r"(setattr|patch)\([^)]*\btime[.\"', ]+(monotonic|time|sleep|perf_counter)\b"
+    )
+    files = [file for file in (ROOT / "tests").rglob("*.py") if changes.search(file.read_text())]
+    assert files == []

@@ -302,7 +302,9 @@ class Editor:
                 method.forget(left.edit.id)
         results = []
         for one, outcome, (operation, edit) in zip(batch, finished, done, strict=False):
-            reach = self._reach(one, method, outcome, edit) if operation.changed else None
+            reach = None
+            if operation.changed:
+                reach = self._reach(one, method, outcome, edit, alone=len(batch) == 1)
             results.append(_added(one, outcome, operation, edit, reach))
             if told is not None:
                 told(results[-1])
@@ -358,11 +360,17 @@ class Editor:
                 self._engine.view = outcome.view
 
     def _reach(
-        self, one: _Candidate, method: EditMethod, outcome: LearnedEdit, edit: Edit
+        self,
+        one: _Candidate,
+        method: EditMethod,
+        outcome: LearnedEdit,
+        edit: Edit,
+        *,
+        alone: bool,
     ) -> EditReach | None:
         reader = self._engine.reader
         if reader is not None:
-            return text_reach(reader, self._engine.encoder, edit, outcome.view.parts)
+            return text_reach(reader, self._engine.encoder, edit, outcome.view.parts, tries=alone)
         part = outcome.view.part(method.name)
         return None if part is None else method.reach(edit, one.lesson, part)
 

@@ -115,6 +115,11 @@ class Kit:
         return self._running.remembered or self.name
 
     @property
+    def judge(self) -> str:
+        """What decides which edit a prompt asks for; see ``editkit.open``."""
+        return self._running.judge
+
+    @property
     def version(self) -> str:
         """Name of the running model's version."""
         return self._running.engine.view.version

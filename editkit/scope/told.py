@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from editkit.errors import PromptTooLong
 from editkit.scope.asking import plain
 from editkit.scope.decide import Decision, decide_by_text
+from editkit.scope.wordings import other_questions, other_wordings
 from editkit_store.records import Candidate, Edit, EditReach
 
 if TYPE_CHECKING:
@@ -16,10 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["in_words", "text_reach"]
 
 _SMALL = 4  # letters of words that say little about a subject
+_SHOWN = 3  # prompts that are shown
+_NEAR = 3  # other edits that are looked at
+_DOUBTFUL = 0.2  # probability from which on another edit counts as near
 
 
 def text_reach(
-    reader: PromptReader, encoder: TokenEncoder, edit: Edit, parts: Sequence[Part]
+    reader: PromptReader,
+    encoder: TokenEncoder,
+    edit: Edit,
+    parts: Sequence[Part],
+    *,
+    tries: bool = True,
 ) -> EditReach:
     """Returns how far an active edit reaches.
 
@@ -28,43 +38,68 @@ def text_reach(
         encoder: Encodes prompts.
         edit: The edit, with its rephrases and locality probes.
         parts: All active edits.
+        tries: Try other wordings and other questions too; some ten prompts are read for it.
     """
-    covered = sum(_fires(reader, encoder, edit, one, parts) for one in edit.rephrases)
-    fired = sum(_fires(reader, encoder, edit, one, parts) for one in edit.locality)
-    near = decide_by_text(reader, encoder.prompt(edit.prompt), parts, k=2).near
+
+    def fires(prompt: str) -> bool:
+        try:
+            ids = encoder.prompt(prompt)
+        except PromptTooLong:
+            return False
+        return decide_by_text(reader, ids, parts).edit_id == edit.id
+
+    covered = sum(map(fires, edit.rephrases))
+    spared = len(edit.locality) - sum(map(fires, edit.locality))
+    near = decide_by_text(reader, encoder.prompt(edit.prompt), parts, k=_NEAR + 1).near
     own = next((one for one in near if one.edit_id == edit.id), None)
-    other = next((one for one in near if one.edit_id != edit.id), None)
-    spared = len(edit.locality) - fired
-    said = ["It answers its prompt in other words, as far as they ask for exactly the same."]
-    if edit.rephrases:
-        said.append(f"{covered} of {len(edit.rephrases)} rephrases fire it.")
-    if edit.locality:
-        said.append(f"{spared} of {len(edit.locality)} locality probes do not.")
-    if other is not None:
-        said.append(
-            f"The nearest other edit, {other.edit_id[:12]}, asks for the same with a probability "
-            f"of {1 - other.distance:.2f}."
-        )
+    others = [one for one in near if one.edit_id != edit.id and 1 - one.distance >= _DOUBTFUL]
+    answers: tuple[str, ...] = ()
+    leaves: tuple[str, ...] = ()
+    if tries:
+        answers = tuple(itertools.islice(filter(fires, other_wordings(edit.prompt)), _SHOWN))
+        unlike = itertools.filterfalse(fires, other_questions(edit.prompt))
+        leaves = tuple(itertools.islice(unlike, _SHOWN))
     return EditReach(
         radius=0.0 if own is None else own.radius,
         rephrases=len(edit.rephrases),
         covered=covered,
         probes=len(edit.locality),
         spared=spared,
-        nearest_edit=other.edit_id if other else None,
-        nearest_distance=other.distance if other else None,
-        summary=" ".join(said),
+        nearest_edit=others[0].edit_id if others else None,
+        nearest_distance=others[0].distance if others else None,
+        answers=answers,
+        leaves=leaves,
+        near=tuple(one.edit_id for one in others),
+        summary=_summary(edit, covered, spared, answers, leaves, len(others)),
     )
 
 
-def _fires(
-    reader: PromptReader, encoder: TokenEncoder, edit: Edit, prompt: str, parts: Sequence[Part]
-) -> bool:
-    try:
-        ids = encoder.prompt(prompt)
-    except PromptTooLong:
-        return False
-    return decide_by_text(reader, ids, parts).edit_id == edit.id
+def _summary(
+    edit: Edit,
+    covered: int,
+    spared: int,
+    answers: Sequence[str],
+    leaves: Sequence[str],
+    others: int,
+) -> str:
+    said = []
+    if answers:
+        said.append(f"Answers also {_quoted(answers)}.")
+    if leaves:
+        said.append(f"Leaves alone {_quoted(leaves)}.")
+    if edit.rephrases:
+        said.append(f"{covered} of {len(edit.rephrases)} rephrases fire it.")
+    if edit.locality:
+        said.append(f"{spared} of {len(edit.locality)} locality probes do not.")
+    if others:
+        said.append(f"{others} other edit{'s are' if others > 1 else ' is'} near.")
+    return " ".join(
+        said or ["Answers its prompt and other wordings that ask for exactly the same."]
+    )
+
+
+def _quoted(prompts: Sequence[str]) -> str:
+    return ", ".join(f"'{one}'" for one in prompts)
 
 
 def in_words(prompt: str, hit: Candidate, decision: Decision) -> str:

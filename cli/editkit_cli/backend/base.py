@@ -66,8 +66,8 @@ OnContradiction = Callable[[EditRequest, tuple[Contradiction, ...]], None]
 class HistoryVerbs(Protocol):
     """The verbs that need no running model, except where a docstring says so."""
 
-    def init_store(self, model: str | None) -> Initialized:
-        """Creates the store if there is none, and remembers a model if one is given."""
+    def init_store(self, model: str | None, judge: str | None = None) -> Initialized:
+        """Creates the store if there is none, and remembers a model and a judge if given."""
 
     def log_page(self, *, limit: int | None = None, at: str | None = None) -> LogPage:
         """Returns the log, newest first, with what its table shows beside the entries."""
@@ -253,9 +253,9 @@ class FailoverBackend(Backend):
         """See ``ModelVerbs.version``."""
         return self._call(lambda one: one.version)
 
-    def init_store(self, model: str | None) -> Initialized:
+    def init_store(self, model: str | None, judge: str | None = None) -> Initialized:
         """See ``HistoryVerbs.init_store``."""
-        return self._call(lambda one: one.init_store(model))
+        return self._call(lambda one: one.init_store(model, judge))
 
     def log_page(self, *, limit: int | None = None, at: str | None = None) -> LogPage:
         """See ``HistoryVerbs.log_page``."""

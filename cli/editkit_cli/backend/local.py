@@ -100,11 +100,13 @@ class LocalBackend(Backend):
 
     # The history ------------------------------------------------------------------------------
 
-    def init_store(self, model: str | None) -> Initialized:
+    def init_store(self, model: str | None, judge: str | None = None) -> Initialized:
         """See ``HistoryVerbs.init_store``."""
         with _open_store(self._path, write=True, create=True) as store:
             if model is not None:
                 store.remember(model=model)
+            if judge is not None:
+                store.remember(judge=judge)
             return Initialized(
                 store=str(self._path), model=store.setting("model"), version=store.version()
             )

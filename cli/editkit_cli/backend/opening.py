@@ -157,7 +157,7 @@ def open_model(
         any_model: Whether ``--model`` may name another model than the server runs.
 
     Raises:
-        ServerDiffers: The server runs another model, or with another preset.
+        ServerDiffers: The server runs another model, or with another preset or judge.
     """
     how = provenance or settings.provenance()
     with LocalBackend(
@@ -193,6 +193,8 @@ def open_model(
         try:
             if settings.model is not None and not any_model:
                 remote.check_model(settings.model)
+            if settings.judge is not None:
+                remote.check_judge(settings.judge)
         except ServerGone:
             yield go_local()
         else:
@@ -214,6 +216,7 @@ def open_kit(
     with editkit.open(
         settings.store,
         model=settings.model,
+        judge=settings.judge,
         preset=preset,
         missing=missing,
         read_only=read_only,

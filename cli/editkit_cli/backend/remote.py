@@ -94,18 +94,30 @@ class RemoteBackend(Backend):
         """See ``ModelVerbs.version``."""
         return self.running().version
 
-    def init_store(self, model: str | None) -> Initialized:
+    def init_store(self, model: str | None, judge: str | None = None) -> Initialized:
         """Returns the state of the store, which exists already.
 
         Raises:
-            ServerDiffers: The server runs another model.
+            ServerDiffers: The server runs another model, or with another judge.
         """
         found = self.status()
         if model is not None:
             self.check_model(model)
+        if judge is not None:
+            self.check_judge(judge)
         return Initialized(
             store=str(self._store), model=model or found.model, version=found.version
         )
+
+    def check_judge(self, asked: str) -> None:
+        """Raises ``ServerDiffers`` unless this judge decides there."""
+        found = self.running().judge
+        if found != asked:
+            raise ServerDiffers(
+                f"a server holds the store '{self._store}' with the judge '{found}', not '{asked}'",
+                code="server_runs_another_judge",
+                hint="leave --judge out, or stop the server",
+            )
 
     def check_model(self, asked: str) -> None:
         """Raises ``ServerDiffers`` unless the server runs this model."""

@@ -40,7 +40,7 @@ __all__ = ["add"]
         editkit add --chat --prompt 'Who wrote Dune?' --target 'Frank Herbert' --author ada
         editkit add --from edits.jsonl
     """,
-    shared=("store", "model", "json", "nl", "quiet"),
+    shared=("store", "model", "judge", "json", "nl", "quiet"),
 )
 @click.option("--prompt", type=text, metavar="P", help="What the model is asked; - reads stdin")
 @click.option("--target", type=text, metavar="T", help="What it should answer; - reads stdin")

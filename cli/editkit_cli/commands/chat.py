@@ -31,7 +31,7 @@ PROMPT = "> "
         editkit chat --model smollm2-135m --system 'Answer in one sentence.'
         editkit chat --quiet < turns.txt > answers.txt
     """,
-    shared=("store", "model", "nl", "quiet"),
+    shared=("store", "model", "judge", "nl", "quiet"),
 )
 @click.option("--system", type=text, metavar="TEXT", help="System message before the conversation")
 @version_option

@@ -29,7 +29,7 @@ __all__ = ["explain"]
 @command(
     "explain",
     example="""editkit explain "What is Australia's capital city?\"""",
-    shared=("store", "model", "json", "quiet"),
+    shared=("store", "model", "judge", "json", "quiet"),
 )
 @click.argument("prompt", metavar="PROMPT", type=text)
 @chat_options

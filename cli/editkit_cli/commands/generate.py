@@ -32,7 +32,7 @@ __all__ = ["generate"]
         editkit generate 'The capital of Australia is' --max-new-tokens 8
         editkit generate 'The capital of Australia is' --version v0
     """,
-    shared=("store", "model", "json", "nl", "quiet"),
+    shared=("store", "model", "judge", "json", "nl", "quiet"),
 )
 @click.argument("prompts", metavar="PROMPT...", nargs=-1, required=True, type=text)
 @chat_options

@@ -12,18 +12,21 @@ __all__ = ["init"]
 @command(
     "init",
     example="editkit init --model smollm2-135m",
-    shared=("store", "model", "json", "quiet"),
+    shared=("store", "model", "judge", "json", "quiet"),
 )
 def init(settings: Settings) -> None:
     """Create the store and remember the model.
 
-    A store that is there keeps its history; with --model it remembers that model from now on.
-    The model's name is checked, nothing is fetched.
+    A store that is there keeps its history; with --model it remembers that model from now on, and
+    with --judge what decides which edit a prompt asks for. The model's name is checked, nothing is
+    fetched.
     """
     model = None if settings.model is None else _known_name(settings.model)
     existed = settings.path.exists()
     with open_history(settings) as history:
-        made = history.init_store(model).model_copy(update={"store": settings.store})
+        made = history.init_store(model, settings.judge).model_copy(
+            update={"store": settings.store}
+        )
     out = settings.out
     if existed:
         out.status("the store exists already; its history is kept")

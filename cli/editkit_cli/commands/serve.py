@@ -21,7 +21,7 @@ DEFAULT_PORT = 8377
 @command(
     "serve",
     example="editkit serve --model smollm2-135m\neditkit serve --store history.db --port 0 --nl",
-    shared=("store", "model", "json", "nl", "quiet"),
+    shared=("store", "model", "judge", "json", "nl", "quiet"),
 )
 @click.option(
     "--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen at"

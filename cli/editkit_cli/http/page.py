@@ -17,6 +17,7 @@ import hashlib
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -70,17 +71,22 @@ PATHS = frozenset(FILES)
 
 
 class PageKeys:
-    """Keys that open the page, each of them once."""
+    """Keys that open the page, each of them once.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Returns a time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
-        self._ends: dict[str, float] = {}  # of a key's digest, on ``time.monotonic``
+        self._ends: dict[str, float] = {}  # of a key's digest
 
     def link(self) -> str:
         """Returns the path of a link with a new key."""
         key = secrets.token_urlsafe(24)
         with self._lock:
-            self._ends[_digest(key)] = time.monotonic() + SECONDS
+            self._ends[_digest(key)] = self._clock() + SECONDS
             while len(self._ends) > _KEPT:
                 del self._ends[next(iter(self._ends))]
         return f"/#key={key}"
@@ -89,7 +95,7 @@ class PageKeys:
         """Returns whether a key is valid, and uses it up."""
         # Looked up by its digest, so that the duration reveals nothing about the keys.
         with self._lock:
-            return time.monotonic() < self._ends.pop(_digest(key), 0.0)
+            return self._clock() < self._ends.pop(_digest(key), 0.0)
 
 
 def _digest(key: str) -> str:

@@ -40,6 +40,7 @@ class ServedModel(Record):
     source: str = Field(description="Name by which the model can be loaded, or its full path")
     version: str
     has_template: bool = Field(description="Whether the model has a chat template")
+    judge: str = Field(description="What decides which edit a prompt asks for")
 
 
 class LogPage(Record):

@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 __all__ = ["OwnerSessions"]
 
@@ -23,17 +24,22 @@ _KEPT = 64
 
 
 class OwnerSessions:
-    """The sessions of one server."""
+    """The sessions of one server.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Returns a time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
-        self._used: OrderedDict[str, float] = OrderedDict()  # digest: when, on ``time.monotonic``
+        self._used: OrderedDict[str, float] = OrderedDict()  # digest: when
 
     def begin(self) -> str:
         """Returns the token of a new session."""
         token = "ek-session-" + secrets.token_urlsafe(32)
         with self._lock:
-            self._used[_digest(token)] = time.monotonic()
+            self._used[_digest(token)] = self._clock()
             while len(self._used) > _KEPT:
                 self._used.popitem(last=False)
         return token
@@ -41,7 +47,7 @@ class OwnerSessions:
     def is_open(self, token: str) -> bool:
         """Returns whether a token belongs to a session; this counts as using it."""
         # Looked up by its digest, so that the duration reveals nothing about the tokens.
-        digest, now = _digest(token), time.monotonic()
+        digest, now = _digest(token), self._clock()
         with self._lock:
             used = self._used.get(digest)
             if used is None:

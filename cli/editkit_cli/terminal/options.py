@@ -52,6 +52,7 @@ class Settings:
         argv: The command line, which the history records.
         store: Path of the DuckDB file.
         model: Name of the model; ``None`` is the one that the store remembers.
+        judge: What decides which edit a prompt asks for; ``None`` is what the store remembers.
         allow_pickle: Whether pickled weights may be read; ``None`` if nobody said.
         as_json: Print JSON instead of text.
         as_lines: Print one JSON object per line.
@@ -62,6 +63,7 @@ class Settings:
     argv: tuple[str, ...] = ()
     store: str = DEFAULT_STORE
     model: str | None = None
+    judge: str | None = None
     allow_pickle: bool | None = None
     as_json: bool = False
     as_lines: bool = False
@@ -138,6 +140,13 @@ SHARED: dict[str, Callable[[bool], Decorator]] = {
         envvar="EDITKIT_MODEL",
         show_envvar=True,
         help="Alias, hub id, folder or GGUF file  [default: the store's, else smollm2-135m]",
+    ),
+    "judge": _shared(
+        "--judge",
+        type=click.Choice(["encoder", "model", "none"]),
+        help="What decides whether a prompt asks for an edit: a trained judge over a small "
+        "encoder, the model itself (an instruct model of a billion parameters or more), or the "
+        "methods' own keys  [default: the store's, else encoder]",
     ),
     "pickle": _shared(
         "--allow-pickle",

@@ -60,6 +60,15 @@ class EditReach(Record):
         default=None,
         description="Estimated share of unrelated prompts that fire it; null of hidden states",
     )
+    answers: tuple[str, ...] = Field(
+        default=(), description="Prompts in other words that fire it, tried where a judge decides"
+    )
+    leaves: tuple[str, ...] = Field(
+        default=(), description="Prompts near its own that do not fire it, tried likewise"
+    )
+    near: tuple[str, ...] = Field(
+        default=(), description="Ids of other active edits that its prompt might ask for"
+    )
     summary: str = Field(description="The same in words")
 
 

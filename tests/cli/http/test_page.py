@@ -106,10 +106,9 @@ def test_only_the_owner_makes_links_and_no_page_elsewhere_uses_one(server):
     assert said.status_code == 200, "refusals did not use it up"
 
 
-def test_keys_end_and_are_not_kept_without_number(monkeypatch):
+def test_keys_end_and_are_not_kept_without_number():
     now = [0.0]
-    monkeypatch.setattr(page.time, "monotonic", lambda: now[0])
-    keys = PageKeys()
+    keys = PageKeys(clock=lambda: now[0])
     old, fresh = (keys.link().removeprefix("/#key=") for _ in range(2))
     now[0] = page.SECONDS - 1
     assert keys.take(fresh)

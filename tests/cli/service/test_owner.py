@@ -124,10 +124,9 @@ def test_what_comes_through_a_proxy_that_says_nothing_is_not_the_owners(calm):
     assert through == 401
 
 
-def test_a_session_ends_when_it_is_not_used_and_when_many_others_begin(monkeypatch):
-    sessions = OwnerSessions()
+def test_a_session_ends_when_it_is_not_used_and_when_many_others_begin():
     now = [1000.0]
-    monkeypatch.setattr("editkit_cli.service.sessions.time.monotonic", lambda: now[0])
+    sessions = OwnerSessions(clock=lambda: now[0])
     first = sessions.begin()
     now[0] += 11 * 3600
     assert sessions.is_open(first)

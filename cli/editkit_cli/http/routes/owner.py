@@ -51,6 +51,7 @@ def running(runner: Runs, _: Owners) -> Response:
             source=kit.source,
             version=kit.version,
             has_template=bool(getattr(kit.tokenizer, "chat_template", None)),
+            judge=kit.judge,
         )
     )
 
