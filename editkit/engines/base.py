@@ -12,7 +12,7 @@ underlying library.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -26,7 +26,7 @@ from editkit.config import Position
 if TYPE_CHECKING:
     from torch import nn
 
-    from editkit_store.records import EditKind, EditRequest, Message
+    from editkit_store.records import Delivered, EditKind, EditRequest, Message
 
 __all__ = [
     "Encoded",
@@ -44,6 +44,7 @@ __all__ = [
     "Scored",
     "Selection",
     "Step",
+    "Targets",
     "TokenEncoder",
     "View",
     "Watch",
@@ -274,6 +275,7 @@ class Generated:
         is_finished: The model ended the text itself, before the limit.
         fired: Id of the edit that applied, if any.
         version: Version of the view it ran on.
+        delivered: How its target came into the answer; None without an edit or without targets.
     """
 
     text: str
@@ -281,6 +283,7 @@ class Generated:
     is_finished: bool
     fired: str | None
     version: str
+    delivered: Delivered | None = None
 
 
 @dataclass(frozen=True)
@@ -318,6 +321,20 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Targets:
+    """The targets of edits, and which answers the decoder is held to them in.
+
+    Attributes:
+        of: Returns the target of an edit as tokens, in every form that an answer may have; none if
+            the edit is not known.
+        held: For each prompt whether its answer is held to the target of the edit that fires.
+    """
+
+    of: Callable[[str], Sequence[Encoded]]
+    held: Sequence[bool]
+
+
+@dataclass(frozen=True)
 class Step:
     """One decoding step of a batch.
 
@@ -325,11 +342,13 @@ class Step:
         tokens: The new token of each row; padding for a row that has ended.
         fired: The edit that applies to each row, if any.
         versions: The version that each row is generated on.
+        delivered: How its target came into each answer so far; see ``Generated``.
     """
 
     tokens: tuple[int, ...]
     fired: tuple[str | None, ...]
     versions: tuple[str, ...]
+    delivered: tuple[Delivered | None, ...] = ()
 
 
 class Watch(Protocol):
@@ -382,6 +401,13 @@ class TokenEncoder(Protocol):
     def request(self, request: EditRequest) -> Encoded:
         """Returns an edit request as tokens."""
 
+    def forms(self, request: EditRequest) -> tuple[Encoded, ...]:
+        """Returns a request in every form that its target may have in an answer.
+
+        The first is that of ``request``. Where an edit of a conversation fires for a plain prompt,
+        or the reverse, the answer may begin with another token, e.g. one with a space in it.
+        """
+
     def without_ending(self, encoded: Encoded) -> Encoded:
         """Returns a request without the end token of its target."""
 
@@ -430,6 +456,7 @@ class Engine(ABC):
         max_new_tokens: int,
         watch: Watch | None = None,
         sampling: Sequence[Sampling | None] | None = None,
+        targets: Targets | None = None,
         **options: Any,
     ) -> list[Generated]:
         """Returns one answer per prompt.
@@ -440,6 +467,7 @@ class Engine(ABC):
             max_new_tokens: Limit of each continuation, tokens.
             watch: Called after every step; all prompts then run as one batch.
             sampling: Sampling parameters of each prompt, None for greedy; by default all greedy.
+            targets: What answers are compared with where an edit fires; by default nothing.
             **options: Options of the library's own generation.
 
         Raises:

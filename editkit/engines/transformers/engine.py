@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from editkit.engines.base import Encoded, Generated, Patch, Sampling, Scored, View, Watch
+from editkit.engines.base import (
+    Encoded,
+    Generated,
+    Patch,
+    Sampling,
+    Scored,
+    Targets,
+    View,
+    Watch,
+)
 from editkit.engines.learning import Change, Forced, LearningEngine, Site
 from editkit.engines.transformers import training
 from editkit.engines.transformers.attachment import Attachment
@@ -94,6 +103,7 @@ class TransformersEngine(LearningEngine):
         max_new_tokens: int,
         watch: Watch | None = None,
         sampling: Sequence[Sampling | None] | None = None,
+        targets: Targets | None = None,
         **options: Any,
     ) -> list[Generated]:
         """Returns one answer per prompt; see ``Engine.generate``. Options are ``model.generate``'s.
@@ -107,6 +117,7 @@ class TransformersEngine(LearningEngine):
             max_new_tokens=max_new_tokens,
             watch=watch,
             sampling=sampling,
+            targets=targets,
             **options,
         )
 
