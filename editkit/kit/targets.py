@@ -38,14 +38,15 @@ class EditTargets:
         Raises:
             InvalidRequest: A delivery is unknown, or there is not one per prompt.
         """
-        each = [delivery] * count if isinstance(delivery, str) else list(delivery)
         known = get_args(Delivery)
-        wrong = next((one for one in each if one not in known), None)
-        if wrong is not None or (isinstance(delivery, str) and delivery not in known):
-            raise InvalidRequest(
-                f"the delivery is 'exact' or 'free', not '{delivery if wrong is None else wrong}'",
-                field="delivery",
-            )
+        each = list(delivery) if isinstance(delivery, list | tuple) else [delivery]
+        for one in each:
+            if one not in known:
+                raise InvalidRequest(
+                    f"the delivery is 'exact' or 'free', not '{one}'", field="delivery"
+                )
+        if isinstance(delivery, str):
+            each *= count
         if len(each) != count:
             raise InvalidRequest(
                 f"{len(each)} deliveries for {count} prompts; give one, or one per prompt",
