@@ -1,7 +1,7 @@
 """Answers are held to the target of the edit that fired, or left to the model, and say which.
 
-The tiny models learn words of one token. A target that has to be spelled is kept unverified here: its
-edit fires, and the model by itself says something else.
+The tiny models learn words of one token. A target that has to be spelled is kept unverified here:
+its edit fires, and the model by itself says something else.
 """
 
 from __future__ import annotations
@@ -210,9 +210,7 @@ def test_a_target_in_other_tokens_is_the_same_target(kit: Any, kind: str) -> Non
 
 def test_a_label_is_replaced(tmp_path: Path) -> None:
     grace = {"max_steps": 1, "initial_value": "random"}
-    with editkit.open(
-        tmp_path / "h.db", model=(tiny_bert(), tiny_tokenizer()), grace=grace
-    ) as kit:
+    with editkit.open(tmp_path / "h.db", model=(tiny_bert(), tiny_tokenizer()), grace=grace) as kit:
         free = kit.generate(CAT).text
         for target in {"negative", "neutral", "positive"} - {free}:
             added = kit.add(CAT, target, on_failure="keep")
