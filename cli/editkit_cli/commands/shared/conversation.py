@@ -307,7 +307,8 @@ class Conversation:
             version = self._backend.rollback(added.version).version
             added = added.model_copy(update={"version": version})
         return added, lambda: self._aside.warning(
-            f"asked first in a fresh conversation, the model is corrected, but says '{said}'",
+            "asked first in a fresh conversation, the model is corrected, but by itself says "
+            f"'{said}'",
             hint="where that is wrong: /new, ask it, and /fix it there",
         )
 
