@@ -230,8 +230,8 @@ class Kit:
                 prompts, also one version per prompt.
             max_new_tokens: Limit of each continuation, tokens.
             chat: Treat each prompt as a user turn, through the model's chat template.
-            delivery: Where an edit fires: ``exact`` holds the decoder to its target, ``free``
-                leaves the model alone. ``Generation.delivered`` says how the target came about.
+            delivery: ``exact`` holds the decoder to the target of the edit that fires, ``free``
+                leaves the model alone; or one per prompt. See ``Generation.delivered``.
             **options: Passed to the model's ``generate``, e.g. ``do_sample=True`` or
                 ``streamer=...``; greedy by default.
 
