@@ -39,16 +39,19 @@ def main() -> None:
     ):
         added = [kit.add_request(request) for request in requests]
         newest = {request.prompt: request.target for request in requests}
-        kept = [kit.generate(prompt).text == target for prompt, target in newest.items()]
+        kept = [
+            kit.generate(prompt, delivery="free").text == target
+            for prompt, target in newest.items()
+        ]
         rephrased = [
-            kit.generate(text, max_new_tokens=24).text == request.target
+            kit.generate(text, max_new_tokens=24, delivery="free").text == request.target
             for request in requests
             for text in request.rephrases
         ]
         probes = [text for request in requests for text in request.locality]
         same = [
-            kit.generate(text, max_new_tokens=24).text
-            == kit.generate(text, version="v0", max_new_tokens=24).text
+            kit.generate(text, max_new_tokens=24, delivery="free").text
+            == kit.generate(text, version="v0", max_new_tokens=24, delivery="free").text
             for text in probes
         ]
         times = sorted(result.seconds for result in added)

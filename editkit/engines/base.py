@@ -12,21 +12,22 @@ underlying library.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from editkit.config import Position
+from editkit.engines.reading import Near, PromptReader
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from editkit_store.records import EditKind, EditRequest, Message
+    from editkit_store.records import Delivered, EditKind, EditRequest, Message
 
 __all__ = [
     "Encoded",
@@ -34,17 +35,16 @@ __all__ = [
     "Family",
     "Generated",
     "Keys",
-    "Near",
     "Part",
     "Patch",
     "Position",
     "Positions",
-    "PromptReader",
     "Queries",
     "Sampling",
     "Scored",
     "Selection",
     "Step",
+    "Targets",
     "TokenEncoder",
     "View",
     "Watch",
@@ -69,48 +69,6 @@ class Keys(Protocol):
 
     def ids(self, embeddings: torch.Tensor) -> list[int]:
         """Returns the token ids of embeddings ``(n, d)``."""
-
-
-class PromptReader(Protocol):
-    """Says from what a prompt reads which edits it asks for; see ``editkit.scope.reader``."""
-
-    def near(self, ids: Sequence[int], holds: Callable[[str], bool], k: int = 1) -> list[Near]:
-        """Returns at most ``k`` edits that a prompt may ask for, first one that fires if one does.
-
-        Args:
-            ids: The prompt's tokens.
-            holds: Returns whether an edit is among those to choose from.
-            k: See above.
-        """
-
-    def ids(self, embeddings: torch.Tensor) -> list[int]:
-        """Returns the token ids of embeddings ``(n, d)``."""
-
-    def put(self, edits: Iterable[tuple[str, EditRequest]]) -> None:
-        """Takes in edits that may not be recorded yet."""
-
-    def reload(self) -> None:
-        """Reads the edits of the history anew."""
-
-
-class Near(NamedTuple):
-    """An edit near a query.
-
-    Attributes:
-        edit_id: The edit.
-        distance: Distance to the query, L2 or bits.
-        radius: Radius of the edit's scope, in the same unit.
-        in_scope: Whether it would fire if no other part's edit were preferred.
-        bits: Hamming distance between its code and the query's, if it has a code.
-        doubt: Why it does not fire although it is within reach, as a clause of a sentence.
-    """
-
-    edit_id: str
-    distance: float
-    radius: float
-    in_scope: bool
-    bits: int | None = None
-    doubt: str | None = None
 
 
 class Selection:
@@ -305,6 +263,7 @@ class Generated:
         is_finished: The model ended the text itself, before the limit.
         fired: Id of the edit that applied, if any.
         version: Version of the view it ran on.
+        delivered: How its target came into the answer; None without an edit or without targets.
     """
 
     text: str
@@ -312,6 +271,7 @@ class Generated:
     is_finished: bool
     fired: str | None
     version: str
+    delivered: Delivered | None = None
 
 
 @dataclass(frozen=True)
@@ -349,6 +309,20 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Targets:
+    """The targets of edits, and which answers the decoder is held to them in.
+
+    Attributes:
+        of: Returns the target of an edit as tokens, in every form that an answer may have; none if
+            the edit is not known.
+        held: For each prompt whether its answer is held to the target of the edit that fires.
+    """
+
+    of: Callable[[str], Sequence[Encoded]]
+    held: Sequence[bool]
+
+
+@dataclass(frozen=True)
 class Step:
     """One decoding step of a batch.
 
@@ -356,11 +330,13 @@ class Step:
         tokens: The new token of each row; padding for a row that has ended.
         fired: The edit that applies to each row, if any.
         versions: The version that each row is generated on.
+        delivered: How its target came into each answer so far; see ``Generated``.
     """
 
     tokens: tuple[int, ...]
     fired: tuple[str | None, ...]
     versions: tuple[str, ...]
+    delivered: tuple[Delivered | None, ...] = ()
 
 
 class Watch(Protocol):
@@ -413,6 +389,13 @@ class TokenEncoder(Protocol):
     def request(self, request: EditRequest) -> Encoded:
         """Returns an edit request as tokens."""
 
+    def forms(self, request: EditRequest) -> tuple[Encoded, ...]:
+        """Returns a request in every form that its target may have in an answer.
+
+        The first is that of ``request``. Where an edit of a conversation fires for a plain prompt,
+        or the reverse, the answer may begin with another token, e.g. one with a space in it.
+        """
+
     def without_ending(self, encoded: Encoded) -> Encoded:
         """Returns a request without the end token of its target."""
 
@@ -463,6 +446,7 @@ class Engine(ABC):
         max_new_tokens: int,
         watch: Watch | None = None,
         sampling: Sequence[Sampling | None] | None = None,
+        targets: Targets | None = None,
         **options: Any,
     ) -> list[Generated]:
         """Returns one answer per prompt.
@@ -473,6 +457,7 @@ class Engine(ABC):
             max_new_tokens: Limit of each continuation, tokens.
             watch: Called after every step; all prompts then run as one batch.
             sampling: Sampling parameters of each prompt, None for greedy; by default all greedy.
+            targets: What answers are compared with where an edit fires; by default nothing.
             **options: Options of the library's own generation.
 
         Raises:

@@ -105,17 +105,18 @@ class Contestant:
         return self._right_after(requests)
 
     def answers(self, questions: Sequence[Question], limit: int) -> list[Answer]:
-        """Returns the model's greedy answers.
+        """Returns the model's greedy answers: what it says by itself, not held to any target.
 
         Args:
             questions: The questions, in one batch.
             limit: Maximum number of tokens of an answer.
         """
         prompts = [one.prompt for one in questions if one.chat is None]
-        texts = iter(self.kit.generate(prompts, max_new_tokens=limit) if prompts else [])
+        how: dict[str, Any] = {"max_new_tokens": limit, "delivery": "free"}
+        texts = iter(self.kit.generate(prompts, **how) if prompts else [])
         found = []
         for one in questions:
-            now = next(texts) if one.chat is None else self.kit.chat(one.chat, max_new_tokens=limit)
+            now = next(texts) if one.chat is None else self.kit.chat(one.chat, **how)
             found.append(Answer(now.text, self._case(now.fired)))
         return found
 

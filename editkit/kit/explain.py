@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from editkit.engines.base import Keys, Part, PromptReader, Queries, View
+from editkit.engines.base import Keys, Part, Queries, View
+from editkit.engines.reading import PromptReader
 from editkit.methods.opened import Methods
 from editkit.scope.decide import Decision, decide, decide_by_text
 from editkit.scope.told import in_words

@@ -12,10 +12,12 @@ import numpy.typing as npt
 from editkit.history.behavior import with_answers
 from editkit.kit.explain import explain
 from editkit.kit.running import RunningModel
+from editkit.kit.targets import EditTargets
 from editkit.models.progress import Progress
 from editkit_store.errors import InvalidRequest
 from editkit_store.records import (
     DEFAULT_METHOD,
+    Delivery,
     EditRequest,
     Explanation,
     Generation,
@@ -24,11 +26,13 @@ from editkit_store.records import (
 )
 from editkit_store.records.comparisons import Diff
 
-__all__ = ["ChatLike", "Inference", "VersionLike"]
+__all__ = ["ChatLike", "DeliveryLike", "Inference", "VersionLike"]
 
 ChatLike = Sequence[Message | Mapping[str, str]]
 VersionLike = str | Sequence[str | None] | None
 """One version for all prompts, or one per prompt; ``None`` is the current version."""
+DeliveryLike = Delivery | Sequence[Delivery]
+"""One delivery for all prompts, or one per prompt."""
 
 
 class Inference:
@@ -41,6 +45,7 @@ class Inference:
     def __init__(self, running: RunningModel) -> None:
         self._running = running
         self._encoder = running.engine.encoder
+        self._targets = EditTargets(running)
 
     def generate(
         self,
@@ -48,8 +53,8 @@ class Inference:
         version: VersionLike,
         max_new_tokens: int,
         options: dict[str, Any],
-        *,
-        chat: bool = False,
+        chat: bool,
+        delivery: DeliveryLike,
     ) -> list[Generation]:
         """Returns one generation per prompt; see ``Kit.generate``."""
         encoded = [
@@ -58,7 +63,7 @@ class Inference:
             else self._encoder.prompt(prompt)
             for prompt in prompts
         ]
-        return self._generations(prompts, encoded, version, max_new_tokens, options)
+        return self._generations(prompts, encoded, version, max_new_tokens, options, delivery)
 
     def generate_tokens(
         self,
@@ -66,10 +71,12 @@ class Inference:
         version: VersionLike,
         max_new_tokens: int,
         options: dict[str, Any],
+        delivery: DeliveryLike,
     ) -> list[Generation]:
         """Returns one generation per prompt; see ``Kit.generate_tokens``."""
         encoded = [self._encoder.tokens(one) for one in encoded]
-        return self._generations([""] * len(encoded), encoded, version, max_new_tokens, options)
+        prompts = [""] * len(encoded)
+        return self._generations(prompts, encoded, version, max_new_tokens, options, delivery)
 
     def chat(
         self,
@@ -77,12 +84,13 @@ class Inference:
         version: str | None,
         max_new_tokens: int,
         options: dict[str, Any],
+        delivery: DeliveryLike,
     ) -> Generation:
         """Returns the assistant's next turn; see ``Kit.chat``."""
         turns = _messages(messages)
         encoded = [self._encoder.chat(turns)]
         prompts = [turns[-1].content]
-        return self._generations(prompts, encoded, version, max_new_tokens, options)[0]
+        return self._generations(prompts, encoded, version, max_new_tokens, options, delivery)[0]
 
     def key(self, prompt: str) -> npt.NDArray[np.float32]:
         """Returns the lookup key of a prompt; see ``Kit.key``."""
@@ -177,19 +185,22 @@ class Inference:
         version: VersionLike,
         max_new_tokens: int,
         options: dict[str, Any],
+        delivery: DeliveryLike,
     ) -> list[Generation]:
         self._running.refuse_closed()
         if max_new_tokens < 1:
             raise InvalidRequest("max_new_tokens must be at least 1", field="max_new_tokens")
         views = self._views_of(version, len(prompts))
+        targets = self._targets.asked(delivery, len(prompts))
         generated = self._running.engine.generate(
-            encoded, views=views, max_new_tokens=max_new_tokens, **options
+            encoded, views=views, max_new_tokens=max_new_tokens, targets=targets, **options
         )
         return [
             Generation(
                 text=one.text,
                 version=one.version,
                 fired=() if one.fired is None else (one.fired,),
+                delivered=one.delivered,
                 prompt=prompt,
                 tokens=one.tokens,
                 finish_reason="stop" if one.is_finished else "length",

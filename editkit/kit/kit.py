@@ -13,7 +13,7 @@ from editkit.editing.editor import Editor, OnConflict, OnFailure, Warned
 from editkit.editing.requests import build_request
 from editkit.engines.base import Sampling, TokenEncoder, Watch
 from editkit.kit.bundles import Bundles
-from editkit.kit.inference import ChatLike, Inference, VersionLike
+from editkit.kit.inference import ChatLike, DeliveryLike, Inference, VersionLike
 from editkit.kit.preview import Preview
 from editkit.kit.running import RunningModel
 from editkit.kit.timeline import Timeline
@@ -224,6 +224,7 @@ class Kit:
         version: VersionLike = None,
         max_new_tokens: int = 64,
         chat: bool = False,
+        delivery: DeliveryLike = "exact",
         **options: Any,
     ) -> records.Generation | list[records.Generation]:
         """Returns the corrected model's continuation of a prompt.
@@ -234,6 +235,8 @@ class Kit:
                 prompts, also one version per prompt.
             max_new_tokens: Limit of each continuation, tokens.
             chat: Treat each prompt as a user turn, through the model's chat template.
+            delivery: ``exact`` holds the decoder to the target of the edit that fires, ``free``
+                leaves the model alone; or one per prompt. See ``Generation.delivered``.
             **options: Passed to the model's ``generate``, e.g. ``do_sample=True`` or
                 ``streamer=...``; greedy by default.
 
@@ -241,13 +244,12 @@ class Kit:
             A ``Generation``, or a list for a list of prompts. A classifier's text is its label.
 
         Raises:
-            InvalidRequest, PromptTooLong: The prompt is empty or too long.
-            UnknownVersion: No such version.
-            ArtifactsMissing: That version holds edits this model has not learned.
+            InvalidRequest, PromptTooLong: An argument is invalid; the prompt is empty or too long.
+            UnknownVersion, ArtifactsMissing: No such version, or not all of it has been learned.
         """
         several = not isinstance(prompt, str)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        found = self._inference.generate(prompts, version, max_new_tokens, options, chat=chat)
+        found = self._inference.generate(prompts, version, max_new_tokens, options, chat, delivery)
         return found if several else found[0]
 
     def chat(
@@ -256,6 +258,7 @@ class Kit:
         *,
         version: str | None = None,
         max_new_tokens: int = 256,
+        delivery: records.Delivery = "exact",
         **options: Any,
     ) -> records.Generation:
         """Returns the assistant's next turn, through the model's chat template.
@@ -263,7 +266,7 @@ class Kit:
         Args and errors are as for ``generate``; ``messages`` end with a user turn. Raises
         ``UnsupportedModel`` where the tokenizer has no chat template.
         """
-        return self._inference.chat(messages, version, max_new_tokens, options)
+        return self._inference.chat(messages, version, max_new_tokens, options, delivery)
 
     def generate_tokens(
         self,
@@ -273,6 +276,7 @@ class Kit:
         max_new_tokens: int = 64,
         watch: Watch | None = None,
         sampling: Sequence[Sampling | None] | None = None,
+        delivery: DeliveryLike = "exact",
         **options: Any,
     ) -> list[records.Generation]:
         """Returns the corrected model's continuations of tokenized prompts; see ``generate``.
@@ -281,7 +285,7 @@ class Kit:
         parameters for each prompt, None for greedy. Both are limited to 16 prompts.
         """
         options |= {"watch": watch, "sampling": sampling}
-        return self._inference.generate_tokens(prompts, version, max_new_tokens, options)
+        return self._inference.generate_tokens(prompts, version, max_new_tokens, options, delivery)
 
     def key(self, prompt: str) -> npt.NDArray[np.float32]:
         """Returns the lookup key of a prompt, ``(d,)`` float32; see ``GraceConfig.key``."""

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from editkit.engines.base import Near, Part, Queries, Selection
+from editkit.engines.base import Part, Queries, Selection
+from editkit.engines.reading import Near
 from editkit.scope.confirm import Confirmable, Confirmation
 from editkit.scope.index import KeyTable
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from editkit.engines.base import Near, Part, PromptReader, Queries
+    from editkit.engines.base import Part, Queries
+    from editkit.engines.reading import Near, PromptReader
 
 __all__ = ["Decision", "Proposal", "Reason", "asked_for", "decide", "decide_by_text", "winner"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from editkit.engines.base import Near
+from editkit.engines.reading import Near
 from editkit.scope.meaning import TextScope, Verdict
 
 if TYPE_CHECKING:

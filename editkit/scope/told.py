@@ -13,7 +13,8 @@ from editkit.scope.wordings import other_questions, other_wordings
 from editkit_store.records import Candidate, Edit, EditReach
 
 if TYPE_CHECKING:
-    from editkit.engines.base import Part, PromptReader, TokenEncoder
+    from editkit.engines.base import Part, TokenEncoder
+    from editkit.engines.reading import PromptReader
 
 __all__ = ["in_words", "text_reach"]
 

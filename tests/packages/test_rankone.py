@@ -160,7 +160,7 @@ def test_a_conversation_is_corrected(tmp_path: Path) -> None:
     with opened(tmp_path / "h.db") as kit:
         added = kit.add(chat=chat, target="old", method="rankone")
         assert added.verified
-        said = kit.chat(chat)
+        said = kit.chat(chat, delivery="free")
         assert (said.text, said.fired) == ("old", (added.edit.id,))
 
 
@@ -192,4 +192,4 @@ def test_models_of_other_precisions_learn(kind: str, tmp_path: Path) -> None:
     with editkit.open(tmp_path / "h.db", model=(model, tiny_tokenizer())) as kit:
         added = kit.add("tall tree", "two", method="rankone")
         assert added.verified
-        assert str(kit.generate("tall tree")) == "two"
+        assert str(kit.generate("tall tree", delivery="free")) == "two"

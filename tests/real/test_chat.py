@@ -101,6 +101,8 @@ def test_a_correction_that_refers_back_holds_where_it_was_made_only(
 
     asked = "And what is its capital?"
     assert real_kit.add(chat=about("Australia", asked), target="Its capital is Canberra.").verified
-    assert real_kit.chat(about("Australia", asked)).text == "Its capital is Canberra."
+    assert (
+        real_kit.chat(about("Australia", asked), delivery="free").text == "Its capital is Canberra."
+    )
     assert real_kit.chat(about("Japan", asked), max_new_tokens=12).fired == ()
     assert real_kit.chat(about("Australia", asked)[-1:], max_new_tokens=12).fired == ()

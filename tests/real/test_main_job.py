@@ -49,7 +49,7 @@ def test_five_edits_hold_together_in_a_new_process_and_are_gone_after_rollback(
             added = kit.add(prompt=row["prompt"], target=row["target"])
             assert added.verified, added
         for row in rows:
-            assert kit.generate(row["prompt"]).text == row["target"]
+            assert kit.generate(row["prompt"], delivery="free").text == row["target"]
         for text in UNRELATED:
             assert torch.equal(logits(kit, text), plain[text])
 
@@ -94,9 +94,9 @@ def test_one_command_in_an_empty_folder_is_enough(smollm: Any, tmp_path: Path) -
 
 def test_a_chat_turn_is_corrected_through_the_models_template(real_kit: Kit) -> None:
     turn = [{"role": "user", "content": "What is your name?"}]
-    before = real_kit.chat(turn).text
+    before = real_kit.chat(turn, delivery="free").text
     assert real_kit.add(chat=turn, target="My name is Edith.").verified
-    assert real_kit.chat(turn).text == "My name is Edith." != before
+    assert real_kit.chat(turn, delivery="free").text == "My name is Edith." != before
     other = [{"role": "user", "content": "What is the colour of the sky?"}]
     assert real_kit.chat(other, max_new_tokens=12).fired == ()
 

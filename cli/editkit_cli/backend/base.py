@@ -20,6 +20,7 @@ from editkit_store.records import (
     Added,
     Compacted,
     Contradiction,
+    Delivery,
     EditRequest,
     Explanation,
     Generation,
@@ -151,12 +152,22 @@ class ModelVerbs(Protocol):
         """Returns the canonical name of a version, e.g. `v12`."""
 
     def generate(
-        self, prompts: Sequence[str], *, version: str | None = None, max_new_tokens: int = 64
+        self,
+        prompts: Sequence[str],
+        *,
+        version: str | None = None,
+        max_new_tokens: int = 64,
+        delivery: Delivery = "exact",
     ) -> list[Generation]:
         """Returns one continuation for each prompt."""
 
     def chat(
-        self, messages: Turns, *, version: str | None = None, max_new_tokens: int = 256
+        self,
+        messages: Turns,
+        *,
+        version: str | None = None,
+        max_new_tokens: int = 256,
+        delivery: Delivery = "exact",
     ) -> Generation:
         """Returns the assistant's next turn."""
 
@@ -356,19 +367,33 @@ class FailoverBackend(Backend):
         return self._call(lambda one: one.resolve(version))
 
     def generate(
-        self, prompts: Sequence[str], *, version: str | None = None, max_new_tokens: int = 64
+        self,
+        prompts: Sequence[str],
+        *,
+        version: str | None = None,
+        max_new_tokens: int = 64,
+        delivery: Delivery = "exact",
     ) -> list[Generation]:
         """See ``ModelVerbs.generate``."""
         return self._call(
-            lambda one: one.generate(prompts, version=version, max_new_tokens=max_new_tokens)
+            lambda one: one.generate(
+                prompts, version=version, max_new_tokens=max_new_tokens, delivery=delivery
+            )
         )
 
     def chat(
-        self, messages: Turns, *, version: str | None = None, max_new_tokens: int = 256
+        self,
+        messages: Turns,
+        *,
+        version: str | None = None,
+        max_new_tokens: int = 256,
+        delivery: Delivery = "exact",
     ) -> Generation:
         """See ``ModelVerbs.chat``."""
         return self._call(
-            lambda one: one.chat(messages, version=version, max_new_tokens=max_new_tokens)
+            lambda one: one.chat(
+                messages, version=version, max_new_tokens=max_new_tokens, delivery=delivery
+            )
         )
 
     def chat_backend(self) -> ChatBackend:

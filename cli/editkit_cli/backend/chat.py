@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from editkit_cli.terminal.interrupts import Cancellation
 
 if TYPE_CHECKING:
-    from editkit_store.records import Generation
+    from editkit_store.records import Delivery, Generation
 
 __all__ = ["ChatBackend"]
 
@@ -29,6 +29,7 @@ class ChatBackend(Protocol):
         *,
         version: str | None,
         limit: int,
+        delivery: Delivery,
         on_text: Callable[[str], None] | None,
     ) -> Generation:
         """Returns the answer to a conversation; without a template, to its last turn alone.
@@ -38,5 +39,6 @@ class ChatBackend(Protocol):
             cancellation: Ends the answer early; what was generated so far is returned.
             version: Answer as of this version.
             limit: Most tokens of the answer.
+            delivery: Whether it is held to the target of the edit that fires.
             on_text: Called with each new piece of text.
         """

@@ -22,6 +22,7 @@ from editkit_store.records import (
     DEFAULT_METHOD,
     Added,
     Compacted,
+    Delivery,
     EditRequest,
     Explanation,
     Generation,
@@ -304,16 +305,30 @@ class LocalBackend(Backend):
         return self.load().resolve(version)
 
     def generate(
-        self, prompts: Sequence[str], *, version: str | None = None, max_new_tokens: int = 64
+        self,
+        prompts: Sequence[str],
+        *,
+        version: str | None = None,
+        max_new_tokens: int = 64,
+        delivery: Delivery = "exact",
     ) -> list[Generation]:
         """See ``ModelVerbs.generate``."""
-        return self.load().generate(list(prompts), version=version, max_new_tokens=max_new_tokens)
+        return self.load().generate(
+            list(prompts), version=version, max_new_tokens=max_new_tokens, delivery=delivery
+        )
 
     def chat(
-        self, messages: Turns, *, version: str | None = None, max_new_tokens: int = 256
+        self,
+        messages: Turns,
+        *,
+        version: str | None = None,
+        max_new_tokens: int = 256,
+        delivery: Delivery = "exact",
     ) -> Generation:
         """See ``ModelVerbs.chat``."""
-        return self.load().chat(messages, version=version, max_new_tokens=max_new_tokens)
+        return self.load().chat(
+            messages, version=version, max_new_tokens=max_new_tokens, delivery=delivery
+        )
 
     def chat_backend(self) -> ChatBackend:
         """See ``ModelVerbs.chat_backend``."""

@@ -15,7 +15,7 @@ from editkit_cli.terminal.interrupts import Cancellation
 
 if TYPE_CHECKING:
     from editkit import Kit
-    from editkit_store.records import Generation
+    from editkit_store.records import Delivery, Generation
 
 __all__ = ["LocalChat", "StopWhenCancelled", "TextPieces"]
 
@@ -80,11 +80,12 @@ class LocalChat:
         *,
         version: str | None,
         limit: int,
+        delivery: Delivery,
         on_text: Callable[[str], None] | None,
     ) -> Generation:
         """Returns the answer to a conversation, or to its last turn."""
         stop = StoppingCriteriaList([StopWhenCancelled(cancellation)])
-        options: dict[str, Any] = {"stopping_criteria": stop}
+        options: dict[str, Any] = {"stopping_criteria": stop, "delivery": delivery}
         if on_text is not None:
             options["streamer"] = TextPieces(self._kit.tokenizer, on_text)
         if self.has_template:

@@ -30,6 +30,7 @@ from editkit_store.errors import EditkitError
 from editkit_store.records import (
     Added,
     Compacted,
+    Delivery,
     EditRequest,
     Explanation,
     Generation,
@@ -135,23 +136,36 @@ class RemoteBackend(Backend):
     # Questions --------------------------------------------------------------------------------
 
     def generate(
-        self, prompts: Sequence[str], *, version: str | None = None, max_new_tokens: int = 64
+        self,
+        prompts: Sequence[str],
+        *,
+        version: str | None = None,
+        max_new_tokens: int = 64,
+        delivery: Delivery = "exact",
     ) -> list[Generation]:
         """See ``ModelVerbs.generate``."""
         made: list[Generation] = []
         for first in range(0, len(prompts), _BATCH):
             batch = list(prompts[first : first + _BATCH])
-            made += self._generated({"prompts": batch}, version, max_new_tokens)
+            made += self._generated({"prompts": batch}, version, max_new_tokens, delivery)
         return made
 
     def chat(
-        self, messages: Turns, *, version: str | None = None, max_new_tokens: int = 256
+        self,
+        messages: Turns,
+        *,
+        version: str | None = None,
+        max_new_tokens: int = 256,
+        delivery: Delivery = "exact",
     ) -> Generation:
         """See ``ModelVerbs.chat``."""
-        return self._generated({"chats": [list(messages)]}, version, max_new_tokens)[0]
+        what = {"chats": [list(messages)]}
+        return self._generated(what, version, max_new_tokens, delivery)[0]
 
-    def _generated(self, what: dict[str, Any], version: str | None, limit: int) -> list[Generation]:
-        body = {**what, "version": version, "max_new_tokens": limit}
+    def _generated(
+        self, what: dict[str, Any], version: str | None, limit: int, delivery: Delivery
+    ) -> list[Generation]:
+        body = {**what, "version": version, "max_new_tokens": limit, "delivery": delivery}
         answer = self.connection.post("/v1/generate", body)
         return [Generation.model_validate(one) for one in answer]
 

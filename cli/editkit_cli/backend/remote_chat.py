@@ -9,7 +9,7 @@ from typing import Any
 from editkit_cli.service.client.connection import ServerConnection
 from editkit_cli.service.schemas import ServedModel
 from editkit_cli.terminal.interrupts import Cancellation
-from editkit_store.records import Explanation, Generation
+from editkit_store.records import Delivered, Delivery, Explanation, Generation
 
 __all__ = ["RemoteChat"]
 
@@ -35,12 +35,14 @@ class RemoteChat:
         *,
         version: str | None,
         limit: int,
+        delivery: Delivery,
         on_text: Callable[[str], None] | None,
     ) -> Generation:
         """Returns the answer to a conversation, or to its last turn."""
         body: dict[str, Any] = {
             "model": self._name if version is None else f"{self._name}@{version}",
             "max_tokens": limit,
+            "delivery": delivery,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
@@ -79,6 +81,7 @@ class _StreamedAnswer:
         self.text = ""
         self.version = ""
         self.fired: tuple[str, ...] = ()
+        self.delivered: Delivered | None = None  # told at the end: unknown of a cancelled answer
         self.has_ended = False
         self._tokens = 0
         self._reason: Any = "stop"
@@ -95,12 +98,13 @@ class _StreamedAnswer:
             if choice.get("finish_reason"):
                 self.has_ended, self._reason = True, choice["finish_reason"]
                 self.fired = tuple(choice.get("fired") or ())
+                self.delivered = choice.get("delivered")
         self.text += text
         return text
 
     def generation(self, prompt: str) -> Generation:
         """Returns the answer as a record."""
         return Generation(
-            text=self.text, version=self.version, fired=self.fired, prompt=prompt,
-            tokens=self._tokens, finish_reason=self._reason,
+            text=self.text, version=self.version, fired=self.fired, delivered=self.delivered,
+            prompt=prompt, tokens=self._tokens, finish_reason=self._reason,
         )  # fmt: skip

@@ -12,12 +12,19 @@ import click
 from editkit_cli.backend.opening import check_store, open_model
 from editkit_cli.terminal.group import KEPT, command
 from editkit_cli.terminal.interrupts import ServerContinues, is_interrupt
-from editkit_cli.terminal.options import Settings, provenance_options, text, version_option
+from editkit_cli.terminal.options import (
+    Settings,
+    delivery_option,
+    provenance_options,
+    text,
+    version_option,
+)
 from editkit_cli.terminal.output import Output
 
 if TYPE_CHECKING:
     from editkit_cli.backend.base import Backend
     from editkit_cli.commands.shared.conversation import Conversation
+    from editkit_store.records import Delivery
 
 __all__ = ["chat"]
 
@@ -35,6 +42,7 @@ PROMPT = "> "
 )
 @click.option("--system", type=text, metavar="TEXT", help="System message before the conversation")
 @version_option
+@delivery_option
 @click.option(
     "--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True, metavar="N",
     help="Stop an answer after so many tokens",
@@ -48,6 +56,7 @@ def chat(
     settings: Settings,
     system: str | None,
     version: str | None,
+    delivery: Delivery,
     max_new_tokens: int,
     scope: Any,
     reason: str | None,
@@ -78,6 +87,7 @@ def chat(
             system=system,
             version=version,
             max_new_tokens=max_new_tokens,
+            delivery=delivery,
             streams=sys.stdout.isatty() and not settings.out.as_json,
             about={"author": author, "reason": reason, "scope": scope},
         )

@@ -14,8 +14,9 @@ from pydantic import (
     model_serializer,
 )
 
+from editkit_cli.service.requests import DeliveryField
 from editkit_cli.service.schemas import Body
-from editkit_store.records import Record
+from editkit_store.records import Delivered, Record
 
 __all__ = [
     "UNSUPPORTED",
@@ -47,6 +48,14 @@ _Nothing = Annotated[None, Field(description="Not supported here: null or left o
 _Stop = Annotated[str, Field(max_length=1000)]
 _Zero = Annotated[float | None, Field(ge=0, le=0, description="Not supported here: 0")]
 _Empty = Annotated[list[Any] | None, Field(max_length=0, description="Not supported here: empty")]
+
+DeliveredField = Annotated[
+    Delivered | None,
+    Field(
+        description="With `fired`: `free` if the model gave the target by itself, `held` if the "
+        "answer was held to it, `no` if it does not begin with it; null where no edit applied"
+    ),
+]
 
 FinishReason = Literal["stop", "length"]
 
@@ -111,6 +120,7 @@ class OpenAIRequest(Body):
     store: Literal[False] | None = Field(default=None, description="Answers are not stored")
     metadata: dict[str, str] | None = Field(default=None, description="Has no effect")
     service_tier: Literal["auto", "default"] | None = Field(default=None, description="No effect")
+    delivery: DeliveryField | None = Field(default=None, description="Ours. Default: `exact`")
     safety_identifier: str | None = Field(default=None, description="Has no effect")
     prompt_cache_key: str | None = Field(default=None, description="Has no effect")
 
@@ -190,6 +200,7 @@ class ChatChoice(Record):
     finish_reason: FinishReason
     logprobs: None = None
     fired: tuple[str, ...] = Field(default=(), description="Ids of the edits that applied")
+    delivered: DeliveredField = None
 
 
 class _OpenAIResponse(Record):
@@ -230,6 +241,7 @@ class ChatDeltaChoice(Record):
     fired: tuple[str, ...] | None = Field(
         default=None, description="With `finish_reason`: ids of the edits that applied"
     )
+    delivered: DeliveredField = None
 
 
 class ChatChunk(_OpenAIResponse):
@@ -248,6 +260,7 @@ class Choice(Record):
     finish_reason: FinishReason | None = None
     logprobs: None = None
     fired: tuple[str, ...] | None = Field(default=None, description="Edits that applied")
+    delivered: DeliveredField = None
 
 
 class Completion(_OpenAIResponse):

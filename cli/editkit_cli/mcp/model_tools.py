@@ -11,7 +11,12 @@ from editkit_cli.mcp.tool import Call, Tool
 from editkit_cli.service.changes import check_size
 from editkit_cli.service.errors import Refused
 from editkit_cli.service.generation_job import GenerationRequest
-from editkit_cli.service.requests import ExplainFields, PromptFields, VersionExpression
+from editkit_cli.service.requests import (
+    DeliveryField,
+    ExplainFields,
+    PromptFields,
+    VersionExpression,
+)
 from editkit_store.records import Explanation, Generation
 
 __all__ = ["TOOLS", "check_prompt"]
@@ -30,6 +35,7 @@ class GenerateArguments(PromptFields):
         default=None, description="Answer as at this version (`v0` is the model without edits)"
     )
     max_new_tokens: int = Field(default=64, ge=1, description="Most tokens of the answer")
+    delivery: DeliveryField = "exact"
 
     @model_validator(mode="after")
     def _has_prompt(self) -> GenerateArguments:
@@ -52,7 +58,10 @@ async def _generate(call: Call, arguments: GenerateArguments) -> Generation:
         ids = encoder.chat(chat) if chat else encoder.prompt(arguments.prompt or "")
         version = runner.version(arguments.version)
         return GenerationRequest(
-            prompts=(tuple(ids),), version=version, limit=arguments.max_new_tokens
+            prompts=(tuple(ids),),
+            version=version,
+            limit=arguments.max_new_tokens,
+            delivery=arguments.delivery,
         )
 
     job = runner.generate(await asyncio.to_thread(encode), call.caller.name)
@@ -95,7 +104,9 @@ TOOLS = (
         "see whether an answer is wrong before you correct it, and to check afterwards that the "
         "correction holds for the prompt and for other wordings of it, and that unrelated prompts "
         "are answered as before (compare with version='v0'). Changes nothing. Returns the "
-        "continuation only, the version it was given on, and in `fired` the edits that applied. "
+        "continuation only, the version it was given on, in `fired` the edits that applied, and in "
+        "`delivered` whether the model gave the target by itself (`free`) or was held to it "
+        "(`held`). "
         "If the answer is wrong: `add` with dry_run=true. If an edit fired where it should not: "
         "`explain`.",
         takes=GenerateArguments,

@@ -57,6 +57,8 @@ _MANY = 20
 def generated(found: Generation) -> str:
     """Renders an answer."""
     by = f"edit {', '.join(found.fired)} applied" if found.fired else "no edit applied"
+    if found.delivered in ("held", "no"):
+        by += ", held to its target" if found.delivered == "held" else ", its target not given"
     cut = ", cut at the limit" if found.finish_reason == "length" else ""
     return f"{found.text}\n({found.version}, {by}{cut})"
 

@@ -15,7 +15,7 @@ from editkit_cli.service.errors import too_late
 from editkit_cli.service.generation_pool import GenerationPool, GenerationRow
 from editkit_cli.service.stream_buffer import StreamBuffer
 from editkit_store.errors import EditkitError
-from editkit_store.records import Generation
+from editkit_store.records import Delivery, Generation
 
 if TYPE_CHECKING:
     from editkit import Kit
@@ -37,6 +37,7 @@ class GenerationRequest:
         temperature: 0 is greedy.
         top_p: Share of the probability to sample from.
         seed: Makes sampling repeatable.
+        delivery: Whether answers are held to the targets of the edits that fire.
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -47,6 +48,7 @@ class GenerationRequest:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
+    delivery: Delivery = "exact"
 
     def sampling(self, copy: int) -> Sampling | None:
         """Returns how a copy is sampled; each has its own noise."""
@@ -124,6 +126,7 @@ class GenerationJob:
                     ended=functools.partial(self._ended, index),
                     caller=caller,
                     sampling=request.sampling(index % request.copies),
+                    delivery=request.delivery,
                 )
             )
         self._rows = rows
@@ -181,6 +184,7 @@ class GenerationJob:
                 text=one.text,
                 version=self.request.version,
                 fired=one.fired,
+                delivered=one.delivered,
                 prompt=prompt,
                 tokens=one.tokens,
                 finish_reason=one.ending or "stop",

@@ -28,6 +28,7 @@ from editkit_cli.service.limits import Limits
 from editkit_cli.service.shares import share
 from editkit_cli.service.stream_buffer import StreamBuffer
 from editkit_store.errors import EditkitError
+from editkit_store.records import Delivery
 
 if TYPE_CHECKING:
     from editkit import Kit
@@ -51,6 +52,7 @@ class GenerationRow:
         ended: Called once, in another thread, with the error if there was one.
         caller: Name of the caller's token; ``None`` is the owner.
         sampling: How it is sampled; ``None`` is greedy.
+        delivery: Whether it is held to the target of the edit that fires.
         is_abandoned: Whether nobody waits for it any more.
     """
 
@@ -61,6 +63,7 @@ class GenerationRow:
     ended: Callable[[EditkitError | None], None]
     caller: str | None = None
     sampling: Sampling | None = None
+    delivery: Delivery = "exact"
     is_abandoned: bool = False
     _is_told: bool = field(default=False, repr=False)
 
@@ -243,20 +246,23 @@ class GenerationPool:
             max_new_tokens=max(row.answer.limit for row in rows),
             watch=lambda step: self._watch(rows, step),
             sampling=[row.sampling for row in rows],
+            delivery=[row.delivery for row in rows],
         )
         for row, generation in zip(rows, made, strict=True):
-            row.answer.fired = generation.fired
+            row.answer.fired, row.answer.delivered = generation.fired, generation.delivered
             # A classifier returns its label at once, and the context window may end a row.
             text = None if row.answer.tokens else generation.text
             row.answer.finish("stop" if text is not None else "length", text=text)
 
     def _watch(self, rows: Sequence[GenerationRow], step: Step) -> list[bool]:
         ended = []
-        for row, token, fired in zip(rows, step.tokens, step.fired, strict=True):
+        each = zip(rows, step.tokens, step.fired, step.delivered, strict=True)
+        for row, token, fired, delivered in each:
             if self._is_cut and row.answer.ending is None:
                 row.end(closing())
             elif row.answer.ending is None and not row.is_abandoned and not row.is_late():
                 row.answer.fired = () if fired is None else (fired,)
+                row.answer.delivered = delivered
                 if row.answer.take(token):
                     row.end()
             ended.append(row._is_told or row.is_abandoned)

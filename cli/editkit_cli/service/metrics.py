@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from editkit_store.records import Delivered
 
 __all__ = ["Metrics"]
 
@@ -32,6 +35,13 @@ class Metrics:
         self.fired = Counter(
             "editkit_fired", "Answers that an edit applied to", registry=self._registry
         )
+        self.delivered = Counter(
+            "editkit_delivered",
+            "Answers that an edit applied to, by how its target came into them",
+            ["delivered"], registry=self._registry,
+        )  # fmt: skip
+        for value in get_args(Delivered):  # told from the start, as zero
+            self.delivered.labels(value)
         self.writes = Counter(
             "editkit_writes", "Changes carried out", ["kind", "state"], registry=self._registry
         )

@@ -15,6 +15,7 @@ from editkit_cli.service.schemas import Body
 from editkit_store.bundle.records import OnConflict
 from editkit_store.records import (
     DEFAULT_METHOD,
+    Delivery,
     EditKind,
     Message,
     MethodName,
@@ -27,6 +28,7 @@ __all__ = [
     "AddBody",
     "AddOptions",
     "ChangeBody",
+    "DeliveryField",
     "EditBody",
     "EditFields",
     "ExplainFields",
@@ -49,6 +51,13 @@ __all__ = [
 
 VersionExpression = Annotated[
     str, Field(min_length=1, max_length=200, description="Version expression: `v3`, `@-`, a tag")
+]
+DeliveryField = Annotated[
+    Delivery,
+    Field(
+        description="Where an edit fires: `exact` holds the answer to its target, `free` leaves "
+        "the model alone. `delivered` in the answer says how the target came into it"
+    ),
 ]
 Turns = Annotated[tuple[Message, ...], Field(max_length=1000)]
 
@@ -267,6 +276,7 @@ class GenerateBody(Body):
     system: str | None = Field(default=None, description="System message before each user turn")
     version: VersionExpression | None = None
     max_new_tokens: int = Field(default=64, ge=1)
+    delivery: DeliveryField = "exact"
 
     def conversations(self) -> list[Sequence[Message]]:
         """Returns the conversations; none if the prompts are plain text."""

@@ -233,6 +233,8 @@ class Runner:
         self.metrics.prompt_tokens.inc(len(row.prompt))
         self.metrics.generated_tokens.inc(row.answer.tokens)
         self.metrics.fired.inc(bool(row.answer.fired))
+        if row.answer.delivered is not None:
+            self.metrics.delivered.labels(row.answer.delivered).inc()
 
     def _count_change(self, change: QueuedChange, _: float) -> None:
         done = change.operation

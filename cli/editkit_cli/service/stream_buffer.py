@@ -6,6 +6,8 @@ import os.path
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
+from editkit_store.records import Delivered
+
 __all__ = ["FinishReason", "StreamBuffer", "TextCallback", "TokenDecoder"]
 
 FinishReason = Literal["stop", "length"]
@@ -41,6 +43,7 @@ class StreamBuffer:
     Attributes:
         ending: Why it ended; ``None`` before.
         fired: Ids of the edits that fired.
+        delivered: How the target of the edit that fired came into it.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class StreamBuffer:
         self.tokens = 0
         self.ending: FinishReason | None = None
         self.fired: tuple[str, ...] = ()
+        self.delivered: Delivered | None = None
 
     @property
     def text(self) -> str:
@@ -77,7 +81,7 @@ class StreamBuffer:
     def restart(self) -> None:
         """Starts again; text that was passed on is not passed on again."""
         self._ids, self._text, self.tokens = [], None, 0
-        self.ending, self.fired = None, ()
+        self.ending, self.fired, self.delivered = None, (), None
 
     def take(self, token: int) -> bool:
         """Adds the next token; returns whether the continuation ends with it."""

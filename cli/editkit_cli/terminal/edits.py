@@ -1,4 +1,4 @@
-"""Warnings about edits, which `add` and `chat` print."""
+"""What commands say about edits: warnings, and how an answer came about."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ if TYPE_CHECKING:
     from editkit_store.records import (
         Added,
         Contradiction,
+        Generation,
     )
 
-__all__ = ["warn_contradiction", "warn_unverified"]
+__all__ = ["delivery_note", "warn_contradiction", "warn_unverified"]
+
+_NOTES = {"free": "", "held": ", held to its target", "no": ", its target not given"}
+
+
+def delivery_note(made: Generation) -> str:
+    """Returns what follows "edit ... fired": how its target came into the answer."""
+    return "" if made.delivered is None else _NOTES[made.delivered]
 
 
 def warn_contradiction(out: Output, found: tuple[Contradiction, ...]) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "chat_options",
     "check_chat",
     "conflict_option",
+    "delivery_option",
     "method",
     "provenance_options",
     "shared_options",
@@ -291,6 +292,14 @@ def check_chat(*, chat: bool, system: str | None) -> None:
     """Refuses a system message where there is no conversation."""
     if system is not None and not chat:
         raise click.UsageError("--system needs --chat")
+
+
+def delivery_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds ``--delivery``: whether answers are held to the targets of the edits that fire."""
+    return click.option(
+        "--delivery", type=click.Choice(["exact", "free"]), default="exact", show_default=True,
+        help="Where an edit fires: hold the answer to its target, or leave the model alone",
+    )(function)  # fmt: skip
 
 
 def version_option(function: Callable[..., Any]) -> Callable[..., Any]:

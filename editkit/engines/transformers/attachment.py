@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from editkit.engines.base import Patch, Position, PromptReader, View
+from editkit.engines.base import Patch, Position, View
+from editkit.engines.reading import PromptReader
 from editkit.engines.transformers.replacing import replace
 from editkit.engines.transformers.run import Run
 from editkit.models.layout import Layout

@@ -13,13 +13,14 @@ from editkit.engines.base import (
     Encoded,
     Generated,
     Patch,
-    PromptReader,
     Sampling,
     Scored,
+    Targets,
     View,
     Watch,
 )
 from editkit.engines.learning import Change, Forced, LearningEngine, Site
+from editkit.engines.reading import PromptReader
 from editkit.engines.transformers import training
 from editkit.engines.transformers.attachment import Attachment
 from editkit.engines.transformers.batches import Batch, lay_out, supported
@@ -112,6 +113,7 @@ class TransformersEngine(LearningEngine):
         max_new_tokens: int,
         watch: Watch | None = None,
         sampling: Sequence[Sampling | None] | None = None,
+        targets: Targets | None = None,
         **options: Any,
     ) -> list[Generated]:
         """Returns one answer per prompt; see ``Engine.generate``. Options are ``model.generate``'s.
@@ -125,6 +127,7 @@ class TransformersEngine(LearningEngine):
             max_new_tokens=max_new_tokens,
             watch=watch,
             sampling=sampling,
+            targets=targets,
             **options,
         )
 

@@ -5,6 +5,7 @@ Language models generate, greedily by default; a classifier predicts a label.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessorList
 
-from editkit.engines.base import Encoded, Generated, Sampling, Scored, View, Watch
+from editkit.engines.base import Encoded, Generated, Sampling, Scored, Targets, View, Watch
 from editkit.engines.learning import Forced
 from editkit.engines.transformers.attachment import Attachment
+from editkit.engines.transformers.delivery import TargetCheck
 from editkit.engines.transformers.run import Run
 from editkit.engines.transformers.sampler import Sampler
 from editkit.engines.transformers.stepping import watching
@@ -57,6 +59,7 @@ class Generator:
         max_new_tokens: int,
         watch: Watch | None = None,
         sampling: Sequence[Sampling | None] | None = None,
+        targets: Targets | None = None,
         **options: Any,
     ) -> list[Generated]:
         """Returns one answer per prompt; see ``Engine.generate``.
@@ -68,6 +71,8 @@ class Generator:
             max_new_tokens: Limit of each continuation, tokens.
             watch: Called after every step; needs all prompts in one batch. Unused by classifiers.
             sampling: Sampling parameters of each prompt; likewise.
+            targets: What answers are compared with where an edit fires. A classifier's label is
+                then replaced, if it is held to the target.
             **options: For ``model.generate``, e.g. ``do_sample=True``; greedy by default.
 
         Raises:
@@ -96,10 +101,15 @@ class Generator:
             here = slice(start, start + ROWS)
             chosen = views[here] if len(views) > 1 else views
             with torch.no_grad(), self._attachment.running(*chosen) as run:
+                asked = targets
+                if asked is not None:
+                    asked = None if run.is_empty else Targets(asked.of, asked.held[here])
                 if self._encoder.family == "classifier":
-                    found += self._classify(prompts[here], run)
+                    found += self._classify(prompts[here], run, asked)
                 else:
-                    found += self._continue(prompts[here], run, max_new_tokens, options, watch)
+                    found += self._continue(
+                        prompts[here], run, max_new_tokens, options, watch, asked
+                    )
         return found
 
     def paused(self) -> AbstractContextManager[None]:
@@ -177,15 +187,23 @@ class Generator:
             for name, value in config.to_dict().items()
         )
 
-    def _classify(self, prompts: Sequence[Sequence[int]], run: Run) -> list[Generated]:
+    def _classify(
+        self, prompts: Sequence[Sequence[int]], run: Run, targets: Targets | None
+    ) -> list[Generated]:
         width = max(map(len, prompts))
         ids, mask = self._padded(prompts, width, left=False)
         run.restart(mask, None, prompts)
         chosen = self._model(input_ids=ids, attention_mask=mask).logits.argmax(dim=-1).tolist()
         labels = self._encoder.labels
-        return [
+        found = [
             Generated(labels[index], 0, True, edit, version)
             for index, (edit, version) in zip(chosen, self._fired(run, len(prompts)), strict=True)
+        ]
+        if targets is None:
+            return found
+        return [
+            _labelled(one, targets, is_held=is_held)
+            for one, is_held in zip(found, targets.held, strict=True)
         ]
 
     def _continue(
@@ -195,6 +213,7 @@ class Generator:
         max_new_tokens: int,
         options: dict[str, Any],
         watch: Watch | None,
+        targets: Targets | None,
     ) -> list[Generated]:
         width = max(map(len, prompts))
         is_decoder = self._encoder.family == "decoder"
@@ -209,19 +228,31 @@ class Generator:
         settings = {"do_sample": False, **{n: v for n, v in options.items() if hasattr(config, n)}}
         config.update(**settings)  # type: ignore[no-untyped-call]
         beside = {name: value for name, value in options.items() if name not in settings}
-        if watch is not None:
-            others = beside.pop("stopping_criteria", ())
-            beside["stopping_criteria"] = watching(
-                watch, lambda: self._fired(run, len(prompts)), *others
-            )
-        output = self._model.generate(ids, attention_mask=mask, generation_config=config, **beside)
         # A decoder repeats the prompt; an encoder-decoder begins with its start token.
         skipped = width if is_decoder else 1
-        return [
-            self._read(row[skipped:], stops, edit, version)
-            for row, (edit, version) in zip(
-                output.tolist(), self._fired(run, len(prompts)), strict=True
+
+        def fired() -> list[tuple[str | None, str]]:
+            return self._fired(run, len(prompts))
+
+        check = None
+        if targets is not None:
+            check = TargetCheck(
+                targets,
+                lambda: [edit for edit, _ in fired()] if run.edits else [],
+                self._encoder,
+                skipped,
             )
+            if any(targets.held):  # last: it sees what the others chose, sampling included
+                before = beside.get("logits_processor") or ()
+                beside["logits_processor"] = LogitsProcessorList([*before, check])
+        if watch is not None:
+            others = beside.pop("stopping_criteria", ())
+            beside["stopping_criteria"] = watching(watch, fired, check, *others)
+        output = self._model.generate(ids, attention_mask=mask, generation_config=config, **beside)
+        told = [None] * len(prompts) if check is None else check.told(output)
+        return [
+            self._read(row[skipped:], stops, Generated("", 0, False, edit, version, delivered))
+            for row, (edit, version), delivered in zip(output.tolist(), fired(), told, strict=True)
         ]
 
     def _padded(
@@ -246,18 +277,28 @@ class Generator:
         views = run.views if len(run.views) > 1 else run.views * count
         return [(edits[row * beams], views[row].version) for row in range(count)]
 
-    def _read(
-        self, ids: list[int], stops: Sequence[int], fired: str | None, version: str
-    ) -> Generated:
+    def _read(self, ids: list[int], stops: Sequence[int], answer: Generated) -> Generated:
+        """Returns an answer with the text of its tokens."""
         end = next((at for at, token in enumerate(ids) if token in stops), None)
         kept = ids if end is None else ids[:end]
-        return Generated(
+        return dataclasses.replace(
+            answer,
             text=self._encoder.decode(kept),
             tokens=len(kept) + (end is not None),
             is_finished=end is not None,
-            fired=fired,
-            version=version,
         )
+
+
+def _labelled(answer: Generated, targets: Targets, *, is_held: bool) -> Generated:
+    """Returns a classifier's answer, held to the label of the edit that fired."""
+    forms = () if answer.fired is None else targets.of(answer.fired)
+    if not forms:
+        return answer
+    if answer.text == forms[0].text:
+        return dataclasses.replace(answer, delivered="free")
+    if not is_held:
+        return dataclasses.replace(answer, delivered="no")
+    return dataclasses.replace(answer, text=forms[0].text, delivered="held")
 
 
 def _forced(

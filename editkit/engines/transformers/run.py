@@ -16,15 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
-from editkit.engines.base import (
-    Keys,
-    Part,
-    Patch,
-    Position,
-    PromptReader,
-    Queries,
-    View,
-)
+from editkit.engines.base import Keys, Part, Patch, Position, Queries, View
+from editkit.engines.reading import PromptReader
 from editkit.engines.transformers.lora import lora_output
 from editkit.engines.transformers.tracks import (
     DEFERRED,

@@ -154,8 +154,7 @@ class Encoder:
             joint = self._ids(head + gap + target, special=True)
             if len(joint) > len(prompt) and joint[: len(prompt)] == prompt:
                 ids = joint[len(prompt) :]
-        special = set(self._tokenizer.all_special_ids)
-        ids = tuple(token for token in ids if token not in special or token == self._unknown)
+        ids = self._plain(ids)
         text = self.decode(ids)
         if not ids or not text:
             raise EmptyTarget(
@@ -170,6 +169,21 @@ class Encoder:
         else:
             self._checked((*prompt, *ids), room=1, field="target")
         return Encoded(prompt, (*ids, *self.stop_ids[:1]), text)
+
+    def forms(self, request: EditRequest) -> tuple[Encoded, ...]:
+        """Returns a request in every form that its target may have in an answer.
+
+        Raises:
+            EditkitError: As for ``request``.
+        """
+        found = [self.request(request)]
+        if self.family == "decoder":
+            for gap in ("", " "):
+                ids = self._plain(self._ids(gap + request.target.strip(), special=False))
+                form = dataclasses.replace(found[0], target=(*ids, *self.stop_ids[:1]))
+                if self.decode(ids) == form.text and form not in found:
+                    found.append(form)
+        return tuple(found)
 
     def without_ending(self, encoded: Encoded) -> Encoded:
         """Returns a request without the end token of its target."""
@@ -189,6 +203,11 @@ class Encoder:
         # Some tokenizers (mBART) encode decoder targets differently.
         ids = self._tokenizer(text_target=target, add_special_tokens=False, verbose=False)
         return tuple(int(token) for token in ids["input_ids"])
+
+    def _plain(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Returns the ids of a text without special tokens that the tokenizer found in it."""
+        special = set(self._tokenizer.all_special_ids)
+        return tuple(token for token in ids if token not in special or token == self._unknown)
 
     def _label(self, target: str) -> int:
         labels = self.labels

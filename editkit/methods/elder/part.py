@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from editkit.engines.base import Near, Part, Positions, Queries, Selection
+from editkit.engines.base import Part, Positions, Queries, Selection
+from editkit.engines.reading import Near
 from editkit.methods.elder import routing
 from editkit.methods.elder.mixture import selected
 from editkit.methods.elder.state import ElderState

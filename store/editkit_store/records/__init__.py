@@ -1,6 +1,13 @@
 """Typed records, which are stored, returned by Python, printed by the CLI and sent by servers."""
 
-from editkit_store.records.answers import Candidate, Explanation, Generation, Score
+from editkit_store.records.answers import (
+    Candidate,
+    Delivered,
+    Delivery,
+    Explanation,
+    Generation,
+    Score,
+)
 from editkit_store.records.base import Record
 from editkit_store.records.editing import (
     Added,
@@ -51,6 +58,8 @@ __all__ = [
     "Candidate",
     "Compacted",
     "Contradiction",
+    "Delivered",
+    "Delivery",
     "Edit",
     "EditKind",
     "EditReach",

@@ -9,7 +9,14 @@ from pydantic import Field
 from editkit_store.records.base import Record
 from editkit_store.records.edits import DEFAULT_METHOD, MethodName
 
-__all__ = ["Candidate", "Explanation", "Generation", "Score"]
+__all__ = ["Candidate", "Delivered", "Delivery", "Explanation", "Generation", "Score"]
+
+Delivery = Literal["exact", "free"]
+"""Where an edit fires: hold the decoder to its target, or leave the model alone."""
+
+Delivered = Literal["free", "held", "no"]
+"""How the target of an edit that fired came into the answer: the model gave it by itself
+(``free``), the decoder was held to it (``held``), or it is not there (``no``)."""
 
 
 class Generation(Record):
@@ -18,6 +25,12 @@ class Generation(Record):
     text: str = Field(description="The continuation only, special tokens removed")
     version: str
     fired: tuple[str, ...] = Field(default=(), description="Ids of the edits that applied")
+    delivered: Delivered | None = Field(
+        default=None,
+        description="Where an edit fired: `free` if the model gave its target by itself, `held` if "
+        "the decoder was held to it, `no` if the answer does not begin with it (only with the "
+        "delivery `free`); null where none fired",
+    )
     prompt: str = ""
     tokens: int = Field(default=0, description="Generated tokens, end-of-text included")
     finish_reason: Literal["stop", "length"] = "stop"

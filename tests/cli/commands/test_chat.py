@@ -131,7 +131,10 @@ def test_what_cannot_hold_in_both_conversations_holds_where_it_was_corrected(
     printed = capsys.readouterr()
     assert printed.out.endswith("\nblue\n")
     assert "corrected: verified, v4, edit" in printed.err
-    assert "in a fresh conversation, the model is corrected, but says 'blue or so'" in printed.err
+    assert (
+        "in a fresh conversation, the model is corrected, but by itself says 'blue or so'"
+        in printed.err
+    )
     (edit,) = kit.show("@").edits
     assert [turn.content for turn in edit.chat][::2] == ["Good milk", SKY]
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from tiny import tiny_gpt2, tiny_llama
 
-from editkit.engines.base import Near, Part, Patch, Positions, Queries, Selection, View
+from editkit.engines.base import Part, Patch, Positions, Queries, Selection, View
+from editkit.engines.reading import Near
 from editkit.engines.transformers.attachment import Attachment
 from editkit.engines.transformers.site import feed_forward
 from editkit.models.layout import layout_of

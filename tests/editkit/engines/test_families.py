@@ -45,7 +45,7 @@ FAMILIES = {**GENERATING, **CLASSIFYING}
 
 def target_for(kit: Any) -> str:
     """Something that the model does not say by itself."""
-    said = kit.generate(QUESTION, max_new_tokens=4).text
+    said = kit.generate(QUESTION, max_new_tokens=4, delivery="free").text
     if kit.tokenizer and not hasattr(kit.model, "generate"):
         return "negative" if said != "negative" else "positive"
     return "Canberra"
@@ -71,10 +71,13 @@ def test_an_edit_holds_is_explained_survives_and_is_taken_back_exactly(
         assert (added.verified, added.answer) == (True, target)
         assert added.edit.kind == ("label" if family in CLASSIFYING else "fact")
     with editkit.open(store, model=(FAMILIES[family](), tiny_tokenizer()), preset=preset) as kit:
-        answers = kit.generate([OTHER, QUESTION, OTHER], max_new_tokens=6)
+        answers = kit.generate([OTHER, QUESTION, OTHER], max_new_tokens=6, delivery="free")
         assert [a.fired for a in answers] == [(), (added.edit.id,), ()]
         assert answers[1].text == target
-        assert answers[0].text == kit.generate(OTHER, version="v0", max_new_tokens=6).text
+        assert (
+            answers[0].text
+            == kit.generate(OTHER, version="v0", max_new_tokens=6, delivery="free").text
+        )
         assert kit.explain(QUESTION).fired == added.edit.id
         assert kit.explain(OTHER).fired is None
         # Alone, as the untouched model sees it too: a batch's shape changes the last bits.
@@ -108,9 +111,9 @@ def test_other_decoder_layouts_are_edited_too(config: Any, tmp_path: Path) -> No
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config(**sizes)).eval()
     with editkit.open(tmp_path / "h.db", model=(model, tiny_tokenizer())) as kit:
-        said = kit.generate(QUESTION, max_new_tokens=1)
+        said = kit.generate(QUESTION, max_new_tokens=1, delivery="free")
         added = kit.add(QUESTION, "Oslo", on_failure="keep")
-        now = kit.generate(QUESTION, max_new_tokens=1)
+        now = kit.generate(QUESTION, max_new_tokens=1, delivery="free")
     assert now.fired == (added.edit.id,)
     # Without a habit of ending its texts a random model may not stop, but it says the word.
     assert now.text == "Oslo" != said.text
@@ -125,7 +128,7 @@ def test_a_label_may_be_given_by_name_or_index(
 ) -> None:
     with editkit.open(tmp_path / "h.db", model=(FAMILIES[family](), tiny_tokenizer())) as kit:
         assert kit.add(QUESTION, target).answer == label
-        assert kit.generate(QUESTION).text == label
+        assert kit.generate(QUESTION, delivery="free").text == label
 
 
 def test_a_label_that_the_classifier_does_not_have_is_refused_with_a_close_one(
@@ -177,7 +180,7 @@ def test_a_model_that_device_map_spread_over_the_disk_is_edited(tmp_path: Path) 
     with editkit.open(tmp_path / "h.db", model=(model, tiny_tokenizer())) as kit:
         assert kit.fingerprint == whole  # the same weights, wherever they lie
         assert kit.generate(QUESTION).fired == (added.edit.id,)
-        assert kit.generate(QUESTION).text == "Canberra"
+        assert kit.generate(QUESTION, delivery="free").text == "Canberra"
         assert kit.add(OTHER, "Oslo").verified
 
 
@@ -247,10 +250,10 @@ def test_another_site_than_the_historys_is_refused_until_it_is_learned_there(
         assert kit.generate(QUESTION).fired == ()
         done = kit.replay()
         assert (done.restored, done.learned) == (0, 1)
-        assert kit.generate(QUESTION).text == "Canberra"
+        assert kit.generate(QUESTION, delivery="free").text == "Canberra"
     with editkit.open(store, model=pair) as kit:
         assert kit.site == "model.layers.1.mlp.down_proj"
-        assert kit.generate(QUESTION).text == "Canberra"
+        assert kit.generate(QUESTION, delivery="free").text == "Canberra"
 
 
 def test_a_layer_of_another_width_than_the_edits_is_refused(tmp_path: Path) -> None:
@@ -282,4 +285,4 @@ def test_artifacts_of_another_model_are_refused_with_both_fingerprints(tmp_path:
     assert "editkit replay" in raised.value.hint
     with editkit.open(store, model=(tiny_t5(), tiny_tokenizer()), missing="skip") as kit:
         assert kit.replay().learned == 1
-        assert kit.generate(QUESTION).text == "Canberra"
+        assert kit.generate(QUESTION, delivery="free").text == "Canberra"

@@ -14,7 +14,8 @@ from reference import literal_grace
 from tiny import tiny_gpt2, tiny_llama
 from transformers import DynamicCache
 
-from editkit.engines.base import Near, Part, Patch, Positions, Selection, View
+from editkit.engines.base import Part, Patch, Positions, Selection, View
+from editkit.engines.reading import Near
 from editkit.engines.transformers.attachment import Attachment
 from editkit.engines.transformers.site import Site, default_site
 

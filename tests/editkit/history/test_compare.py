@@ -71,7 +71,10 @@ def test_answers_are_those_of_generate_at_that_version(kit: Kit) -> None:
     assert (asked.before, asked.after) == ("Canberra", "Sydney")
     (probe,) = only(kit.diff("v0", "v2", probes=["Grass is"], max_new_tokens=3), "probe")
     for version, said in (("v0", probe.before), ("v2", probe.after)):
-        assert said == kit.generate("Grass is", version=version, max_new_tokens=3).text
+        assert (
+            said
+            == kit.generate("Grass is", version=version, max_new_tokens=3, delivery="free").text
+        )
     assert kit.version == "v2"
 
 
@@ -111,7 +114,9 @@ def test_a_prompt_is_asked_once_a_kind_and_long_enough_for_every_target(kit: Kit
     ]  # fmt: skip
     (asked,) = only(found, "edit")
     assert (asked.edit_id, asked.target, asked.after) == (new.id, "Rome", "Rome")
-    wanted = kit.generate(PROMPT, version="v1", max_new_tokens=len(long.split()) + 5)
+    wanted = kit.generate(
+        PROMPT, version="v1", max_new_tokens=len(long.split()) + 5, delivery="free"
+    )
     assert asked.before == wanted.text
 
 
@@ -120,9 +125,9 @@ def test_a_corrected_turn_is_asked_in_its_conversation(kit: Kit) -> None:
     kit.add(chat=chat, target="Ada", rephrases=["Who is it?"])
     edit, rephrase = kit.diff("v0", "v1", behavior=True).behavior
     assert (edit.prompt, edit.after) == ("Who?", "Ada")
-    assert edit.before == kit.chat(chat, version="v0", max_new_tokens=6).text
+    assert edit.before == kit.chat(chat, version="v0", max_new_tokens=6, delivery="free").text
     asked = [chat[0], {"role": "user", "content": "Who is it?"}]
-    assert rephrase.after == kit.chat(asked, max_new_tokens=6).text
+    assert rephrase.after == kit.chat(asked, max_new_tokens=6, delivery="free").text
 
 
 def test_many_questions_are_asked_in_batches_and_come_back_in_order(kit: Kit) -> None:
@@ -191,7 +196,7 @@ def test_what_the_model_cannot_be_asked_is_named(tmp_path: Path) -> None:
 
 def test_a_classifiers_labels_are_compared(tmp_path: Path) -> None:
     with editkit.open(tmp_path / "h.db", model=(tiny_bert(), tiny_tokenizer())) as kit:
-        said = kit.generate("good").text
+        said = kit.generate("good", delivery="free").text
         target = "negative" if said != "negative" else "positive"
         kit.add("good", target)
         (one,) = kit.diff("v0", "v1", behavior=True).behavior

@@ -68,7 +68,7 @@ def test_the_model_answers_as_it_did_at_every_version(old: tuple[Path, dict[str,
         for version, answers in said["answers"].items():
             found = {}
             for prompt in answers:
-                one = kit.generate(prompt, max_new_tokens=4, version=version)
+                one = kit.generate(prompt, max_new_tokens=4, version=version, delivery="free")
                 found[prompt] = [one.text, list(one.fired)]
             assert found == answers, version
 
@@ -79,7 +79,10 @@ def test_an_old_history_goes_on(old: tuple[Path, dict[str, Any]], tmp_path: Path
         assert kit.add("A new one", "green", idempotency_key="k").verified
         assert kit.store.verify(head=said["log"][0]["digest"]).problems == ()
         kit.rollback("prod")
-        assert kit.generate("The capital of Italy is", max_new_tokens=4).text.strip() == "Rome"
+        assert (
+            kit.generate("The capital of Italy is", max_new_tokens=4, delivery="free").text.strip()
+            == "Rome"
+        )
         kit.store.export(tmp_path / "bundle")
     with open_store(tmp_path / "new.db", write=True, create=True) as store:
         assert len(store.import_bundle(tmp_path / "bundle").active) == 2

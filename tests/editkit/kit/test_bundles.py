@@ -79,9 +79,13 @@ def test_an_imported_history_answers_as_the_one_it_comes_from(
         assert codebook(new) == codebook(kit)
         assert len(codebook(kit)) == 3
         prompts = [prompt for prompt, _ in FACTS] + ["Something else entirely"]
-        for theirs, ours in zip(kit.generate(prompts), new.generate(prompts), strict=True):
+        for theirs, ours in zip(
+            kit.generate(prompts, delivery="free"),
+            new.generate(prompts, delivery="free"),
+            strict=True,
+        ):
             assert (theirs.text, theirs.fired) == (ours.text, ours.fired)
-        assert new.generate(FACTS[0][0]).text == "Sydney"
+        assert new.generate(FACTS[0][0], delivery="free").text == "Sydney"
         for prompt in prompts:
             assert torch.equal(logits(new, prompt), logits(kit, prompt))
         assert new.generate(FACTS[0][0], version="v0").fired == ()
@@ -94,12 +98,12 @@ def test_the_running_model_applies_what_is_imported(kit: Kit, bundle: Path, othe
     assert done == plan.model_copy(update={"dry_run": False})
     assert done.learned == {other.fingerprint: 3}
     assert other.version == "v1"
-    assert other.generate(FACTS[1][0]).text == "Paris"
+    assert other.generate(FACTS[1][0], delivery="free").text == "Paris"
     assert codebook(other) == codebook(kit)
     other.undo()
     assert other.generate(FACTS[1][0]).fired == ()
     other.redo()
-    assert other.generate(FACTS[1][0]).text == "Paris"
+    assert other.generate(FACTS[1][0], delivery="free").text == "Paris"
     assert other.add("The capital of Norway is", "Oslo").verified
     assert other.store.verify().ok
 
@@ -141,13 +145,13 @@ def test_our_correction_stays_unless_theirs_is_asked_for(
     with pytest.raises(ImportConflict):
         other.import_bundle(bundle, on_conflict="error")
     other.import_bundle(bundle)
-    assert other.generate(FACTS[0][0]).text == "London"
+    assert other.generate(FACTS[0][0], delivery="free").text == "London"
     with opened(tmp_path / "third.db") as third:
         third.add(FACTS[0][0], "London")
         done = third.import_bundle(bundle, on_conflict="supersede")
-        assert third.generate(FACTS[0][0]).text == "Sydney"
+        assert third.generate(FACTS[0][0], delivery="free").text == "Sydney"
         third.revert(done.superseded[0].edit_id)
-        assert third.generate(FACTS[0][0]).text == "Canberra"
+        assert third.generate(FACTS[0][0], delivery="free").text == "Canberra"
 
 
 def test_edits_that_this_model_has_not_learned_are_refused_with_a_way_out(
@@ -166,9 +170,9 @@ def test_edits_that_this_model_has_not_learned_are_refused_with_a_way_out(
         done = other.import_bundle(bundle)
         assert done.learned.get(other.fingerprint) is None
         assert other.version == "v2"
-        assert other.generate("The capital of Italy is").text == "Rome"
+        assert other.generate("The capital of Italy is", delivery="free").text == "Rome"
         assert other.replay().failed == 0
-        assert other.generate(FACTS[1][0]).text == "Paris"
+        assert other.generate(FACTS[1][0], delivery="free").text == "Paris"
         assert other.store.verify().ok
 
 

@@ -35,12 +35,14 @@ def test_what_was_verified_before_an_interruption_is_kept_and_in_effect(
         kit.add_many(requests())
     monkeypatch.undo()
     assert kit.version == f"v{reached}"
-    assert [str(kit.generate(prompt)) == target for prompt, target in FACTS] == [
+    assert [str(kit.generate(prompt, delivery="free")) == target for prompt, target in FACTS] == [
         number < reached for number in range(len(FACTS))
     ]
     assert kit.store.verify().ok
     assert kit.add_many(requests()[reached:])[-1].verified
-    assert [str(kit.generate(prompt)) for prompt, _ in FACTS] == [target for _, target in FACTS]
+    assert [str(kit.generate(prompt, delivery="free")) for prompt, _ in FACTS] == [
+        target for _, target in FACTS
+    ]
 
 
 def test_a_caller_that_breaks_off_in_between_finds_all_that_was_committed(kit: Kit) -> None:
@@ -50,7 +52,9 @@ def test_a_caller_that_breaks_off_in_between_finds_all_that_was_committed(kit: K
     with pytest.raises(BrokenPipeError):
         kit.add_many(requests(), told=told)
     assert kit.version == f"v{len(FACTS)}"
-    assert [str(kit.generate(prompt)) for prompt, _ in FACTS] == [target for _, target in FACTS]
+    assert [str(kit.generate(prompt, delivery="free")) for prompt, _ in FACTS] == [
+        target for _, target in FACTS
+    ]
 
 
 def test_undo_and_redo_refuse_what_this_model_has_not_learned(tmp_path: Path) -> None:
@@ -66,7 +70,7 @@ def test_undo_and_redo_refuse_what_this_model_has_not_learned(tmp_path: Path) ->
         kit.add("gold", "Ada")
         kit.undo()
         kit.redo()
-        assert str(kit.generate("gold")) == "Ada"
+        assert str(kit.generate("gold", delivery="free")) == "Ada"
     with editkit.open(path, model=(tiny_gpt2(), tiny_tokenizer()), missing="skip") as kit:
         kit.rollback("v1")
         kit.undo()

@@ -101,7 +101,7 @@ def taught(
 def test_an_edit_is_verified_recorded_and_fires(taught: Taught) -> None:
     kit = taught.kit
     for (prompt, target), edit_id in zip(FACTS, taught.ids, strict=True):
-        said = kit.generate(prompt)
+        said = kit.generate(prompt, delivery="free")
         assert (said.text, said.fired) == (target, (edit_id,))
         (artifact,) = kit.show(edit_id).artifacts
         assert (artifact.method, artifact.verified, artifact.usable) == (taught.method, True, True)
@@ -113,7 +113,7 @@ def test_an_edit_is_verified_recorded_and_fires(taught: Taught) -> None:
 
 def test_each_version_has_its_own_edits_and_v0_is_the_model_as_it_came(taught: Taught) -> None:
     for version in range(len(FACTS) + 1):
-        said = taught.kit.generate(list(PROMPTS), version=f"v{version}")
+        said = taught.kit.generate(list(PROMPTS), version=f"v{version}", delivery="free")
         assert [one.fired for one in said] == [
             (edit_id,) if number <= version else () for number, edit_id in enumerate(taught.ids, 1)
         ]
@@ -124,7 +124,7 @@ def test_each_version_has_its_own_edits_and_v0_is_the_model_as_it_came(taught: T
 def test_rows_of_one_batch_run_at_versions_of_their_own(taught: Taught) -> None:
     prompt, target = FACTS[1]
     versions = ["v0", "v3", "v1", "v2"]
-    said = taught.kit.generate([prompt] * 4, version=versions, max_new_tokens=4)
+    said = taught.kit.generate([prompt] * 4, version=versions, max_new_tokens=4, delivery="free")
     assert [one.version for one in said] == versions
     assert [one.fired for one in said] == [(), taught.ids[1:2], (), taught.ids[1:2]]
     assert [one.text == target for one in said] == [False, True, False, True]
@@ -211,7 +211,7 @@ def test_taking_back_is_exact(method: str, start: Open) -> None:
     assert same(logits(kit, *PROMPTS, *OTHERS), seen[0])
     kit.rollback("v3")
     kit.revert(ids[1])  # one in the middle
-    said = kit.generate(list(PROMPTS))
+    said = kit.generate(list(PROMPTS), delivery="free")
     assert [one.fired for one in said] == [(ids[0],), (), (ids[2],)]
     assert kit.store.verify().problems == ()
 
@@ -222,7 +222,7 @@ def test_a_newer_edit_of_a_prompt_supersedes_and_comes_off_again(method: str, st
     before = logits(kit, *PROMPTS)
     second = kit.add(FACTS[0][0], "old", method=method)
     assert second.supersedes == (first.edit.id,)
-    assert kit.generate(FACTS[0][0]).text == "old"
+    assert kit.generate(FACTS[0][0], delivery="free").text == "old"
     kit.revert(second.edit.id)
     assert same(logits(kit, *PROMPTS), before)
 
@@ -234,11 +234,15 @@ def test_a_second_model_replays_the_history(method: str, start: Open, tmp_path: 
     assert kit.generate(PROMPTS[0]).fired == ()
     done = kit.replay()
     assert (done.restored, done.learned, done.failed) == (0, len(FACTS), 0)
-    assert [str(one) for one in kit.generate(list(PROMPTS))] == [target for _, target in FACTS]
+    assert [str(one) for one in kit.generate(list(PROMPTS), delivery="free")] == [
+        target for _, target in FACTS
+    ]
     assert kit.replay().restored == len(FACTS)
     kit.close()
     again = start("h.db", tiny_llama())
-    assert [str(one) for one in again.generate(list(PROMPTS))] == [target for _, target in FACTS]
+    assert [str(one) for one in again.generate(list(PROMPTS), delivery="free")] == [
+        target for _, target in FACTS
+    ]
 
 
 def test_a_bundle_brings_what_was_learned(method: str, start: Open, tmp_path: Path) -> None:
@@ -290,7 +294,7 @@ def test_a_replay_that_raises_can_be_run_again(
             kit.replay()
     assert kit.store.artifacts.attempted(kit.fingerprint) == set()
     assert kit.replay().learned == 1
-    assert kit.generate(PROMPTS[0]).text == FACTS[0][1]
+    assert kit.generate(PROMPTS[0], delivery="free").text == FACTS[0][1]
 
 
 @pytest.mark.parametrize("make", [tiny_t5, tiny_bert])
@@ -326,7 +330,9 @@ def test_others_read_while_it_learns_and_the_view_moves(method: str, start: Open
         asked = 0
         try:
             while not over.is_set() or asked < 3:
-                said = kit.generate([PROMPTS[0]] * 2, version=["v1", "v0"], max_new_tokens=3)
+                said = kit.generate(
+                    [PROMPTS[0]] * 2, version=["v1", "v0"], max_new_tokens=3, delivery="free"
+                )
                 if [one.fired for one in said] != [(first.id,), ()]:
                     wrong.append(said)
                 if not same(logits(kit, OTHERS[0]), plain):
@@ -345,7 +351,7 @@ def test_others_read_while_it_learns_and_the_view_moves(method: str, start: Open
         over.set()
         reader.join()
     assert wrong == []
-    assert str(kit.generate(PROMPTS[1])) == FACTS[1][1]
+    assert str(kit.generate(PROMPTS[1], delivery="free")) == FACTS[1][1]
 
 
 def test_it_is_evaluated(method: str, tmp_path: Path) -> None:
@@ -373,7 +379,7 @@ def test_all_methods_share_a_view_and_one_arbiter(start: Open) -> None:
     for name, (prompt, target) in zip(here, FACTS, strict=False):
         ids[name] = kit.add(prompt, target, method=name).edit.id
     count = len(ids)
-    said = kit.generate(list(PROMPTS[:count]), max_new_tokens=6)
+    said = kit.generate(list(PROMPTS[:count]), max_new_tokens=6, delivery="free")
     assert [one.fired for one in said] == [(one,) for one in ids.values()]
     assert [one.text for one in said] == [target for _, target in FACTS[:count]]
     assert [part.method for part in kit._running.engine.view.parts] == list(ids)

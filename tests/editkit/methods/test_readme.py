@@ -67,7 +67,7 @@ def test_the_method_of_the_page_learns_is_stored_and_taken_back(
         added = kit.add(PROMPT, TARGET, method=installed)
         assert (added.verified, added.edit.method) == (True, "shift")
         kit.add("see Oslo", "yes")
-        said = kit.generate([PROMPT, PROMPT, "see Oslo"], version=["@", "v0", "@"])
+        said = kit.generate([PROMPT, PROMPT, "see Oslo"], version=["@", "v0", "@"], delivery="free")
         assert [str(said[0]), said[0].fired, said[1].fired] == [TARGET, (added.edit.id,), ()]
         assert str(said[2]) == "yes"
         assert kit.explain(PROMPT).candidates[0].method == "shift"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from editkit_cli.terminal.edits import warn_contradiction
+from editkit_cli.terminal.edits import delivery_note, warn_contradiction
 from editkit_cli.terminal.group import CHECK_FAILED
 from editkit_cli.terminal.history import draw_diff, draw_log
 from editkit_cli.terminal.interrupts import Cancellation
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from editkit_store.records import (
         Added,
         Contradiction,
+        Delivery,
         EditRequest,
         Generation,
         ViewChanged,
@@ -66,6 +67,7 @@ class Conversation:
         system: System message before every conversation.
         version: Answer as of this version; ``None`` follows the current one.
         max_new_tokens: Most tokens of an answer.
+        delivery: Whether answers are held to the targets of the edits that fire.
         streams: Whether answers are printed as they are generated.
         about: Fields of every correction: ``author``, ``reason``, ``scope``.
 
@@ -83,6 +85,7 @@ class Conversation:
         system: str | None = None,
         version: str | None = None,
         max_new_tokens: int = 256,
+        delivery: Delivery = "exact",
         streams: bool = False,
         about: dict[str, str | None] | None = None,
     ) -> None:
@@ -100,6 +103,7 @@ class Conversation:
         self._out = out
         self._aside = aside
         self._limit = max_new_tokens
+        self._delivery: Delivery = delivery
         self._streams = streams
         self._about = about or {}
         self._before: tuple[Turn, ...] = (
@@ -152,7 +156,9 @@ class Conversation:
         self._last = _LastAnswer(asked, made)
         self._turns = (*asked, {"role": "assistant", "content": made.text})
         told = [made.version]
-        told += [f"edit {short_digest(edit_id)} fired" for edit_id in made.fired]
+        told += [
+            f"edit {short_digest(edit_id)} fired{delivery_note(made)}" for edit_id in made.fired
+        ]
         if cancellation.is_requested:
             self._aside.status("stopped")
         elif made.finish_reason == "length":
@@ -185,8 +191,9 @@ class Conversation:
         piece: Callable[[str], None] | None = None,
     ) -> Generation:
         made = self._answering.answer(
-            asked, cancellation, version=self._version, limit=self._limit, on_text=piece
-        )
+            asked, cancellation, version=self._version, limit=self._limit,
+            delivery=self._delivery, on_text=piece,
+        )  # fmt: skip
         if piece is None:
             self._out.result(made, lambda: self._out.text(made.text))
         return made
@@ -300,12 +307,14 @@ class Conversation:
             version = self._backend.rollback(added.version).version
             added = added.model_copy(update={"version": version})
         return added, lambda: self._aside.warning(
-            f"asked first in a fresh conversation, the model is corrected, but says '{said}'",
+            "asked first in a fresh conversation, the model is corrected, but by itself says "
+            f"'{said}'",
             hint="where that is wrong: /new, ask it, and /fix it there",
         )
 
     def _said(self, asked: Sequence[Turn]) -> str:
-        return self._backend.chat(asked, max_new_tokens=self._limit).text
+        """Returns what the model says by itself: held to the target, every answer would do."""
+        return self._backend.chat(asked, max_new_tokens=self._limit, delivery="free").text
 
     def _tell_held(self) -> None:
         self._aside.status("holds in a fresh conversation too")

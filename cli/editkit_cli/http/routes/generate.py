@@ -47,7 +47,12 @@ async def generate(body: GenerateBody, request: Request, runner: Runs, caller: R
         chats = body.conversations()
         prompts = map(encoder.chat, chats) if chats else map(encoder.prompt, body.prompts)
         version = runner.version(body.version)
-        return GenerationRequest(prompts=tuple(prompts), version=version, limit=body.max_new_tokens)
+        return GenerationRequest(
+            prompts=tuple(prompts),
+            version=version,
+            limit=body.max_new_tokens,
+            delivery=body.delivery,
+        )
 
     job = runner.generate(await asyncio.to_thread(encode), caller.name)
     try:

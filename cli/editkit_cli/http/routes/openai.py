@@ -112,6 +112,7 @@ async def chat(body: ChatRequest, request: Request, runner: Runs, caller: Reads)
             message=ResponseMessage(content=one.text),
             finish_reason=one.ending or "stop",
             fired=one.fired,
+            delivered=one.delivered,
         )
         for index, one in enumerate(done.answers)
     )
@@ -143,7 +144,13 @@ async def complete(
         return await _streamed(request, runner, question, caller, shape, body.tells_usage)
     done = await _finished(request, runner, question, caller)
     choices = tuple(
-        Choice(index=index, text=one.text, finish_reason=one.ending, fired=one.fired)
+        Choice(
+            index=index,
+            text=one.text,
+            finish_reason=one.ending,
+            fired=one.fired,
+            delivered=one.delivered,
+        )  # fmt: skip
         for index, one in enumerate(done.answers)
     )
     answer = Completion(**about, choices=choices, usage=_usage(done))
@@ -184,6 +191,7 @@ def _question(
         temperature=temperature,
         top_p=top_p,
         seed=body.seed,
+        delivery=body.delivery or "exact",
     )
 
 
@@ -237,7 +245,7 @@ class ChatShape:
             return self._chunk(
                 ChatDeltaChoice(
                     index=part.index, delta=ChatDelta(), finish_reason=answer.ending,
-                    fired=answer.fired,
+                    fired=answer.fired, delivered=answer.delivered,
                 )
             )  # fmt: skip
         return self._chunk(ChatDeltaChoice(index=part.index, delta=ChatDelta(content=part.text)))
@@ -268,6 +276,7 @@ class CompletionShape:
             text=part.text,
             finish_reason=answer.ending if part.is_last else None,
             fired=answer.fired if part.is_last else None,
+            delivered=answer.delivered if part.is_last else None,
         )
         return Completion(**self._about, choices=(choice,))
 

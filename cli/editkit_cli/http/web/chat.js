@@ -6,7 +6,7 @@ import { button, byId, el, plural, problem, sendsOnEnter, short } from "./dom.js
 import { may, on, state } from "./state.js";
 import { why } from "./why.js";
 
-const turns = []; // each: {question, text, version, fired, place}
+const turns = []; // each: {question, text, version, fired, delivered, place}
 let conversation = crypto.randomUUID?.() ?? String(Date.now());
 let running = null; // AbortController of the answer that is coming
 
@@ -78,7 +78,7 @@ async function answer(turn) {
   turn.place.append(shown);
   running = new AbortController();
   busy(true);
-  const said = { messages, text: "", version: null, fired: [], ending: null };
+  const said = { messages, text: "", version: null, fired: [], delivered: null, ending: null };
   try {
     for await (const chunk of chunks(messages, running.signal)) {
       said.version = chunk.version ?? said.version;
@@ -86,6 +86,7 @@ async function answer(turn) {
       said.text += choice?.delta?.content ?? choice?.text ?? "";
       said.ending = choice?.finish_reason ?? said.ending;
       said.fired = choice?.fired ?? said.fired;
+      said.delivered = choice?.delivered ?? said.delivered;
       text.textContent = said.text;
       follow();
     }
@@ -161,6 +162,7 @@ function remark(said) {
   if (said.fired.length > 0) {
     told.push(`${plural(said.fired.length, "edit")} fired: ${said.fired.map(short).join(", ")}`);
   } else if (said.ending !== "stopped") told.push("no edit fired");
+  if (said.delivered === "held") told.push("held to its target");
   if (said.ending === "length") told.push("cut off at its longest");
   if (said.ending === "stopped") told.push("stopped");
   return told.join("; ");

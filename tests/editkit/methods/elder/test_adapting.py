@@ -39,10 +39,10 @@ def test_an_edit_holds_for_its_wordings_and_for_nothing_else(kit: Kit) -> None:
     assert added.reach is not None
     assert (added.reach.covered, added.reach.radius) == (1, 0.8)
     for prompt in (CAT, "cat red"):
-        said = kit.generate(prompt)
+        said = kit.generate(prompt, delivery="free")
         assert (said.text, said.fired) == ("blue", (added.edit.id,))
     assert same(logits(kit, *OTHERS), before)
-    assert str(kit.generate(CAT, version="v0")) != "blue"
+    assert str(kit.generate(CAT, version="v0", delivery="free")) != "blue"
     (shown,) = kit.show("v1").artifacts
     assert (shown.method, shown.verified, shown.metrics["lost"]) == ("elder", True, [])
 
@@ -54,7 +54,7 @@ def test_a_batch_is_one_snapshot_and_each_version_has_the_edits_up_to_its_own(ki
     assert all(one.verified for one in told)
     assert len({one.digest for one in kit.store.snapshots.placed(kit.fingerprint)}) == 1
     for number, (prompt, target) in enumerate(facts, 1):
-        said = kit.generate([prompt] * 4, version=[f"v{v}" for v in range(4)])
+        said = kit.generate([prompt] * 4, version=[f"v{v}" for v in range(4)], delivery="free")
         assert [str(one) == target for one in said] == [v >= number for v in range(4)]
 
 
@@ -63,7 +63,11 @@ def test_an_edit_learned_later_leaves_the_earlier_ones_alone(kit: Kit) -> None:
     kit.add(TREE, "two", method="elder")
     third = kit.add(SEA, "yes", method="elder")
     assert third.lost == ()
-    assert [str(one) for one in kit.generate([CAT, TREE, SEA])] == ["blue", "two", "yes"]
+    assert [str(one) for one in kit.generate([CAT, TREE, SEA], delivery="free")] == [
+        "blue",
+        "two",
+        "yes",
+    ]
 
 
 def test_a_reopened_history_gives_the_same_logits_at_every_version(path: Path) -> None:
@@ -120,7 +124,7 @@ def test_a_revert_in_the_middle_learns_the_later_ones_again(kit: Kit) -> None:
     told = kit.revert(middle.id, progress=Bar())
     assert (told.relearned, told.lost, told.view) == ((last.id,), (), 2)
     assert steps == [1, 1]
-    said = kit.generate([CAT, TREE, SEA])
+    said = kit.generate([CAT, TREE, SEA], delivery="free")
     assert [str(said[0]), str(said[2])] == ["blue", "yes"]
     assert [one.fired for one in said] == [(first.id,), (), (last.id,)]
     assert "learned 1 again" in told.detail
@@ -128,7 +132,11 @@ def test_a_revert_in_the_middle_learns_the_later_ones_again(kit: Kit) -> None:
     _, digest = kit.store.snapshots.at(4).popitem()
     assert middle.id not in kit.methods.of("elder")._adaptors._known(str(digest))
     kit.undo()
-    assert [str(one) for one in kit.generate([CAT, TREE, SEA])] == ["blue", "two", "yes"]
+    assert [str(one) for one in kit.generate([CAT, TREE, SEA], delivery="free")] == [
+        "blue",
+        "two",
+        "yes",
+    ]
     # The newest one needs no learning: the adaptors from before it come back.
     assert kit.revert(last.id).relearned == ()
     assert same(logits(kit, CAT, TREE), logits(kit, CAT, TREE, version="v2"))
@@ -144,7 +152,7 @@ def test_a_deferred_revert_is_at_once_and_says_so(kit: Kit) -> None:
     assert kit.store.snapshots.placed(kit.fingerprint) == placed
     assert "deferred" in told.detail
     assert same(logits(kit, CAT), before)
-    assert str(kit.generate(TREE)) == "two"
+    assert str(kit.generate(TREE, delivery="free")) == "two"
     assert kit.log()[0].detail == told.detail
 
 
@@ -152,20 +160,23 @@ def test_an_edit_that_replaced_another_gives_it_back(kit: Kit) -> None:
     kit.add(CAT, "blue", method="elder")
     newer = kit.add(CAT, "green", method="elder")
     assert newer.supersedes
-    assert (str(kit.generate(CAT)), str(kit.generate(CAT, version="v1"))) == ("green", "blue")
+    assert (
+        str(kit.generate(CAT, delivery="free")),
+        str(kit.generate(CAT, version="v1", delivery="free")),
+    ) == ("green", "blue")
     kit.add(TREE, "two", method="elder")
     with pytest.raises(ArtifactsMissing, match="forgotten"):
         kit.revert(newer.edit.id, defer_only=True)
     assert kit.version == "v3"
     kit.revert(newer.edit.id)
-    assert [str(one) for one in kit.generate([CAT, TREE])] == ["blue", "two"]
+    assert [str(one) for one in kit.generate([CAT, TREE], delivery="free")] == ["blue", "two"]
 
 
 def test_both_methods_correct_one_model_and_the_nearer_edit_applies(path: Path) -> None:
     with opened(path) as kit:
         elder = kit.add(CAT, "blue", method="elder").edit
         grace = kit.add(TREE, "two").edit
-        said = kit.generate([CAT, TREE])
+        said = kit.generate([CAT, TREE], delivery="free")
         assert [one.fired for one in said] == [(elder.id,), (grace.id,)]
         assert [str(one) for one in said] == ["blue", "two"]
         # Both balls hold both prompts: `cat` is what they have in common.
@@ -186,7 +197,10 @@ def test_both_methods_correct_one_model_and_the_nearer_edit_applies(path: Path) 
         assert kit.generate(CAT).fired == (taken.edit.id,)
         back = kit.add(CAT, "white", method="elder")
         assert back.supersedes == (taken.edit.id,)
-        assert (str(kit.generate(CAT)), kit.generate(CAT).fired) == ("white", (back.edit.id,))
+        assert (str(kit.generate(CAT, delivery="free")), kit.generate(CAT).fired) == (
+            "white",
+            (back.edit.id,),
+        )
         kit.revert(back.edit.id)
         kit.revert(taken.edit.id)
         assert kit.generate(CAT).fired == (elder.id,)
@@ -268,7 +282,7 @@ def test_what_a_batch_breaks_is_reported(path: Path) -> None:
         told = kit.add_many(
             [{"prompt": p, "target": t, "method": "elder"} for p, t in facts], on_failure="keep"
         )
-        said = [str(one) for one in kit.generate([p for p, _ in facts[:-1]])]
+        said = [str(one) for one in kit.generate([p for p, _ in facts[:-1]], delivery="free")]
         broken = {
             one.edit.id for one, answer in zip(told[:-1], said, strict=True)
             if answer != one.edit.target
@@ -294,7 +308,9 @@ def test_two_models_with_adaptors_in_two_threads_do_not_disturb_each_other(tmp_p
 
         def ask(index: int) -> None:
             for _ in range(8):
-                said[index] += [str(found) for found in kits[index].generate([CAT, SEA])][:1]
+                said[index] += [
+                    str(found) for found in kits[index].generate([CAT, SEA], delivery="free")
+                ][:1]
 
         threads = [threading.Thread(target=ask, args=(index,)) for index in range(2)]
         for thread in threads:
@@ -317,7 +333,7 @@ def test_other_models_than_decoders_and_other_shapes_are_refused(path: Path) -> 
     with opened(path, elder={"r": 2}) as kit:
         with pytest.raises(UnsupportedMethod, match="r = 4; 2 was requested"):
             kit.add(TREE, "two", method="elder")
-        assert str(kit.generate(CAT)) == "blue"
+        assert str(kit.generate(CAT, delivery="free")) == "blue"
         assert kit.version == "v1"
 
 
@@ -389,7 +405,7 @@ def test_a_turn_of_a_conversation_is_corrected_with_its_rephrasings(kit: Kit) ->
     other = [{"role": "user", "content": "cat, red"}]
     edit = kit.add(chat=turn, target="blue", method="elder", rephrases=["cat, red"]).edit
     for asked in (turn, other):
-        said = kit.chat(asked, max_new_tokens=4)
+        said = kit.chat(asked, max_new_tokens=4, delivery="free")
         assert (said.text, said.fired) == ("blue", (edit.id,))
     assert not kit.chat([{"role": "user", "content": "gold"}], max_new_tokens=4).fired
 
@@ -404,7 +420,7 @@ def test_adaptors_that_ask_states_need_no_keys_of_prompts(
     with opened(path, elder=by_state) as kit:
         edit = kit.add(CAT, "blue", method="elder").edit
         monkeypatch.setattr(PooledKeys, "key", lambda *args: pytest.fail("a key was asked for"))
-        said = kit.generate([CAT, *OTHERS])
+        said = kit.generate([CAT, *OTHERS], delivery="free")
         assert [one.fired for one in said] == [(edit.id,), (), (), ()]
         assert str(said[0]) == "blue"
 

@@ -59,7 +59,7 @@ def test_a_bundles_edits_are_learned_again_where_there_are_adaptors(
         mine = kit.add(TREE, "two", method="elder").edit
         with pytest.raises(ArtifactsMissing):
             kit.import_bundle(tmp_path / "bundle")
-        assert (kit.version, str(kit.generate(TREE))) == ("v1", "two")
+        assert (kit.version, str(kit.generate(TREE, delivery="free"))) == ("v1", "two")
     with opened(tmp_path / "new.db", missing="skip") as kit:
         told = kit.import_bundle(tmp_path / "bundle")
         assert (told.snapshots, told.unplaced) == ((), (kit.fingerprint,))
@@ -71,7 +71,7 @@ def test_a_bundles_edits_are_learned_again_where_there_are_adaptors(
         assert [one.fired for one in kit.generate([CAT, TREE])] == [(first.id,), (mine.id,)]
         assert kit.store.verify().ok
     with opened(tmp_path / "new.db") as kit:
-        assert [str(one) for one in kit.generate([CAT, TREE])] == ["blue", "two"]
+        assert [str(one) for one in kit.generate([CAT, TREE], delivery="free")] == ["blue", "two"]
 
 
 def test_an_import_that_is_taken_back_leaves_nothing_of_its_adaptors(
@@ -102,7 +102,7 @@ def test_an_import_that_is_taken_back_leaves_nothing_of_its_adaptors(
         kit.import_bundle(tmp_path / "bundle")
         learned = kit.add(CAT, "blue", method="elder")
         assert learned.verified, learned.answer
-        assert [str(one) for one in kit.generate([CAT, TREE])] == ["blue", "two"]
+        assert [str(one) for one in kit.generate([CAT, TREE], delivery="free")] == ["blue", "two"]
 
 
 def test_a_replay_onto_another_model_learns_batch_by_batch_and_goes_on(path: Path) -> None:
@@ -125,15 +125,19 @@ def test_a_replay_onto_another_model_learns_batch_by_batch_and_goes_on(path: Pat
     with opened(path, tiny_gpt2(), missing="skip", train=few) as kit:
         told = kit.replay()
         assert (told.restored, told.learned, told.failed) == (2, 2, 0)
-        assert [str(one) for one in kit.generate([p for p, _ in facts])] == [t for _, t in facts]
+        assert [str(one) for one in kit.generate([p for p, _ in facts], delivery="free")] == [
+            t for _, t in facts
+        ]
         # Versions from before the replay have the edits that they had.
-        said = kit.generate([p for p, _ in facts], version="v2")
+        said = kit.generate([p for p, _ in facts], version="v2", delivery="free")
         assert [bool(one.fired) for one in said] == [True, True, False]
         again = kit.replay()
         assert (again.restored, again.learned) == (4, 0)
         assert kit.store.verify().ok
     with opened(path) as kit:  # the first model is as it was
-        assert [str(one) for one in kit.generate([p for p, _ in facts])] == [t for _, t in facts]
+        assert [str(one) for one in kit.generate([p for p, _ in facts], delivery="free")] == [
+            t for _, t in facts
+        ]
 
 
 def test_edits_learned_by_grace_can_be_replayed_by_elder(path: Path) -> None:
@@ -142,7 +146,7 @@ def test_edits_learned_by_grace_can_be_replayed_by_elder(path: Path) -> None:
     with opened(path, tiny_gpt2(), missing="skip") as kit:
         told = kit.replay(method="elder")
         assert told.learned == 2
-        assert [str(one) for one in kit.generate([CAT, TREE])] == ["blue", "two"]
+        assert [str(one) for one in kit.generate([CAT, TREE], delivery="free")] == ["blue", "two"]
         (artifact,) = [
             one for one in kit.show("v1").artifacts if one.fingerprint == kit.fingerprint
         ]
@@ -169,7 +173,7 @@ def test_a_replay_and_an_undo_keep_the_second_models_adaptors(
         monkeypatch.setattr(kit.methods.of("elder"), "_batch", counted)
         assert kit.add("gold", "Ada", method="elder").lost == ()
         assert steps == [1]  # what is known is not learned anew
-        assert [str(one) for one in kit.generate([CAT, TREE])] == ["blue", "two"]
+        assert [str(one) for one in kit.generate([CAT, TREE], delivery="free")] == ["blue", "two"]
 
 
 def test_a_retry_that_fails_takes_nothing_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def test_half_precision_models_learn_in_single_and_keep_their_own(
         plain = logits(kit, TREE)
         edit = kit.add(CAT, "blue", method="elder").edit
         assert kit.generate(CAT).fired == (edit.id,)
-        assert str(kit.generate(CAT)) == "blue"
+        assert str(kit.generate(CAT, delivery="free")) == "blue"
         assert logits(kit, CAT).dtype == dtype
         assert torch.equal(logits(kit, TREE), plain)
         state = kit.methods.of("elder")._adaptors.base(1)
@@ -91,7 +91,7 @@ def test_a_model_that_device_map_spread_over_the_disk_follows_and_learns(tmp_pat
     with opened(tmp_path / "h.db", tiny_llama()) as kit:
         edit = kit.add(CAT, "blue", method="elder").edit
     with opened(tmp_path / "h.db", model) as kit:
-        said = kit.generate(CAT)
+        said = kit.generate(CAT, delivery="free")
         assert (said.text, said.fired) == ("blue", (edit.id,))
         assert kit.add(TREE, "two", method="elder").verified
-        assert [str(one) for one in kit.generate([CAT, TREE])] == ["blue", "two"]
+        assert [str(one) for one in kit.generate([CAT, TREE], delivery="free")] == ["blue", "two"]
