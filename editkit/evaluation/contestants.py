@@ -47,10 +47,12 @@ class Answer:
     Attributes:
         text: The whole answer, surrounding whitespace removed.
         fired: Index of the edit that applied, from 0 in the order of editing.
+        delivered: How its target came into the answer, if it is known; see ``Generation``.
     """
 
     text: str
     fired: int | None = None
+    delivered: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,20 +114,23 @@ class Contestant:
             limit: Maximum number of tokens of an answer.
         """
         prompts = [one.prompt for one in questions if one.chat is None]
+        chats = [self.kit.encoder.chat(one.chat) for one in questions if one.chat is not None]
         texts = iter(self.kit.generate(prompts, max_new_tokens=limit) if prompts else [])
+        turns = iter(self.kit.generate_tokens(chats, max_new_tokens=limit) if chats else [])
         found = []
         for one in questions:
-            now = next(texts) if one.chat is None else self.kit.chat(one.chat, max_new_tokens=limit)
-            found.append(Answer(now.text, self._case(now.fired)))
+            now = next(texts if one.chat is None else turns)
+            delivered = getattr(now, "delivered", None)
+            found.append(Answer(now.text, self._case(now.fired), delivered))
         return found
 
     def scores(self, prompts: Sequence[str], targets: Sequence[str]) -> list[Score]:
         """Returns the likelihoods of targets after their prompts."""
         return self.kit.scores(prompts, targets)
 
-    def nearest(self, questions: Sequence[Question]) -> list[Nearest] | None:
-        """Returns the edit nearest to each question; None for a method without keys."""
-        return None
+    def nearest(self, questions: Sequence[Question]) -> Sequence[Nearest | None]:
+        """Returns the edit nearest to each question; None where there is none."""
+        return [None] * len(questions)
 
     @property
     def fires(self) -> bool:
@@ -216,18 +221,19 @@ class RecordedEdits(Contestant):
             self.done += 1
         return [one.answer for one in added]
 
-    def nearest(self, questions: Sequence[Question]) -> list[Nearest] | None:
-        """Returns the edit nearest to each question."""
-        found = []
+    def nearest(self, questions: Sequence[Question]) -> Sequence[Nearest | None]:
+        """Returns the edit nearest to each question; None where none is a candidate."""
+        found: list[Nearest | None] = []
         for one in questions:
             subject: dict[str, Any] = (
                 {"prompt": one.prompt} if one.chat is None else {"chat": one.chat}
             )
             explained = self.kit.explain(**subject, k=1)
-            if not explained.candidates:
-                return None
-            best = explained.candidates[0]
-            found.append(Nearest(self._cases[best.edit_id], best.distance, best.radius))
+            best = next(iter(explained.candidates), None)
+            if best is None:
+                found.append(None)
+            else:
+                found.append(Nearest(self._cases[best.edit_id], best.distance, best.radius))
         return found
 
     @property
