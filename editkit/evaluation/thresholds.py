@@ -12,9 +12,9 @@ from editkit.evaluation.records import Point, ThresholdCurve
 __all__ = ["thresholds"]
 
 _SERIES = (
-    ("reached", "same: its edit is so near", "#0072B2", "-"),
-    ("right", "same: so near, and right now", "#009E73", "--"),
-    ("fired", "other: an edit is so near", "#D55E00", ":"),
+    ("reached", "same: its edit reaches", "#0072B2", "-"),
+    ("right", "same: and is right", "#009E73", "--"),
+    ("fired", "other: an edit reaches", "#D55E00", ":"),
 )
 _MARKED = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 _MOST = 2.0
@@ -50,7 +50,8 @@ def thresholds(
             axes.plot(curve.thresholds, getattr(curve, name), color=color, linestyle=dash,
                       linewidth=1.5, label=label, drawstyle="steps-post")  # fmt: skip
         axes.axvline(1, color="black", linewidth=1)
-        axes.set(title=looks[curve.method].label, xlim=(0, _MOST), ylim=(-0.03, 1.03))
+        axes.set(title=looks[curve.method].label, ylim=(-0.03, 1.03))
+        axes.set_xlim(0, min(_MOST, max(one.thresholds[-1] for one in curves)))
     for axes in grid[len(curves) :]:
         axes.set_axis_off()
     for axes in grid[max(0, len(curves) - columns) : len(curves)]:
