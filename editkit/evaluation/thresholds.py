@@ -56,6 +56,7 @@ def thresholds(
         axes.set_axis_off()
     for axes in grid[max(0, len(curves) - columns) : len(curves)]:
         axes.set_xlabel("threshold, in radii")
+        axes.tick_params(labelbottom=True)
     handles, labels = grid[0].get_legend_handles_labels()
     right.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8.5)
     return figure
