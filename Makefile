@@ -19,8 +19,9 @@ help:
 	@echo "make test-browser  the web page, in the system's chromium"
 	@echo "make test-faults  kills, two writers, corruption, full disks and fuzzing at length"
 	@echo "                (three quarters of an hour)"
-	@echo "make quality    whether edits hold, reach their rephrasings and leave the rest alone (an hour;"
-	@echo "                EDITS=50 takes so many of each data set; needs the data, see EDITKIT_DATA)"
+	@echo "make quality    whether edits answer every wording, hold, and leave the rest alone (hours;"
+	@echo "                EDITS=50 takes so many of each data set, SMALL=1 is a run of two minutes;"
+	@echo "                needs the data, see EDITKIT_DATA)"
 	@echo "make judge      trains the judge of pairs anew from benchmarks/judge, and writes its file"
 	@echo "                (MINUTES=150 on two cores)"
 	@echo "make lint types format bench clean"
@@ -66,10 +67,10 @@ test-browser: $(VENV)/.editkit-rankone
 test-faults: $(VENV)/.editkit-rankone
 	$(BIN)/python tests/faults/run.py
 
-# Writes what README.md says of it; see benchmarks/results/quality.txt.
+# Prints what README.md says of it; see benchmarks/results/quality.txt.
 quality: $(VENV)/.editkit-dev
 	@$(BIN)/editkit models pull smollm2-135m --quiet >/dev/null
-	$(BIN)/python benchmarks/quality.py $(if $(EDITS),--edits $(EDITS))
+	$(BIN)/python benchmarks/quality.py $(if $(EDITS),--edits $(EDITS)) $(if $(SMALL),--small)
 
 # Writes editkit/scope/judge.safetensors; see benchmarks/judge/README.md.
 judge: $(VENV)/.editkit-dev

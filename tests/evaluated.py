@@ -17,6 +17,7 @@ from editkit.evaluation.records import (
     Report,
     Retention,
     Share,
+    ThresholdCurve,
     Tradeoff,
 )
 
@@ -127,6 +128,29 @@ def tradeoff(method: str, count: int = 60) -> Tradeoff:
         misled=tuple(sum(d <= r for d in found.rephrases_wrong) / rephrases for r in radii),
         spared=tuple(sum(d > r for d in spared) / len(spared) for r in radii),
     )
+
+
+def curve(method: str) -> ThresholdCurve:
+    """Prompts of blocks over thresholds: the others come into reach later."""
+    steps = [number / 20 for number in range(41)]
+    return ThresholdCurve(
+        method=method,
+        thresholds=tuple(steps),
+        reached=tuple(min(0.9, 0.8 * step) for step in steps),
+        right=tuple(min(0.7, 0.7 * step) for step in steps),
+        fired=tuple(min(1.0, step**3 / 4) for step in steps),
+    )
+
+
+def scored(right: float, fired: float, count: int = 60) -> dict[str, Any]:
+    """Scores of blocks that are about these, for a point or one kind of its prompts."""
+    return {
+        "right": share(right, count),
+        "right_free": share(right - 0.1, count),
+        "fired_same": share(right + 0.05, count),
+        "delivered_free": share(0.9, round(count * (right + 0.05))),
+        "fired_other": share(fired, count),
+    }
 
 
 def case(asked: str, **fields: Any) -> CaseResult:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from editkit_store.errors import InvalidRequest
 from editkit_store.records import EditKind, EditRequest
 
-__all__ = ["build_request", "has_scopes"]
+__all__ = ["build_request", "has_scopes", "has_text"]
 
 
 def build_request(
@@ -38,7 +38,7 @@ def build_request(
     for name in ("prompt", "target"):
         if values.get(name) is None:
             raise InvalidRequest(f"the request has no {name}", field=name)
-        if isinstance(values[name], str) and not _has_text(values[name]):
+        if isinstance(values[name], str) and not has_text(values[name]):
             raise InvalidRequest(
                 f"the {name} is empty", field=name, hint=f"give the {name} some text"
             )
@@ -80,6 +80,6 @@ def has_scopes(method: object) -> bool:
     return found is None or found.spec is None or found.spec.has_scopes
 
 
-def _has_text(text: str) -> bool:
+def has_text(text: str) -> bool:
     """Whether a text has a visible character; zero-width characters are not visible."""
     return any(mark.isprintable() and not mark.isspace() for mark in text)

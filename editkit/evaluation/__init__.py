@@ -6,6 +6,7 @@ contestants the interface of an evaluated method; methods of the kit
 tuned       baselines that train weights: fine-tuning of one module, LoRA
 prompting   the baseline that puts corrections into the prompt
 methods     methods by name
+blocks      the scores of prompts that ask for the same, and for something else
 judging     the scores of a method after a number of edits
 streaming   running methods over the stream, resumable at any point
 evaluate    the entry point: ``editkit.evaluate``

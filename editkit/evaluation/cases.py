@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from editkit.editing.files import EditSource, FileEdit, read_edits
+from editkit.editing.files import BlockPrompt, EditSource, FileEdit, read_edits
 from editkit.editing.requests import build_request
 from editkit.evaluation.records import DataFile
 from editkit_store.errors import EditkitError, InvalidRequest
@@ -37,6 +37,8 @@ class Case(Record):
     rephrases: tuple[str, ...] = ()
     probes: tuple[Probe, ...] = Field(default=(), description="Unrelated prompts")
     neighbours: tuple[Probe, ...] = Field(default=(), description="Prompts about something alike")
+    same: tuple[BlockPrompt, ...] = Field(default=(), description="Prompts that ask for the same")
+    other: tuple[BlockPrompt, ...] = Field(default=(), description="… and for something else")
 
 
 def read_cases(
@@ -98,4 +100,6 @@ def _case(edit: FileEdit, kind: EditKind | None) -> Case:
         rephrases=edit.rephrases,
         probes=tuple(Probe(prompt=p, answer=a) for p, a in edit.probes),
         neighbours=tuple(Probe(prompt=p, answer=a) for p, a in edit.neighbours),
+        same=edit.same,
+        other=edit.other,
     )

@@ -16,7 +16,7 @@ from editkit.errors import UnsupportedModel
 from editkit.kit import Kit
 from editkit.methods.spec import Variant
 from editkit.models.load import ModelSpec
-from editkit_store.records import EditRequest, Score
+from editkit_store.records import Delivery, EditRequest, Score
 
 __all__ = ["SLACK", "Answer", "Contestant", "Nearest", "Question", "RecordedEdits"]
 
@@ -29,10 +29,16 @@ SLACK = 6
 
 @dataclass(frozen=True)
 class Question:
-    """A question: a prompt, or a conversation that ends with it."""
+    """A question: a prompt, or a conversation that ends with it.
+
+    Attributes:
+        delivery: Whether the answer may be held to a target: of methods, only what the model says
+            by itself is compared.
+    """
 
     prompt: str
     chat: Any = None
+    delivery: Delivery = "free"
 
     @classmethod
     def of(cls, request: EditRequest) -> Question:
@@ -47,10 +53,12 @@ class Answer:
     Attributes:
         text: The whole answer, surrounding whitespace removed.
         fired: Index of the edit that applied, from 0 in the order of editing.
+        delivered: How its target came into the answer, if it is known; see ``Generation``.
     """
 
     text: str
     fired: int | None = None
+    delivered: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,28 +113,30 @@ class Contestant:
         return self._right_after(requests)
 
     def answers(self, questions: Sequence[Question], limit: int) -> list[Answer]:
-        """Returns the model's greedy answers: what it says by itself, not held to any target.
+        """Returns the model's greedy answers.
 
         Args:
             questions: The questions, in one batch.
             limit: Maximum number of tokens of an answer.
         """
-        prompts = [one.prompt for one in questions if one.chat is None]
-        how: dict[str, Any] = {"max_new_tokens": limit, "delivery": "free"}
-        texts = iter(self.kit.generate(prompts, **how) if prompts else [])
-        found = []
-        for one in questions:
-            now = next(texts) if one.chat is None else self.kit.chat(one.chat, **how)
-            found.append(Answer(now.text, self._case(now.fired)))
-        return found
+        encoder = self.kit.encoder
+        found = self.kit.generate_tokens(
+            [
+                encoder.prompt(one.prompt) if one.chat is None else encoder.chat(one.chat)
+                for one in questions
+            ],
+            max_new_tokens=limit,
+            delivery=[one.delivery for one in questions],
+        )
+        return [Answer(one.text, self._case(one.fired), one.delivered) for one in found]
 
     def scores(self, prompts: Sequence[str], targets: Sequence[str]) -> list[Score]:
         """Returns the likelihoods of targets after their prompts."""
         return self.kit.scores(prompts, targets)
 
-    def nearest(self, questions: Sequence[Question]) -> list[Nearest] | None:
-        """Returns the edit nearest to each question; None for a method without keys."""
-        return None
+    def nearest(self, questions: Sequence[Question]) -> Sequence[Nearest | None]:
+        """Returns the edit nearest to each question; None where there is none."""
+        return [None] * len(questions)
 
     @property
     def fires(self) -> bool:
@@ -183,12 +193,14 @@ class RecordedEdits(Contestant):
         **options: Any,
     ) -> None:
         settings = {method: dict(variant.settings)} if variant.settings else {}
-        super().__init__(name, model, folder, preset=variant.preset, methods=settings, **options)
+        options |= {"preset": variant.preset, "methods": settings, "judge": variant.judge}
+        super().__init__(name, model, folder, **options)
         self._cases: dict[str, int] = {}
         self._variant = variant
         self._method = self.kit.methods.of(method)
         self.together = min(_TOGETHER, 4 * self._method.batch)
-        if "scope" in variant.settings and not self._method.has_scopes:
+        reads_text = self.kit.judge != "none"
+        if "scope" in variant.settings and not (reads_text or self._method.has_scopes):
             self.kit.close()
             raise UnsupportedModel(
                 f"'{name}' does not support this model: its edits are looked up by hidden states, "
@@ -217,18 +229,19 @@ class RecordedEdits(Contestant):
             self.done += 1
         return [one.answer for one in added]
 
-    def nearest(self, questions: Sequence[Question]) -> list[Nearest] | None:
-        """Returns the edit nearest to each question."""
-        found = []
+    def nearest(self, questions: Sequence[Question]) -> Sequence[Nearest | None]:
+        """Returns the edit nearest to each question; None where none is a candidate."""
+        found: list[Nearest | None] = []
         for one in questions:
             subject: dict[str, Any] = (
                 {"prompt": one.prompt} if one.chat is None else {"chat": one.chat}
             )
             explained = self.kit.explain(**subject, k=1)
-            if not explained.candidates:
-                return None
-            best = explained.candidates[0]
-            found.append(Nearest(self._cases[best.edit_id], best.distance, best.radius))
+            best = next(iter(explained.candidates), None)
+            if best is None:
+                found.append(None)
+            else:
+                found.append(Nearest(self._cases[best.edit_id], best.distance, best.radius))
         return found
 
     @property

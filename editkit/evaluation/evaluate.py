@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import get_args
 
 import torch
 import transformers
 
 from editkit.errors import UnsupportedMethod
+from editkit.evaluation.blocks import threshold_curve
 from editkit.evaluation.cases import Case, read_cases
 from editkit.evaluation.judging import general_pairs
 from editkit.evaluation.methods import maker
-from editkit.evaluation.names import SCORES
+from editkit.evaluation.names import CEILINGS, SCORES
 from editkit.evaluation.output import write
-from editkit.evaluation.records import CaseResult, DataFile, Point, Reach, Report, Tradeoff
+from editkit.evaluation.records import (
+    Asked,
+    CaseResult,
+    DataFile,
+    Point,
+    Reach,
+    Report,
+    Share,
+    Tradeoff,
+)
 from editkit.evaluation.streaming import Plan, Stream, checkpoints
 from editkit.models.aliases import DEFAULT_MODEL
 from editkit.models.layout import layout_of
@@ -66,12 +78,13 @@ def evaluate(
         methods: Names of methods; see ``editkit.evaluation.methods``.
         out: The folder.
         edits: Maximum number of edits of the stream.
-        at: Numbers of edits after which to judge; by default the powers of ten, and the end.
+        at: Numbers of edits after which to judge; by default the powers of ten, and the end. With
+            blocks only the end: what counts is all edits in one store.
         judged: Maximum number of cases to judge at a point, a random sample.
         general: Ordinary text, one passage per line, to measure perplexity on; by default a page
             that ships with editkit.
         require: Minimum values of scores of ``SCORES`` that the first method must reach at the
-            end.
+            end; maximum values of those in ``CEILINGS``.
         seed: Seed of the random sample.
         allow_pickle: As for ``editkit.open``.
         progress: Reports the progress.
@@ -113,7 +126,7 @@ def evaluate(
         fingerprint=loaded.fingerprint,
         data=tuple(file.digest for file in files),
         edits=len(cases),
-        checkpoints=_checked(at, len(cases)),
+        checkpoints=_checked(at, cases),
         judged=judged,
         general="sha256:" + hashlib.sha256(page.encode()).hexdigest(),
         seed=seed,
@@ -149,6 +162,7 @@ def evaluate(
         points=tuple(points),
         reach=tuple(reach),
         tradeoffs=tuple(_tradeoff(one) for one in reach),
+        curves=tuple(curve for n in names if (curve := threshold_curve(n, results[n], targets))),
         worst=tuple(case for name in names for case in _worst(results[name])),
         failed_requirements=_missed(bars, [p for p in points if p.method == names[0]][-1]),
     )
@@ -156,9 +170,11 @@ def evaluate(
     return report
 
 
-def _checked(at: Sequence[int] | None, edits: int) -> tuple[int, ...]:
+def _checked(at: Sequence[int] | None, cases: Sequence[Case]) -> tuple[int, ...]:
+    edits = len(cases)
     if at is None:
-        return checkpoints(edits)
+        has_blocks = any(case.same or case.other for case in cases)
+        return (edits,) if has_blocks else checkpoints(edits)
     found = sorted({count for count in at if count <= edits} | {edits})
     if found[0] < 1:
         raise InvalidRequest("edits are counted from 1", field="at")
@@ -172,13 +188,13 @@ def _tool() -> str:
 
 
 def _reach(method: str, cases: Sequence[CaseResult], targets: Sequence[str]) -> Reach | None:
-    """Returns the distances of a method's last point; None if it has none."""
+    """Returns the distances of a method's last point; None if it has none but those of edits."""
     known = [
         (case.asked, case.distance, targets[case.nearest] == targets[case.case])
         for case in cases
         if case.distance is not None and case.radius is not None and case.nearest is not None
     ]
-    if not known:
+    if not any(asked in ("rephrase", "probe", "neighbour") for asked, _, _ in known):
         return None
 
     def apart(kind: str, right: bool | None = None) -> tuple[float, ...]:
@@ -221,19 +237,31 @@ def _tradeoff(reach: Reach) -> Tradeoff:
 def _worst(cases: Sequence[CaseResult]) -> list[CaseResult]:
     """Returns failing cases, a few of each kind, edits first."""
     found = []
-    for kind in ("edit", "rephrase", "probe", "neighbour"):
+    for kind in get_args(Asked):
         wrong = [case for case in cases if case.asked == kind and not case.right]
-        # Firing another edit is worse than firing none.
-        wrong.sort(key=lambda case: (case.fired in (None, case.case), case.case))
+        wrong.sort(key=_other_first if kind == "other" else _edit_first)
         found += wrong[:_WORST]
     return found
+
+
+def _edit_first(case: CaseResult) -> tuple[bool, int]:
+    """Firing another edit is worse than firing none."""
+    return case.fired in (None, case.case), case.case
+
+
+def _other_first(case: CaseResult) -> float:
+    """The nearer an edit is that should not fire, the worse."""
+    return math.inf if case.ratio is None else case.ratio
 
 
 def _missed(bars: Mapping[str, float], point: Point) -> tuple[str, ...]:
     found = []
     for name, bar in bars.items():
-        value = getattr(point, name).value
-        if value is None or value < bar:
+        share: Share | None = getattr(point, name)
+        value = None if share is None else share.value
+        is_met = value is not None and (value <= bar if name in CEILINGS else value >= bar)
+        if not is_met:
             shown = "nothing to judge" if value is None else f"{value:.3f}"
-            found.append(f"{name} {shown}, required {bar:g}")
+            most = "at most " if name in CEILINGS else ""
+            found.append(f"{name} {shown}, required {most}{bar:g}")
     return tuple(found)

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from editkit.editing.files import BlockPrompt
+from editkit.evaluation.blocks import score_blocks
 from editkit.evaluation.cases import Case, Probe
-from editkit.evaluation.contestants import SLACK, Answer, Contestant, Nearest, Question
+from editkit.evaluation.contestants import SLACK, Answer, Contestant, Question
 from editkit.evaluation.records import Asked, CaseResult, Mean, Point, Retention, Share
 from editkit.scope.general import TEXT
 from editkit_store.records import Record, Score
@@ -36,6 +38,8 @@ class _Ask:
     question: Question
     wanted: str
     limit: int
+    kind: str | None = None
+    language: str | None = None
 
 
 def general_pairs(text: str = TEXT) -> list[tuple[str, str]]:
@@ -74,6 +78,10 @@ class Judge:
         self._skipped = skipped
         self._general = general
         self._base = base
+        self._asked_of = [
+            {_plain(one) for one in (Question.of(case.request), *map(_question, case.same))}
+            for case in cases
+        ]
 
     @staticmethod
     def base(
@@ -135,6 +143,11 @@ class Judge:
             neighbours_forced=_forced(of["neighbour"]),
             false_fires=Share.of(c.fired is not None for c in spared) if contestant.fires else None,
             retention=self._retention(contestant, chosen, of["probe"]),
+            **score_blocks(
+                of["same"] + of["other"],
+                [case.request.target.strip() for case in self._cases],
+                fires=contestant.fires,
+            ),
             keys=contestant.keys,
             keys_per_edit=None if contestant.keys is None else contestant.keys / done,
             seconds_per_edit=seconds / done,
@@ -150,6 +163,10 @@ class Judge:
                 yield _Ask(index, "edit", Question.of(case.request), target, limit)
                 for text in case.rephrases:
                     yield _Ask(index, "rephrase", Question(text), target, limit)
+                for one in case.same:
+                    yield _Ask(index, "same", _question(one), target, limit, one.kind, one.language)
+            for one in case.other:
+                yield _Ask(index, "other", _question(one), target, _PROBED, one.kind, one.language)
             kinds: tuple[tuple[Asked, tuple[Probe, ...]], ...] = (
                 ("probe", case.probes), ("neighbour", case.neighbours),
             )  # fmt: skip
@@ -171,7 +188,7 @@ class Judge:
             questions = [ask.question for ask in part]
             said = contestant.answers(questions, max(ask.limit for ask in part))
             forced = _agreements(contestant, part, said)
-            near: Sequence[Nearest | None] = contestant.nearest(questions) or [None] * len(part)
+            near = contestant.nearest(questions)
             for ask, answer, share, nearest in zip(part, said, forced, near, strict=True):
                 fired = answer.fired
                 yield CaseResult(
@@ -179,10 +196,10 @@ class Judge:
                     edits=done,
                     case=ask.case,
                     asked=ask.asked,
-                    prompt=ask.question.prompt,
+                    prompt=_shown(ask.question),
                     wanted=ask.wanted,
                     answer=answer.text,
-                    right=answer.text == ask.wanted,
+                    right=self._is_right(ask, answer, fires=contestant.fires),
                     forced=share,
                     fired=fired,
                     fired_prompt=None if fired is None else self._cases[fired].request.prompt,
@@ -192,8 +209,19 @@ class Judge:
                     else self._cases[nearest.edit].request.prompt,
                     distance=None if nearest is None else nearest.distance,
                     radius=None if nearest is None else nearest.radius,
+                    kind=ask.kind,
+                    language=ask.language,
+                    delivered=answer.delivered,
                 )
             advance(len(part))
+
+    def _is_right(self, ask: _Ask, answer: Answer, *, fires: bool) -> bool:
+        """Returns whether an answer is the expected one; of `other`, whether no edit fired."""
+        if ask.asked != "other":
+            return answer.text == ask.wanted
+        if not fires:
+            return answer.text != ask.wanted
+        return answer.fired is None or _plain(ask.question) in self._asked_of[answer.fired]
 
     def _retention(
         self, contestant: Contestant, chosen: Sequence[int], probes: Sequence[CaseResult]
@@ -216,7 +244,24 @@ class Judge:
         )
 
 
-_KINDS: tuple[Asked, ...] = ("edit", "rephrase", "probe", "neighbour")
+_KINDS: tuple[Asked, ...] = ("edit", "rephrase", "probe", "neighbour", "same", "other")
+
+
+def _question(prompt: BlockPrompt) -> Question:
+    return Question(prompt.prompt, prompt.chat, "exact")
+
+
+def _plain(question: Question) -> str:
+    """Returns what is asked, without differences of case and spaces."""
+    return " ".join(_shown(question).casefold().split())
+
+
+def _shown(question: Question) -> str:
+    """Returns a prompt, or the turns of a longer conversation, without the system prompt."""
+    turns = [one for one in question.chat or () if one.role != "system"]
+    if len(turns) < 2:
+        return question.prompt
+    return "\n".join(f"{one.role}: {one.content}" for one in turns)
 
 
 def _batches(asks: Sequence[_Ask]) -> Iterator[Sequence[_Ask]]:
@@ -225,7 +270,7 @@ def _batches(asks: Sequence[_Ask]) -> Iterator[Sequence[_Ask]]:
     Answers to probes are cut to the length of the base model's, so they are not mixed with others
     that may be longer. A batch takes as long as its longest answer.
     """
-    for group in (("edit", "rephrase"), ("probe", "neighbour")):
+    for group in (("edit", "rephrase"), ("probe", "neighbour"), ("same",), ("other",)):
         here = sorted((ask for ask in asks if ask.asked in group), key=lambda ask: ask.limit)
         for start in range(0, len(here), _ROWS):
             yield here[start : start + _ROWS]
@@ -245,6 +290,7 @@ def _agreements(
     """Returns the fraction of each expected answer's tokens that the model would choose.
 
     If the free answer is the expected one, all of its tokens were chosen and no pass is needed.
+    Prompts of blocks are only judged freely.
     """
     found: list[float | None] = [
         1.0 if a.text == ask.wanted else None for ask, a in _both(asks, said)
@@ -252,7 +298,10 @@ def _agreements(
     missing = [
         index
         for index, ask in enumerate(asks)
-        if found[index] is None and ask.wanted and ask.question.chat is None
+        if found[index] is None
+        and ask.wanted
+        and ask.question.chat is None
+        and ask.asked not in ("same", "other")
     ]
     if missing:
         scores = contestant.scores(

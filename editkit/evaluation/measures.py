@@ -9,7 +9,7 @@ from typing import NamedTuple
 from editkit.evaluation.readings import perplexity_ratio
 from editkit.evaluation.records import Mean, Point, Share
 
-__all__ = ["MEASURES", "Measure", "ShownCell", "leaders"]
+__all__ = ["MEASURES", "Measure", "ShownCell", "leaders", "shown"]
 
 
 class ShownCell(NamedTuple):
@@ -58,7 +58,8 @@ def _is_apart(one: ShownCell, other: ShownCell) -> bool:
     return one.low > other.high or other.low > one.high
 
 
-def _shown(found: Mean | Share | None, *notes: str) -> ShownCell | None:
+def shown(found: Mean | Share | None, *notes: str) -> ShownCell | None:
+    """Returns a score for display, with its interval; None if it was not measured."""
     if found is None or found.value is None:
         return None
     is_known = found.low is not None and found.high is not None
@@ -74,7 +75,7 @@ def _shown(found: Mean | Share | None, *notes: str) -> ShownCell | None:
 
 
 def _field(name: str) -> Callable[[Point], ShownCell | None]:
-    return lambda point: _shown(getattr(point, name))
+    return lambda point: shown(getattr(point, name))
 
 
 def _kept(name: str) -> Callable[[Point], ShownCell | None]:
@@ -83,7 +84,7 @@ def _kept(name: str) -> Callable[[Point], ShownCell | None]:
             return None
         base: Mean | Share = getattr(point.retention, f"base_{name}")
         notes = () if base.value is None else (f"before: {base.value:.3f}",)
-        return _shown(getattr(point.retention, name), *notes)
+        return shown(getattr(point.retention, name), *notes)
 
     return read
 
@@ -127,6 +128,11 @@ MEASURES = (
     Measure("locality", _field("locality")),
     Measure("locality of neighbours", _field("neighbours")),
     Measure("false fires", _field("false_fires"), -1),
+    Measure("same: right", _field("right")),
+    Measure("same: right, free", _field("right_free")),
+    Measure("same: fires", _field("fired_same"), is_main=False),
+    Measure("same: free of those that fire", _field("delivered_free"), is_main=False),
+    Measure("other: fires", _field("fired_other"), -1),
     Measure("reliability, forced", _field("reliability_forced"), is_main=False),
     Measure("generalization, forced", _field("generalization_forced"), is_main=False),
     Measure("locality, forced", _field("locality_forced"), is_main=False),

@@ -14,13 +14,19 @@ from __future__ import annotations
 
 from editkit.methods.registry import registered
 
-__all__ = ["BASELINES", "SCORES", "method_names"]
+__all__ = ["BASELINES", "CEILINGS", "SCORES", "method_names"]
 
 BASELINES = ("fine-tuning", "lora", "prompt-memory", "base")
 """Baselines that installed methods are compared with."""
 
-SCORES = ("edit_success", "reliability", "generalization", "locality", "neighbours")
-"""Shares that can be given a required minimum."""
+CEILINGS = ("fired_other",)
+"""Shares that are better when smaller: what is required is a maximum."""
+
+SCORES = (
+    "edit_success", "reliability", "generalization", "locality", "neighbours",
+    "right", "right_free", "fired_same", "delivered_free", *CEILINGS,
+)  # fmt: skip
+"""Shares that can be given a required value."""
 
 
 def method_names() -> tuple[str, ...]:

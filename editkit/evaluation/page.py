@@ -10,13 +10,15 @@ from datetime import UTC
 from typing import Any
 
 from editkit.errors import PackageMissing
-from editkit.evaluation.measures import MEASURES, leaders
+from editkit.evaluation.measures import MEASURES, ShownCell, leaders, shown
 from editkit.evaluation.pictures import svg
 from editkit.evaluation.readings import at_radius, last_points, method_names
-from editkit.evaluation.records import CaseResult, Reach, Report, Tradeoff
+from editkit.evaluation.records import BlockScores, CaseResult, Reach, Report, Tradeoff
 from editkit.reports.html import render, save
 
 __all__ = ["page", "write_page"]
+
+BLOCKS = tuple(BlockScores.model_fields)
 
 
 def write_page(report: Report, path: str | os.PathLike[str]) -> None:
@@ -48,6 +50,7 @@ def page(report: Report) -> str:
         remedy=remedy,
         reach=_reach(report),
         fired=_fired,
+        blocks=_blocks(report),
         points=_points(report),
         facts=_facts(report),
     )
@@ -165,6 +168,16 @@ def _points(report: Report) -> dict[str, Any]:
         "heads": [one.title for one in measures],
         "rows": [(point, [one.read(point) for one in measures]) for point in points],
     }
+
+
+def _blocks(report: Report) -> list[tuple[str, str, list[tuple[str, list[ShownCell | None]]]]]:
+    """Returns a table of each method's scores by kind and one by language, at its last point."""
+    return [
+        (point.method, what, [(name, [shown(getattr(one, s)) for s in BLOCKS]) for name, one in by])
+        for point in last_points(report)
+        for what, by in (("kind", point.kind.items()), ("language", point.language.items()))
+        if by
+    ]
 
 
 def _facts(report: Report) -> tuple[tuple[str, str], ...]:

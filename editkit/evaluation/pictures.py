@@ -20,7 +20,9 @@ from editkit.errors import PackageMissing
 from editkit.evaluation.curves import curves
 from editkit.evaluation.distances import GROUPS, distances, tradeoff
 from editkit.evaluation.looks import label, looks
+from editkit.evaluation.readings import last_points
 from editkit.evaluation.records import Report
+from editkit.evaluation.thresholds import thresholds
 from editkit_store.database.outputs import refuse_store
 from editkit_store.errors import OutputUnwritable
 
@@ -46,6 +48,7 @@ _TITLES = {
     "curves": "Scores of each method over the number of edits",
     "tradeoff": "Generalization against locality over radii",
     "distances": "Distances from prompts to the nearest edit",
+    "blocks": "Right answers against false fires over thresholds",
 }
 
 
@@ -53,7 +56,7 @@ def draw(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
     """Plots an evaluation to PNG files, and returns their paths.
 
     ``curves.png`` shows the points, ``tradeoff.png`` the trade-offs, ``distances.png`` the
-    distances; a plot without data is not written.
+    distances, ``blocks.png`` the curves over thresholds; a plot without data is not written.
 
     Args:
         report: The evaluation.
@@ -172,3 +175,5 @@ def _figures(report: Report, figure_class: Any) -> Iterator[tuple[str, Any]]:
     reach = [one for one in report.reach if any(getattr(one, group[0]) for group in GROUPS)]
     if reach:
         yield "distances", distances(reach, shown, title, figure_class)
+    if report.curves:
+        yield "blocks", thresholds(report.curves, last_points(report), shown, title, figure_class)

@@ -76,10 +76,10 @@ class PromptMemory(Contestant):
         """Returns the likelihoods of targets after the prompts with their corrections."""
         return super().scores([self._prompt(p, self._shown(p)) for p in prompts], targets)
 
-    def nearest(self, questions: Sequence[Question]) -> list[Nearest] | None:
+    def nearest(self, questions: Sequence[Question]) -> Sequence[Nearest | None]:
         """Returns the correction nearest to each question."""
         if not self._made:
-            return None
+            return super().nearest(questions)
         found = []
         for question in questions:
             apart = self._distances(question.prompt)

@@ -8,7 +8,7 @@ fraction of target tokens that the model would choose given the target's tokens 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -18,6 +18,7 @@ from editkit_store.records import Record
 
 __all__ = [
     "Asked",
+    "BlockScores",
     "CaseResult",
     "DataFile",
     "Mean",
@@ -26,14 +27,16 @@ __all__ = [
     "Report",
     "Retention",
     "Share",
+    "ThresholdCurve",
     "Tradeoff",
 ]
 
 _Z = 1.959964  # z-score of a 95% interval
 
-Asked = Literal["edit", "rephrase", "probe", "neighbour"]
-"""Role of a prompt: the edit's own prompt, a rephrase, an unrelated prompt that must not change, or
-a similar prompt that must not change."""
+Asked = Literal["edit", "rephrase", "probe", "neighbour", "same", "other"]
+"""Role of a prompt: the edit's own prompt, a rephrase, an unrelated prompt that must not change, a
+similar prompt that must not change; or, of a block, a prompt that asks for the same as the edit's,
+or for something else."""
 
 
 class Share(Record):
@@ -46,15 +49,25 @@ class Share(Record):
     high: float | None
 
     @classmethod
-    def of(cls, outcomes: Iterable[bool]) -> Share:
-        """Returns the share of outcomes that are true."""
+    def of(cls, outcomes: Iterable[bool], blocks: Iterable[int] | None = None) -> Share:
+        """Returns the share of outcomes that are true.
+
+        Args:
+            outcomes: The outcomes.
+            blocks: The block of each. Outcomes of one block are alike, so they count for less in
+                the interval: by the design effect of sampling whole blocks (Kish 1965).
+        """
         found = list(outcomes)
         hits, count = sum(found), len(found)
         if not count:
             return cls(hits=0, count=0, value=None, low=None, high=None)
-        share, square = hits / count, _Z * _Z / count
+        share = hits / count
+        effect = 1.0 if blocks is None else _design_effect(found, list(blocks))
+        independent = count / effect
+        square = _Z * _Z / independent
         middle = (share + square / 2) / (1 + square)
-        half = _Z * math.sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
+        spread = share * (1 - share) / independent + square / (4 * independent)
+        half = _Z * math.sqrt(spread) / (1 + square)
         return cls(
             hits=hits,
             count=count,
@@ -63,6 +76,19 @@ class Share(Record):
             low=max(0.0, middle - half) if hits else 0.0,
             high=min(1.0, middle + half) if hits < count else 1.0,
         )
+
+
+def _design_effect(outcomes: Sequence[bool], blocks: Sequence[int]) -> float:
+    """Returns the variance of a share of whole blocks, over that of as many single outcomes."""
+    share = sum(outcomes) / len(outcomes)
+    residuals: dict[int, float] = {}
+    for outcome, block in zip(outcomes, blocks, strict=True):
+        residuals[block] = residuals.get(block, 0.0) + outcome - share
+    alone = len(outcomes) * share * (1 - share)
+    if not alone or len(residuals) < 2:
+        return 1.0
+    together = math.fsum(one * one for one in residuals.values())
+    return max(1.0, together * len(residuals) / (len(residuals) - 1) / alone)
 
 
 class Mean(Record):
@@ -98,6 +124,26 @@ class Retention(Record):
     base_answers: Share
 
 
+class BlockScores(Record):
+    """The scores of the prompts of blocks: of `same` and of `other`.
+
+    Intervals count prompts of one block as alike. An edit that fires for an `other` prompt does no
+    harm if it is the prompt of that edit, or among its `same`.
+    """
+
+    right: Share = Field(description="`same` that are answered with the target")
+    right_free: Share = Field(
+        description="The same, without those for which the decoder was held to the target"
+    )
+    fired_same: Share | None = Field(
+        description="`same` for which an edit with their target fires; null where nothing fires"
+    )
+    delivered_free: Share | None = Field(
+        description="Of those, the ones that are answered with the target freely"
+    )
+    fired_other: Share | None = Field(description="`other` for which an edit fires")
+
+
 class Point(Record):
     """The scores of one method after a number of edits."""
 
@@ -121,6 +167,15 @@ class Point(Record):
         description="Probes and neighbours for which an edit fired; null where nothing fires"
     )
     retention: Retention | None = None
+    right: Share | None = Field(default=None, description="See `BlockScores`; null without blocks")
+    right_free: Share | None = None
+    fired_same: Share | None = None
+    delivered_free: Share | None = None
+    fired_other: Share | None = None
+    kind: dict[str, BlockScores] = Field(
+        default={}, description="The scores of each kind of prompt, where blocks name kinds"
+    )
+    language: dict[str, BlockScores] = Field(default={}, description="Likewise of each language")
     keys: int | None = Field(default=None, description="Rows of the codebook or the memory")
     keys_per_edit: float | None = None
     seconds_per_edit: float = Field(description="Wall-clock seconds, verification included")
@@ -134,7 +189,10 @@ class CaseResult(Record):
     case: int = Field(description="Which edit it belongs to, counted from 0")
     asked: Asked
     prompt: str
-    wanted: str = Field(description="The target, or the base model's answer")
+    wanted: str = Field(
+        description="The target, or the base model's answer; of `other`, the target of its edit, "
+        "which it must not get"
+    )
     answer: str
     right: bool
     forced: float | None = Field(default=None, description="Share of the wanted tokens, forced")
@@ -144,6 +202,18 @@ class CaseResult(Record):
     distance: float | None = Field(default=None, description="To the nearest edit's key, L2")
     radius: float | None = Field(default=None, description="That edit's radius")
     nearest_prompt: str | None = None
+    kind: str | None = Field(default=None, description="Of the prompt of a block")
+    language: str | None = None
+    delivered: str | None = Field(
+        default=None, description="How a fired edit's target came into the answer, if it is known"
+    )
+
+    @property
+    def ratio(self) -> float | None:
+        """Distance to the nearest edit in radii: by default an edit fires up to 1."""
+        if self.distance is None or not self.radius:
+            return None
+        return self.distance / self.radius
 
 
 class Reach(Record):
@@ -174,6 +244,20 @@ class Tradeoff(Record):
     spared: tuple[float, ...] = Field(description="Share of probes and neighbours that fire none")
 
 
+class ThresholdCurve(Record):
+    """Prompts of blocks over the distance up to which edits fire, computed without generation."""
+
+    method: str
+    thresholds: tuple[float, ...] = Field(description="In radii; edits fire up to 1")
+    reached: tuple[float, ...] = Field(
+        description="Share of `same` to which an edit with their target is nearest, and so near"
+    )
+    right: tuple[float, ...] = Field(
+        description="Share of `same` that are so near and are answered with the target now"
+    )
+    fired: tuple[float, ...] = Field(description="Share of `other` to which an edit is so near")
+
+
 class DataFile(Record):
     """A file that the edits came from."""
 
@@ -199,6 +283,7 @@ class Report(Record):
     points: tuple[Point, ...]
     reach: tuple[Reach, ...] = ()
     tradeoffs: tuple[Tradeoff, ...] = ()
+    curves: tuple[ThresholdCurve, ...] = ()
     worst: tuple[CaseResult, ...] = Field(
         default=(), description="Cases that failed after the last edit, a few of each kind"
     )

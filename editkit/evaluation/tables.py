@@ -32,6 +32,7 @@ __all__ = [
 
 _SHARES = ("edit_success", "reliability", "generalization", "locality", "neighbours", "false_fires")
 _FORCED = tuple(f"{name}_forced" for name in _SHARES[1:5])
+_BLOCKS = ("right", "right_free", "fired_same", "delivered_free", "fired_other")
 _ENDS = ("", "_low", "_high", "_count")
 
 
@@ -53,6 +54,7 @@ POINT_COLUMNS = (
     "keys",
     "keys_per_edit",
     "seconds_per_edit",
+    *_columns(_BLOCKS, (*_ENDS, "_hits")),
 )
 """The header of ``points_csv``; new columns are only added at its end."""
 
@@ -72,6 +74,9 @@ CASE_COLUMNS = (
     "distance",
     "radius",
     "nearest_prompt",
+    "kind",
+    "language",
+    "delivered",
 )
 """The header of ``cases_csv``: the fields of a ``CaseResult``; ``right`` is true or false."""
 
@@ -113,7 +118,10 @@ def _point(point: Point) -> list[object]:
         cells += _mean(mean)
     for share in (kept.answers, kept.base_answers) if kept else (None, None):
         cells += _share(share)
-    return [*cells, point.keys, point.keys_per_edit, point.seconds_per_edit]
+    cells += [point.keys, point.keys_per_edit, point.seconds_per_edit]
+    for name in _BLOCKS:
+        cells += _share(getattr(point, name))
+    return cells
 
 
 def _mean(found: Mean | Share | None) -> list[object]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from editkit.config import PresetName
+    from editkit.config import JudgeName, PresetName
 
 __all__ = ["MethodSpec", "Variant"]
 
@@ -20,11 +20,13 @@ class Variant:
     Attributes:
         preset: The preset.
         settings: Settings on top of it.
+        judge: What decides which edit a prompt asks for; None is the default.
         keeps_failed: Edits that do not verify stay active, as in some published procedures.
     """
 
     preset: PresetName = "default"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    judge: JudgeName | None = None
     keeps_failed: bool = False
 
 

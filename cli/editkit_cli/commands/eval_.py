@@ -16,7 +16,7 @@ from editkit_cli.terminal.tables import Column
 from editkit_store.records import DEFAULT_METHOD
 
 if TYPE_CHECKING:
-    from editkit.evaluation.records import Mean, Report, Share
+    from editkit.evaluation.records import BlockScores, Mean, Point, Report, Share
     from editkit_cli.terminal.output import Output
 
 __all__ = ["eval_"]
@@ -76,6 +76,7 @@ def _bars(_: click.Context, parameter: click.Parameter, value: tuple[str, ...]) 
         editkit eval --data zsre.jsonl --edits 100
         editkit eval --data zsre.jsonl --method {DEFAULT_METHOD} --method fine-tuning
         editkit eval --data facts.jsonl --require reliability=0.97 --require locality=0.99
+        editkit eval --data blocks.jsonl --require right=0.7 --require fired_other=0.05
     """,
     shared=("model", "json", "quiet"),
 )
@@ -90,7 +91,7 @@ def _bars(_: click.Context, parameter: click.Parameter, value: tuple[str, ...]) 
 @click.option("--edits", type=click.IntRange(min=1), metavar="N", help="At most so many edits")
 @click.option(
     "--at", callback=_counts, metavar="N,N,…",
-    help="Judge after so many edits  [default: 1, 10, 100, … and all]",
+    help="Judge after so many edits  [default: 1, 10, 100, … and all; with blocks, all]",
 )  # fmt: skip
 @click.option(
     "--judged", type=click.IntRange(min=1), metavar="N",
@@ -102,7 +103,7 @@ def _bars(_: click.Context, parameter: click.Parameter, value: tuple[str, ...]) 
 )  # fmt: skip
 @click.option(
     "--require", "bars", multiple=True, callback=_bars, metavar="SCORE=BAR",
-    help="Exit with 3 if the first method ends below this; repeatable",
+    help="Exit with 3 if the first method ends below this (fired_other: above); repeatable",
 )  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random sample")
 @click.option(
@@ -129,7 +130,10 @@ def eval_(
     answer of the unedited model? Answers are generated freely and compared as a whole.
 
     A line has `prompt` and `target`, and, to be judged by, `rephrases`, `locality` and
-    `neighbours`; the names of the published data sets are understood, too.
+    `neighbours`; the names of the published data sets are understood, too. A block has `same` and
+    `other` instead: lists of prompts that ask for exactly what `prompt` asks for, and for something
+    else. A prompt is a text, a list of turns (user first and last), or an object with `prompt`,
+    `kind` and `language`. With blocks all edits are made first, then everything is asked once.
 
     The folder gets report.html, report.json, points.csv, cases.csv and pictures. The same command
     resumes an interrupted run; another --method adds to what is there.
@@ -196,10 +200,49 @@ def _draw(out: Output, report: Report) -> None:
             for point in report.points
         ],
     )  # fmt: skip
+    _draw_blocks(out, report)
 
 
-def _shown(share: Share | Mean) -> str:
-    return "" if share.value is None else f"{share.value:.3f}"
+def _draw_blocks(out: Output, report: Report) -> None:
+    rows = []
+    for point in report.points:
+        if point.right is None:
+            continue
+        groups: list[tuple[str, str, Point | BlockScores]] = [("all", "", point)]
+        groups += [("kind", name, one) for name, one in point.kind.items()]
+        groups += [("language", name, one) for name, one in point.language.items()]
+        rows += [
+            (
+                point.method,
+                str(point.edits),
+                by,
+                name,
+                _ranged(scores.right),
+                _shown(scores.right_free),
+                _shown(scores.fired_same),
+                _ranged(scores.fired_other),
+            )
+            for by, name, scores in groups
+        ]
+    if rows:
+        out.table(
+            (
+                Column("method"), Column("edits", right=True), Column("by"), Column("of"),
+                Column("same: right"), Column("free", right=True), Column("fires", right=True),
+                Column("other: fires"),
+            ),
+            rows,
+        )  # fmt: skip
+
+
+def _ranged(share: Share | None) -> str:
+    if share is None or share.value is None:
+        return ""
+    return f"{share.value:.3f} ({share.low:.3f} to {share.high:.3f})"
+
+
+def _shown(share: Share | Mean | None) -> str:
+    return "" if share is None or share.value is None else f"{share.value:.3f}"
 
 
 def _ratio(now: float | None, before: float | None) -> str:

@@ -31,12 +31,28 @@ source         ``source``, ``id``, ``case_id``
 list of them, each an edit of its own, with its ``question`` as a rephrase. All other fields of an
 ``EditRequest`` have their own names. Fields of the published files that do not describe the edit
 itself (``ground_truth``, ``portability``, …) are ignored.
+
+A *block* also has ``same`` and ``other``, lists of prompts that ask for exactly what the edit's
+prompt asks for, and for something else. A prompt is a text, a list of turns of which the user has
+the first and the last, a list of messages with ``role`` and ``content``, or an object with one of
+these as ``prompt`` and optionally its ``kind`` and ``language``. ``language`` of the block is that
+of prompts without one; ``same_kinds`` and ``other_kinds`` may list the kinds instead. If the edit
+has a ``chat``, texts and turns are asked in a chat with its system prompt.
 """
 
 from __future__ import annotations
 
+from editkit.editing.files.blocks import BlockPrompt
 from editkit.editing.files.reader import HINT, count_edits, read_edits, read_requests
 from editkit.editing.files.shapes import FileEdit
 from editkit.editing.files.source import EditSource
 
-__all__ = ["HINT", "EditSource", "FileEdit", "count_edits", "read_edits", "read_requests"]
+__all__ = [
+    "HINT",
+    "BlockPrompt",
+    "EditSource",
+    "FileEdit",
+    "count_edits",
+    "read_edits",
+    "read_requests",
+]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from editkit.editing.files.blocks import BlockPrompt, block_prompts
 from editkit_store.errors import InvalidRequest
 from editkit_store.records import EditRequest
 
@@ -26,17 +27,19 @@ _ANSWERS = ("locality_answer", "locality_ground_truth", "loc_ans")
 _NEIGHBOURS = ("neighbours", "neighborhood_prompts")
 _REWRITE = "requested_rewrite"
 
-# Fields of the published files and of the scope evaluation blocks that do not describe an edit.
+_BLOCK_LISTS = ("same", "other", "same_kinds", "other_kinds")
+# Fields of the published files and of blocks that do not describe an edit.
 _IGNORED = (
-    "answers", "cond", "domain", "ground_truth", "other", "portability", "portability_ground_truth",
-    "portability_prompt", "pred", "relation_id", "same", "target_true", "unrelated_prompt",
+    "answers", "cond", "domain", "ground_truth", "language", "portability",
+    "portability_ground_truth", "portability_prompt", "pred", "relation_id", "target_true",
+    "unrelated_prompt",
 )  # fmt: skip
 _ROLES = {*PROMPTS, *TARGETS, *_SUBJECTS, *_SOURCES, *_REPHRASES, *_PROBES, *_ANSWERS, *_NEIGHBOURS}
 _OWN = {*EditRequest.model_fields} - (_ROLES - {"chat"})
 
-LISTS = frozenset({*_REPHRASES, *_PROBES, *_ANSWERS, *_NEIGHBOURS})
+LISTS = frozenset({*_REPHRASES, *_PROBES, *_ANSWERS, *_NEIGHBOURS, *_BLOCK_LISTS})
 """Fields that hold several texts."""
-FIELDS = frozenset({*_ROLES, *_OWN, *_IGNORED})
+FIELDS = frozenset({*_ROLES, *_OWN, *_BLOCK_LISTS, *_IGNORED})
 """All known fields, ignored ones included."""
 
 
@@ -50,6 +53,8 @@ class FileEdit:
         rephrases: Its rephrases.
         probes: Unrelated prompts, each with its true answer if known.
         neighbours: Prompts about similar subjects, likewise.
+        same: Of a block, the prompts that ask for the same.
+        other: Of a block, the prompts that ask for something else.
         unknown: Fields that are not recognised.
     """
 
@@ -58,6 +63,8 @@ class FileEdit:
     rephrases: tuple[str, ...] = ()
     probes: tuple[tuple[str, str | None], ...] = ()
     neighbours: tuple[tuple[str, str | None], ...] = ()
+    same: tuple[BlockPrompt, ...] = ()
+    other: tuple[BlockPrompt, ...] = ()
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -83,6 +90,8 @@ def edits_of(line: int, fields: Mapping[str, Any]) -> Iterator[FileEdit]:
             *neighbours,
             *_pairs(_present(given, _NEIGHBOURS), "neighbours"),
         ),
+        "same": block_prompts(given, "same"),
+        "other": block_prompts(given, "other"),
     }
     rephrases = tuple(_texts(_present(given, _REPHRASES), "rephrases"))
     if _REWRITE not in given:

@@ -16,7 +16,8 @@ SPEC = MethodSpec(
     variants={
         "strict": Variant(settings={"scope": "strict"}),
         "broad": Variant(settings={"scope": "broad"}),
-        "sentence": Variant(settings={"key": "sentence"}),
+        "keys": Variant(judge="none"),
+        "sentence": Variant(settings={"key": "sentence"}, judge="none"),
         "paper": Variant("paper"),
     },
     compare="editkit.methods.grace.compare:compare",

@@ -52,6 +52,25 @@ def test_a_missed_bar_is_exit_code_three(sh: Any, data: str, tiny_model: str) ->
     assert "locality" not in missed.stderr
 
 
+def test_blocks_have_a_table_of_their_own_and_a_bar_for_what_fires(
+    sh: Any, tiny_model: str, folder: Path
+) -> None:
+    block = {"prompt": "red cat", "target": "blue", "language": "en",
+             "same": [{"prompt": "RED cat", "kind": "lower"}], "other": ["red cat."]}  # fmt: skip
+    (folder / "blocks.jsonl").write_text(json.dumps(block), encoding="utf-8")
+    ran = sh("eval", "--data", "blocks.jsonl", "--model", tiny_model, "--require", "fired_other=0")
+    rows = [line.split()[:4] for line in ran.stdout.splitlines()]
+    assert ["grace", "1", "all", "0.000"] in rows or ["grace", "1", "all", "1.000"] in rows
+    assert [row[2:4] for row in rows[-2:]] == [["kind", "lower"], ["language", "en"]]
+    again = sh("eval", "--data", "blocks.jsonl", "--model", tiny_model, "--json").json
+    fired = again["points"][-1]["fired_other"]
+    assert ran.code == (3 if fired["hits"] else 0)
+    assert {"right", "right_free", "fired_other"} <= set(again["points"][-1]["kind"]["lower"])
+    (folder / "bad.jsonl").write_text(json.dumps({**block, "same": "x"}), encoding="utf-8")
+    bad = sh("eval", "--data", "bad.jsonl", "--model", tiny_model)
+    assert (bad.code, "line 1 of bad.jsonl: 'same' must be a list" in bad.stderr) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

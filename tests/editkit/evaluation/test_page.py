@@ -9,7 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluated import HARMLESS, HOSTILE, METHODS, case, point, reach, report, share, tradeoff, worst
+from evaluated import (
+    HARMLESS,
+    HOSTILE,
+    METHODS,
+    case,
+    point,
+    reach,
+    report,
+    scored,
+    share,
+    tradeoff,
+    worst,
+)
 
 from editkit.evaluation.page import page, write_page
 from editkit.evaluation.records import DataFile
@@ -170,6 +182,27 @@ def test_the_tradeoff_is_told_in_words() -> None:
     beyond = report(("grace",), tradeoffs=shown.tradeoffs,
                     reach=(reach("grace").model_copy(update={"radius": 9.0}),))  # fmt: skip
     assert "the median radius of its edits, 9, is not one of those tried" in page(beyond)
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_blocks_are_shown_by_kind_and_language_and_the_others_that_fire_are_listed() -> None:
+    by = {"kind": {"typo": scored(0.4, 0.0, 20), HOSTILE: scored(0.5, 0.2, 20)},
+          "language": {"de": scored(0.5, 0.1, 40)}}  # fmt: skip
+    shown = report(
+        points=(point("grace", 700, **scored(0.6, 0.25), **by), point("lora", 700)),
+        worst=(case("same", prompt="see oslo"), case("other", prompt="leave Oslo")),
+    )
+    text = page(shown)
+    found = Page(text)
+    assert found.row("same: right")[0].startswith("0.600")
+    fires = [cell[:5] for cell in found.row("other: fires")]
+    assert fires == ["0.250", "–"]
+    assert [cell[:5] for cell in found.row("typo")] == ["0.400", "0.300", "0.450", "0.889", "0.000"]
+    assert found.row("de")[0].startswith("0.500")
+    assert {"grace, by kind", "grace, by language"} <= set(found.said)
+    assert {"see oslo", "leave Oslo"} <= found.cells
+    assert "Other questions for which an edit fires" in found.said
+    assert "<script" not in text
 
 
 def test_a_page_needs_nothing_from_elsewhere_and_runs_nothing() -> None:

