@@ -33,7 +33,6 @@ Reads the data beside the project, or in EDITKIT_DATA. Tune on `zsre_train` and
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import os
 import platform
@@ -41,12 +40,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import transformers
 
 import editkit
+from editkit.config import JudgeName
 from editkit.evaluation.names import method_names
 from editkit.evaluation.records import BlockScores, CaseResult, Point, Share
 from editkit.kit import Kit
@@ -176,10 +176,8 @@ class Run:
             block |= _REAL_USE
         assert row.model is not None
         self._check(row)
-        options: dict[str, Any] = {
-            "general": ""
-        }  # measured by the published sets, which are larger
-        options |= {} if row.judge is None else {"judge": row.judge}
+        # General text is measured by the published sets, which are larger.
+        options: dict[str, Any] = {"general": "", "judge": row.judge}
         for method in self.methods:
             point = self._evaluated(name, found, row.model, method, **options)
             first = f"{name:15s} {row.model:18s} {point.method:9s} {point.edits:4d}"
@@ -217,8 +215,8 @@ class Run:
         alias = find_alias(row.model)
         if row.model != self.model and alias and not model_info(alias).cached:
             raise Skipped(f"{row.model} is not here: editkit models pull {row.model}")
-        if row.judge and "judge" not in inspect.signature(editkit.evaluate).parameters:
-            raise Skipped(f"this editkit cannot choose the judge '{row.judge}'")
+        if row.judge not in (None, *get_args(JudgeName)):
+            raise Skipped(f"there is no judge '{row.judge}'")
 
     def _evaluated(
         self, name: str, edits: list[dict[str, Any]], model: str, method: str, **options: Any

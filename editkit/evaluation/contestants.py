@@ -193,7 +193,8 @@ class RecordedEdits(Contestant):
         **options: Any,
     ) -> None:
         settings = {method: dict(variant.settings)} if variant.settings else {}
-        options |= {"preset": variant.preset, "methods": settings, "judge": variant.judge}
+        options |= {"preset": variant.preset, "methods": settings}
+        options["judge"] = variant.judge or options.get("judge")
         super().__init__(name, model, folder, **options)
         self._cases: dict[str, int] = {}
         self._variant = variant
@@ -209,8 +210,12 @@ class RecordedEdits(Contestant):
             )
 
     def settings(self) -> dict[str, str]:
-        """Returns the preset and the method's settings."""
-        return {"preset": self._variant.preset, **self._method.settings()}
+        """Returns the preset, what decides, and the method's settings."""
+        return {
+            "preset": self._variant.preset,
+            "judge": self.kit.judge,
+            **self._method.settings(),
+        }
 
     def edit(self, requests: Sequence[EditRequest]) -> list[str]:
         """Adds the edits, learned in batches; those that do not verify are not active."""

@@ -15,6 +15,7 @@ from typing import get_args
 import torch
 import transformers
 
+from editkit.config import JudgeName
 from editkit.errors import UnsupportedMethod
 from editkit.evaluation.blocks import threshold_curve
 from editkit.evaluation.cases import Case, read_cases
@@ -55,6 +56,7 @@ def evaluate(
     *,
     model: ModelSpec | None = None,
     methods: Sequence[str] = (DEFAULT_METHOD,),
+    judge: str | None = None,
     out: str | os.PathLike[str],
     edits: int | None = None,
     at: Sequence[int] | None = None,
@@ -76,6 +78,8 @@ def evaluate(
         model: Alias, hub id, folder, or a loaded ``(model, tokenizer)``; by default
             ``smollm2-135m``.
         methods: Names of methods; see ``editkit.evaluation.methods``.
+        judge: What decides which edit a prompt asks for, as for ``editkit.open``; a variant of a
+            method may have its own.
         out: The folder.
         edits: Maximum number of edits of the stream.
         at: Numbers of edits after which to judge; by default the powers of ten, and the end. With
@@ -105,7 +109,13 @@ def evaluate(
         raise UnsupportedMethod("no method to evaluate was named")
     names = tuple(dict.fromkeys(methods))
     spec = model or DEFAULT_MODEL
-    makers = {name: maker(name, spec, allow_pickle=allow_pickle) for name in names}
+    if judge not in (None, *get_args(JudgeName)):
+        raise InvalidRequest(
+            f"there is no judge '{judge}'; choose among {', '.join(get_args(JudgeName))}",
+            field="judge",
+        )
+    options = {"allow_pickle": allow_pickle, "judge": judge}
+    makers = {name: maker(name, spec, **options) for name in names}
     bar = progress or SilentProgress()
     loaded = load_model(spec, allow_pickle=allow_pickle, progress=bar)
     family = layout_of(loaded.model).family
@@ -130,6 +140,7 @@ def evaluate(
         judged=judged,
         general="sha256:" + hashlib.sha256(page.encode()).hexdigest(),
         seed=seed,
+        judge=judge,
     )
     del loaded  # each method loads its own copy, unaffected by the others
     pairs = [] if family == "classifier" else general_pairs(page)

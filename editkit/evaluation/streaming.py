@@ -42,6 +42,7 @@ class Plan(Record):
     judged: int | None = Field(description="Most cases that are judged at a point; null: all")
     general: str = Field(description="Digest of the general text")
     seed: int
+    judge: str | None = Field(default=None, description="What decides; null: the default")
 
 
 class _Line(Record):

@@ -17,8 +17,8 @@ _SERIES = (
     ("fired", "other: an edit reaches", "#D55E00", ":"),
 )
 _MARKED = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-_MOST = 2.0
-"""Largest threshold shown, in radii; candidates may be much farther away."""
+_LINEAR = 2.0
+"""Thresholds beyond this, in radii, are shown on a logarithmic scale."""
 
 
 def thresholds(
@@ -51,7 +51,8 @@ def thresholds(
                       linewidth=1.5, label=label, drawstyle="steps-post")  # fmt: skip
         axes.axvline(1, color="black", linewidth=1)
         axes.set(title=looks[curve.method].label, ylim=(-0.03, 1.03))
-        axes.set_xlim(0, min(_MOST, max(one.thresholds[-1] for one in curves)))
+        axes.set_xscale("symlog", linthresh=_LINEAR)  # a judge's may be twenty times its threshold
+        axes.set_xlim(0, max(_LINEAR, *(one.thresholds[-1] for one in curves)))
     for axes in grid[len(curves) :]:
         axes.set_axis_off()
     for axes in grid[max(0, len(curves) - columns) : len(curves)]:

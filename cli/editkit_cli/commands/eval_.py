@@ -78,7 +78,7 @@ def _bars(_: click.Context, parameter: click.Parameter, value: tuple[str, ...]) 
         editkit eval --data facts.jsonl --require reliability=0.97 --require locality=0.99
         editkit eval --data blocks.jsonl --require right=0.7 --require fired_other=0.05
     """,
-    shared=("model", "json", "quiet"),
+    shared=("model", "judge", "json", "quiet"),
 )
 @click.option(
     "--data", "files", multiple=True, required=True, metavar="FILE",
@@ -149,6 +149,7 @@ def eval_(
             files,
             model=settings.model,
             methods=methods,
+            judge=settings.judge,
             out=out,
             edits=edits,
             at=at,

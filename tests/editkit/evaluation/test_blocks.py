@@ -12,6 +12,7 @@ from tiny import tiny_gpt2, tiny_tokenizer
 import editkit
 from editkit.evaluation.blocks import score_blocks, threshold_curve
 from editkit.evaluation.records import CaseResult, Report, Share
+from editkit_store.errors import InvalidRequest
 
 BLOCKS = (
     {"prompt": "red cat", "target": "blue", "language": "en",
@@ -145,3 +146,12 @@ def test_prompts_of_one_block_count_for_less_than_as_many_blocks() -> None:
     assert (alike.hits, alike.count, alike.value) == (30, 60, 0.5)
     assert alike.low < alone.low - 0.1
     assert Share.of([True] * 6, [0] * 6) == Share.of([True] * 6)
+
+
+def test_what_decides_can_be_chosen_and_is_told(data: Path) -> None:
+    report = run(data, judge="none")
+    assert report.settings["grace"]["judge"] == "none"
+    with pytest.raises(InvalidRequest, match="its judge differs"):
+        run(data)
+    with pytest.raises(InvalidRequest, match="no judge 'both'; choose among encoder, model, none"):
+        run(data, judge="both")
