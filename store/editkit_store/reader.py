@@ -190,7 +190,7 @@ class StoreReader:
             AmbiguousId: Several edit ids start with it.
         """
         try:
-            number = self.history.resolve(name)
+            number = at = self.history.resolve(name)
             operation = self.history.maker(number) if number else None
             subject = operation.edit_id if operation else None
         except UnknownVersion as unknown:
@@ -199,11 +199,12 @@ class StoreReader:
             except UnknownEdit:
                 raise unknown from None
             operation = self.history.origin(subject)
-            number = operation.version
+            number, at = operation.version, self.history.current()
         now = self.history.current()
         entry = self._entries([operation], now, redacted=redacted)[0] if operation else None
         provenance = operation.provenance if operation else None
         edits = self.history.edits([subject], at=self.history.current()) if subject else {}
+        said = self.history.adjustments([subject], at=at) if subject else {}
         return Shown(
             version=format_version(number),
             tags=tuple(name for name, at in self.history.tags().items() if at == number),
@@ -211,6 +212,7 @@ class StoreReader:
             operation=entry,
             provenance=_redacted(provenance) if provenance and redacted else provenance,
             edit=edits.get(subject) if subject else None,
+            adjustments=said.get(subject or ""),
             artifacts=tuple(self.artifacts.of_edit(subject)) if subject else (),
             edits=tuple(self.history.active(number)),
         )

@@ -1,5 +1,12 @@
 """Typed records, which are stored, returned by Python, printed by the CLI and sent by servers."""
 
+from editkit_store.records.adjusting import (
+    Adjusted,
+    AdjustedPrompt,
+    AdjustmentChange,
+    Adjustments,
+    Stance,
+)
 from editkit_store.records.answers import Candidate, Explanation, Generation, Score
 from editkit_store.records.base import Record
 from editkit_store.records.editing import (
@@ -47,6 +54,10 @@ __all__ = [
     "DEFAULT_METHOD",
     "AddPlan",
     "Added",
+    "Adjusted",
+    "AdjustedPrompt",
+    "AdjustmentChange",
+    "Adjustments",
     "Artifact",
     "Candidate",
     "Compacted",
@@ -75,6 +86,7 @@ __all__ = [
     "ScopeName",
     "Score",
     "Shown",
+    "Stance",
     "Status",
     "Table",
     "Tagged",
