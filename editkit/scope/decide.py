@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import numpy as np
+
+from editkit.scope.overrides import Override, overridden
+
 if TYPE_CHECKING:
     from editkit.engines.base import Near, Part, Queries
 
 __all__ = ["Decision", "Proposal", "Reason", "decide", "winner"]
 
-Reason = Literal["no edits", "fires", "out of reach", "doubtful"]
+Reason = Literal["no edits", "fires", "adjusted", "out of reach", "doubtful"]
 
 
 class Proposal(NamedTuple):
@@ -68,6 +72,7 @@ def decide(
     keys: Callable[[Part], object | None],
     *,
     k: int = 1,
+    override: Override | None = None,
 ) -> Decision:
     """Decides about one prompt.
 
@@ -76,18 +81,25 @@ def decide(
         query: Returns the lookup key of the prompt for a part, ``(d,)``.
         keys: Returns the keys of a part; None for hidden states.
         k: Number of nearest edits to report.
+        override: What people said about the prompt, if anything.
     """
+    said = override or Override(None, frozenset())
     parts = [part for part in parts if len(part)]
     proposals: list[Proposal | None] = []
     fired: list[str | None] = []
     near: list[tuple[Near, str]] = []
     for part in parts:
         asked = query(part)
-        selection = part.select(asked[None])
-        number = selection.fired[0]
+        selection = part.select(asked[None]) if override is None else overridden(part, asked, said)
+        number = -1 if selection is None else selection.fired[0]
         fired.append(None if number < 0 else part.edit_id(number))
-        proposals.append(None if number < 0 else Proposal(keys(part), selection.distance(0)))
-        near += [(one, part.method) for one in part.near(asked, max(1, k))]
+        distance = 0.0 if selection is None or number < 0 else selection.distance(0)
+        proposals.append(None if number < 0 else Proposal(keys(part), distance))
+        found = part.near(asked, max(1, k))
+        if said.forced is not None and fired[-1] == said.forced:
+            found = _with_forced(found, part, asked, said.forced)
+        near += [(_barred(one) if one.edit_id in said.barred else one, part.method)
+                 for one in found]  # fmt: skip
     chosen = winner(proposals)
     edit_id = None if chosen is None else fired[chosen]
     near.sort(key=lambda one: one[0].distance)
@@ -96,8 +108,26 @@ def decide(
     reason: Reason = "no edits"
     method = near[0][1] if near else None
     if chosen is not None:
-        reason, method = "fires", parts[chosen].method
+        method = parts[chosen].method
+        reason = "fires" if said.forced is None else "adjusted"
     elif near:
         reason = "out of reach" if near[0][0].doubt is None else "doubtful"
     edits, methods = tuple(one for one, _ in near), tuple(name for _, name in near)
     return Decision(edit_id, method, reason, edits, methods)
+
+
+def _barred(near: Near) -> Near:
+    return near._replace(in_scope=False, doubt="was adjusted: it does not apply to this prompt")
+
+
+def _with_forced(found: list[Near], part: Part, query: Queries, edit_id: str) -> list[Near]:
+    """Returns the edits near a query with the one that is forced, in scope."""
+    own = part.own_query(edit_id)
+    known = [one._replace(in_scope=True) if one.edit_id == edit_id else one for one in found]
+    if own is None or any(one.edit_id == edit_id for one in known):
+        return known
+    pair = [np.asarray(one, np.float32) if isinstance(one, np.ndarray) else
+            one.detach().cpu().float().numpy() for one in (own, query)]  # fmt: skip
+    distance = float(np.linalg.norm(pair[0] - pair[1]))
+    at_home = [one for one in part.near(own, 1) if one.edit_id == edit_id]
+    return [*known, *(one._replace(distance=distance, in_scope=True) for one in at_home[:1])]

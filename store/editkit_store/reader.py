@@ -15,7 +15,7 @@ from editkit_store.database.connection import Database
 from editkit_store.database.holding import log_path
 from editkit_store.database.size import space
 from editkit_store.digest import digest_json
-from editkit_store.errors import UnknownEdit, UnknownVersion
+from editkit_store.errors import StoreUnwritable, UnknownEdit, UnknownVersion
 from editkit_store.history.describe import describe
 from editkit_store.history.log import History, Operation, prompt_digest
 from editkit_store.history.versions import format_version
@@ -64,6 +64,15 @@ class StoreReader:
     def is_writable(self) -> bool:
         """Whether the store was opened for writing."""
         return not self._db.read_only
+
+    def check_writable(self) -> None:
+        """Raises ``StoreUnwritable`` if the store was opened for reading."""
+        if not self.is_writable:
+            raise StoreUnwritable(
+                f"the store '{self.path}' is read-only",
+                path=self.path,
+                hint="open it without read_only",
+            )
 
     def setting(self, name: str) -> str | None:
         """Returns the value of a setting."""

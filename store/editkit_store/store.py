@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from editkit_store.artifacts.snapshots import Snapshot
 from editkit_store.database.errors import Duplicate
 from editkit_store.digest import short_id
-from editkit_store.history.adjustments import check_adjustment
+from editkit_store.history.adjustments import check_adjustment, extended
 from editkit_store.history.describe import describe
 from editkit_store.history.log import Operation, prompt_digest
 from editkit_store.history.versions import format_version
@@ -343,6 +343,7 @@ class Store(StoreReader):
                 how = self._operation_fields(provenance)
                 history.adjust(found.id, taken, left, activate=activate, failed=failed, **how)
         last = history.last()
+        now = history.adjustments([found.id], at=last.version).get(found.id, Adjustments())
         return Adjusted(
             version=format_version(last.version),
             outcome=outcome,
@@ -350,9 +351,7 @@ class Store(StoreReader):
             edit=found,
             also=checked,
             exclude=left,
-            adjustments=history.adjustments([found.id], at=last.version).get(
-                found.id, Adjustments()
-            ),
+            adjustments=extended(now, taken, left) if dry_run and activate else now,
             view=last.active_count,
             dry_run=dry_run,
         )

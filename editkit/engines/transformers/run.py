@@ -17,53 +17,27 @@ import torch
 
 from editkit.engines.base import (
     Keys,
-    Part,
     Patch,
     Position,
     Positions,
     Queries,
-    Selection,
     View,
 )
 from editkit.engines.transformers.lora import lora_output
+from editkit.engines.transformers.routes import (
+    DEFERRED,
+    UNDECIDED,
+    Route,
+    Track,
+    arbitrate,
+    lora_of,
+    select,
+    values_of,
+)
 from editkit.errors import EmptyRow
-from editkit.scope.decide import Proposal, winner
+from editkit.scope.overrides import Override
 
 __all__ = ["Run"]
-
-_Route = tuple[Selection | None, int]
-_UNDECIDED: _Route = (None, -1)
-_DEFERRED: _Route = (None, 0)
-
-
-class _Track:
-    """The state of one method in a run.
-
-    Attributes:
-        patch: Its patch.
-        position: Token of a prompt that is its query.
-        parts: Its edits, one part per view of the run.
-        is_live: Whether it has any edits.
-        routes: For each row the selection that applies, and the row's index in it.
-        loras: By module index, the LoRAs of the rows with a selection.
-    """
-
-    def __init__(self, patch: Patch, position: Position, parts: Sequence[Part | None]) -> None:
-        self.patch = patch
-        self.position = patch.position or position
-        self.parts = parts
-        self.is_live = any(part is not None and len(part) for part in parts)
-        self.forget()
-
-    def forget(self) -> None:
-        """Discards all decisions."""
-        self.routes: list[_Route] = []
-        self.loras: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def part(self, prompt: int) -> Part | None:
-        """Returns the edits that apply to a prompt, if there are any."""
-        part = self.parts[0] if len(self.parts) == 1 else self.parts[prompt]
-        return part if part is not None and len(part) else None
 
 
 class Run:
@@ -89,12 +63,13 @@ class Run:
         # Read once: the view of a PEFT adapter builds its part anew on every access.
         parts = [{part.method: part for part in view.parts} for view in self.views]
         tracks = {
-            name: _Track(patch, position, [known.get(name) for known in parts])
+            name: Track(patch, position, [known.get(name) for known in parts])
             for name, patch in patches.items()
         }
         self._tracks = {name: track for name, track in tracks.items() if track.is_live}
         self._keyed = [track for track in self._tracks.values() if track.patch.keys is not None]
         self.is_empty = not self._tracks
+        self._is_overridden = any(view.overrides for view in self.views)
         self.restart(None, None)
 
     def restart(
@@ -146,7 +121,7 @@ class Run:
     def _locate_prompts(self, offset: int, tokens: torch.Tensor, mask: torch.Tensor | None) -> None:
         """Records where the prompts begin and end."""
         rows, length = tokens.shape[:2]
-        if self._prompts is None and self._keyed:
+        if self._prompts is None and (self._keyed or self._is_overridden):
             self._prompts = tokens
             self._prompts_mask = None if mask is None or mask.dim() != 2 else mask[:, -length:]
         mask = mask if self._mask is None else self._mask
@@ -217,7 +192,7 @@ class Run:
             return None
         index = torch.tensor(at, device=output.device)
         replaced = output.clone()
-        replaced[index[:, 0], index[:, 1]] = _values(track, firing, output)
+        replaced[index[:, 0], index[:, 1]] = values_of(track, firing, output)
         return replaced
 
     def add(
@@ -249,7 +224,7 @@ class Run:
         if first >= end:
             return None
         if module not in track.loras:
-            track.loras[module] = _lora(track, module, on, inputs)
+            track.loras[module] = lora_of(track, module, on, inputs)
         down, up = track.loras[module]
         rows = slice(None) if len(on) == len(output) else torch.tensor(on, device=output.device)
         added = lora_output(inputs[rows][:, first:end], down, up)
@@ -263,21 +238,21 @@ class Run:
 
     # Deciding ---------------------------------------------------------------------------------
 
-    def _columns(self, track: _Track, rows: int) -> tuple[list[int], int]:
+    def _columns(self, track: Track, rows: int) -> tuple[list[int], int]:
         """Returns the columns of the rows' queries in this call, and the rows per prompt."""
         # With beams or several samples per prompt, each prompt's rows are consecutive.
         fold = max(1, rows // len(self._ends))
         at = self._starts if track.position == "first" else self._ends
         return [at[row // fold] - self._offset for row in range(rows)], fold
 
-    def _undecided(self, track: _Track, rows: int, length: int) -> tuple[list[int], list[int], int]:
+    def _undecided(self, track: Track, rows: int, length: int) -> tuple[list[int], list[int], int]:
         """Returns the undecided rows whose query is in this call; columns; rows per prompt."""
         columns, fold = self._columns(track, rows)
         if len(track.routes) != rows:
-            track.routes = [_UNDECIDED] * rows
+            track.routes = [UNDECIDED] * rows
         here = [
             row for row, column in enumerate(columns)
-            if 0 <= column < length and track.routes[row] is _UNDECIDED
+            if 0 <= column < length and track.routes[row] is UNDECIDED
         ]  # fmt: skip
         return here, columns, fold
 
@@ -286,10 +261,10 @@ class Run:
 
         Tracks that share keys are decided together.
         """
-        groups: dict[int, list[_Track]] = {}
+        groups: dict[int, list[Track]] = {}
         for track in self._keyed:
             groups.setdefault(id(track.patch.keys), []).append(track)
-        earlier: list[_Track] = []
+        earlier: list[Track] = []
         for group in groups.values():
             here, _, fold = self._undecided(group[0], rows, length)
             for track in group[1:]:
@@ -299,24 +274,25 @@ class Run:
                 row for row in here
                 if row not in fired and any(one.part(row // fold) for one in group)
             ]  # fmt: skip
-            chosen: list[list[_Route]] = [[_DEFERRED] * len(asked) for _ in group]
+            chosen: list[list[Route]] = [[DEFERRED] * len(asked) for _ in group]
             if asked:
                 keys = group[0].patch.keys
                 assert keys is not None
                 queries = self._prompt_keys(keys, [row // fold for row in asked])
-                chosen = [_select(track, asked, queries, fold) for track in group]
+                said = self._said(asked, fold, keys)
+                chosen = [select(track, asked, queries, fold, said) for track in group]
                 if len(group) > 1:
-                    _arbitrate(chosen, keys)
+                    arbitrate(chosen, keys)
             for track, routes in zip(group, chosen, strict=True):
                 for row in here:
-                    track.routes[row] = _DEFERRED
+                    track.routes[row] = DEFERRED
                 for row, route in zip(asked, routes, strict=True):
                     track.routes[row] = route
                 self._update(track, asked)
             earlier += group
-        self._is_open = any(_UNDECIDED in track.routes for track in self._keyed)
+        self._is_open = any(UNDECIDED in track.routes for track in self._keyed)
 
-    def _decide_by_states(self, track: _Track, states: torch.Tensor) -> None:
+    def _decide_by_states(self, track: Track, states: torch.Tensor) -> None:
         """Decides rows whose query is in this call, by its hidden state.
 
         A row for which an edit of an earlier, keyed method fired takes no edit here: those edits
@@ -328,9 +304,9 @@ class Run:
         asked = []
         for row in here:
             if any(len(one.routes) == rows and one.routes[row][0] for one in before):
-                track.routes[row] = _DEFERRED
+                track.routes[row] = DEFERRED
             elif track.part(row // fold) is None:
-                track.routes[row] = _DEFERRED
+                track.routes[row] = DEFERRED
             else:
                 asked.append(row)
         if not asked:
@@ -340,15 +316,16 @@ class Run:
             queries = states[:, at[0]]  # the common case: a view, no copy
         else:
             queries = states[torch.tensor(asked), torch.tensor(at)]
-        for row, route in zip(asked, _select(track, asked, queries, fold), strict=True):
+        said = self._said(asked, fold, None)
+        for row, route in zip(asked, select(track, asked, queries, fold, said), strict=True):
             track.routes[row] = route
         self._update(track, asked)
 
-    def _is_before(self, one: _Track, other: _Track) -> bool:
+    def _is_before(self, one: Track, other: Track) -> bool:
         tracks = list(self._tracks.values())
         return tracks.index(one) < tracks.index(other)
 
-    def _update(self, track: _Track, rows: list[int]) -> None:
+    def _update(self, track: Track, rows: list[int]) -> None:
         """Updates the state that depends on the decisions about some rows."""
         track.loras.clear()
         if track.patch.mode == "replace":
@@ -359,24 +336,37 @@ class Run:
 
     def _prompt_keys(self, keys: Keys, prompts: list[int]) -> Queries:
         """Returns the keys of prompts, ``(n, d)``."""
+        found = {index: keys.key(self._ids(index, keys)) for index in dict.fromkeys(prompts)}
+        if len(prompts) == 1:
+            return found[prompts[0]][None]
+        return np.stack([found[index] for index in prompts])
+
+    def _said(self, rows: list[int], fold: int, keys: Keys | None) -> dict[int, Override]:
+        """Returns what people said about the prompts of rows, by prompt."""
+        found = {}
+        for index in dict.fromkeys(row // fold for row in rows) if self._is_overridden else ():
+            view = self.views[0] if len(self.views) == 1 else self.views[index]
+            ids = self._ids(index, keys) if view.overrides else ()
+            if view.overrides and ids and (one := view.overrides.of(ids, view.parts)) is not None:
+                found[index] = one
+        return found
+
+    def _ids(self, prompt: int, keys: Keys | None) -> Sequence[int]:
+        """Returns the tokens of a prompt; none for embeddings, without keys that read them."""
         assert self._prompts is not None
         if isinstance(self._prompts, torch.Tensor) and self._prompts_mask is None:
             if not self._prompts.is_floating_point():
                 self._prompts = self._prompts.tolist()
-        found = {}
         # Without a mask, each beam counts as a prompt of its own, with the same tokens.
-        fold = max(1, len(self._ends) // len(self._prompts))
-        for index in dict.fromkeys(prompts):
-            at = index // fold
-            ids = self._prompts[at]
-            if isinstance(ids, torch.Tensor):
-                if self._prompts_mask is not None:
-                    ids = ids[self._prompts_mask[at].to(device=ids.device, dtype=torch.bool)]
-                ids = keys.ids(ids) if ids.is_floating_point() else ids.tolist()
-            found[index] = keys.key(ids)
-        if len(prompts) == 1:
-            return found[prompts[0]][None]
-        return np.stack([found[index] for index in prompts])
+        at = prompt // max(1, len(self._ends) // len(self._prompts))
+        ids = self._prompts[at]
+        if not isinstance(ids, torch.Tensor):
+            return ids
+        if self._prompts_mask is not None:
+            ids = ids[self._prompts_mask[at].to(device=ids.device, dtype=torch.bool)]
+        if not ids.is_floating_point():
+            return list(ids.tolist())
+        return () if keys is None else keys.ids(ids)
 
     @property
     def edits(self) -> list[str | None]:
@@ -389,7 +379,7 @@ class Run:
 
     def _edit(self, row: int, prompt: int) -> str | None:
         for track in self._tracks.values():
-            selection, number = track.routes[row] if row < len(track.routes) else _DEFERRED
+            selection, number = track.routes[row] if row < len(track.routes) else DEFERRED
             part = track.part(prompt)
             if selection is not None and part is not None:
                 return part.edit_id(selection.fired[number])
@@ -413,69 +403,3 @@ def _span(where: Positions, query: int, last: int, length: int) -> tuple[int, in
     elif where == "prompt":
         end = max(0, min(length, last + 1))
     return first, end
-
-
-def _select(track: _Track, rows: list[int], queries: Queries, fold: int) -> list[_Route]:
-    """Returns the selections of a track's parts for rows with these queries."""
-    found = [_DEFERRED] * len(rows)
-    parts = [track.part(row // fold) for row in rows]
-    for part in dict.fromkeys(parts):
-        if part is None:
-            continue
-        mine = [i for i, one in enumerate(parts) if one is part]
-        selection = part.select(queries if len(mine) == len(rows) else queries[mine])
-        for number, i in enumerate(mine):
-            if selection.fired[number] >= 0:
-                found[i] = (selection, number)
-    return found
-
-
-def _arbitrate(chosen: list[list[_Route]], keys: Keys) -> None:
-    """Keeps only the winning route of each row, among several tracks."""
-    for row in range(len(chosen[0])):
-        routes = [routes[row] for routes in chosen]
-        proposals = [
-            None if selection is None else Proposal(keys, selection.distance(number))
-            for selection, number in routes
-        ]
-        if sum(one is not None for one in proposals) > 1:
-            best = winner(proposals)
-            for index, one in enumerate(chosen):
-                if index != best:
-                    one[row] = _DEFERRED
-
-
-def _values(track: _Track, firing: list[int], like: torch.Tensor) -> torch.Tensor:
-    """Returns the values that replace the output at positions of the given rows."""
-    selections = {id(track.routes[row][0]) for row in firing}
-    if len(selections) == 1:
-        selection = track.routes[firing[0]][0]
-        assert selection is not None
-        return selection.values([track.routes[row][1] for row in firing], like)
-    parts = []
-    for row in firing:
-        selection, number = track.routes[row]
-        assert selection is not None
-        parts.append(selection.values([number], like))
-    return torch.cat(parts)
-
-
-def _lora(
-    track: _Track, module: int, on: list[int], like: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the LoRAs of some rows, one per row."""
-    groups: dict[Selection, list[int]] = {}  # usually one selection for all rows
-    for row in on:
-        selection, _ = track.routes[row]
-        assert selection is not None
-        groups.setdefault(selection, []).append(row)
-    parts = {
-        selection: selection.lora(module, [track.routes[row][1] for row in rows], like)
-        for selection, rows in groups.items()
-    }
-    if len(parts) == 1:
-        return next(iter(parts.values()))
-    order = torch.tensor([row for rows in groups.values() for row in rows]).argsort()
-    downs, ups = zip(*parts.values(), strict=True)
-    order = order.to(downs[0].device)
-    return torch.cat(downs)[order], torch.cat(ups)[order]

@@ -26,6 +26,7 @@ __all__ = [
     "ReachChange",
     "changes_of",
     "check_adjustment",
+    "extended",
     "stances",
     "summed",
 ]
@@ -147,6 +148,13 @@ def stances(adjustments: Adjustments) -> dict[str, tuple[Stance, str]]:
     found.update((wording(one), ("also", one)) for one in adjustments.also)
     found.update((wording(one), ("not", one)) for one in adjustments.exclude)
     return found
+
+
+def extended(known: Adjustments, also: Iterable[str], exclude: Iterable[str]) -> Adjustments:
+    """Returns adjustments with further prompts, which apply instead of earlier ones."""
+    new = stances(Adjustments(also=tuple(also), exclude=tuple(exclude)))
+    kept = {key: said for key, said in stances(known).items() if key not in new}
+    return _together([*kept.values(), *new.values()])
 
 
 def check_adjustment(

@@ -55,7 +55,9 @@ class Adjusted(Record):
     edit: Edit
     also: tuple[AdjustedPrompt, ...] = ()
     exclude: tuple[str, ...] = Field(default=(), alias="not")
-    adjustments: Adjustments = Field(description="The edit's reach now: all adjustments together")
+    adjustments: Adjustments = Field(
+        description="All adjustments of the edit together; of a dry run, as they would be"
+    )
     view: int = Field(description="Number of active edits")
     dry_run: bool = Field(default=False, description="Nothing was recorded")
 
