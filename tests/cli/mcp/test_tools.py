@@ -13,8 +13,8 @@ from jsonschema import Draft202012Validator
 from editkit_cli.mcp.server import INSTRUCTIONS, TOOLS
 
 NAMES = {
-    "generate", "explain", "add", "adjust", "list", "show", "log", "diff", "rollback", "revert", "undo",
-    "verify", "status", "replay", "operation",
+    "generate", "explain", "add", "adjust", "list", "show", "log", "diff", "rollback", "revert",
+    "undo", "verify", "status", "replay", "operation",
 }  # fmt: skip
 CHANGING = {"add", "adjust", "rollback", "revert", "undo", "replay"}
 EVERY = sorted(TOOLS)
