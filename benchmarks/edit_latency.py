@@ -156,7 +156,7 @@ def main() -> None:
                     literal.append(seconds)
                     hits += is_reliable(loaded.model, site.module, value, edit)
                 started = time.perf_counter()
-                ours.append(kit.add_request(request))
+                ours.append(kit.add_many([request])[0])
                 synchronize(loaded.model)
                 alone.append(time.perf_counter() - started)
                 said = kit.generate(

@@ -37,7 +37,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as work,
         editkit.open(Path(work) / "h.db", model=asked.model, preset=asked.preset) as kit,
     ):
-        added = [kit.add_request(request) for request in requests]
+        added = [kit.add_many([request])[0] for request in requests]
         newest = {request.prompt: request.target for request in requests}
         kept = [
             kit.generate(prompt, delivery="free").text == target

@@ -16,9 +16,9 @@ from editkit_cli.terminal.output import Output
 __all__ = ["COMMANDS", "ORDER", "cli", "main"]
 
 ORDER = (
-    "init", "add", "generate", "chat", "explain", "log", "show", "status", "diff", "rollback",
-    "revert", "undo", "redo", "tag", "replay", "verify", "compact", "sql", "export", "import",
-    "codebook", "serve", "mcp", "token", "models", "methods", "eval",
+    "init", "add", "adjust", "generate", "chat", "explain", "log", "show", "status", "diff",
+    "rollback", "revert", "undo", "redo", "tag", "replay", "verify", "compact", "sql", "export",
+    "import", "codebook", "serve", "mcp", "token", "models", "methods", "eval",
 )  # fmt: skip
 """Order of the help; commands that are not named come last."""
 

@@ -74,16 +74,16 @@ class Contradictions:
         self, method: str, prompt: Sequence[int], query: torch.Tensor | None
     ) -> Iterator[tuple[str, float, float]]:
         """Yields the edits whose scope holds a prompt, with their distance and radius."""
-        reader, parts = self._engine.reader, self._engine.view.parts
+        reader, view = self._engine.reader, self._engine.view
         if reader is not None:
-            for one in decide_by_text(reader, prompt, parts, k=_MOST).near:
+            for one in decide_by_text(reader, prompt, view, k=_MOST).near:
                 if one.in_scope:
                     yield one.edit_id, one.distance, one.radius
             return
         if query is None:
             query = self._methods.of(method).query(prompt)
         keys = self._methods.of(method).keys
-        for part in parts:
+        for part in view.parts:
             if not len(part) or not part.is_comparable:
                 continue
             if part.method != method:

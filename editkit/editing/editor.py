@@ -20,7 +20,6 @@ from editkit.methods.opened import Methods
 from editkit.models.progress import Progress, SilentProgress
 from editkit.scope.told import text_reach
 from editkit_store import NewEdit, Store
-from editkit_store.errors import StoreUnwritable
 from editkit_store.history import Operation, prompt_digest
 from editkit_store.history.versions import format_version
 from editkit_store.records import (
@@ -95,12 +94,7 @@ class Editor:
             raise ValueError(f"on_conflict is 'supersede', 'error' or 'keep', not '{on_conflict}'")
         if on_failure not in ("record", "keep"):
             raise ValueError(f"on_failure is 'record' or 'keep', not '{on_failure}'")
-        if not self._store.is_writable:
-            raise StoreUnwritable(
-                f"the store '{self._store.path}' is read-only",
-                path=self._store.path,
-                hint="open it without read_only",
-            )
+        self._store.check_writable()
         # All requests are checked before any is learned, so that a bad one costs no training.
         kind = self._engine.encoder.default_kind
         checked = [build_request(request, kind=kind) for request in requests]
@@ -326,6 +320,10 @@ class Editor:
             view = view.without(older)
             part = method.joined(view.part(method.name), one.edit, one.lesson)
             view = view.replacing(method.name, part, format_version(current + number))
+            if view.overrides:  # the newer edit decides about its own prompt
+                view = dataclasses.replace(
+                    view, overrides=view.overrides.claimed_by(one.edit.prompt)
+                )
             views.append(view)
         return views
 
@@ -370,7 +368,7 @@ class Editor:
     ) -> EditReach | None:
         reader = self._engine.reader
         if reader is not None:
-            return text_reach(reader, self._engine.encoder, edit, outcome.view.parts, tries=alone)
+            return text_reach(reader, self._engine.encoder, edit, outcome.view, tries=alone)
         part = outcome.view.part(method.name)
         return None if part is None else method.reach(edit, one.lesson, part)
 

@@ -27,6 +27,7 @@ from editkit.engines.reading import Near, PromptReader
 if TYPE_CHECKING:
     from torch import nn
 
+    from editkit.scope.overrides import Overrides
     from editkit_store.records import Delivered, EditKind, EditRequest, Message
 
 __all__ = [
@@ -168,7 +169,15 @@ class Part(ABC):
 
     @abstractmethod
     def without(self, edit_ids: Collection[str]) -> Part:
-        """Returns the same part without some edits."""
+        """Returns the same part without some edits; the others keep their indices."""
+
+    def own_query(self, edit_id: str) -> Queries | None:
+        """Returns the query ``(d,)`` of an edit's own prompt; None if it is not among the edits.
+
+        None too if the part does not keep such queries: its edits cannot be made to fire for other
+        prompts.
+        """
+        return None
 
     def does_the_same(self, other: Part) -> bool:
         """Returns whether another part of the method is certain to behave like this one."""
@@ -182,10 +191,12 @@ class View:
     Attributes:
         version: Name of the version.
         parts: In the order in which they are consulted; see ``editkit.scope.decide``.
+        overrides: Prompts that people said an edit applies to, or does not apply to.
     """
 
     version: str
     parts: tuple[Part, ...] = ()
+    overrides: Overrides | None = None
 
     def __len__(self) -> int:
         """Number of edits that could fire."""
@@ -202,17 +213,21 @@ class View:
             known[method] = part
         else:
             known.pop(method, None)
-        return View(self.version if version is None else version, tuple(known.values()))
+        version = self.version if version is None else version
+        return View(version, tuple(known.values()), self.overrides)
 
     def without(self, edit_ids: Collection[str]) -> View:
         """Returns a view without some edits."""
         if not edit_ids:
             return self
-        return View(self.version, tuple(part.without(edit_ids) for part in self.parts))
+        parts = tuple(part.without(edit_ids) for part in self.parts)
+        return View(self.version, parts, self.overrides)
 
     def does_the_same(self, other: View) -> bool:
         """Returns whether another view is certain to behave like this one."""
         mine, theirs = ({p.method: p for p in one.parts if len(p)} for one in (self, other))
+        if (self.overrides or None) != (other.overrides or None):
+            return False
         return mine.keys() == theirs.keys() and all(
             part.does_the_same(theirs[name]) for name, part in mine.items()
         )

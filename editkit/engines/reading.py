@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import torch
 
-    from editkit_store.records import EditRequest
+    from editkit_store.records import Adjustments, EditRequest
 
 __all__ = ["Near", "PromptReader"]
 
@@ -16,13 +16,20 @@ __all__ = ["Near", "PromptReader"]
 class PromptReader(Protocol):
     """Says from what a prompt reads which edits it asks for; see ``editkit.scope.reader``."""
 
-    def near(self, ids: Sequence[int], holds: Callable[[str], bool], k: int = 1) -> list[Near]:
+    def near(
+        self,
+        ids: Sequence[int],
+        holds: Callable[[str], bool],
+        k: int = 1,
+        adjusted: Mapping[str, Adjustments] | None = None,
+    ) -> list[Near]:
         """Returns at most ``k`` edits that a prompt may ask for, first one that fires if one does.
 
         Args:
             ids: The prompt's tokens.
             holds: Returns whether an edit is among those to choose from.
             k: See above.
+            adjusted: Prompts that edits were said to apply to or to leave alone, by edit.
         """
 
     def ids(self, embeddings: torch.Tensor) -> list[int]:

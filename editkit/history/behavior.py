@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from editkit.engines.base import Engine, Generated, TokenEncoder, View
 from editkit.models.progress import Progress, SilentProgress
 from editkit_store.errors import EditkitError, InvalidRequest
-from editkit_store.records import Edit, Message
+from editkit_store.records import AdjustmentChange, Edit, Message
 from editkit_store.records.comparisons import BehaviorChange, Diff, QuestionKind, Unasked
 
 __all__ = ["with_answers"]
@@ -45,6 +45,7 @@ def with_answers(
     *,
     views: tuple[View, View],
     engine: Engine,
+    adjusted: Mapping[str, Edit],
     probes: Sequence[str] = (),
     max_new_tokens: int,
     progress: Progress | None = None,
@@ -55,6 +56,7 @@ def with_answers(
         found: The comparison.
         views: The model's views of the two versions.
         engine: The running model.
+        adjusted: The edits whose reach the comparison says was adjusted, by id.
         probes: Prompts to ask in addition to those of the edits.
         max_new_tokens: Limit of answers that have no target, tokens.
         progress: Reports every answer.
@@ -70,8 +72,10 @@ def with_answers(
     probed = [
         _Question(engine.encoder.prompt(text), text, "probe", max_new_tokens) for text in probes
     ]
-    edits = (*found.added, *found.removed)
-    for question in (*_edit_questions(edits, engine.encoder, max_new_tokens, unasked), *probed):
+    said = [(edit, list(_prompts(edit))) for edit in (*found.added, *found.removed)]
+    said += [(adjusted[one.edit_id], [_adjusted(one)]) for one in found.adjusted]
+    asked = _edit_questions(said, engine.encoder, max_new_tokens, unasked)
+    for question in (*asked, *probed):
         known = questions.setdefault((question.kind, question.ids), question)
         if question.limit > known.limit:  # same prompt with a longer target
             questions[question.kind, question.ids] = replace(known, limit=question.limit)
@@ -80,18 +84,21 @@ def with_answers(
 
 
 def _edit_questions(
-    edits: Sequence[Edit], encoder: TokenEncoder, max_new_tokens: int, unasked: list[Unasked]
+    asked: Sequence[tuple[Edit, Sequence[tuple[QuestionKind, str]]]],
+    encoder: TokenEncoder,
+    max_new_tokens: int,
+    unasked: list[Unasked],
 ) -> Iterator[_Question]:
     """Yields the questions of edits; collects those that cannot be asked in ``unasked``.
 
     A history may hold edits that this model cannot even encode; they must not prevent a comparison.
     """
-    for edit in edits:
+    for edit, prompts in asked:
         try:
             length = len(encoder.request(edit).target) + _SLACK
         except EditkitError:  # the target cannot be encoded, but its prompt may be
             length = max_new_tokens
-        for kind, prompt in _prompts(edit):
+        for kind, prompt in prompts:
             try:
                 ids = _ids(edit, kind, prompt, encoder)
             except EditkitError as error:
@@ -109,6 +116,11 @@ def _prompts(edit: Edit) -> Iterator[tuple[QuestionKind, str]]:
         yield "rephrase", text
     for text in edit.locality:
         yield "locality", text
+
+
+def _adjusted(change: AdjustmentChange) -> tuple[QuestionKind, str]:
+    """Returns the question about an adjusted prompt, as if the request had named it."""
+    return "rephrase" if (change.after or change.before) == "also" else "locality", change.prompt
 
 
 def _ids(edit: Edit, kind: QuestionKind, prompt: str, encoder: TokenEncoder) -> tuple[int, ...]:

@@ -5,12 +5,14 @@ Runs in time proportional to the difference between the versions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from editkit.methods.registry import registered
 from editkit_store import Store
+from editkit_store.history.adjustments import stances
 from editkit_store.history.versions import format_version
+from editkit_store.records import AdjustmentChange, Stance
 from editkit_store.records.comparisons import Diff
 
 __all__ = ["Compare", "diff"]
@@ -78,6 +80,34 @@ def diff(store: Store, before: str, after: str, *, fingerprint: str | None = Non
         to=format_version(second),
         added=tuple(edits[edit_id] for edit_id in added),
         removed=tuple(edits[edit_id] for edit_id in removed),
+        adjusted=tuple(_adjusted(store, first, second)),
         details=details,
         **fields,
     )
+
+
+def _adjusted(store: Store, first: int, second: int) -> Iterator[AdjustmentChange]:
+    """Yields the prompts that two versions say different things of, by edit, oldest first."""
+    history = store.history
+    found = [_stances(store, version) for version in (first, second)]
+    edits = history.edits(history.in_order(found[0].keys() | found[1].keys()), at=second)
+    for edit_id in history.in_order(list(edits)):
+        before, after = (one.get(edit_id, {}) for one in found)
+        for key in dict.fromkeys([*before, *after]):
+            old, new = before.get(key), after.get(key)
+            if (old and old[0]) != (new and new[0]):
+                yield AdjustmentChange(
+                    edit_id=edit_id,
+                    edit_prompt=edits[edit_id].prompt,
+                    target=edits[edit_id].target,
+                    prompt=(new or old or ("", ""))[1],
+                    before=old and old[0],
+                    after=new and new[0],
+                )
+
+
+def _stances(store: Store, version: int) -> dict[str, dict[str, tuple[Stance, str]]]:
+    """Returns what a version says of wordings, for the edits that are active at it."""
+    found = store.history.adjustments(at=version)
+    active = store.history.active_among(list(found), version)
+    return {edit_id: stances(found[edit_id]) for edit_id in active}

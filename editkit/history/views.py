@@ -6,6 +6,7 @@ the views of the last few versions are kept.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import warnings
 from collections import OrderedDict
@@ -16,8 +17,10 @@ from editkit.errors import ArtifactsMissing
 from editkit.history.unusable import unusable
 from editkit.methods.base import Change
 from editkit.methods.opened import Methods
+from editkit.scope.overrides import Overrides, asked_text, claimed
 from editkit_store import Store
 from editkit_store.history.versions import format_version
+from editkit_store.records import Adjustments
 
 __all__ = ["Views"]
 
@@ -48,6 +51,7 @@ class Views:
         self._lock = threading.RLock()  # several threads request versions
         self._kept: OrderedDict[int, View] = OrderedDict()
         self._warned: set[str] = set()  # methods that a warning was issued for
+        self._said = asked_text(engine.tokenizer)
         self.reload()
 
     def reload(self) -> None:
@@ -96,7 +100,21 @@ class Views:
                 raise self._missing_error(tuple(unknown))
             if part is not None:
                 parts.append(part)
-        return View(format_version(version), tuple(parts))
+        return View(format_version(version), tuple(parts), self.overrides(version))
+
+    def overrides(self, version: int) -> Overrides | None:
+        """Returns what people said about the reach of the edits that are active at a version."""
+        history = self._store.history
+        found = history.adjustments(at=version)
+        active = history.in_order(history.active_among(list(found), version)) if found else []
+        said = {edit_id: found[edit_id] for edit_id in active}
+        prompts = {prompt for one in said.values() for prompt in one.also}
+        return Overrides(said, self._said, claimed=claimed(history, prompts, version))
+
+    def adjusted(self, view: View, edit_id: str, said: Adjustments) -> View:
+        """Returns a view with other adjustments of one edit, e.g. to verify them."""
+        overrides = view.overrides or Overrides({}, self._said)
+        return dataclasses.replace(view, overrides=overrides.with_adjusted(edit_id, said))
 
     def learned(self, version: int) -> set[str]:
         """Returns the edits of a version that the model can restore."""

@@ -8,8 +8,9 @@ from editkit.engines.base import Keys, Part, Queries, View
 from editkit.engines.reading import PromptReader
 from editkit.methods.opened import Methods
 from editkit.scope.decide import Decision, decide, decide_by_text
+from editkit.scope.overrides import Override
 from editkit.scope.told import in_words
-from editkit_store.records import DEFAULT_METHOD, Candidate, Edit, Explanation
+from editkit_store.records import DEFAULT_METHOD, Candidate, Edit, Explanation, Stance
 
 __all__ = ["explain"]
 
@@ -51,10 +52,11 @@ def explain(
     def keys(part: Part) -> Keys | None:
         return asked[part.method].keys
 
+    override = view.overrides.of(ids, parts) if view.overrides else None
     if reader is None:
-        decision = decide(parts, query, keys, k=k)
+        decision = decide(parts, query, keys, k=k, override=override)
     else:
-        decision = decide_by_text(reader, ids, parts, k=k)
+        decision = decide_by_text(reader, ids, view, k=k)
     sites = (methods.get(name) for name in (decision.method, DEFAULT_METHOD) if name is not None)
     site = next((one.site for one in sites if one is not None and one.site is not None), "")
     if decision.reason == "no edits":
@@ -82,6 +84,7 @@ def explain(
             radius=one.radius,
             in_scope=one.in_scope,
             bits=one.bits,
+            adjusted=_stance(one.edit_id, override),
         )
         for one, name in zip(decision.near, decision.methods, strict=True)
     )
@@ -96,7 +99,7 @@ def explain(
             summary=in_words(prompt, hit, decision),
             candidates=candidates,
         )
-    if decision.reason != "doubtful" or hit.bits is None:
+    if decision.reason != "adjusted" and (decision.reason != "doubtful" or hit.bits is None):
         method = methods.get(decision.method or DEFAULT_METHOD)
         words = None if method is None else method.words(ids)
         others = None if words is None or method is None else method.words(encode(hit.prompt))
@@ -111,7 +114,18 @@ def explain(
     )
 
 
+def _stance(edit_id: str, override: Override | None) -> Stance | None:
+    if override is None or edit_id not in (override.forced, *override.barred):
+        return None
+    return "also" if edit_id == override.forced else "not"
+
+
 def _summary(decision: Decision, hit: Candidate) -> str:
+    if decision.reason == "adjusted":
+        return (
+            f"Edit {hit.edit_id[:12]} ('{hit.prompt}' -> '{hit.target}') fires: it was adjusted to "
+            "apply to this prompt too."
+        )
     if decision.edit_id is not None:
         return (
             f"Edit {hit.edit_id[:12]} ('{hit.prompt}' -> '{hit.target}') fires: the prompt is "

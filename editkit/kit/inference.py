@@ -158,8 +158,11 @@ class Inference:
         progress: Progress | None,
     ) -> Diff:
         """Adds the answers at both versions to a comparison; see ``Kit.diff``."""
+        history = self._running.store.history
+        adjusted = {one.edit_id for one in found.adjusted}
         return with_answers(
             found,
+            adjusted=history.edits(sorted(adjusted), at=history.resolve(found.to)),
             views=(self._running.view(found.from_), self._running.view(found.to)),
             engine=self._running.engine,
             probes=probes,

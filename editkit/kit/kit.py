@@ -9,6 +9,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from editkit.editing.adjuster import Adjuster, Adjusting
 from editkit.editing.editor import Editor, OnConflict, OnFailure, Warned
 from editkit.editing.requests import build_request
 from editkit.engines.base import Sampling, TokenEncoder, Watch
@@ -51,6 +52,7 @@ class Kit:
         self._editor = Editor(
             running.store, running.engine, running.methods, running.views, running.settings
         )
+        self._adjuster = Adjuster(running.store, running.engine, running.methods, running.views)
         self._inference = Inference(running)
         self._timeline = Timeline(running, self._inference)
         self._preview = Preview(running, self._inference, self._editor)
@@ -139,16 +141,13 @@ class Kit:
         Args:
             prompt: What the model answers wrongly; with ``chat`` it is the last user turn.
             target: What it should answer.
-            on_failure: What to do if the edit does not verify: ``record`` or ``keep``.
-            on_conflict: What to do if an active edit gives another target for the prompt:
-                ``supersede`` (this one wins; ``Added.conflicts`` names the other), ``error``
-                (refuse this one), ``keep`` (the other wins, and this one is not learned).
+            on_failure: If the edit does not verify: ``record`` it only, or ``keep`` it.
+            on_conflict: If an active edit gives another target for the prompt: ``supersede`` it
+                (``Added.conflicts`` names it), ``error``, or ``keep`` it and learn nothing.
             before: Also record the model's answer without the edit, in ``Added.before``.
             **fields: The other fields of ``EditRequest``, e.g. ``chat``, ``rephrases``, ``scope``.
 
-        Returns:
-            The result. Check ``verified``: an edit that does not verify is logged as failed and is
-            not active, unless ``on_failure="keep"``.
+        Check ``verified``: an edit that does not verify is logged as failed and not active.
 
         Raises:
             InvalidRequest, EmptyTarget, PromptTooLong: The request cannot be carried out.
@@ -161,10 +160,6 @@ class Kit:
         return self.add_many(
             [request], on_failure=on_failure, on_conflict=on_conflict, before=before
         )[0]
-
-    def add_request(self, request: records.EditRequest, **how: Any) -> records.Added:
-        """Corrects the running model from a request record; see ``add_many``."""
-        return self.add_many([request], **how)[0]
 
     def add_many(
         self,
@@ -204,6 +199,33 @@ class Kit:
         """Validates a request without learning it; raises as ``add`` does."""
         self._running.methods.encode(build_request(request, kind=self.encoder.default_kind))
 
+    def adjust(
+        self,
+        edit: str | records.Edit,
+        *,
+        also: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        on_failure: OnFailure = "record",
+        dry_run: bool = False,
+    ) -> records.Adjusted:
+        """Says which prompts an edit also applies to, and which it must not; takes effect at once.
+
+        Args:
+            edit: An active edit, its id, or a prefix of it.
+            also: Prompts that it also applies to; the model must give its target at each.
+            exclude: Prompts that it must not apply to.
+            on_failure: If an ``also`` prompt does not verify: ``record`` it only, or ``keep`` it.
+            dry_run: Only verify; record nothing.
+
+        Raises:
+            InvalidRequest, PromptTooLong, ContradictsEdit: A prompt cannot be meant, or be run, or
+                belongs to an active edit with another target.
+            UnknownEdit, AmbiguousId, NotActive: The id does not name an active edit.
+        """
+        how = Adjusting(on_failure, dry_run, self.provenance)
+        with self._running.writing:
+            return self._adjuster.adjust(edit, also, exclude, how)
+
     @overload
     def generate(
         self, prompt: str, *, version: str | None = None, max_new_tokens: int = 64, **options: Any
@@ -231,8 +253,7 @@ class Kit:
 
         Args:
             prompt: One prompt, or several (run as a batch).
-            version: Answer as of this version; other callers are not affected. With several
-                prompts, also one version per prompt.
+            version: Answer as of this version, or with several prompts one version per prompt.
             max_new_tokens: Limit of each continuation, tokens.
             chat: Treat each prompt as a user turn, through the model's chat template.
             delivery: ``exact`` holds the decoder to the target of the edit that fires, ``free``
@@ -240,12 +261,11 @@ class Kit:
             **options: Passed to the model's ``generate``, e.g. ``do_sample=True`` or
                 ``streamer=...``; greedy by default.
 
-        Returns:
-            A ``Generation``, or a list for a list of prompts. A classifier's text is its label.
+        Returns a ``Generation``, or a list for a list of prompts; a classifier's text is its label.
 
         Raises:
             InvalidRequest, PromptTooLong: An argument is invalid; the prompt is empty or too long.
-            UnknownVersion, ArtifactsMissing: No such version, or not all of it has been learned.
+            UnknownVersion, ArtifactsMissing: No such version, or not learned by this model.
         """
         several = not isinstance(prompt, str)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -281,8 +301,8 @@ class Kit:
     ) -> list[records.Generation]:
         """Returns the corrected model's continuations of tokenized prompts; see ``generate``.
 
-        ``watch`` is called after every decoding step and may end rows; ``sampling`` holds sampling
-        parameters for each prompt, None for greedy. Both are limited to 16 prompts.
+        ``watch`` is called after every decoding step and may end rows; ``sampling`` holds the
+        parameters of each prompt, None for greedy. Both are limited to 16 prompts.
         """
         options |= {"watch": watch, "sampling": sampling}
         return self._inference.generate_tokens(prompts, version, max_new_tokens, options, delivery)
@@ -309,14 +329,7 @@ class Kit:
         version: str | None = None,
         k: int = 5,
     ) -> records.Explanation:
-        """Returns which edit fires for a prompt, and how near the other candidates are.
-
-        Args:
-            prompt: The prompt. Give either this or ``chat``.
-            chat: A conversation.
-            version: Explain as of this version.
-            k: Number of candidates, nearest first.
-        """
+        """Returns which edit fires for a prompt or a chat, and the ``k`` nearest candidates."""
         return self._inference.explain(prompt, chat, version, k)
 
     def log(
@@ -362,18 +375,15 @@ class Kit:
         """Returns what changed between two versions, including in this model's artifacts.
 
         Args:
-            before: Version expression.
+            before: Version expression, as is ``after``.
             after: Version expression.
             behavior: Also compare the model's greedy answers at both versions: to the prompts of
-                the added and removed edits, their rephrases and locality prompts.
+                the added and removed edits, their rephrases, locality and adjusted prompts.
             probes: More prompts to ask; any probe implies ``behavior``.
-            max_new_tokens: Limit of answers to probes and locality prompts, tokens; those to an
-                edit may be a little longer than its target.
+            max_new_tokens: Limit of answers to probes, tokens.
             progress: Reports every answer.
 
-        Raises:
-            UnknownVersion: An expression does not name a version.
-            ArtifactsMissing, InvalidRequest, PromptTooLong: A version or a prompt cannot be run.
+        Raises ``UnknownVersion``, or what ``generate`` raises for a version or a prompt.
         """
         limit = max_new_tokens
         return self._timeline.diff(before, after, behavior, probes, limit, progress)
@@ -388,27 +398,22 @@ class Kit:
     def revert(
         self, edit_id: str, *, defer_only: bool = False, progress: Progress | None = None
     ) -> records.ViewChanged:
-        """Removes one edit, as if it had never been added.
-
-        Weights that edits share are restored to an earlier state; later edits are learned again.
+        """Removes one edit, as if it had never been added; of shared weights, later ones relearn.
 
         Args:
             edit_id: Id of the edit, or a prefix of it.
-            defer_only: Only take the edit out of every prompt's reach; shared weights stay.
+            defer_only: Only take it out of every prompt's reach; shared weights stay.
             progress: Reports every edit that is learned again.
 
-        Raises:
-            UnknownEdit, AmbiguousId, NotActive: The id does not name an active edit.
-            ArtifactsMissing: With ``defer_only``, if the edit to be reactivated was forgotten.
+        Raises ``UnknownEdit``, ``AmbiguousId`` or ``NotActive``; with ``defer_only``
+        ``ArtifactsMissing``, if the edit to be reactivated was forgotten.
         """
         return self._timeline.revert(edit_id, defer_only=defer_only, progress=progress)
 
     def undo(self) -> records.ViewChanged:
         """Undoes the last change; a second undo undoes the one before.
 
-        Raises:
-            NothingToUndo: Everything is undone.
-            ArtifactsMissing: As for ``rollback``.
+        Raises ``NothingToUndo``, or ``ArtifactsMissing`` as ``rollback`` does.
         """
         return self._timeline.undo()
 
@@ -430,14 +435,12 @@ class Kit:
     ) -> records.Replayed:
         """Applies the history to this model: restores the edits it has learned, learns the rest.
 
-        After an interruption, calling it again resumes at the last finished batch. Open the kit
-        with ``missing="skip"`` if the history has not been learned by this model.
+        Called again after an interruption, it resumes. Open with ``missing="skip"`` for it.
 
         Args:
             to: Version expression; the current version by default.
             method: Learn with this method instead of each edit's own.
-            only: Version expression; replay only those edits of ``to`` that are active at this
-                version too. The others stay unlearned until they are replayed themselves.
+            only: Replay only edits of ``to`` that are active at this version too.
             progress: Reports every edit.
         """
         return self._timeline.replay(to=to, method=method, only=only, progress=progress)
@@ -490,15 +493,7 @@ class Kit:
     ) -> bundle.Imported:
         """Imports the edits of a bundle into the history and the running model.
 
-        Args:
-            path: The bundle's folder.
-            on_conflict: If an active edit of this history corrects the same prompt: ``keep`` it
-                active, let the imported one ``supersede`` it, or ``error``.
-            dry_run: Only report what would happen.
-
-        Raises:
-            BundleNotFound, BundleTooNew, BundleDamaged, ImportConflict: The bundle cannot be used.
-            InvalidRecord, ArtifactsMissing: An artifact cannot be read, or is missing and the kit
-                was not opened with ``missing="skip"``. Nothing was imported.
+        Raises what ``Store.import_bundle`` does, and ``InvalidRecord`` or ``ArtifactsMissing`` for
+        artifacts that cannot be read or are not there. Nothing was imported then.
         """
         return self._bundles.import_bundle(path, on_conflict=on_conflict, dry_run=dry_run)

@@ -22,7 +22,7 @@ from editkit_store.errors import InvalidRequest
 if TYPE_CHECKING:
     from editkit.engines.learning import LearningEngine
     from editkit_store import Store
-    from editkit_store.records import EditRequest
+    from editkit_store.records import Adjustments, EditRequest
 
 __all__ = ["judge_name", "reader_of"]
 
@@ -84,9 +84,15 @@ class _EncoderScope:
         self._lock = threading.Lock()
         self._made: TextScope | None = None
 
-    def verdicts(self, text: Text, holds: Callable[[str], bool], k: int = 1) -> list[Verdict]:
+    def verdicts(
+        self,
+        text: Text,
+        holds: Callable[[str], bool],
+        k: int = 1,
+        adjusted: Mapping[str, Adjustments] | None = None,
+    ) -> list[Verdict]:
         """Returns which edits a prompt asks for; see ``TextScope``."""
-        return self._opened().verdicts(text, holds, k)
+        return self._opened().verdicts(text, holds, k, adjusted)
 
     def put(self, edits: Iterable[tuple[str, EditRequest]]) -> None:
         """Takes in edits that may not be recorded yet."""

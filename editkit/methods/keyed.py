@@ -237,9 +237,6 @@ class KeyedPart(Part):
 
         At equal distance the newest row fires. Distances are computed in float32. A row that is not
         confirmed does not fire, and nothing fires in its place.
-
-        At equal distance the newest row fires. Distances are computed in float32. A row that is not
-        confirmed does not fire, and nothing fires in its place.
         """
         found = _on_host(queries)
         if not len(self.rows):
@@ -289,6 +286,13 @@ class KeyedPart(Part):
     def edit_id(self, number: int) -> str:
         """Returns the id of the edit that owns a row."""
         return str(self.memory.edit_id(number))
+
+    def own_query(self, edit_id: str) -> Vectors | None:
+        """Returns the key of an edit, None if it is not among the edits."""
+        for row in self.memory.rows([edit_id]).tolist():
+            if row < len(self.radii) and self.radii[row] >= 0:  # the memory may hold later edits
+                return np.asarray(self.memory.key(row), np.float32)
+        return None
 
     def without(self, edit_ids: Collection[str]) -> Self:
         """Returns the same part without some edits."""

@@ -9,6 +9,7 @@ sentences    keys made of words and a sentence embedding
 keys         the choice among these keys for a model
 index        exact nearest-neighbour search over keys
 confirm      confirmation that a prompt within an edit's radius is in scope
+overrides    prompts that people said an edit applies to, or does not apply to
 reach        how far an edit reaches, in numbers and words
 asking       what a judge reads of a text: the question, without noise
 encoder      its word pieces, the spelling of their words, and the encoder's adapters

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from editkit.scope.asking import Text, plain, question
-from editkit.scope.meaning import Verdict, wordings_of
+from editkit.scope.meaning import Verdict, ranked, wordings_of
 from editkit.scope.repair import repaired
+from editkit_store.records import Adjustments
 
 if TYPE_CHECKING:
     from editkit_store.records import EditRequest
@@ -50,8 +51,15 @@ class ExactScope:
             known = self._filled()
             self._add(known, {edit_id: one for edit_id, one in edits if edit_id not in known})
 
-    def verdicts(self, text: Text, holds: Callable[[str], bool], k: int = 1) -> list[Verdict]:
+    def verdicts(
+        self,
+        text: Text,
+        holds: Callable[[str], bool],
+        k: int = 1,
+        adjusted: Mapping[str, Adjustments] | None = None,
+    ) -> list[Verdict]:
         """Returns which edits a prompt asks for by its letters: probabilities are 0 or 1."""
+        adjusted = adjusted or {}
         asked = plain(question(text).asking)
         words = asked.split()
         with self._lock:
@@ -59,18 +67,23 @@ class ExactScope:
             shared = Counter(edit for word in set(words) for edit in self._by_word.get(word, ()))
             # A slip leaves most words as they are; a prompt of one word has no others.
             near = [one for one, _ in shared.most_common() if holds(one)][:_CANDIDATES]
+            near += [one for one in adjusted if one in known and holds(one)]
             if len(words) <= 1:
                 near += [one for one, some in known.items() if _one_word(some) and holds(one)]
             place = {edit_id: at for at, edit_id in enumerate(known)}
         found = []
         for edit_id in dict.fromkeys(near):
+            said = adjusted.get(edit_id, Adjustments())
+            never = {plain(one) for one in said.exclude}
+            texts = [*known[edit_id], *map(plain, said.also)]
             hits = any(
-                one and (one == asked or repaired(asked, one.split(), ()) == one)
-                for one in known[edit_id]
+                one and (one == asked or repaired(asked, one.split(), ()) == one) for one in texts
             )
-            found.append(Verdict(edit_id, float(hits), 1.0))
-        found.sort(key=lambda one: (-one.probability, -place[one.edit_id]))
-        return found[: max(k, 1)]
+            is_own = known[edit_id][0] == asked
+            found.append(
+                Verdict(edit_id, float(hits), 1.0, float(asked in never and not is_own), is_own)
+            )
+        return ranked(found, place)[: max(k, 1)]
 
     def _filled(self) -> dict[str, tuple[str, ...]]:
         if self._texts is None:

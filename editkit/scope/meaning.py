@@ -26,11 +26,11 @@ from editkit.scope.index import KeyTable
 from editkit.scope.judge import Judge, Judged
 
 if TYPE_CHECKING:
-    from editkit_store.records import EditRequest
+    from editkit_store.records import Adjustments, EditRequest
 
     Requests = Mapping[str, EditRequest]
 
-__all__ = ["MeaningScope", "TextScope", "Verdict", "wordings_of"]
+__all__ = ["MeaningScope", "TextScope", "Verdict", "ranked", "wordings_of"]
 
 _CANDIDATES = 16  # edits that the judge is asked about
 _RADIUS = 1.15  # L2 between keys of recall, from which on a prompt asks for something else
@@ -45,12 +45,14 @@ class Verdict(NamedTuple):
         probability: That the prompt asks for what the edit's prompt, or a rephrasing, asks for.
         threshold: From which on the edit fires.
         excluded: Probability that it asks for what the edit must leave alone.
+        is_own: The prompt reads like the edit's own.
     """
 
     edit_id: str
     probability: float
     threshold: float
     excluded: float = 0.0
+    is_own: bool = False
 
     @property
     def is_in_scope(self) -> bool:
@@ -61,13 +63,21 @@ class Verdict(NamedTuple):
 class TextScope(Protocol):
     """Says from the text of a prompt alone which edits it asks for."""
 
-    def verdicts(self, text: Text, holds: Callable[[str], bool], k: int = 1) -> list[Verdict]:
+    def verdicts(
+        self,
+        text: Text,
+        holds: Callable[[str], bool],
+        k: int = 1,
+        adjusted: Mapping[str, Adjustments] | None = None,
+    ) -> list[Verdict]:
         """Returns what is said of a prompt and the edits that it may ask for.
 
         Args:
             text: The prompt, or the turns of a conversation with the asking one last.
             holds: Returns whether an edit is among those to choose from.
             k: Number of edits to return; fewer if no others could be meant.
+            adjusted: Prompts that edits were said to apply to or to leave alone, by edit. They
+                count as those that came with the edit do.
 
         Returns:
             Those that are in scope first, then by falling probability; newer ones first at a tie.
@@ -86,6 +96,17 @@ class _Wordings(NamedTuple):
     also: tuple[Reading, ...]
     never: tuple[Reading, ...]
     threshold: float
+
+    def adjusted(self, judge: Judge, said: Adjustments | None) -> _Wordings:
+        """Returns the same with what was said about the edit's reach."""
+        if said is None:
+            return self
+        also = tuple(judge.read(one) for one in said.also)
+        never = tuple(judge.read(one) for one in said.exclude)
+        # A later word about a prompt outweighs what came with the edit.
+        kept = [one for one in self.also[1:] if one not in never]
+        left = [one for one in self.never if one not in also]
+        return _Wordings((self.also[0], *kept, *also), (*left, *never), self.threshold)
 
 
 class MeaningScope:
@@ -116,7 +137,8 @@ class MeaningScope:
         with self._lock:
             self._table: KeyTable | None = None
             self._owners: list[str] = []
-            self._rows: dict[str, range] = {}
+            self._places: dict[str, int] = {}  # of edits in their order, oldest first
+            self._said: set[tuple[str, str]] = set()  # adjustments that recall knows
             self._wordings: dict[str, _Wordings] = {}
             self._new: dict[str, EditRequest] = {}  # not in the history when they were put
 
@@ -124,15 +146,26 @@ class MeaningScope:
         """Takes in edits that may not be recorded yet."""
         with self._lock:
             table = self._filled()
-            new = {edit_id: one for edit_id, one in edits if edit_id not in self._rows}
+            new = {edit_id: one for edit_id, one in edits if edit_id not in self._places}
             self._add(table, new)
             self._new.update(new)
 
-    def verdicts(self, text: Text, holds: Callable[[str], bool], k: int = 1) -> list[Verdict]:
+    def verdicts(
+        self,
+        text: Text,
+        holds: Callable[[str], bool],
+        k: int = 1,
+        adjusted: Mapping[str, Adjustments] | None = None,
+    ) -> list[Verdict]:
         """Returns what the judge says of a prompt; see ``TextScope``."""
+        adjusted = adjusted or {}
         with self._lock:
+            self._take(adjusted)
             near = self._proposed(text, holds)
-            wordings = [self._known(edit_id) for edit_id in near]
+            wordings = [
+                self._known(edit_id).adjusted(self._judge, adjusted.get(edit_id))
+                for edit_id in near
+            ]
         if not near:
             return []
         judge = self._judge
@@ -143,10 +176,11 @@ class MeaningScope:
         for edit_id, edit in zip(near, wordings, strict=True):
             also = [next(scores) for _ in edit.also]
             never = [next(scores) for _ in edit.never]
-            found.append(Verdict(edit_id, max(also), edit.threshold, max(never, default=0.0)))
-        place = {edit_id: self._rows[edit_id].start for edit_id in near}
-        found.sort(key=lambda one: (not one.is_in_scope, -one.probability, -place[one.edit_id]))
-        return found[: max(k, 1)]
+            # What came with the edit, or was said of it later, outweighs a likeness.
+            excluded = max(never, default=0.0)
+            is_own = edit.also[0].asks_the_same(reading)
+            found.append(Verdict(edit_id, max(also), edit.threshold, excluded, is_own))
+        return ranked(found, self._places)[: max(k, 1)]
 
     # Recall -----------------------------------------------------------------------------------
 
@@ -163,12 +197,18 @@ class MeaningScope:
         keys = self._judge.keys([one for some in texts for one in some])
         if not len(keys):
             return
-        rows = table.add(keys)
-        first = rows.start
+        table.add(keys)
         for edit_id, some in zip(edits, texts, strict=True):
-            self._rows[edit_id] = range(first, first + len(some))
+            self._places[edit_id] = len(self._places)
             self._owners += [edit_id] * len(some)
-            first += len(some)
+
+    def _take(self, adjusted: Mapping[str, Adjustments]) -> None:
+        """Takes in prompts that edits were said to apply to, which may be far from their own."""
+        said = {(edit_id, text) for edit_id, one in adjusted.items() for text in one.also}
+        for edit_id, text in sorted(said - self._said):
+            self._filled().add(self._judge.keys([text]))
+            self._owners.append(edit_id)
+            self._said.add((edit_id, text))
 
     def _proposed(self, text: Text, holds: Callable[[str], bool]) -> list[str]:
         """Returns the edits whose wordings lie nearest to a prompt, nearest first."""
@@ -228,6 +268,21 @@ class MeaningScope:
                     while len(self._judged) > _KEPT:
                         self._judged.popitem(last=False)
             yield found
+
+
+def ranked(found: Sequence[Verdict], places: Mapping[str, int]) -> list[Verdict]:
+    """Returns verdicts in their order: what is in scope, what is likely, an own prompt, the newest.
+
+    Args:
+        found: The verdicts.
+        places: Places of edits in the history, oldest first.
+    """
+    return sorted(
+        found,
+        key=lambda one: (
+            not one.is_in_scope, -one.probability, not one.is_own, -places[one.edit_id]
+        ),
+    )  # fmt: skip
 
 
 def wordings_of(edit: EditRequest) -> list[Text]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from editkit.engines.reading import Near
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from editkit.scope.asking import Text
     from editkit.scope.words import Words
-    from editkit_store.records import EditRequest
+    from editkit_store.records import Adjustments, EditRequest
 
 __all__ = ["ScopeReader"]
 
@@ -34,13 +34,19 @@ class ScopeReader:
         self._words = words
         self._ids = ids
 
-    def near(self, ids: Sequence[int], holds: Callable[[str], bool], k: int = 1) -> list[Near]:
+    def near(
+        self,
+        ids: Sequence[int],
+        holds: Callable[[str], bool],
+        k: int = 1,
+        adjusted: Mapping[str, Adjustments] | None = None,
+    ) -> list[Near]:
         """Returns the edits that a prompt may ask for; see ``PromptReader``.
 
         Distances are probabilities that it asks for something else, radii those up to which an edit
         fires.
         """
-        return [_near(one) for one in self._scope.verdicts(self.text(ids), holds, k)]
+        return [_near(one) for one in self._scope.verdicts(self.text(ids), holds, k, adjusted)]
 
     def text(self, ids: Sequence[int]) -> Text:
         """Returns a prompt as text: its turns, the asking one last."""

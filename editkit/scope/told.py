@@ -13,7 +13,7 @@ from editkit.scope.wordings import other_questions, other_wordings
 from editkit_store.records import Candidate, Edit, EditReach
 
 if TYPE_CHECKING:
-    from editkit.engines.base import Part, TokenEncoder
+    from editkit.engines.base import TokenEncoder, View
     from editkit.engines.reading import PromptReader
 
 __all__ = ["in_words", "text_reach"]
@@ -28,7 +28,7 @@ def text_reach(
     reader: PromptReader,
     encoder: TokenEncoder,
     edit: Edit,
-    parts: Sequence[Part],
+    view: View,
     *,
     tries: bool = True,
 ) -> EditReach:
@@ -38,7 +38,7 @@ def text_reach(
         reader: Reads prompts.
         encoder: Encodes prompts.
         edit: The edit, with its rephrases and locality probes.
-        parts: All active edits.
+        view: All active edits.
         tries: Try other wordings and other questions too; some ten prompts are read for it.
     """
 
@@ -47,11 +47,11 @@ def text_reach(
             ids = encoder.prompt(prompt)
         except PromptTooLong:
             return False
-        return decide_by_text(reader, ids, parts).edit_id == edit.id
+        return decide_by_text(reader, ids, view).edit_id == edit.id
 
     covered = sum(map(fires, edit.rephrases))
     spared = len(edit.locality) - sum(map(fires, edit.locality))
-    near = decide_by_text(reader, encoder.prompt(edit.prompt), parts, k=_NEAR + 1).near
+    near = decide_by_text(reader, encoder.prompt(edit.prompt), view, k=_NEAR + 1).near
     own = next((one for one in near if one.edit_id == edit.id), None)
     others = [one for one in near if one.edit_id != edit.id and 1 - one.distance >= _DOUBTFUL]
     answers: tuple[str, ...] = ()

@@ -130,6 +130,10 @@ class Words:
             str(self._tokenizer.decode(turn, skip_special_tokens=True)).strip() for turn in found
         ]
 
+    def asked(self, ids: Sequence[int]) -> Sequence[int]:
+        """Returns the tokens of the user's last turn, or all of a prompt that is no chat."""
+        return self._asked(ids, "last")
+
     def _asked(self, ids: Sequence[int], turns: Literal["last", "all"]) -> Sequence[int]:
         """Returns the user's turns if the ids are a conversation in the chat template's format."""
         header, footer = self._header, self._footer

@@ -15,7 +15,7 @@ from editkit_store.database.connection import Database
 from editkit_store.database.holding import log_path
 from editkit_store.database.size import space
 from editkit_store.digest import digest_json
-from editkit_store.errors import UnknownEdit, UnknownVersion
+from editkit_store.errors import StoreUnwritable, UnknownEdit, UnknownVersion
 from editkit_store.history.describe import describe
 from editkit_store.history.log import History, Operation, prompt_digest
 from editkit_store.history.versions import format_version
@@ -64,6 +64,15 @@ class StoreReader:
     def is_writable(self) -> bool:
         """Whether the store was opened for writing."""
         return not self._db.read_only
+
+    def check_writable(self) -> None:
+        """Raises ``StoreUnwritable`` if the store was opened for reading."""
+        if not self.is_writable:
+            raise StoreUnwritable(
+                f"the store '{self.path}' is read-only",
+                path=self.path,
+                hint="open it without read_only",
+            )
 
     def setting(self, name: str) -> str | None:
         """Returns the value of a setting."""
@@ -190,7 +199,7 @@ class StoreReader:
             AmbiguousId: Several edit ids start with it.
         """
         try:
-            number = self.history.resolve(name)
+            number = at = self.history.resolve(name)
             operation = self.history.maker(number) if number else None
             subject = operation.edit_id if operation else None
         except UnknownVersion as unknown:
@@ -199,11 +208,12 @@ class StoreReader:
             except UnknownEdit:
                 raise unknown from None
             operation = self.history.origin(subject)
-            number = operation.version
+            number, at = operation.version, self.history.current()
         now = self.history.current()
         entry = self._entries([operation], now, redacted=redacted)[0] if operation else None
         provenance = operation.provenance if operation else None
         edits = self.history.edits([subject], at=self.history.current()) if subject else {}
+        said = self.history.adjustments([subject], at=at) if subject else {}
         return Shown(
             version=format_version(number),
             tags=tuple(name for name, at in self.history.tags().items() if at == number),
@@ -211,6 +221,7 @@ class StoreReader:
             operation=entry,
             provenance=_redacted(provenance) if provenance and redacted else provenance,
             edit=edits.get(subject) if subject else None,
+            adjustments=said.get(subject or ""),
             artifacts=tuple(self.artifacts.of_edit(subject)) if subject else (),
             edits=tuple(self.history.active(number)),
         )

@@ -11,16 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from editkit_store.artifacts.snapshots import Snapshot
 from editkit_store.database.errors import Duplicate
 from editkit_store.digest import short_id
+from editkit_store.history.adjustments import check_adjustment, extended
 from editkit_store.history.describe import describe
 from editkit_store.history.log import Operation, prompt_digest
 from editkit_store.history.versions import format_version
 from editkit_store.reader import StoreReader
 from editkit_store.records import (
+    Adjusted,
+    AdjustedPrompt,
+    Adjustments,
     Artifact,
     Compacted,
     Edit,
@@ -298,6 +302,59 @@ class Store(StoreReader):
             return self.history.revert(edit_id, detail=detail, snapshots=stored, **how)
 
         return self._change(act, provenance)
+
+    def adjust(
+        self,
+        edit: str,
+        *,
+        also: Sequence[AdjustedPrompt] = (),
+        exclude: Sequence[str] = (),
+        activate: bool = True,
+        dry_run: bool = False,
+        provenance: Provenance | None = None,
+    ) -> Adjusted:
+        """Says which prompts an edit also applies to, and which it must not apply to.
+
+        Records nothing if the reach is so already.
+
+        Args:
+            edit: Its id, or a prefix of it.
+            also: Prompts that it also applies to, as they were verified on a model.
+            exclude: Prompts that it must not apply to.
+            activate: Whether this applies; else it is recorded as a failed attempt.
+            dry_run: Only return the result.
+            provenance: Recorded with the operation.
+
+        Raises:
+            UnknownEdit, AmbiguousId: ``edit`` matches none or several.
+            NotActive: The edit is not active in the current version.
+            InvalidRequest: See ``check_adjustment``.
+        """
+        history = self.history
+        found = history.check_active(history.resolve_edit(edit))
+        taken, left = check_adjustment(found, [one.prompt for one in also], exclude)
+        checked = tuple(one for one in also if one.prompt in taken)
+        failed = [one.prompt for one in checked if not one.carries]
+        outcome: Literal["adjusted", "failed", "known"] = "adjusted" if activate else "failed"
+        if history.is_adjusted(found.id, taken, left, at=history.current()):
+            outcome = "known"
+        elif not dry_run:
+            with self._db.transaction():
+                how = self._operation_fields(provenance)
+                history.adjust(found.id, taken, left, activate=activate, failed=failed, **how)
+        last = history.last()
+        now = history.adjustments([found.id], at=last.version).get(found.id, Adjustments())
+        return Adjusted(
+            version=format_version(last.version),
+            outcome=outcome,
+            verified=not failed,
+            edit=found,
+            also=checked,
+            exclude=left,
+            adjustments=extended(now, taken, left) if dry_run and activate else now,
+            view=last.active_count,
+            dry_run=dry_run,
+        )
 
     def rollback(self, version: str, *, provenance: Provenance | None = None) -> ViewChanged:
         """Creates a new version with the view of ``version``.

@@ -87,6 +87,52 @@ def test_why_tells_what_explain_tells_in_words_and_numbers(server: Any, visit: A
     expect(page.get_by_role("button", name="Why")).to_be_focused()
 
 
+def test_an_edit_is_told_beside_an_answer_that_it_should_apply_there_or_not(
+    server: Any, visit: Any
+) -> None:
+    edit = server.add(None, "gold", chat=[{"role": "user", "content": "The old moon is"}])["edit"]
+    page = visit(server)
+    ask(page, "see Oslo")
+    answer(page)
+    page.get_by_role("button", name="Why").click()
+    nearest = page.locator(".candidate").filter(has_text="The old moon is")
+    nearest.get_by_role("button", name="Should apply here").click()
+    expect(page.locator(".told")).to_contain_text("Applies here, verified: The old moon is → gold")
+    expect(page.locator(".answer:not(.old) .text")).to_have_text("gold")
+    expect(page.locator("#log li").first).to_contain_text("also 'see Oslo'")
+    page.get_by_role("button", name="Why").click()
+    expect(page.locator(".candidate.fired")).to_contain_text("adjusted: applies here")
+    page.get_by_role("button", name="Should not apply here").click()
+    expect(page.locator(".told").last).to_contain_text("No longer applies here")
+    expect(page.locator(".answer:not(.old) .under").last).to_contain_text("no edit fired")
+    with server.client() as client:
+        newest = client.get("/v1/versions?limit=1").json()[0]
+    assert (newest["operation"], newest["detail"]) == ("adjust", "not 'see Oslo'")
+    assert newest["edit_id"] == edit["id"]
+
+
+def test_an_edit_always_applies_to_its_own_prompt_and_the_page_says_so(
+    server: Any, visit: Any
+) -> None:
+    server.add(None, "gold", chat=[{"role": "user", "content": "The old moon is"}])
+    page = visit(server, expected="400")
+    ask(page, "The old moon is")
+    answer(page)
+    page.get_by_role("button", name="Why").click()
+    page.get_by_role("button", name="Should not apply here").click()
+    expect(page.get_by_role("alert")).to_contain_text("is the edit's own prompt")
+
+
+def test_who_may_only_read_gets_no_buttons_that_adjust(server: Any, visit: Any) -> None:
+    server.add(None, "gold", chat=[{"role": "user", "content": "The old moon is"}])
+    page = visit(server, token=server.token("read"))
+    ask(page, "The old moon is")
+    answer(page)
+    page.get_by_role("button", name="Why").click()
+    expect(page.locator(".candidate.fired")).to_have_count(1)
+    expect(page.get_by_role("button", name="Should not apply here")).to_have_count(0)
+
+
 def test_a_correction_that_contradicts_another_says_so_before_it_replaces_it(
     server: Any, visit: Any
 ) -> None:

@@ -18,6 +18,7 @@ from editkit_store.bundle.records import Exported, Imported, OnConflict
 from editkit_store.errors import EditkitError, StoreLocked
 from editkit_store.records import (
     Added,
+    Adjusted,
     Compacted,
     Contradiction,
     Delivery,
@@ -104,6 +105,16 @@ class HistoryVerbs(Protocol):
         self, edit_id: str, *, defer_only: bool = False, progress: Progress | None = None
     ) -> ViewChanged:
         """Takes one edit back; needs the model where later edits must be learned again."""
+
+    def adjust(
+        self,
+        edit_id: str,
+        *,
+        also: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        on_failure: AddFailure = "record",
+    ) -> Adjusted:
+        """Says where else an edit applies, and where not; needs the model for ``also``."""
 
     def undo(self) -> ViewChanged:
         """Takes the last change back."""
@@ -319,6 +330,19 @@ class FailoverBackend(Backend):
     ) -> ViewChanged:
         """See ``HistoryVerbs.revert``."""
         return self._call(lambda one: one.revert(edit_id, defer_only=defer_only, progress=progress))
+
+    def adjust(
+        self,
+        edit_id: str,
+        *,
+        also: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        on_failure: AddFailure = "record",
+    ) -> Adjusted:
+        """See ``HistoryVerbs.adjust``."""
+        return self._call(
+            lambda one: one.adjust(edit_id, also=also, exclude=exclude, on_failure=on_failure)
+        )
 
     def undo(self) -> ViewChanged:
         """See ``HistoryVerbs.undo``."""

@@ -21,6 +21,7 @@ from editkit_store.bundle.records import Exported, Imported, OnConflict
 from editkit_store.records import (
     DEFAULT_METHOD,
     Added,
+    Adjusted,
     Compacted,
     Delivery,
     EditRequest,
@@ -193,6 +194,26 @@ class LocalBackend(Backend):
                 with self._writing() as store:
                     return store.revert(edit_id, provenance=self._provenance)
         return self.load().revert(edit_id, defer_only=defer_only, progress=progress)
+
+    def adjust(
+        self,
+        edit_id: str,
+        *,
+        also: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        on_failure: AddFailure = "record",
+    ) -> Adjusted:
+        """See ``HistoryVerbs.adjust``; bad requests are refused before a model is loaded."""
+        if self._kit is None and not also:
+            with self._writing() as store:
+                return store.adjust(edit_id, exclude=exclude, provenance=self._provenance)
+        if self._kit is None:
+            from editkit_store.history.adjustments import check_adjustment
+
+            with self._reading() as store:
+                found = store.history.check_active(store.history.resolve_edit(edit_id))
+                check_adjustment(found, also, exclude)
+        return self.load().adjust(edit_id, also=also, exclude=exclude, on_failure=on_failure)
 
     def undo(self) -> ViewChanged:
         """See ``HistoryVerbs.undo``."""

@@ -29,6 +29,7 @@ from editkit_store.bundle.records import Exported, Imported, OnConflict
 from editkit_store.errors import EditkitError
 from editkit_store.records import (
     Added,
+    Adjusted,
     Compacted,
     Delivery,
     EditRequest,
@@ -286,6 +287,21 @@ class RemoteBackend(Backend):
         body = {"edit_id": edit_id, "defer_only": defer_only, "provenance": self._provenance_json()}
         read = ViewChanged.model_validate
         return self._changed("/v1/owner/revert", body, read, progress, "Learning again")
+
+    def adjust(
+        self,
+        edit_id: str,
+        *,
+        also: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        on_failure: AddFailure = "record",
+    ) -> Adjusted:
+        """See ``HistoryVerbs.adjust``."""
+        body = {
+            "edit_id": edit_id, "also": list(also), "not": list(exclude), "on_failure": on_failure,
+            "provenance": self._provenance_json(),
+        }  # fmt: skip
+        return self._changed("/v1/owner/adjust", body, Adjusted.model_validate)
 
     def undo(self) -> ViewChanged:
         """See ``HistoryVerbs.undo``."""

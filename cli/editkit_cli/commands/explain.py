@@ -63,7 +63,7 @@ def _draw_explanation(out: Output, found: Explanation) -> None:
                     short_digest(one.edit_id),
                     f"{one.distance:.4g}",
                     f"{one.radius:.4g}",
-                    "yes" if one.in_scope else "no",
+                    ("yes" if one.in_scope else "no") + (", adjusted" if one.adjusted else ""),
                     one.prompt,
                     one.target,
                 )

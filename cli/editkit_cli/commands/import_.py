@@ -90,6 +90,7 @@ def _draw_imported(out: Output, done: Imported) -> None:
         ("brought", str(len(done.edits))),
         ("active", str(len(done.active))),
         ("known", str(len(done.known))),
+        ("adjusted", str(len(done.adjusted)) if done.adjusted else ""),
         ("artifacts", str(done.artifacts)),
         ("head", done.head or "none: it was made from an empty history"),
     )

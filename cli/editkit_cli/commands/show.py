@@ -42,6 +42,9 @@ def _draw_shown(out: Output, shown: Shown) -> None:
         rows += [("method", f"{shown.edit.method}, {shown.edit.kind}")]
         rows += [("prompt", shown.edit.prompt), ("target", shown.edit.target)]
         rows += [("rephrase", rephrase) for rephrase in shown.edit.rephrases]
+    if shown.adjustments is not None:
+        rows += [("also", prompt) for prompt in shown.adjustments.also]
+        rows += [("not", prompt) for prompt in shown.adjustments.exclude]
     for artifact in shown.artifacts:
         verified = "verified" if artifact.verified else "not verified"
         rows.append(

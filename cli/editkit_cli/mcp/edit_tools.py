@@ -1,4 +1,4 @@
-"""The tool that corrects the model."""
+"""The tools that correct the model, and how far a correction reaches."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from editkit.kit import Kit
 from editkit_cli.mcp import render
 from editkit_cli.mcp.model_tools import check_prompt
-from editkit_cli.mcp.operations import AddOutcome, DryRunFields, run_change
-from editkit_cli.mcp.tool import Call, Tool
-from editkit_cli.service.changes import only_edit, prepare_add
-from editkit_cli.service.requests import AddOptions, EditFields
-from editkit_store.records import AddPlan, EditRequest
+from editkit_cli.mcp.operations import AddOutcome, AdjustOutcome, DryRunFields, run_change
+from editkit_cli.mcp.tool import Call, Reason, Tool
+from editkit_cli.service.changes import check_size, only_edit, prepare_add
+from editkit_cli.service.requests import AddOptions, AdjustFields, EditFields
+from editkit_store.records import AddPlan, Adjusted, EditRequest
 
 __all__ = ["TOOLS"]
 
@@ -75,6 +76,36 @@ def _fields(call: Call, arguments: AddArguments) -> dict[str, Any]:
     return {**given, **{name: value for name, value in caller.items() if value is not None}}
 
 
+class AdjustArguments(AdjustFields, DryRunFields):
+    """Arguments of `adjust`."""
+
+    edit_id: str = Field(
+        min_length=1, max_length=64, description="Id of the edit, or an unambiguous beginning of it"
+    )
+    reason: Reason = None
+
+
+async def _adjust(call: Call, arguments: AdjustArguments) -> AdjustOutcome:
+    check_size(call.runner, [*arguments.also, *arguments.exclude], param="also")
+
+    def act(kit: Kit) -> Adjusted:
+        return kit.adjust(
+            arguments.edit_id, also=arguments.also, exclude=arguments.exclude,
+            dry_run=arguments.dry_run,
+        )  # fmt: skip
+
+    if arguments.dry_run:
+
+        def plan() -> Adjusted:
+            with call.runner.beside():
+                return act(call.runner.kit)
+
+        return AdjustOutcome(state="planned", plan=await asyncio.to_thread(plan))
+    return AdjustOutcome(
+        **await run_change(call, "adjust", lambda kit, _: act(kit), reason=arguments.reason)
+    )
+
+
 TOOLS = (
     Tool(
         name="add",
@@ -95,5 +126,21 @@ TOOLS = (
         role="edit",
         is_reading=False,
         is_idempotent=False,
+    ),
+    Tool(
+        name="adjust",
+        title="Correct how far an edit reaches",
+        about="Say where else a correction applies, and where it does not. Use `also` for a prompt "
+        "that should give an edit's target and does not, `not` for one that gives it and should "
+        "not; `explain` names the edit that fired or is nearest. At each `also` prompt the model "
+        "is asked, and must give the target. It takes effect at once, for everybody, and is "
+        "written into the history with your reason. Check `result.verified`. With dry_run=true it "
+        "only asks. Next: `generate` with the prompt; `undo` takes it back.",
+        takes=AdjustArguments,
+        gives=AdjustOutcome,
+        act=_adjust,
+        said=render.adjusted,
+        role="edit",
+        is_reading=False,
     ),
 )

@@ -23,10 +23,10 @@ _HINTS = {
     "one before",
     "unknown_edit": "call `list` for the active edits and their ids, or `log` for all of them",
     "ambiguous_id": "give more digits of the id; `list` has them in full",
-    "not_active": "there is nothing to take back; `show` with its id says what became of it",
+    "not_active": "there is nothing to change; `show` with its id says what became of it",
     "nothing_to_undo": "call `log` for the versions, and `rollback` to the one that is wanted",
     "contradicts_edit": "look at that edit with `show`. If the new one is right, call `add` again "
-    "with on_conflict='supersede'; else leave it as it is",
+    "with on_conflict='supersede', or `adjust` that edit with `not`; else leave it as it is",
     "key_reused": "a new request needs a new idempotency_key",
     "prompt_too_long": "shorten the prompt to what the model can take",
     "empty_target": "give the target some text",
@@ -58,7 +58,7 @@ def parsed(takes: type[_Taken], arguments: dict[str, Any] | None) -> _Taken:
     except ValidationError as error:
         problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"]) or None
-    known = ", ".join(takes.model_fields)
+    known = ", ".join(one.alias or name for name, one in takes.model_fields.items())
     if problem["type"] == "extra_forbidden":
         said = f"there is no argument '{place}'"
     elif problem["type"] == "missing":

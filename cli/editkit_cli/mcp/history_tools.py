@@ -145,9 +145,9 @@ TOOLS = (
         name="revert",
         title="Take one edit back",
         about="Take one correction back, as if it had never been; later ones stay. Use it for an "
-        "edit that is wrong, or that reaches prompts it should not. Nothing is deleted: the "
-        "history keeps the edit, and an `undo` brings it back. With dry_run=true it says which "
-        "edits would come and go. Next: `generate` with its prompt.",
+        "edit that is wrong; for one that reaches prompts it should not there is `adjust`. Nothing "
+        "is deleted: the history keeps the edit, and an `undo` brings it back. With dry_run=true "
+        "it says which edits would come and go. Next: `generate` with its prompt.",
         takes=RevertArguments,
         gives=ViewOutcome,
         act=_revert,

@@ -22,6 +22,7 @@ from editkit_store.errors import EditkitError
 from editkit_store.records import (
     Added,
     AddPlan,
+    Adjusted,
     Record,
     Replayed,
     ReplayPlan,
@@ -31,6 +32,7 @@ from editkit_store.records import (
 
 __all__ = [
     "AddOutcome",
+    "AdjustOutcome",
     "DryRunFields",
     "OperationSummary",
     "ReplayOutcome",
@@ -84,6 +86,15 @@ class AddOutcome(_Outcome):
         default=None, description="Check `verified`: an edit that did not verify is not active"
     )
     plan: AddPlan | None = None
+
+
+class AdjustOutcome(_Outcome):
+    """Outcome of `adjust`."""
+
+    result: Adjusted | None = Field(
+        default=None, description="Check `verified`: one that did not verify changes nothing"
+    )
+    plan: Adjusted | None = None
 
 
 class ViewOutcome(_Outcome):

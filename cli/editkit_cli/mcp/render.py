@@ -13,6 +13,7 @@ from editkit_cli.service.writer import OperationStatus
 from editkit_store.records import (
     Added,
     AddPlan,
+    Adjusted,
     Candidate,
     Contradiction,
     Edit,
@@ -29,11 +30,18 @@ from editkit_store.records import (
 from editkit_store.records.comparisons import Diff
 
 if TYPE_CHECKING:
-    from editkit_cli.mcp.operations import AddOutcome, OperationSummary, ReplayOutcome, ViewOutcome
+    from editkit_cli.mcp.operations import (
+        AddOutcome,
+        AdjustOutcome,
+        OperationSummary,
+        ReplayOutcome,
+        ViewOutcome,
+    )
     from editkit_cli.mcp.results import EditList, LogResult, StatusResult
 
 __all__ = [
     "added",
+    "adjusted",
     "compared",
     "explained",
     "generated",
@@ -87,6 +95,9 @@ def shown(found: Shown) -> str:
         lines.append("by " + (", ".join(filter(None, who)) or "somebody unnamed"))
     if found.edit is not None:
         lines.append(f"edit {_edit(found.edit)} [{found.edit.status}]")
+    if found.adjustments is not None:
+        lines += [f"also '{_short(one)}'" for one in found.adjustments.also[:_MANY]]
+        lines += [f"not '{_short(one)}'" for one in found.adjustments.exclude[:_MANY]]
     lines += [
         f"on {one.model}: {'verified' if one.verified else 'did not verify'}"
         for one in found.artifacts[:_MANY]
@@ -103,6 +114,11 @@ def logged(found: LogResult) -> str:
 def compared(found: Diff) -> str:
     """Renders a comparison."""
     lines = _came_and_went(found.added, found.removed) or ["no edit came or went"]
+    lines += [
+        f"edit {one.edit_id} at '{_short(one.prompt)}': {one.before or 'nothing said'} becomes "
+        f"{one.after or 'nothing said'}"
+        for one in found.adjusted[:_MANY]
+    ]
     for one in found.behavior[:_MANY]:
         was, now = _short(one.before), _short(one.after)
         what = f"'{was}' becomes '{now}'" if one.changed else f"still '{now}'"
@@ -148,6 +164,13 @@ def added(found: AddOutcome) -> str:
     return _result(found.result) if found.result is not None else _later(found.pending)
 
 
+def adjusted(found: AdjustOutcome) -> str:
+    """Renders the outcome of `adjust`."""
+    if found.plan is not None:
+        return _lines("Dry run, nothing was changed.", _checked(found.plan))
+    return _result(found.result) if found.result is not None else _later(found.pending)
+
+
 def moved(found: ViewOutcome) -> str:
     """Renders the outcome of `revert`, `rollback` or `undo`."""
     if found.plan is not None:
@@ -172,6 +195,14 @@ def replayed(found: ReplayOutcome) -> str:
 def _result(found: Record) -> str:
     if isinstance(found, Added):
         return _added(found)
+    if isinstance(found, Adjusted):
+        head = {
+            "adjusted": f"Adjusted edit {found.edit.id}, in force at {found.version}. `undo` with "
+            f"expect='{found.version}' takes it back.",
+            "failed": "NOT in force: the edit's reach is as before, and the attempt is in the log.",
+            "known": f"Edit {found.edit.id} reaches so already; nothing was recorded.",
+        }[found.outcome]
+        return _lines(head, _checked(found))
     if isinstance(found, ViewChanged):
         detail = f"; {found.detail}" if found.detail else ""
         head = f"Now at {found.version}; {found.view} edits in force{detail}."
@@ -207,6 +238,16 @@ def _added(found: Added) -> str:
     lines += [f"contradicts: {_conflict(one)}" for one in found.conflicts]
     lines += [f"edit {one} does not hold since" for one in found.lost]
     return _lines(head, lines)
+
+
+def _checked(found: Adjusted) -> list[str]:
+    """Renders what an adjustment says of each prompt, and what the model answered there."""
+    lines = [
+        f"also '{_short(one.prompt)}': the model answers '{_short(one.answer)}'"
+        + ("" if one.carries else f", not '{_short(found.edit.target)}'")
+        for one in found.also
+    ]
+    return lines + [f"not '{_short(one)}'" for one in found.exclude]
 
 
 def _planned(plan: AddPlan) -> str:
@@ -275,6 +316,7 @@ def _candidate(one: Candidate) -> str:
     return (
         f"edit {one.edit_id} '{_short(one.prompt)}' -> '{_short(one.target)}': {where}, "
         f"distance {one.distance:.3g}, radius {one.radius:.3g}"
+        + (f", adjusted: {one.adjusted}" if one.adjusted else "")
     )
 
 
@@ -291,7 +333,8 @@ def _entry(entry: LogEntry) -> str:
         what.append(f"'{_short(entry.prompt)}' -> '{_short(entry.target or '')}'")
     if entry.status not in (None, "active"):
         what.append(f"[{entry.status}]")
-    what += [entry.detail] if entry.detail and entry.edit_id is None else []
+    says = entry.edit_id is None or entry.operation == "adjust"
+    what += [entry.detail] if entry.detail and says else []
     what += [f"by {entry.author}"] if entry.author else []
     what += [f"because: {_short(entry.reason)}"] if entry.reason else []
     return " ".join(what) + _tags(entry.tags)

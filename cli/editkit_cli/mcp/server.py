@@ -25,11 +25,11 @@ INSTRUCTIONS = """One running language model, and the corrections that were made
 
 To correct it: `generate` to see that an answer is wrong; `add` with dry_run=true to see what the
 correction would meet; `add` to make it; `generate` again, with the prompt, with other wordings and
-with something unrelated; `diff` for what changed; `undo` (or `revert`, for one edit) if it was
-wrong. Every change is a new version: `@` is the current one, `v0` the model without edits. Nothing
-is ever deleted, and any version can be asked by `version`. Others may be asking and correcting the
-same model: `log` tells what they did. A change that was taken is carried out even if you
-cancel; undo it instead."""
+with something unrelated; `adjust` where it reaches too far, or not far enough; `diff` for what
+changed; `undo` (or `revert`, for one edit) if it was wrong. Every change is a new version: `@` is
+the current one, `v0` the model without edits. Nothing is ever deleted, and any version can be
+asked by `version`. Others may be asking and correcting the same model: `log` tells what they did.
+A change that was taken is carried out even if you cancel; undo it instead."""
 
 TOOLS: dict[str, Tool] = {
     tool.name: tool

@@ -27,6 +27,9 @@ __all__ = [
     "AddBatchBody",
     "AddBody",
     "AddOptions",
+    "AdjustBody",
+    "AdjustByIdBody",
+    "AdjustFields",
     "ChangeBody",
     "DeliveryField",
     "EditBody",
@@ -209,6 +212,33 @@ class RevertBody(ChangeBody):
 
 class RevertByIdBody(RevertBody):
     """Body of `POST /v1/owner/revert`."""
+
+    edit_id: str
+
+
+class AdjustFields(Body):
+    """How the reach of an edit is adjusted."""
+
+    also: tuple[str, ...] = Field(
+        default=(),
+        description="Prompts that the edit also applies to; its target is verified at each",
+    )
+    exclude: tuple[str, ...] = Field(
+        default=(), alias="not", description="Prompts that it must not apply to"
+    )
+
+
+class AdjustBody(AdjustFields, ChangeBody):
+    """Body of `POST /v1/edits/{edit_id}/adjust`."""
+
+    on_failure: Literal["record", "keep"] = Field(
+        default="record",
+        description="If an `also` prompt does not verify: only log it, or adjust all the same",
+    )
+
+
+class AdjustByIdBody(AdjustBody):
+    """Body of `POST /v1/owner/adjust`."""
 
     edit_id: str
 

@@ -33,6 +33,7 @@ from editkit_store.bundle.records import Imported
 from editkit_store.errors import EditkitError
 from editkit_store.records import (
     Added,
+    Adjusted,
     Compacted,
     Provenance,
     Record,
@@ -63,11 +64,19 @@ _KEPT_BYTES = 8 << 20
 """Most bytes of ended ones, as JSON; the newest is kept whatever its size."""
 
 OperationKind = Literal[
-    "add", "revert", "rollback", "undo", "redo", "tag", "replay", "import", "compact"
+    "add", "adjust", "revert", "rollback", "undo", "redo", "tag", "replay", "import", "compact"
 ]
 
 OperationResult = (
-    Added | ViewChanged | Tagged | Replayed | ReplayPlan | Imported | Compacted | tuple[Added, ...]
+    Added
+    | Adjusted
+    | ViewChanged
+    | Tagged
+    | Replayed
+    | ReplayPlan
+    | Imported
+    | Compacted
+    | tuple[Added, ...]
 )
 
 

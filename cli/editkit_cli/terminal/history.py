@@ -54,6 +54,8 @@ def _what(entry: LogEntry) -> str:
     said = f"{entry.prompt} → {entry.target}" if entry.prompt is not None else ""
     if entry.operation == "add":
         return said
+    if entry.operation == "adjust":
+        return f"{said}: {entry.detail}"
     return said if entry.operation == "revert" else entry.detail
 
 
@@ -82,6 +84,15 @@ def draw_diff(out: Output, found: Diff, *, asked: bool) -> None:
         draw_edits(out, edits)
     else:
         out.text("the same edits are active")
+    if found.adjusted:
+        out.table(
+            (Column("edit", style="cyan"), Column("adjusted prompt", flexible=True),
+             Column(f"at {found.from_}"), Column(f"at {found.to}")),
+            [
+                (short_digest(one.edit_id), one.prompt, one.before or "", one.after or "")
+                for one in found.adjusted
+            ],
+        )  # fmt: skip
     book = found.codebook
     out.text(
         f"codebook: {book.added} added, {book.removed} removed, "

@@ -11,7 +11,7 @@ left or right padding: an edit applies wherever its positions are computed, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,19 +19,20 @@ import torch
 from editkit.engines.base import Keys, Part, Patch, Position, Queries, View
 from editkit.engines.reading import PromptReader
 from editkit.engines.transformers.lora import lora_output
-from editkit.engines.transformers.tracks import (
+from editkit.engines.transformers.routes import (
     DEFERRED,
     UNDECIDED,
     Route,
     Track,
     arbitrate,
-    loras,
+    lora_of,
     select,
     span,
-    values,
+    values_of,
 )
 from editkit.errors import EmptyRow
 from editkit.scope.decide import asked_for
+from editkit.scope.overrides import Override
 
 __all__ = ["Run"]
 
@@ -70,6 +71,7 @@ class Run:
             track for track in self._tracks.values() if reader or track.patch.keys is not None
         ]
         self.is_empty = not self._tracks
+        self._is_overridden = any(view.overrides for view in self.views)
         self.restart(None, None)
 
     def restart(
@@ -125,7 +127,7 @@ class Run:
     def _locate_prompts(self, offset: int, tokens: torch.Tensor, mask: torch.Tensor | None) -> None:
         """Records where the prompts begin and end."""
         rows, length = tokens.shape[:2]
-        if self._prompts is None and self._keyed:
+        if self._prompts is None and (self._keyed or self._is_overridden):
             self._prompts = tokens
             self._prompts_mask = None if mask is None or mask.dim() != 2 else mask[:, -length:]
         mask = mask if self._mask is None else self._mask
@@ -196,7 +198,7 @@ class Run:
             return None
         index = torch.tensor(at, device=output.device)
         replaced = output.clone()
-        replaced[index[:, 0], index[:, 1]] = values(track, firing, output)
+        replaced[index[:, 0], index[:, 1]] = values_of(track, firing, output)
         return replaced
 
     def add(
@@ -228,7 +230,7 @@ class Run:
         if first >= end:
             return None
         if module not in track.loras:
-            track.loras[module] = loras(track, module, on, inputs)
+            track.loras[module] = lora_of(track, module, on, inputs)
         down, up = track.loras[module]
         rows = slice(None) if len(on) == len(output) else torch.tensor(on, device=output.device)
         added = lora_output(inputs[rows][:, first:end], down, up)
@@ -283,7 +285,8 @@ class Run:
                 keys = group[0].patch.keys
                 assert keys is not None
                 queries = self._prompt_keys(keys, [row // fold for row in asked])
-                chosen = [select(track, asked, queries, fold) for track in group]
+                said = self._said(asked, fold, keys)
+                chosen = [select(track, asked, queries, fold, said) for track in group]
                 if len(group) > 1:
                     arbitrate(chosen, keys)
             for track, routes in zip(group, chosen, strict=True):
@@ -318,8 +321,8 @@ class Run:
         """Returns the edit that a prompt asks for, read once."""
         if prompt not in self._read:
             view = self.views[0] if len(self.views) == 1 else self.views[prompt]
-            (ids,) = self._prompt_ids([prompt], reader.ids)
-            self._read[prompt] = asked_for(reader, ids, view.parts)
+            ids = self._ids(prompt, reader)
+            self._read[prompt] = asked_for(reader, ids, view)
         return self._read[prompt]
 
     def _decide_by_states(self, track: Track, states: torch.Tensor) -> None:
@@ -346,7 +349,8 @@ class Run:
             queries = states[:, at[0]]  # the common case: a view, no copy
         else:
             queries = states[torch.tensor(asked), torch.tensor(at)]
-        for row, route in zip(asked, select(track, asked, queries, fold), strict=True):
+        said = self._said(asked, fold, None)
+        for row, route in zip(asked, select(track, asked, queries, fold, said), strict=True):
             track.routes[row] = route
         self._update(track, asked)
 
@@ -365,33 +369,37 @@ class Run:
 
     def _prompt_keys(self, keys: Keys, prompts: list[int]) -> Queries:
         """Returns the keys of prompts, ``(n, d)``."""
-        different = list(dict.fromkeys(prompts))
-        ids = self._prompt_ids(different, keys.ids)
-        found = {index: keys.key(one) for index, one in zip(different, ids, strict=True)}
+        found = {index: keys.key(self._ids(index, keys)) for index in dict.fromkeys(prompts)}
         if len(prompts) == 1:
             return found[prompts[0]][None]
         return np.stack([found[index] for index in prompts])
 
-    def _prompt_ids(
-        self, prompts: Sequence[int], ids_of: Callable[[torch.Tensor], list[int]]
-    ) -> list[Sequence[int]]:
-        """Returns the tokens of prompts, without padding."""
+    def _said(self, rows: list[int], fold: int, keys: Keys | None) -> dict[int, Override]:
+        """Returns what people said about the prompts of rows, by prompt."""
+        found = {}
+        for index in dict.fromkeys(row // fold for row in rows) if self._is_overridden else ():
+            view = self.views[0] if len(self.views) == 1 else self.views[index]
+            ids = self._ids(index, keys) if view.overrides else ()
+            if view.overrides and ids and (one := view.overrides.of(ids, view.parts)) is not None:
+                found[index] = one
+        return found
+
+    def _ids(self, prompt: int, keys: Keys | PromptReader | None) -> Sequence[int]:
+        """Returns the tokens of a prompt; none for embeddings, without keys that read them."""
         assert self._prompts is not None
         if isinstance(self._prompts, torch.Tensor) and self._prompts_mask is None:
             if not self._prompts.is_floating_point():
                 self._prompts = self._prompts.tolist()
-        found: list[Sequence[int]] = []
         # Without a mask, each beam counts as a prompt of its own, with the same tokens.
-        fold = max(1, len(self._ends) // len(self._prompts))
-        for index in prompts:
-            at = index // fold
-            ids = self._prompts[at]
-            if isinstance(ids, torch.Tensor):
-                if self._prompts_mask is not None:
-                    ids = ids[self._prompts_mask[at].to(device=ids.device, dtype=torch.bool)]
-                ids = ids_of(ids) if ids.is_floating_point() else ids.tolist()
-            found.append(ids)
-        return found
+        at = prompt // max(1, len(self._ends) // len(self._prompts))
+        ids = self._prompts[at]
+        if not isinstance(ids, torch.Tensor):
+            return ids
+        if self._prompts_mask is not None:
+            ids = ids[self._prompts_mask[at].to(device=ids.device, dtype=torch.bool)]
+        if not ids.is_floating_point():
+            return list(ids.tolist())
+        return () if keys is None else keys.ids(ids)
 
     @property
     def edits(self) -> list[str | None]:

@@ -125,6 +125,16 @@ class ElderPart(Part):
             and np.array_equal(other.active, self.active)
         )
 
+    def own_query(self, edit_id: str) -> npt.NDArray[np.float32] | None:
+        """Returns the first query of an active edit; None without one, or if only codes decide."""
+        state = self.state
+        if state.radius is None or edit_id not in self.edit_ids:
+            return None
+        assert state.queries is not None
+        assert state.owners is not None
+        (mine,) = np.nonzero(state.owners == state.edit_ids.index(edit_id))
+        return state.queries[mine[0]] if len(mine) else None
+
     def __len__(self) -> int:
         return 1 if self._is_training else len(self.active)
 

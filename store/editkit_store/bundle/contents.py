@@ -29,7 +29,9 @@ from editkit_store.bundle.folder import (
 from editkit_store.bundle.records import BundledArtifact, BundledEdit, BundledOperation, Origin
 from editkit_store.bundle.snapshots import read_snapshots
 from editkit_store.digest import digest_json
-from editkit_store.records import Edit
+from editkit_store.history.adjustments import ReachChange, changes_of, summed
+from editkit_store.history.queries import RESTORING
+from editkit_store.records import Adjustments, Edit
 
 __all__ = ["Contents", "read_contents"]
 
@@ -43,6 +45,7 @@ class Contents(NamedTuple):
         requests: Digest of each edit's request.
         artifacts: Artifacts of the edits.
         snapshots: The weights that edits share, by owner.
+        adjustments: What was said about the reach of its edits.
     """
 
     reader: Reader
@@ -50,6 +53,7 @@ class Contents(NamedTuple):
     requests: dict[str, str]
     artifacts: list[BundledArtifact]
     snapshots: dict[str, Snapshot]
+    adjustments: dict[str, Adjustments]
 
 
 def read_contents(path: Path) -> Contents:
@@ -76,7 +80,10 @@ def read_contents(path: Path) -> Contents:
     for name, count in reader.manifest.counts.model_dump().items():
         if found[name] != count:
             raise reader.damaged(MANIFEST, f"counts {count} {name}; there are {found[name]}")
-    return Contents(reader, edits, requests, artifacts, snapshots.found)
+    adjustments = {
+        edit_id: said for edit_id, said in log.adjustments().items() if edit_id in requests
+    }
+    return Contents(reader, edits, requests, artifacts, snapshots.found, adjustments)
 
 
 class _Log:
@@ -89,6 +96,8 @@ class _Log:
         requests: Digest of each edit's request, by its id.
         records: Latest digest of an artifact's record, by edit and model.
         placed: Changes of shared weights by owner: version, operation and digest.
+        changes: What operations say about the reach of edits, in order.
+        restores: Versions that restored an older one, and which.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -98,6 +107,8 @@ class _Log:
         self.requests: dict[str, str] = {}
         self.records: dict[tuple[str, str], str] = {}
         self.placed: dict[str, list[tuple[int, int, str | None]]] = {}
+        self.changes: list[ReachChange] = []
+        self.restores: dict[int, int] = {}
         parent, version = None, 0
         for seq, (found, plain) in enumerate(reader.records(OPERATIONS, BundledOperation), 1):
             if (found.seq, found.parent_digest) != (seq, parent):
@@ -111,6 +122,8 @@ class _Log:
             self.operations[seq] = Origin(seq=seq, version=version, digest=parent)
             self.provenances[seq] = plain["provenance"]
             self._collect(found)
+            if found.changed:
+                self._collect_reach(reader, found)
         if parent != reader.manifest.head:
             raise reader.damaged(OPERATIONS, "does not end with the head that the manifest gives")
         if version != reader.manifest.version:
@@ -134,6 +147,30 @@ class _Log:
                 self.records |= {(one, place): str(record) for place, record in digest.items()}
             elif model is not None:
                 self.records[one, model] = str(digest)
+
+    def _collect_reach(self, reader: Reader, operation: BundledOperation) -> None:
+        """Collects what an operation says about the reach of edits, or which version it restored.
+
+        Raises:
+            BundleDamaged: It is not as an adjustment writes it.
+        """
+        target = operation.target_version
+        if operation.kind in RESTORING and target is not None and target < operation.version:
+            self.restores[operation.version] = target
+        try:
+            for one in changes_of(
+                operation.kind, operation.version, operation.edit_id, operation.detail
+            ):
+                Adjustments(also=tuple(one.also), exclude=tuple(one.exclude))
+                self.changes.append(one)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            where = f"has an operation {operation.seq} whose adjustments cannot be read"
+            raise reader.damaged(OPERATIONS, where) from error
+
+    def adjustments(self) -> dict[str, Adjustments]:
+        """Returns what was said about the reach of edits at the end of the log."""
+        version = max((one.version for one in self.operations.values()), default=0)
+        return summed(self.changes, self.restores, version)
 
     def snapshots(self) -> dict[str, str | None]:
         """Returns the digest of each owner's weights at the end of the log."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from editkit_store.artifacts.artifacts import ROW
 from editkit_store.bundle.folder import (
+    ADJUSTED_FORMAT,
     ARTIFACTS,
     EDITS,
     FORMAT,
@@ -58,7 +59,7 @@ def export(
         _write_tensors(database, writer, digests)
         is_mixed = write_snapshots(database, writer, [edit["id"] for edit in edits], version)
         manifest = Manifest(
-            format=MIXED_FORMAT if is_mixed else FORMAT,
+            format=_format(database, version, is_mixed=is_mixed),
             tool=tool,
             version=version,
             current=history.current(),
@@ -110,6 +111,21 @@ def _selected(
         )
         if (is_all or active) and edit_id not in without and (within is None or edit_id in within)
     ]
+
+
+def _format(database: Database, version: int, *, is_mixed: bool) -> str:
+    """Returns the oldest format that holds everything, so that older editkits read what they can.
+
+    They would reject the adjustments in a log as damage, or ignore those of an import.
+    """
+    row = database.one(
+        "SELECT 1 FROM operations WHERE version <= ? AND (kind = 'adjust' "
+        "OR kind = 'import' AND json_extract(detail, '$.adjustments') IS NOT NULL) LIMIT 1",
+        [version],
+    )
+    if row is not None:
+        return ADJUSTED_FORMAT
+    return MIXED_FORMAT if is_mixed else FORMAT
 
 
 def _write_log(database: Database, writer: Writer, version: int) -> tuple[str | None, int]:

@@ -43,6 +43,7 @@ from editkit_store.errors import (
 from editkit_store.records import Record
 
 __all__ = [
+    "ADJUSTED_FORMAT",
     "ARTIFACTS",
     "EDITS",
     "FORMAT",
@@ -62,6 +63,11 @@ FORMAT = "editkit.bundle.1"
 
 MIXED_FORMAT = "editkit.bundle.2"
 """Format of a bundle with snapshots; one without has the first, which every editkit reads."""
+
+ADJUSTED_FORMAT = "editkit.bundle.3"
+"""Format of a bundle whose log holds adjustments, with or without snapshots."""
+
+_FORMATS = (FORMAT, MIXED_FORMAT, ADJUSTED_FORMAT)
 
 MANIFEST = "manifest.json"
 EDITS = "edits.jsonl"
@@ -232,7 +238,9 @@ class Reader:
             BundleDamaged: A file is missing, or does not belong there.
         """
         listed = self.manifest.files
-        is_mixed = self.manifest.format == MIXED_FORMAT
+        is_mixed = self.manifest.format == MIXED_FORMAT or (
+            self.manifest.format == ADJUSTED_FORMAT and SNAPSHOTS in listed
+        )
         wanted = (*_LINES, SNAPSHOTS) if is_mixed else _LINES
         for name in wanted:
             if name not in listed:
@@ -281,10 +289,10 @@ class Reader:
         found = _FORMAT.fullmatch(named) if isinstance(named, str) else None
         if found is None:
             raise self.damaged(MANIFEST, "names no format of a bundle")
-        if named not in (FORMAT, MIXED_FORMAT):
+        if named not in _FORMATS:
+            known = ", ".join(f"'{one}'" for one in _FORMATS)
             raise BundleTooNew(
-                f"the bundle '{self.path}' has format '{named}'; this editkit reads '{FORMAT}' "
-                f"and '{MIXED_FORMAT}'",
+                f"the bundle '{self.path}' has format '{named}'; this editkit reads {known}",
                 path=self.path,
                 hint="upgrade editkit; nothing was imported",
             )

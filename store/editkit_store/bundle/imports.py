@@ -25,9 +25,11 @@ from editkit_store.bundle.records import (
 )
 from editkit_store.database.connection import Database
 from editkit_store.errors import ImportConflict
+from editkit_store.history.adjustments import stances
 from editkit_store.history.log import History, prompt_digest
 from editkit_store.history.versions import format_version
-from editkit_store.records import Edit
+from editkit_store.history.wording import wording
+from editkit_store.records import Adjustments, Edit
 
 __all__ = ["import_bundle"]
 
@@ -42,6 +44,7 @@ class _Plan(NamedTuple):
         joining: Ids of those that join the view, including superseded ones.
         artifacts: Artifacts to import.
         snapshots: Shared weights to import, by owner.
+        adjustments: What to record about the reach of edits.
         result: The result for the caller.
     """
 
@@ -49,6 +52,7 @@ class _Plan(NamedTuple):
     joining: list[str]
     artifacts: list[BundledArtifact]
     snapshots: dict[str, Snapshot]
+    adjustments: dict[str, Adjustments]
     result: Imported
 
 
@@ -69,12 +73,16 @@ def import_bundle(
     contents = read_contents(path)
     plan = _make_plan(_Here(database, history), contents, on_conflict)
     result = plan.result.model_copy(update={"dry_run": dry_run})
-    if dry_run or not (plan.edits or plan.artifacts):
+    if dry_run or not (plan.edits or plan.artifacts or plan.adjustments):
         return result
     with database.transaction():
 
         def detail() -> dict[str, Any]:
+            said = {
+                edit_id: one.model_dump(mode="json") for edit_id, one in plan.adjustments.items()
+            }
             return {
+                **({"adjustments": said} if said else {}),
                 "records": _put(Artifacts(database), contents, plan.artifacts, compare),
                 "bundle": {
                     "head": result.head,
@@ -88,7 +96,14 @@ def import_bundle(
 
         snapshots = Snapshots(database)
         placed = {owner: snapshots.put(one) for owner, one in plan.snapshots.items()}
-        operation = history.import_edits(plan.edits, plan.joining, detail, snapshots=placed, **how)
+        operation = history.import_edits(
+            plan.edits,
+            plan.joining,
+            detail,
+            adjusts=bool(plan.adjustments),
+            snapshots=placed,
+            **how,
+        )
         made = {"version": format_version(operation.version), "view": operation.active_count}
         done = result.model_copy(update=made)
         if before_commit is not None:
@@ -195,7 +210,9 @@ def _make_plan(here: _Here, contents: Contents, on_conflict: OnConflict) -> _Pla
             edit_ids=ids,
             hint="--on-conflict keep leaves ours active, --on-conflict supersede theirs",
         )
-    artifacts, elsewhere = _wanted(here, contents, {*known, *(edit.id for edit in edits)})
+    brought = {edit.id for edit in edits}
+    adjustments = _adjusting(here, contents, known, brought)
+    artifacts, elsewhere = _wanted(here, contents, {*known, *brought})
     # Shared weights cannot be merged: the bundle's are imported only if there are none here.
     taken = here.sharing()
     snapshots = {owner: one for owner, one in contents.snapshots.items() if owner not in taken}
@@ -210,10 +227,11 @@ def _make_plan(here: _Here, contents: Contents, on_conflict: OnConflict) -> _Pla
         bundle=str(contents.reader.path),
         head=contents.reader.manifest.head,
         manifest=contents.reader.digest,
-        version=format_version(last.version + (1 if edits else 0)),
+        version=format_version(last.version + (1 if edits or adjustments else 0)),
         view=last.active_count + len(active) - replaced,
         edits=tuple(edit.id for edit in edits),
         active=tuple(edit.id for edit in edits if edit.id in active),
+        adjusted=tuple(adjustments),
         known=tuple(edit.id for edit in contents.edits if edit.id in known),
         kept=tuple(clashes) if is_kept else (),
         superseded=() if is_kept else tuple(clashes),
@@ -225,7 +243,7 @@ def _make_plan(here: _Here, contents: Contents, on_conflict: OnConflict) -> _Pla
         unplaced=tuple(owner for owner in contents.snapshots if owner in taken),
         learned=learned,
     )
-    return _Plan(edits, joining, artifacts, snapshots, result)
+    return _Plan(edits, joining, artifacts, snapshots, adjustments, result)
 
 
 def _known(here: _Here, contents: Contents) -> set[str]:
@@ -243,6 +261,32 @@ def _known(here: _Here, contents: Contents) -> set[str]:
             hint="one of the two was altered; `editkit verify` checks the one here",
         )
     return set(known)
+
+
+def _adjusting(
+    here: _Here, contents: Contents, known: set[str], brought: set[str]
+) -> dict[str, Adjustments]:
+    """Returns what to record about the reach of edits.
+
+    An edit that is here already takes over only what nothing was said about here, and only while it
+    is part of the view.
+    """
+    history, current = here.history, here.history.current()
+    ours = history.adjustments(known, at=current)
+    states = history.edits(sorted(known & contents.adjustments.keys()), at=current)
+    found: dict[str, Adjustments] = {}
+    for edit_id, said in contents.adjustments.items():
+        if edit_id in brought:
+            found[edit_id] = said
+        elif edit_id in states and states[edit_id].status in ("active", "superseded"):
+            taken = stances(ours.get(edit_id, Adjustments()))
+            new = Adjustments(
+                also=tuple(one for one in said.also if wording(one) not in taken),
+                exclude=tuple(one for one in said.exclude if wording(one) not in taken),
+            )
+            if new:
+                found[edit_id] = new
+    return found
 
 
 def _same_key(here: _Here, edits: Sequence[Edit]) -> list[Clash]:

@@ -84,6 +84,11 @@ class Imported(Record):
     operation: OperationKind = "import"
     edits: tuple[str, ...] = Field(default=(), description="Edits that were brought, oldest first")
     active: tuple[str, ...] = Field(default=(), description="Those of them that are active now")
+    adjusted: tuple[str, ...] = Field(
+        default=(),
+        description="Edits, brought or known, that prompts were added to or excluded from as in "
+        "the bundle; where ours says something of a prompt already, that is kept",
+    )
     known: tuple[str, ...] = Field(default=(), description="Edits that were here already")
     kept: tuple[Clash, ...] = Field(
         default=(),

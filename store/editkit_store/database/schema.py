@@ -14,7 +14,7 @@ Tables
     snapshot_versions  which snapshot applies from a version on
 
 Views for any DuckDB shell: ``edit_history``, ``active_edits``, ``operation_log``,
-``codebook_rows``; the README documents their columns.
+``codebook_rows``, ``adjustments``; the README documents their columns.
 
 Each migration commits together with the row that records it. Opening for reading never migrates.
 """
@@ -258,6 +258,28 @@ _RECORDED_RADII = (
     """,
 )
 
+# Adjustments are operations, whose details hold them. The migration also keeps older versions of
+# editkit, which would ignore them, from opening the store.
+_ADJUSTMENTS = (
+    """
+    CREATE VIEW adjustments AS
+    WITH said AS (
+        SELECT seq, 'also' AS stance,
+               unnest(CAST(json_extract(detail, '$.also') AS VARCHAR[])) AS prompt
+        FROM operations WHERE kind = 'adjust'
+        UNION ALL
+        SELECT seq, 'not', unnest(CAST(json_extract(detail, '$.not') AS VARCHAR[]))
+        FROM operations WHERE kind = 'adjust'
+    )
+    SELECT o.seq, 'v' || o.version AS version, o.changed, o.edit_id, e.prompt AS edit_prompt,
+           e.target, s.stance, s.prompt,
+           json_extract_string(o.provenance, '$.author') AS author,
+           json_extract_string(o.provenance, '$.reason') AS reason, o.time
+    FROM operations o JOIN said s USING (seq) JOIN edits e USING (edit_id)
+    ORDER BY o.seq, s.stance, s.prompt
+    """,
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "first schema", _FIRST),
     Migration(2, "conflicts between artifacts", _CONFLICTS),
@@ -265,6 +287,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(4, "edits by prompt", _BY_PROMPT),
     Migration(5, "snapshots of adaptors", _SNAPSHOTS),
     Migration(6, "radii as recorded", _RECORDED_RADII),
+    Migration(7, "adjustments of edits", _ADJUSTMENTS),
 )
 SCHEMA_VERSION = MIGRATIONS[-1].version
 

@@ -21,6 +21,7 @@ def containing_text(*, redacted: bool) -> str:
         redacted: Do not match an author that is only the operating system's user.
     """
     in_edit = " OR ".join(f"contains(lower({name}), ?)" for name in SEARCHED)
+    said = "concat(json_extract(detail, '$.also'), json_extract(detail, '$.not'))"
     named = "AND provenance->>'$.author' IS DISTINCT FROM provenance->>'$.user'" if redacted else ""
     return f"""
         kind = ? OR 'v' || version = ?
@@ -28,4 +29,5 @@ def containing_text(*, redacted: bool) -> str:
         OR contains(lower(json_extract_string(provenance, '$.reason')), ?)
         OR edit_id IN (SELECT edit_id FROM edits WHERE {in_edit})
         OR version IN (SELECT version FROM tags WHERE contains(lower(name), ?))
+        OR kind = 'adjust' AND contains(lower({said}), ?)
     """

@@ -13,7 +13,8 @@ Undo and redo are operations too. Each version stores which version the next und
 (``undo_version``) and which undo the next redo reverses (``redo_version``); with U, R these two,
 p the version before and x the version to undo:
 
-    add, revert, rollback, import  v = p + 1: U(v) = v,        R(v) = none
+    add, adjust, revert, rollback, import
+                                   v = p + 1: U(v) = v,        R(v) = none
     undo of x = U(p)               v = p + 1: U(v) = U(x - 1), R(v) = v    (view of x - 1)
     redo of n = R(p), n undid x    v = p + 1: U(v) = x,        R(v) = R(n - 1)   (view of x)
 """
@@ -30,15 +31,16 @@ from editkit_store.errors import (
     NotActive,
     NothingToUndo,
 )
+from editkit_store.history.adjustments import AdjustedPast
 from editkit_store.history.columns import EDIT
-from editkit_store.history.queries import RESTORING, Operation, Past, prompt_digest
+from editkit_store.history.queries import RESTORING, Operation, prompt_digest
 from editkit_store.history.versions import check_tag
 from editkit_store.records import COLUMNS, Edit, OperationKind, Provenance
 
 __all__ = ["History", "Operation", "prompt_digest"]
 
 
-class History(Past):
+class History(AdjustedPast):
     """Reads and appends operations. Appending happens inside the caller's transaction."""
 
     def add(
@@ -90,6 +92,7 @@ class History(Past):
         active: Collection[str],
         extra: Callable[[], Mapping[str, Any]],
         *,
+        adjusts: bool = False,
         snapshots: Mapping[str, str] | None = None,
         **how: Any,
     ) -> Operation:
@@ -100,6 +103,7 @@ class History(Past):
             active: Ids of the edits that join the view.
             extra: Returns more details of the operation; called after the edits are inserted, so
                 that it can insert artifacts.
+            adjusts: Whether these details change the reach of edits that are here already.
             snapshots: Digests of the weights that edits share, by ``NewEdit.shared_by``.
             **how: Time, provenance and model.
         """
@@ -115,12 +119,12 @@ class History(Past):
             "import",
             last,
             # Artifacts alone do not change the view.
-            membership=rows if edits else None,
+            membership=rows if edits or adjusts else None,
             active_count=count,
             detail={"requests": requests, "brought": brought, **more},
             is_member_stored=True,
             snapshots={
-                owner: (last.version + bool(edits), digest)
+                owner: (last.version + bool(edits or adjusts), digest)
                 for owner, digest in (snapshots or {}).items()
             },
             **how,
@@ -194,6 +198,52 @@ class History(Past):
             detail={"restores": peers[1:2] if peers[:1] == [edit_id] else [], **(detail or {})},
             **how,
         )
+
+    def adjust(
+        self,
+        edit_id: str,
+        also: Sequence[str],
+        exclude: Sequence[str],
+        *,
+        activate: bool = True,
+        failed: Sequence[str] = (),
+        **how: Any,
+    ) -> Operation:
+        """Appends an operation that says which prompts an edit also applies to, and which not.
+
+        Args:
+            edit_id: The edit.
+            also: Prompts that it also applies to.
+            exclude: Prompts that it must not apply to.
+            activate: Whether this applies, in a new version; else it is a failed attempt.
+            failed: Those of ``also`` at which the edit does not give its target.
+            **how: Time, provenance and model.
+
+        Raises:
+            NotActive: It is not active in the current version.
+        """
+        last = self.last()
+        self.check_active(edit_id)
+        detail = {"also": list(also), "not": list(exclude), "failed": list(failed)}
+        return self._append(
+            "adjust",
+            last,
+            edit_id=edit_id,
+            membership=[] if activate else None,  # the same edits stay active
+            detail=detail,
+            **how,
+        )
+
+    def check_active(self, edit_id: str) -> Edit:
+        """Returns an edit that is active in the current version.
+
+        Raises:
+            NotActive: It is not.
+        """
+        edit = self.edits([edit_id], at=self.current())[edit_id]
+        if edit.status != "active":
+            raise NotActive(f"edit '{edit_id}' is not active: it is {edit.status}", edit_id=edit_id)
+        return edit
 
     def rollback(self, version: int, **how: Any) -> Operation:
         """Appends an operation whose view equals that of ``version``."""
@@ -377,6 +427,8 @@ class History(Past):
             digest=digest,
         )  # fmt: skip
         self._known = self._db.failures, operation
+        if kind in ("adjust", "import"):
+            self._adjusting = None
         if kind in RESTORING and target_version is not None and self._restores is not None:
             self._restores[1][version] = target_version
         return operation

@@ -1,5 +1,12 @@
 """Typed records, which are stored, returned by Python, printed by the CLI and sent by servers."""
 
+from editkit_store.records.adjusting import (
+    Adjusted,
+    AdjustedPrompt,
+    AdjustmentChange,
+    Adjustments,
+    Stance,
+)
 from editkit_store.records.answers import (
     Candidate,
     Delivered,
@@ -54,6 +61,10 @@ __all__ = [
     "DEFAULT_METHOD",
     "AddPlan",
     "Added",
+    "Adjusted",
+    "AdjustedPrompt",
+    "AdjustmentChange",
+    "Adjustments",
     "Artifact",
     "Candidate",
     "Compacted",
@@ -84,6 +95,7 @@ __all__ = [
     "ScopeName",
     "Score",
     "Shown",
+    "Stance",
     "Status",
     "Table",
     "Tagged",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from editkit_store.records.adjusting import Stance
 from editkit_store.records.base import Record
 from editkit_store.records.edits import DEFAULT_METHOD, MethodName
 
@@ -69,6 +70,10 @@ class Candidate(Record):
     bits: int | None = Field(
         default=None,
         description="Hamming distance between the codes of prompt and edit, if there are any",
+    )
+    adjusted: Stance | None = Field(
+        default=None,
+        description="What an adjustment of the edit says of this prompt; it decides",
     )
 
 

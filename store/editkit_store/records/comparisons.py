@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from editkit_store.records.adjusting import AdjustmentChange
 from editkit_store.records.base import Record
 from editkit_store.records.edits import Edit
 
@@ -130,6 +131,9 @@ class Diff(Record):
     to: str
     added: tuple[Edit, ...] = Field(default=(), description="Active at `to`, not at `from`")
     removed: tuple[Edit, ...] = Field(default=(), description="Active at `from`, not at `to`")
+    adjusted: tuple[AdjustmentChange, ...] = Field(
+        default=(), description="Prompts that the versions say different things of, for an edit"
+    )
     codebook: CodebookDiff = CodebookDiff()
     adaptors: tuple[AdaptorChange, ...] = Field(
         default=(), description="Adaptor layers that differ, first to last"

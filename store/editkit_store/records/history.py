@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from editkit_store.records.adjusting import Adjustments
 from editkit_store.records.base import Record
 from editkit_store.records.edits import Edit, EditStatus, MethodName
 
@@ -27,7 +28,9 @@ __all__ = [
     "ViewChanged",
 ]
 
-OperationKind = Literal["add", "revert", "rollback", "undo", "redo", "tag", "replay", "import"]
+OperationKind = Literal[
+    "add", "adjust", "revert", "rollback", "undo", "redo", "tag", "replay", "import"
+]
 
 
 class Artifact(Record):
@@ -109,6 +112,11 @@ class Shown(Record):
     operation: LogEntry | None = Field(default=None, description="What made it; null for v0")
     provenance: Provenance | None = None
     edit: Edit | None = None
+    adjustments: Adjustments | None = Field(
+        default=None,
+        description="What was said about the edit's reach up to this version, or now for an edit's "
+        "id; null if nothing was",
+    )
     artifacts: tuple[Artifact, ...] = Field(
         default=(), description="What the edit became, one per model"
     )

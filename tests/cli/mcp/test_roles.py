@@ -13,9 +13,10 @@ from mcp import MCPError
 from editkit_cli.mcp.server import TOOLS
 from editkit_cli.service.tokens import TokenFile
 
-CHANGING = ["add", "rollback", "revert", "undo", "replay"]
+CHANGING = ["add", "adjust", "rollback", "revert", "undo", "replay"]
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "add": {"prompt": "The red cat is", "target": "gold", "on_conflict": "supersede"},
+    "adjust": {"edit_id": "a", "not": ["see Oslo"]},
     "rollback": {"version": "v0"},
     "revert": {"edit_id": "a"},
 }

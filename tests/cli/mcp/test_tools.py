@@ -13,10 +13,10 @@ from jsonschema import Draft202012Validator
 from editkit_cli.mcp.server import INSTRUCTIONS, TOOLS
 
 NAMES = {
-    "generate", "explain", "add", "list", "show", "log", "diff", "rollback", "revert", "undo",
-    "verify", "status", "replay", "operation",
+    "generate", "explain", "add", "adjust", "list", "show", "log", "diff", "rollback", "revert",
+    "undo", "verify", "status", "replay", "operation",
 }  # fmt: skip
-CHANGING = {"add", "rollback", "revert", "undo", "replay"}
+CHANGING = {"add", "adjust", "rollback", "revert", "undo", "replay"}
 EVERY = sorted(TOOLS)
 
 

@@ -1,14 +1,14 @@
 """Histories written by older versions of editkit open with the same heads and the same answers.
 
-Every schema from 1 to 5 existed in a commit of its own. ``fixtures/histories`` holds a file of
+Every schema from 1 to 6 existed in a commit of its own. ``fixtures/histories`` holds a file of
 each, written on the model of ``tiny.tiny_llama`` by ``make_history.py`` with the code of
 
     schema 1  2b59d0d    schema 3  7bdf777    schema 5  cebeb6d, the first with edits of ELDER
-    schema 2  151ab96    schema 4  2f2a5dc
+    schema 2  151ab96    schema 4  2f2a5dc    schema 6  a2ffe86
 
-Each has edits of every state, a conversation, a tag, a revert and its undo, and a rollback; that of
-schema 5 also has three edits of ELDER, one of them reverted. The JSON beside a file holds the log
-as that commit printed it, and what its model answered at every version.
+Each has edits of every state, a conversation, a tag, a revert and its undo, and a rollback; those
+of schemas 5 and 6 also have three edits of ELDER, one of them reverted. The JSON beside a file
+holds the log as that commit printed it, and what its model answered at every version.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import editkit
 from editkit_store import SCHEMA_VERSION, open_store
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "histories"
-SCHEMAS = (1, 2, 3, 4, 5)
+SCHEMAS = (1, 2, 3, 4, 5, 6)
 
 
 @pytest.fixture(params=SCHEMAS)

@@ -126,7 +126,7 @@ def test_a_manifest_that_leads_out_of_the_folder_is_refused(
 
 def test_a_newer_format_asks_for_an_upgrade(guarded: Store, copy: Path) -> None:
     def change(found: list[Any]) -> None:
-        found[0] |= {"format": "editkit.bundle.3", "novelty": 1}
+        found[0] |= {"format": "editkit.bundle.4", "novelty": 1}
 
     edited(copy, "manifest.json", change)
     assert "upgrade" in str(refused(guarded, copy, BundleTooNew).hint)

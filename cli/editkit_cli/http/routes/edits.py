@@ -8,12 +8,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from editkit_cli.http.routes.common import Edits, Reads, Responses, Runs, errors, respond
-from editkit_cli.service.changes import only_edit, prepare_add, submit
+from editkit_cli.service.changes import check_size, only_edit, prepare_add, submit
 from editkit_cli.service.errors import Refused
 from editkit_cli.service.guard import Caller
 from editkit_cli.service.requests import (
     AddBatchBody,
     AddBody,
+    AdjustBody,
     ChangeBody,
     EditBody,
     RevertBody,
@@ -28,12 +29,13 @@ from editkit_cli.service.writer import (
 )
 from editkit_store.records import (
     Added,
+    Adjusted,
     Edit,
     Provenance,
     ViewChanged,
 )
 
-__all__ = ["ACCEPTED", "WRITES", "Command", "Prefer", "changed", "router"]
+__all__ = ["ACCEPTED", "WRITES", "Command", "Prefer", "adjusting", "changed", "router"]
 
 router = APIRouter(prefix="/v1", tags=["edits"])
 
@@ -168,6 +170,26 @@ async def revert(
     return await changed(request, runner, caller, "revert", work, given, prefer, x_editkit_command)
 
 
+@router.post("/edits/{edit_id}/adjust", response_model=Adjusted, responses={**ACCEPTED, **WRITES})
+async def adjust(
+    edit_id: EditId,
+    request: Request,
+    runner: Runs,
+    caller: Edits,
+    body: AdjustBody,
+    prefer: Prefer = None,
+    x_editkit_command: Command = None,
+) -> Response:
+    """Adjusts an edit's reach: the prompts that it also applies to, and those it does not.
+
+    Check `verified`: if the edit's target is not given at an `also` prompt, that is logged as a
+    failed attempt, and the reach stays as it is.
+    """
+    check_size(runner, [*body.also, *body.exclude], param="also")
+    work = adjusting(edit_id, body)
+    return await changed(request, runner, caller, "adjust", work, body, prefer, x_editkit_command)
+
+
 @router.delete("/edits/{edit_id}", response_model=ViewChanged, responses={**ACCEPTED, **WRITES})
 async def delete(
     edit_id: EditId,
@@ -291,6 +313,13 @@ def _fields(body: EditBody, caller: Caller) -> dict[str, Any]:
     }
     given.setdefault("author", caller.name)
     return {name: value for name, value in given.items() if value is not None}
+
+
+def adjusting(edit_id: str, body: AdjustBody) -> Work:
+    """Returns the function that adjusts an edit."""
+    return lambda kit, _: kit.adjust(
+        edit_id, also=body.also, exclude=body.exclude, on_failure=body.on_failure
+    )
 
 
 def _reverting(edit_id: str, defer_only: bool) -> Work:

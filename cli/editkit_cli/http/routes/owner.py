@@ -15,10 +15,11 @@ from pydantic import Field
 
 from editkit.errors import ArtifactsMissing
 from editkit_cli.http.routes.common import Owners, Runs, errors, respond, unless_disconnected
-from editkit_cli.http.routes.edits import ACCEPTED, WRITES, changed
+from editkit_cli.http.routes.edits import ACCEPTED, WRITES, adjusting, changed
 from editkit_cli.http.routes.page import new_session
 from editkit_cli.service.errors import ErrorBody, Refused, closing, failure_of, too_late
 from editkit_cli.service.requests import (
+    AdjustByIdBody,
     ChangeBody,
     EditBody,
     ExportBody,
@@ -32,7 +33,7 @@ from editkit_cli.service.writer import ChangeProgress, OperationResult
 from editkit_store.bundle.records import Exported, Imported
 from editkit_store.database.sandbox import SqlQuery
 from editkit_store.errors import EditkitError, QueryStopped
-from editkit_store.records import Compacted, Record, Shown, Table, ViewChanged
+from editkit_store.records import Adjusted, Compacted, Record, Shown, Table, ViewChanged
 from editkit_store.records.comparisons import CodebookPlot
 
 __all__ = ["router"]
@@ -123,6 +124,13 @@ async def revert(body: RevertByIdBody, request: Request, runner: Runs, caller: O
         return done
 
     return await changed(request, runner, caller, "revert", act, body, None, None)
+
+
+@router.post("/adjust", response_model=Adjusted, responses={**ACCEPTED, **WRITES})
+async def adjust(body: AdjustByIdBody, request: Request, runner: Runs, caller: Owners) -> Response:
+    """Adjusts an edit's reach; the id may be any text that the user typed."""
+    work = adjusting(body.edit_id, body)
+    return await changed(request, runner, caller, "adjust", work, body, None, None)
 
 
 _CELLS = 1_000_000

@@ -135,21 +135,23 @@ function finished(turn, said, shown, under) {
     opener.focus();
   };
   const closed = { "aria-expanded": "false" };
+  const done = (told) => {
+    shown.classList.add("corrected");
+    under.replaceChildren(told);
+    panel.remove();
+    told.focus();
+    answer(turn);
+  };
   under.append(
     el("span", { class: "version", text: said.version ?? "" }),
     el("span", { class: "muted", text: remark(said) }),
-    button("Why", toggle((opener) => why(panel, said, () => close(opener))), closed),
+    button("Why", toggle((opener) => why(panel, said, {
+      close: () => close(opener), done,
+    })), closed),
     may("edit") && said.ending !== "stopped" && button(
       "Correct this answer",
       toggle((opener) => correct(panel, said, conversation, {
-        close: () => close(opener),
-        done: (told) => {
-          shown.classList.add("corrected");
-          under.replaceChildren(told);
-          panel.remove();
-          told.focus();
-          answer(turn);
-        },
+        close: () => close(opener), done,
       })),
       closed,
     ),

@@ -42,7 +42,7 @@ export function compare(names, from, to) {
 }
 
 function drawn(found) {
-  const { added, removed, codebook, adaptors, behavior, unasked } = found;
+  const { added, removed, adjusted, codebook, adaptors, behavior, unasked } = found;
   const said = added.length + removed.length === 0
     ? "The same edits are active."
     : `${plural(added.length, "edit")} came, ${removed.length} went.`;
@@ -53,6 +53,9 @@ function drawn(found) {
     el("p", { text: said }),
     el("ul", { class: "changes" }, ...added.map((one) => edit(one, "came", "+")),
       ...removed.map((one) => edit(one, "went", "−"))),
+    adjusted.length > 0 && el(
+      "ul", { class: "changes" }, ...adjusted.map((one) => adjustment(one, found)),
+    ),
     rows && el("p", { class: "muted", text: rows }),
     ...adaptors.map((one) => el("p", {
       class: "muted", text: `${one.layer}: weights changed by ${near(one.delta_norm)} (L2)`,
@@ -70,6 +73,19 @@ const edit = (one, kind, sign) =>
     el("span", { class: "sign", "aria-label": kind, text: sign }),
     el("span", { class: "prompt", text: one.prompt }), " → ", el("strong", { text: one.target }),
     el("code", { text: short(one.id) }),
+  );
+
+const SAID = { also: "also applies", not: "does not apply" };
+
+/** Returns what two versions say about a prompt, of one edit. */
+const adjustment = (one, found) =>
+  el(
+    "li", {},
+    el("span", { class: "prompt", text: one.edit_prompt }), " → ",
+    el("strong", { text: one.target }),
+    `, at “${one.prompt}”: `,
+    [[found.from, one.before], [found.to, one.after]]
+      .map(([version, said]) => `${version} ${SAID[said] ?? "says nothing"}`).join(", "),
   );
 
 function answers(found) {

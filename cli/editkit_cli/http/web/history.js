@@ -152,7 +152,7 @@ function entry(one) {
       el("span", { class: "when muted" }, moment(one.time)),
       el(
         "span", { class: "gist" },
-        ...(one.prompt === null ? [one.detail] : [
+        ...(one.prompt === null || one.operation === "adjust" ? [one.detail] : [
           el("span", { class: "prompt", text: one.prompt }), " → ",
           el("strong", { text: one.target }),
         ]),
@@ -167,7 +167,9 @@ function entry(one) {
 
 function facts(one) {
   const rows = [
-    ["Did", one.prompt !== null && one.detail], ["By", one.author], ["Why", one.reason],
+    ["Did", one.prompt !== null && one.detail],
+    ["Of", one.operation === "adjust" && `${one.prompt} → ${one.target}`],
+    ["By", one.author], ["Why", one.reason],
     ["Method", one.method],
     ["Edit", one.edit_id && short(one.edit_id)],
   ].filter(([, value]) => value);

@@ -1,13 +1,17 @@
-"""The state of one method in a run, and what its decisions give for the rows of a call."""
+"""The decisions of a run: for each row of a method, the selection that applies.
+
+A ``Track`` keeps them for one method; the functions make them, and read what the selections apply.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from editkit.engines.base import Keys, Part, Patch, Position, Positions, Queries, Selection
 from editkit.scope.decide import Proposal, winner
+from editkit.scope.overrides import Override, overridden
 
 __all__ = [
     "DEFERRED",
@@ -15,13 +19,15 @@ __all__ = [
     "Route",
     "Track",
     "arbitrate",
-    "loras",
+    "lora_of",
     "select",
     "span",
-    "values",
+    "values_of",
 ]
 
 Route = tuple[Selection | None, int]
+"""The selection that applies to a row, and the row's index in it."""
+
 UNDECIDED: Route = (None, -1)
 DEFERRED: Route = (None, 0)
 
@@ -56,27 +62,22 @@ class Track:
         return part if part is not None and len(part) else None
 
 
-def span(where: Positions, query: int, last: int, length: int) -> tuple[int, int]:
-    """Returns the columns of a call in which an edit applies: the first, and one past the last.
+def select(
+    track: Track,
+    rows: list[int],
+    queries: Queries,
+    fold: int,
+    overrides: Mapping[int, Override],
+) -> list[Route]:
+    """Returns the selections of a track's parts for rows with these queries.
 
     Args:
-        where: Where the edit applies.
-        query: Column of its query, which may lie outside the call.
-        last: Column of the prompt's last token, likewise.
-        length: Number of columns of the call.
+        track: The track.
+        rows: The rows.
+        queries: ``(rows, d)``.
+        fold: Rows per prompt.
+        overrides: What people said about prompts, by prompt.
     """
-    first, end = 0, length
-    if where in ("last", "query"):
-        first = min(max(0, query), length)
-    if where == "last":
-        end = max(0, min(length, query + 1))
-    elif where == "prompt":
-        end = max(0, min(length, last + 1))
-    return first, end
-
-
-def select(track: Track, rows: list[int], queries: Queries, fold: int) -> list[Route]:
-    """Returns the selections of a track's parts for rows with these queries."""
     found = [DEFERRED] * len(rows)
     parts = [track.part(row // fold) for row in rows]
     for part in dict.fromkeys(parts):
@@ -87,6 +88,11 @@ def select(track: Track, rows: list[int], queries: Queries, fold: int) -> list[R
         for number, i in enumerate(mine):
             if selection.fired[number] >= 0:
                 found[i] = (selection, number)
+    for i, row in enumerate(rows if overrides else ()):
+        override, part = overrides.get(row // fold), parts[i]
+        if override is not None and part is not None:
+            one = overridden(part, queries[i], override)
+            found[i] = DEFERRED if one is None or one.fired[0] < 0 else (one, 0)
     return found
 
 
@@ -105,7 +111,7 @@ def arbitrate(chosen: list[list[Route]], keys: Keys) -> None:
                     one[row] = DEFERRED
 
 
-def values(track: Track, firing: list[int], like: torch.Tensor) -> torch.Tensor:
+def values_of(track: Track, firing: list[int], like: torch.Tensor) -> torch.Tensor:
     """Returns the values that replace the output at positions of the given rows."""
     selections = {id(track.routes[row][0]) for row in firing}
     if len(selections) == 1:
@@ -120,7 +126,7 @@ def values(track: Track, firing: list[int], like: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def loras(
+def lora_of(
     track: Track, module: int, on: list[int], like: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the LoRAs of some rows, one per row."""
@@ -139,3 +145,22 @@ def loras(
     downs, ups = zip(*parts.values(), strict=True)
     order = order.to(downs[0].device)
     return torch.cat(downs)[order], torch.cat(ups)[order]
+
+
+def span(where: Positions, query: int, last: int, length: int) -> tuple[int, int]:
+    """Returns the columns of a call in which an edit applies: the first, and one past the last.
+
+    Args:
+        where: Where the edit applies.
+        query: Column of its query, which may lie outside the call.
+        last: Column of the prompt's last token, likewise.
+        length: Number of columns of the call.
+    """
+    first, end = 0, length
+    if where in ("last", "query"):
+        first = min(max(0, query), length)
+    if where == "last":
+        end = max(0, min(length, query + 1))
+    elif where == "prompt":
+        end = max(0, min(length, last + 1))
+    return first, end
