@@ -16,9 +16,7 @@ _SERIES = (
     ("right", "same: and is right", "#009E73", "--"),
     ("fired", "other: an edit reaches", "#D55E00", ":"),
 )
-_MARKED = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-_LINEAR = 2.0
-"""Thresholds beyond this, in radii, are shown on a logarithmic scale."""
+_MARKED = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 
 
 def thresholds(
@@ -51,8 +49,7 @@ def thresholds(
                       linewidth=1.5, label=label, drawstyle="steps-post")  # fmt: skip
         axes.axvline(1, color="black", linewidth=1)
         axes.set(title=looks[curve.method].label, ylim=(-0.03, 1.03))
-        axes.set_xscale("symlog", linthresh=_LINEAR)  # a judge's may be twenty times its threshold
-        axes.set_xlim(0, max(_LINEAR, *(one.thresholds[-1] for one in curves)))
+        axes.set_xlim(0, max(one.thresholds[-1] for one in curves))
     for axes in grid[len(curves) :]:
         axes.set_axis_off()
     for axes in grid[max(0, len(curves) - columns) : len(curves)]:

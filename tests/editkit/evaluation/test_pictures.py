@@ -242,5 +242,5 @@ def test_right_answers_are_drawn_against_false_fires_up_to_what_is_known() -> No
     assert len(reached.get_xdata()) == 41
     assert len(known.get_xdata()) == 21  # thresholds up to 1
     assert (mark.get_xdata()[0], mark.get_ydata()[0]) == pytest.approx((0.25, 0.6))
-    assert [text.get_text() for text in left.texts] == ["0.25", "0.5", "0.75", "1", "1.25", "1.5"]
+    assert [text.get_text() for text in left.texts] == ["0.5", "1", "1.5", "2"]
     assert len(right.lines) == 4  # three series, and the present threshold
