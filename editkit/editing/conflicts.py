@@ -1,9 +1,9 @@
 """Contradictions: a new edit with another target where an active edit already applies.
 
-Two edits with different targets contradict each other if they correct the same prompt, or if the
-new one's prompt lies in the scope of an older one. Learning the new one then takes the older one's
-scope: all of it (it is superseded), or the part around the new prompt (radii shrink so that the
-balls do not overlap).
+Two edits with different targets contradict each other if they correct the same prompt, if the new
+one's prompt lies in the scope of an older one, or if the older one was adjusted to apply to it.
+Learning the new one then takes the older one's scope: all of it (it is superseded), or the part
+around the new prompt (radii shrink so that the balls do not overlap).
 """
 
 from __future__ import annotations
@@ -56,13 +56,20 @@ class Contradictions:
             edit = history.edits([edit_id], at=current)[edit_id]
             if not _agree(edit, request):
                 found.append(_contradiction(edit, "prompt"))
-        for edit_id, distance, radius in self._around(query, request.method):
+        said = self._engine.view.overrides
+        forced, barred = (None, frozenset[str]()) if not said else said.at(request.prompt)
+        around = [one for one in self._around(query, request.method) if one[0] not in barred]
+        if forced is not None:
+            around = [(forced, None, None)]
+        for edit_id, distance, radius in around:
             edit = history.edits([edit_id], at=current)[edit_id]
             if prompt_digest(edit) != digest and not _agree(edit, request):
                 found.append(_contradiction(edit, "scope", distance=distance, radius=radius))
         return tuple(found)
 
-    def _around(self, query: torch.Tensor, method: str) -> Iterator[tuple[str, float, float]]:
+    def _around(
+        self, query: torch.Tensor, method: str
+    ) -> Iterator[tuple[str, float | None, float | None]]:
         """Yields the edits whose scope holds a query, with their distance and radius."""
         keys = self._methods.of(method).keys
         for part in self._engine.view.parts:
