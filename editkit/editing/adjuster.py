@@ -112,10 +112,13 @@ class Adjuster:
         """
         for prompt, other in self._others(edit, also):
             if other.target.strip() != edit.target.strip():
+                is_own = wording(prompt) == wording(other.prompt)
+                why = "corrects" if is_own else "was adjusted to apply to"
+                act = f"revert {other.id}" if is_own else f"adjust {other.id} --not ..."
                 raise ContradictsEdit(
-                    f"edit '{other.id}' applies to '{prompt}' and gives '{other.target}' there",
+                    f"edit '{other.id}' {why} '{prompt}' and gives '{other.target}' there",
                     edits=(other.id,),
-                    hint=f"revert it, or adjust it first: `editkit adjust {other.id} --not ...`",
+                    hint=f"only one edit can apply there; `editkit {act}` takes the other away",
                 )
 
     def _others(self, edit: Edit, also: Sequence[str]) -> Iterator[tuple[str, Edit]]:

@@ -1,9 +1,9 @@
 """Contradictions: a new edit with another target where an active edit already applies.
 
-Two edits with different targets contradict each other if they correct the same prompt, or if the
-new one's prompt lies in the scope of an older one. Learning the new one then takes the older one's
-scope: all of it (it is superseded), or the part around the new prompt (radii shrink so that the
-balls do not overlap).
+Two edits with different targets contradict each other if they correct the same prompt, if the new
+one's prompt lies in the scope of an older one, or if the older one was adjusted to apply to it.
+Learning the new one then takes the older one's scope: all of it (it is superseded), or the part
+around the new prompt (radii shrink so that the balls do not overlap).
 """
 
 from __future__ import annotations
@@ -64,7 +64,16 @@ class Contradictions:
             edit = history.edits([edit_id], at=current)[edit_id]
             if not _agree(edit, request):
                 found.append(_contradiction(edit, "prompt"))
-        for edit_id, distance, radius in self._around(request.method, encoded.prompt, query):
+        said = self._engine.view.overrides
+        forced, barred = (None, frozenset[str]()) if not said else said.at(request.prompt)
+        around = [
+            one
+            for one in self._around(request.method, encoded.prompt, query)
+            if one[0] not in barred
+        ]
+        if forced is not None:
+            around = [(forced, None, None)]
+        for edit_id, distance, radius in around:
             edit = history.edits([edit_id], at=current)[edit_id]
             if prompt_digest(edit) != digest and not _agree(edit, request):
                 found.append(_contradiction(edit, "scope", distance=distance, radius=radius))
@@ -72,7 +81,7 @@ class Contradictions:
 
     def _around(
         self, method: str, prompt: Sequence[int], query: torch.Tensor | None
-    ) -> Iterator[tuple[str, float, float]]:
+    ) -> Iterator[tuple[str, float | None, float | None]]:
         """Yields the edits whose scope holds a prompt, with their distance and radius."""
         reader, view = self._engine.reader, self._engine.view
         if reader is not None:

@@ -226,7 +226,8 @@ class View:
     def does_the_same(self, other: View) -> bool:
         """Returns whether another view is certain to behave like this one."""
         mine, theirs = ({p.method: p for p in one.parts if len(p)} for one in (self, other))
-        if (self.overrides or None) != (other.overrides or None):
+        one, another = self.overrides or None, other.overrides or None
+        if one is not another and (one is None or not one.says_the_same(another)):
             return False
         return mine.keys() == theirs.keys() and all(
             part.does_the_same(theirs[name]) for name, part in mine.items()

@@ -71,15 +71,16 @@ class Overrides:
         """Whether there are any."""
         return bool(self._forced or self._barred)
 
-    def __eq__(self, other: object) -> bool:
-        """Whether other overrides say the same."""
-        return (
-            isinstance(other, Overrides)
-            and other._forced == self._forced
-            and other._barred == self._barred
-        )
+    def says_the_same(self, other: Overrides | None) -> bool:
+        """Returns whether other overrides, or none, decide alike."""
+        if other is None:
+            return not self
+        return self._forced == other._forced and self._barred == other._barred
 
-    __hash__ = None  # type: ignore[assignment]  # compared, never looked up
+    def at(self, text: str) -> Override:
+        """Returns what was said about a text."""
+        key = wording(text)
+        return Override(self._forced.get(key), frozenset(self._barred.get(key, ())))
 
     def of(self, ids: Sequence[int], parts: Sequence[Part]) -> Override | None:
         """Returns what was said about a prompt, None for nothing.
@@ -88,8 +89,7 @@ class Overrides:
             ids: Its tokens.
             parts: The edits; an edit that none of them can apply is not forced.
         """
-        key = wording(self._said(ids))
-        forced, barred = self._forced.get(key), frozenset(self._barred.get(key, ()))
+        forced, barred = self.at(self._said(ids))
         if forced is not None and all(part.own_query(forced) is None for part in parts):
             forced = None
         return Override(forced, barred) if forced is not None or barred else None

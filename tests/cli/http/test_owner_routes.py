@@ -17,6 +17,7 @@ ASKED = [
     ("GET", "/show?name=v1", {}),
     ("GET", "/resolve?version=v1", {}),
     ("POST", "/check", {"prompt": "sea", "target": "sky"}),
+    ("POST", "/adjust", {"edit_id": "ffff", "not": ["see Oslo"]}),
     ("POST", "/revert", {"edit_id": "ffff"}),
     ("POST", "/sql", {"query": "SELECT 1"}),
     ("POST", "/codebook", {"path": "/nowhere/x.png", "version": "@"}),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import tiny_llama, tiny_tokenizer
+from tiny import tiny_bert, tiny_llama, tiny_llama_classifier, tiny_t5, tiny_tokenizer
 
 import editkit
 from editkit import Kit
@@ -162,6 +162,17 @@ def test_two_edits_with_different_targets_cannot_both_apply_to_a_prompt(kit: Kit
     assert kit.adjust(second, also=["Tall tree"]).verified
 
 
+def test_a_new_edit_of_an_adjusted_prompt_contradicts_what_was_said(kit: Kit) -> None:
+    first = kit.add(CAT, "blue").edit
+    kit.adjust(first, also=[FAR], exclude=[NEAR])
+    with pytest.raises(ContradictsEdit):
+        kit.add("Tall tree", "green", on_conflict="error")
+    added = kit.add(NEAR, "green", on_conflict="error")
+    assert (added.verified, added.conflicts) == (True, ())
+    added = kit.add(FAR, "green")
+    assert [(one.edit_id, one.distance) for one in added.conflicts] == [(first.id, None)]
+
+
 def test_explain_says_that_an_adjustment_decided(kit: Kit) -> None:
     edit = kit.add(CAT, "blue").edit
     kit.adjust(edit, also=[FAR], exclude=[NEAR])
@@ -248,6 +259,22 @@ def test_edits_that_hidden_states_look_up_are_adjusted_likewise(tmp_path: Path) 
         kit.adjust(edit, also=[FAR], exclude=[NEAR], on_failure="keep")
         assert (fired(kit, FAR), fired(kit, NEAR)) == ((edit.id,), ())
         assert kit.explain(FAR).fired == edit.id
+
+
+@pytest.mark.parametrize("make", [tiny_bert, tiny_llama_classifier, tiny_t5])
+def test_classifiers_and_encoder_decoders_are_adjusted_likewise(tmp_path: Path, make: Any) -> None:
+    with editkit.open(tmp_path / "history.db", model=(make(), tiny_tokenizer())) as kit:
+        target = "blue"
+        if kit.encoder.family == "classifier":
+            now = kit.generate(FAR).text
+            target = next(label for label in kit.encoder.labels if label != now)
+        edit = kit.add(CAT, target).edit
+        kit.adjust(edit, also=[FAR], exclude=["see Oslo"], on_failure="keep")
+        several = kit.generate([FAR, "see Oslo", "TALL tree!"], max_new_tokens=4)
+        assert [one.fired for one in several] == [(edit.id,), (), (edit.id,)]
+        assert kit.explain(FAR).fired == edit.id
+        kit.undo()
+        assert fired(kit, FAR) == ()
 
 
 def test_what_cannot_be_meant_is_refused_before_anything_runs(kit: Kit) -> None:
