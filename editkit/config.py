@@ -8,9 +8,9 @@ from editkit_store.records import ScopeName
 
 __all__ = ["JudgeName", "Position", "PresetName", "Replacement", "ScopeName"]
 
-JudgeName = Literal["encoder", "model", "none"]
-"""What decides whether a prompt asks for an edit: the trained judge over a small encoder, the
-running model itself, or each method's own keys."""
+JudgeName = Literal["encoder", "none"]
+"""What decides whether a prompt asks for an edit: the trained judge over a small encoder, or each
+method's own keys."""
 
 PresetName = Literal["default", "paper"]
 """What measures best here, or the constants that a method was published with."""

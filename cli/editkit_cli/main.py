@@ -17,8 +17,8 @@ __all__ = ["COMMANDS", "ORDER", "cli", "main"]
 
 ORDER = (
     "init", "add", "adjust", "generate", "chat", "explain", "log", "show", "status", "diff",
-    "rollback", "revert", "undo", "redo", "tag", "replay", "verify", "compact", "sql", "export",
-    "import", "codebook", "serve", "mcp", "token", "models", "methods", "eval",
+    "rollback", "revert", "undo", "redo", "tag", "replay", "migrate", "verify", "compact", "sql",
+    "export", "import", "codebook", "serve", "mcp", "token", "models", "methods", "eval",
 )  # fmt: skip
 """Order of the help; commands that are not named come last."""
 

@@ -388,6 +388,7 @@ def _added(
         edit=edit,
         before=one.before,
         answer=outcome.answer,
+        carries=outcome.artifact.metrics.get("carries"),
         steps=outcome.steps,
         supersedes=tuple(operation.detail["supersedes"]),
         conflicts=one.conflicts,

@@ -52,9 +52,8 @@ def open(  # noqa: A001  (deliberate: editkit.open, like gzip.open)
         methods: Settings of editing methods on top of the preset, by the method's name: e.g.
             ``{"grace": {"scope": "strict"}, "elder": {"top_k": 1, "train": {"steps": 20}}}``.
         judge: What decides whether a prompt asks for an edit: ``encoder``, a trained judge over a
-            small encoder; ``model``, the running model itself, for instruct models of a billion
-            parameters and more; ``none``, each method's own keys. By default what the history has,
-            else ``encoder``, and ``none`` with the preset ``paper``.
+            small encoder; ``none``, each method's own keys. By default what the history has, else
+            ``encoder``, and ``none`` with the preset ``paper``.
         scope: How far edits reach that do not say so themselves: ``strict``, ``balanced`` or
             ``broad``. By default what the history has, else ``balanced``.
         read_only: Share the store with other readers; nothing can be added. If the file does not

@@ -171,7 +171,11 @@ class MeaningScope:
         judge = self._judge
         texts = [one for edit in wordings for one in (*edit.also, *edit.never)]
         reading = judge.read(text, near=texts)
-        scores = iter(self._scores(judge, reading, texts))
+        if any(one.asks_the_same(reading) for edit in wordings for one in edit.also):
+            # Nothing has to be encoded to know which edit has this very prompt.
+            scores = iter([float(one.asks_the_same(reading)) for one in texts])
+        else:
+            scores = iter(self._scores(judge, reading, texts))
         found = []
         for edit_id, edit in zip(near, wordings, strict=True):
             also = [next(scores) for _ in edit.also]
@@ -247,11 +251,9 @@ class MeaningScope:
         return found
 
     def _scores(self, judge: Judge, prompt: Reading, texts: Sequence[Reading]) -> list[float]:
-        """Returns the probabilities of texts; nothing is encoded for one that reads the same."""
+        """Returns the probabilities that a prompt asks for what texts ask for."""
         if prompt.is_empty:
             return [0.0] * len(texts)
-        if any(one.asks_the_same(prompt) for one in texts):
-            return [float(one.asks_the_same(prompt)) for one in texts]
         encoded = list(self._encoded(judge, [prompt, *texts]))
         return [float(one) for one in judge.score(encoded[0], encoded[1:])]
 

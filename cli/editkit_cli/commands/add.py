@@ -171,6 +171,7 @@ def _draw_added(out: Output, added: Added) -> None:
         ("verified", "yes" if added.verified else "no"),
         ("seconds", f"{added.seconds:.1f}"),
         ("edit", short_digest(added.edit.id)),
+        ("carries", f"{added.carries.right} of {added.carries.of}" if added.carries else ""),
         ("reach", added.reach.summary if added.reach else ""),
         ("supersedes", ", ".join(short_digest(edit_id) for edit_id in added.supersedes)),
         ("outcome", "" if added.outcome == "added" else added.outcome),

@@ -144,10 +144,9 @@ SHARED: dict[str, Callable[[bool], Decorator]] = {
     ),
     "judge": _shared(
         "--judge",
-        type=click.Choice(["encoder", "model", "none"]),
+        type=click.Choice(["encoder", "none"]),
         help="What decides whether a prompt asks for an edit: a trained judge over a small "
-        "encoder, the model itself (an instruct model of a billion parameters or more), or the "
-        "methods' own keys  [default: the store's, else encoder]",
+        "encoder, or the methods' own keys  [default: the store's, else encoder]",
     ),
     "pickle": _shared(
         "--allow-pickle",

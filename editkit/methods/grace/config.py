@@ -84,6 +84,13 @@ class GraceConfig(BaseModel):
         "token that barely leads at the prompt does not lead at its rephrases. Proportionally "
         "less for targets of more than 8 tokens, at least 2: see editkit.methods.losses.margins",
     )
+    contexts: int = Field(
+        default=1,
+        ge=0,
+        le=2,
+        description="Number of contexts in which a value is learned beside the edit's prompt; see "
+        "editkit.methods.grace.contexts. The paper has none",
+    )
     objective: Literal["margin", "likelihood"] = Field(
         default="margin",
         description="The training loss: how much the target tokens' leads fall short of the "
@@ -161,6 +168,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "decay": 0.0,
         "max_steps": 100,
         "margin": 0.0,
+        "contexts": 0,
         "objective": "likelihood",
         "position": "last",
         "shortlist": 0,

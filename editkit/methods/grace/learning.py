@@ -9,7 +9,9 @@ there becomes (eq. 1 of the paper)
     v_i*   if ||h(x) - k_i*||_2 <= eps_i*, else f(h(x)),
 
 and the value of a new edit (k = h(x), y) is learned by gradient descent on the model's loss for
-y with everything else frozen: v = argmin_v -log p(y | x; f := v at the query position).
+y with everything else frozen: v = argmin_v -log p(y | x; f := v at the query position). Here a
+value is learned for x and for a few other contexts at once, so that it gives y wherever the scope
+lets it fire: under another template, in small letters, after something else was said.
 
 Differs from the paper:
 
@@ -55,8 +57,9 @@ class LearnedValue:
         key: ``(d,)`` float32 on the CPU.
         value: ``(m,)`` float32 on the CPU.
         steps: Optimizer steps until it was first good enough.
-        margin: Smallest lead of a target token over all others, in logits.
-        loss: Mean negative log-likelihood of a target token, nats.
+        margin: Smallest lead of a target token over all others, in logits, in any context.
+        loss: Mean negative log-likelihood of a target token, nats, where that is largest.
+        leads: The smallest lead in each context, the edit's own prompt first.
     """
 
     key: torch.Tensor
@@ -64,6 +67,12 @@ class LearnedValue:
     steps: int
     margin: float
     loss: float
+    leads: tuple[float, ...] = ()
+
+    @property
+    def carries(self) -> dict[str, int]:
+        """In how many contexts, and of how many, the value gives its target."""
+        return {"right": sum(lead > 0 for lead in self.leads), "of": len(self.leads)}
 
 
 _SHRINK_AT = 0.75
@@ -71,6 +80,9 @@ _SHRINK_AT = 0.75
 
 _SMALLER = 0.5
 """Factor on the step size after a restart."""
+
+_ELSEWHERE = 2.0
+"""Lead that is wanted in contexts other than the edit's prompt, logits."""
 
 _SPARE = 1.0
 """Logits beyond the margin that the loss aims for: the last ones would take many steps."""
@@ -128,31 +140,35 @@ def optimize(
     site: Site,
     config: GraceConfig,
     *,
+    owners: Sequence[int] | None = None,
     keys: torch.Tensor | None = None,
     met: Callable[[torch.Tensor], None] | None = None,
 ) -> list[LearnedValue]:
-    """Learns key and value of each row of a batch; see ``learn``.
+    """Learns key and value of each edit of a batch; see ``learn``.
 
     Args:
-        batch: The requests as a batch.
+        batch: The requests as a batch: the prompts of all edits, then other contexts of them.
         site: The edit site.
         config: Learning settings.
-        keys: ``(rows, d)`` float32; by default the site's inputs at the queries (eq. 1).
-        met: Called with the keys, ``(rows, d)`` float32, before anything is learned; an exception
+        owners: For each row the edit whose value it shares; by default each is an edit.
+        keys: ``(edits, d)`` float32; by default the site's inputs at the queries (eq. 1).
+        met: Called with the keys, ``(edits, d)`` float32, before anything is learned; an exception
             stops the learning.
     """
+    mine = torch.tensor([*range(len(batch))] if owners is None else list(owners))
     was_training = batch.model.training
     batch.model.eval()
     try:
-        found = _Optimization(batch, site, config).run(keys, met)
+        found = _Optimization(batch, site, config, mine).run(keys, met)
         lost = [row for row, learned in enumerate(found) if learned.margin <= 0]
         if lost and config.max_steps > max(config.restarts, default=config.max_steps):
             # About one in five hundred zsRE edits fails here, and which one depends on rounding in
             # its batch, so failed ones get a second attempt.
-            rows = torch.tensor(lost)
+            rows = torch.isin(mine, torch.tensor(lost)).nonzero()[:, 0]
             smaller = config.model_copy(update={"learning_rate": config.learning_rate * _SMALLER})
-            chosen = None if keys is None else keys[rows]
-            again = _Optimization(batch.select(rows), site, smaller).run(chosen, None)
+            chosen = None if keys is None else keys[torch.tensor(lost)]
+            theirs = torch.searchsorted(torch.tensor(lost), mine[rows])
+            again = _Optimization(batch.select(rows), site, smaller, theirs).run(chosen, None)
             for row, learned in zip(lost, again, strict=True):
                 if learned.margin > 0:
                     steps = config.max_steps + learned.steps
@@ -163,12 +179,17 @@ def optimize(
 
 
 class _Optimization:
-    """Gradient descent on the values of a batch."""
+    """Gradient descent on the values of a batch; ``owners`` are the edits that rows belong to."""
 
-    def __init__(self, batch: Batch, site: Site, config: GraceConfig) -> None:
+    def __init__(self, batch: Batch, site: Site, config: GraceConfig, owners: torch.Tensor) -> None:
         self._batch, self._site, self._config = batch, site, config
+        self._owners = owners.to(batch.valid.device)  # (rows,)
+        self._edits = int(owners.max()) + 1
         self._lengths = batch.valid.sum(dim=1)  # tokens of the rows' targets, (rows,)
         self._wanted = margins(self._lengths, config.margin)  # (rows,)
+        # The edit's own prompt needs the lead that its rephrasings eat up; other contexts are such.
+        is_other = torch.arange(len(batch), device=self._wanted.device) >= self._edits
+        self._wanted = torch.where(is_other, self._wanted.clamp(max=_ELSEWHERE), self._wanted)
         self._resumed: Any = None
         self._stream = torch.zeros(1, 1)  # RMS of the residual stream at the queries, (rows, 1)
         self._shortlist: Shortlist | None = None
@@ -181,7 +202,7 @@ class _Optimization:
         self, keys: torch.Tensor | None, met: Callable[[torch.Tensor], None] | None
     ) -> list[LearnedValue]:
         config = self._config
-        states, outputs = self._begin()
+        states, outputs = (one[: self._edits] for one in self._begin())
         keys = states if keys is None else keys
         if met is not None:
             met(keys)
@@ -196,35 +217,47 @@ class _Optimization:
         # scales the steps of the value.
         unit = torch.ones(count, 1, device=device)
         if config.units == "activation":
-            unit = torch.maximum(_rms(outputs), _RESIDUAL_SHARE * self._stream).clamp(min=1e-6)
+            stream = self._stream[: len(outputs)] if len(self._stream) > 1 else self._stream
+            unit = torch.maximum(_rms(outputs), _RESIDUAL_SHARE * stream).clamp(min=1e-6)
         moved = torch.zeros_like(start, requires_grad=True)  # (rows, m)
         best = start.clone()
         best_margin = torch.full((count,), -torch.inf, device=device)
+        best_spare = best_margin.clone()  # of its worst context, beyond what is wanted there
         best_loss = torch.full_like(best_margin, torch.inf)
         steps = torch.zeros(count, dtype=torch.long, device=device)
         optimizer = torch.optim.Adam([moved], lr=config.learning_rate, betas=config.betas)
-        rows = torch.arange(count, device=device)  # those still in the batch
+        owners = self._owners.to(device)
+        best_leads = torch.full((len(owners),), -torch.inf, device=device)
+        rows = torch.arange(len(owners), device=device)  # those still in the batch
+        lengths = torch.zeros(count, dtype=self._lengths.dtype, device=device)
+        lengths.scatter_reduce_(0, owners, self._lengths.to(device), "amax")
         for step in range(config.max_steps + 1):
+            theirs = owners[rows]
             with torch.enable_grad():
-                value = start[rows] + unit[rows] * moved[rows]
+                value = start[theirs] + unit[theirs] * moved[theirs]
                 losses, surprise, margins = self._losses(value)
             with torch.no_grad():
                 margins = self._checked_margins(margins)
-                better = (margins > best_margin[rows]) & (best_margin[rows] <= self._wanted)
-                gained = rows[better]
-                best[gained] = value.detach()[better]
-                best_margin[gained], best_loss[gained] = margins[better], surprise[better]
-                steps[gained] = step
-            open_rows = best_margin[rows] <= self._wanted
+                # An edit is as good as its worst context.
+                spare = _worst(margins - self._wanted, theirs, count)
+                least = _worst(margins, theirs, count)
+                worst = -_worst(-surprise, theirs, count)
+                better = (spare > best_spare) & (best_spare <= 0) & _has_rows(theirs, count)
+                best[better] = (start + unit * moved).detach()[better]
+                best_spare[better], best_margin[better] = spare[better], least[better]
+                best_loss[better], steps[better] = worst[better], step
+                taken = better[theirs]
+                best_leads[rows[taken]] = margins[taken]
+            open_rows = (best_spare <= 0)[theirs]
             if step == config.max_steps or not bool(open_rows.any()):
                 break
             if step in config.restarts:
                 # Equal steps in every dimension can end where no further step helps. A long target
                 # gets more steps before it is restarted.
-                lost = rows[(best_margin[rows] <= 0) & (self._lengths * _STEPS_A_TOKEN <= step)]
+                lost = ((best_margin <= 0) & (lengths * _STEPS_A_TOKEN <= step)).nonzero()[:, 0]
                 _restart(optimizer, moved, lost)
                 unit[lost] *= _SMALLER
-                best_margin[lost] = -torch.inf
+                best_margin[lost] = best_spare[lost] = -torch.inf
                 if len(lost):
                     continue
             # Gradients of the values only: the model's parameters get none, whatever their flags.
@@ -247,6 +280,7 @@ class _Optimization:
                 steps=int(steps[row]),
                 margin=float(best_margin[row]),
                 loss=float(best_loss[row]),
+                leads=tuple(best_leads[owners == row].tolist()),
             )
             for row in range(count)
         ]
@@ -319,6 +353,17 @@ def _restart(optimizer: torch.optim.Adam, moved: torch.Tensor, rows: torch.Tenso
         for kept in optimizer.state[moved].values():
             if kept.shape == moved.shape:
                 kept[rows] = 0
+
+
+def _worst(values: torch.Tensor, owners: torch.Tensor, count: int) -> torch.Tensor:
+    """Returns the smallest value of each edit's rows, ``(count,)``; infinity for one without."""
+    found = torch.full((count,), torch.inf, dtype=values.dtype, device=values.device)
+    return found.scatter_reduce_(0, owners.to(values.device), values, "amin")
+
+
+def _has_rows(owners: torch.Tensor, count: int) -> torch.Tensor:
+    """Returns which edits have rows, ``(count,)`` bool."""
+    return torch.bincount(owners, minlength=count) > 0
 
 
 def _rms(states: torch.Tensor) -> torch.Tensor:

@@ -28,6 +28,7 @@ from editkit.methods.base import (
 from editkit.methods.grace import learning
 from editkit.methods.grace.codebook import Entry
 from editkit.methods.grace.config import GraceConfig, KeyName
+from editkit.methods.grace.contexts import contexts
 from editkit.methods.grace.learning import LearnedValue
 from editkit.methods.grace.memory import Memory
 from editkit.methods.grace.part import GracePart
@@ -232,10 +233,12 @@ class GraceMethod(EditMethod):
         with self.engine.paused():
             for indices in _learning_groups(encoded):
                 started = time.monotonic()
+                chosen = [edits[index][0] for index in indices]
+                others, owners = contexts(chosen, self.engine.encoder, self.config.contexts)
                 batch = lay_out(
                     self.engine.model,
                     self.engine.layout,
-                    [encoded[index] for index in indices],
+                    [*(encoded[index] for index in indices), *others],
                     replacement=self.config.replacement,
                     position=self.config.position,
                 )
@@ -243,7 +246,12 @@ class GraceMethod(EditMethod):
                 if self._keys is not None:
                     keys = torch.stack([self.query(encoded[index].prompt) for index in indices])
                 values = learning.optimize(
-                    batch, self._site, self.config, keys=keys, met=_notify_each(indices, met)
+                    batch,
+                    self._site,
+                    self.config,
+                    owners=owners,
+                    keys=keys,
+                    met=_notify_each(indices, met),
                 )
                 share = (time.monotonic() - started) / len(indices)
                 for row, (index, value) in enumerate(zip(indices, values, strict=True)):
@@ -315,6 +323,7 @@ class GraceMethod(EditMethod):
             "steps": lesson.steps,
             "margin": finite(lesson.value.margin),
             "loss": finite(lesson.value.loss),
+            "carries": lesson.value.carries,
             "site": self.site,
             "config": self.config.model_dump(mode="json"),
         }

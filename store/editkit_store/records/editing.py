@@ -72,6 +72,13 @@ class EditReach(Record):
     summary: str = Field(description="The same in words")
 
 
+class Carries(Record):
+    """In how many contexts a model gives an edit's target by itself, the edit's prompt included."""
+
+    right: int = Field(description="Contexts in which it does")
+    of: int = Field(description="Contexts that were tried")
+
+
 class Added(Record):
     """Result of `add`."""
 
@@ -83,6 +90,9 @@ class Added(Record):
         default=None, description="The model's answer before the edit, where that was asked"
     )
     answer: str = Field(description="The model's answer with the edit")
+    carries: Carries | None = Field(
+        default=None, description="Other contexts it holds in, where its method learns it there"
+    )
     steps: int = Field(default=0, description="Optimizer steps taken")
     supersedes: tuple[str, ...] = Field(
         default=(), description="Edits of the same prompt that this one replaces"

@@ -169,6 +169,25 @@ class Status(Record):
     )
 
 
+class DecisionChange(Record):
+    """A prompt that is decided otherwise; null where no edit fires."""
+
+    prompt: str
+    before: str | None = Field(description="Id of the edit that fired")
+    after: str | None = Field(description="Id of the edit that fires then")
+
+
+class Migrated(Record):
+    """Result of `migrate`."""
+
+    from_: str = Field(alias="from", description="The judge before")
+    to: str
+    changed: bool = Field(description="Whether the history has the new judge now")
+    edits: int = Field(description="Active edits")
+    asked: int = Field(description="Prompts that were compared")
+    changes: tuple[DecisionChange, ...] = ()
+
+
 class Initialized(Record):
     """Result of `init`."""
 

@@ -12,6 +12,7 @@ from editkit_cli.main import cli
 
 ALONE = {
     "init": "makes a store; where a server runs, there is one",
+    "migrate": "opens the store itself, twice",
     "eval": "measures a model of its own and touches no store",
     "methods list": "is about installed packages, not about a store",
     "models list": "is about models, not about a store",
@@ -37,7 +38,7 @@ OPTIONS_ELSEWHERE = {
     ("revert", "--defer-only"): "test_an_edit_of_elder_is_taken_back_as_it_is_alone",
 }
 
-SHARED = {"--store", "--model", "--allow-pickle", "--json", "--nl", "--quiet", "--help"}
+SHARED = {"--store", "--model", "--judge", "--allow-pickle", "--json", "--nl", "--quiet", "--help"}
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
