@@ -57,8 +57,8 @@ class LearnedValue:
         key: ``(d,)`` float32 on the CPU.
         value: ``(m,)`` float32 on the CPU.
         steps: Optimizer steps until it was first good enough.
-        margin: Smallest lead of a target token over all others, in logits, in any context.
-        loss: Mean negative log-likelihood of a target token, nats, where that is largest.
+        margin: Smallest lead of a target token over all others, in logits.
+        loss: Mean negative log-likelihood of a target token, nats.
         leads: The smallest lead in each context, the edit's own prompt first.
     """
 
@@ -86,6 +86,9 @@ _ELSEWHERE = 2.0
 
 _SPARE = 1.0
 """Logits beyond the margin that the loss aims for: the last ones would take many steps."""
+
+_MORE_STEPS = 4
+"""Steps for other contexts, beside half of those that the edit's own prompt took."""
 
 _STEPS_A_TOKEN = 2
 """Steps per target token before a value may be restarted."""
@@ -222,7 +225,10 @@ class _Optimization:
         moved = torch.zeros_like(start, requires_grad=True)  # (rows, m)
         best = start.clone()
         best_margin = torch.full((count,), -torch.inf, device=device)
-        best_spare = best_margin.clone()  # of its worst context, beyond what is wanted there
+        # What a value has beyond the lead that is wanted: at the edit's own prompt, and in the worst
+        # of its other contexts.
+        best_spare, best_elsewhere = best_margin.clone(), best_margin.clone()
+        met_at = torch.full_like(best_margin, config.max_steps + 1, dtype=torch.long)
         best_loss = torch.full_like(best_margin, torch.inf)
         steps = torch.zeros(count, dtype=torch.long, device=device)
         optimizer = torch.optim.Adam([moved], lr=config.learning_rate, betas=config.betas)
@@ -238,17 +244,29 @@ class _Optimization:
                 losses, surprise, margins = self._losses(value)
             with torch.no_grad():
                 margins = self._checked_margins(margins)
-                # An edit is as good as its worst context.
-                spare = _worst(margins - self._wanted, theirs, count)
-                least = _worst(margins, theirs, count)
-                worst = -_worst(-surprise, theirs, count)
-                better = (spare > best_spare) & (best_spare <= 0) & _has_rows(theirs, count)
+                own = rows < count
+                mine = theirs[own]
+                beyond = margins - self._wanted
+                spare = torch.full_like(best_spare, -torch.inf)
+                spare[mine] = beyond[own].to(spare)
+                elsewhere = _worst(beyond[~own], theirs[~own], count)
+                # The own prompt comes first; a value that is enough there is only given up for one
+                # that is enough there too and better elsewhere.
+                better = (spare > best_spare) & (best_spare <= 0)
+                better |= (spare > 0) & (elsewhere > best_elsewhere) & (best_elsewhere <= 0)
                 best[better] = (start + unit * moved).detach()[better]
-                best_spare[better], best_margin[better] = spare[better], least[better]
-                best_loss[better], steps[better] = worst[better], step
+                best_spare[better], best_elsewhere[better] = spare[better], elsewhere[better]
+                gained = better[mine]
+                best_margin[mine[gained]] = margins[own][gained].to(best_margin)
+                best_loss[mine[gained]] = surprise[own][gained].to(best_loss)
+                steps[better] = step
+                met_at[(best_spare > 0) & (met_at > step)] = step
                 taken = better[theirs]
-                best_leads[rows[taken]] = margins[taken]
-            open_rows = (best_spare <= 0)[theirs]
+                best_leads[rows[taken]] = margins[taken].to(best_leads)
+                # Other contexts are worth some more steps, and no more than that.
+                late = step >= met_at + met_at // 2 + _MORE_STEPS
+                is_open = (best_spare <= 0) | ((best_elsewhere <= 0) & ~late)
+            open_rows = is_open[theirs]
             if step == config.max_steps or not bool(open_rows.any()):
                 break
             if step in config.restarts:
@@ -257,7 +275,7 @@ class _Optimization:
                 lost = ((best_margin <= 0) & (lengths * _STEPS_A_TOKEN <= step)).nonzero()[:, 0]
                 _restart(optimizer, moved, lost)
                 unit[lost] *= _SMALLER
-                best_margin[lost] = best_spare[lost] = -torch.inf
+                best_margin[lost] = best_spare[lost] = best_elsewhere[lost] = -torch.inf
                 if len(lost):
                     continue
             # Gradients of the values only: the model's parameters get none, whatever their flags.
@@ -359,11 +377,6 @@ def _worst(values: torch.Tensor, owners: torch.Tensor, count: int) -> torch.Tens
     """Returns the smallest value of each edit's rows, ``(count,)``; infinity for one without."""
     found = torch.full((count,), torch.inf, dtype=values.dtype, device=values.device)
     return found.scatter_reduce_(0, owners.to(values.device), values, "amin")
-
-
-def _has_rows(owners: torch.Tensor, count: int) -> torch.Tensor:
-    """Returns which edits have rows, ``(count,)`` bool."""
-    return torch.bincount(owners, minlength=count) > 0
 
 
 def _rms(states: torch.Tensor) -> torch.Tensor:

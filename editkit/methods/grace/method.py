@@ -253,6 +253,8 @@ class GraceMethod(EditMethod):
                     keys=keys,
                     met=_notify_each(indices, met),
                 )
+                if others:  # what is verified is the edits' own prompts
+                    batch = batch.select(torch.arange(len(indices)))
                 share = (time.monotonic() - started) / len(indices)
                 for row, (index, value) in enumerate(zip(indices, values, strict=True)):
                     lessons[index] = GraceLesson(
