@@ -53,6 +53,7 @@ def test_a_conversation_is_the_same_with_a_server(pair: Pair) -> None:
     assert ran.stdout.splitlines()[-1] == "blue"
     pair.same(*how, "--json", "--system", "Be brief.", stdin="one two\n/fix three\n")
     pair.same(*how, "--version", "v9", stdin="one two\n")
+    pair.same(*how, "--delivery", "free", stdin="tell me of the sea\none two\n")
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's own

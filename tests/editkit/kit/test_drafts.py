@@ -48,7 +48,9 @@ def test_a_draft_stands_exactly_where_generation_gives_the_target(kit: Any) -> N
     prompts, targets = PROMPTS * 2, [*TARGETS, *reversed(TARGETS)]
     versions = [None, "v0", None, "v2", None, None, "v0", None]
     found = drafted(kit, prompts, targets, versions)
-    wanted = kit.generate(prompts, version=[v or "@" for v in versions], max_new_tokens=8)
+    wanted = kit.generate(
+        prompts, version=[v or "@" for v in versions], max_new_tokens=8, delivery="free"
+    )
     assert any(found)
     assert not all(found)
     for draft, target, generated in zip(found, targets, wanted, strict=True):
@@ -68,7 +70,9 @@ def test_a_model_whose_own_settings_bend_greedy_decoding_is_asked_step_by_step(k
     # The penalty forbids what is already in the prompt: verification must see that.
     failed = kit.add("green green green", "green green green", on_failure="keep")
     assert not failed.verified
-    assert failed.answer == kit.generate("green green green", max_new_tokens=8).text
+    assert (
+        failed.answer == kit.generate("green green green", max_new_tokens=8, delivery="free").text
+    )
 
 
 def test_a_lead_that_rounding_could_turn_is_not_taken(
@@ -84,7 +88,9 @@ def test_a_lead_that_rounding_could_turn_is_not_taken(
 def test_a_classifier_is_asked_in_the_same_pass(tmp_path: Path) -> None:
     with editkit.open(tmp_path / "h.db", model=(tiny_bert(), tiny_tokenizer())) as kit:
         other = next(
-            label for label in ("negative", "positive") if label != str(kit.generate("Who?"))
+            label
+            for label in ("negative", "positive")
+            if label != str(kit.generate("Who?", delivery="free"))
         )
         added = kit.add("Who?", other)
         assert (added.verified, added.answer) == (True, other)
