@@ -225,8 +225,7 @@ class _Optimization:
         moved = torch.zeros_like(start, requires_grad=True)  # (rows, m)
         best = start.clone()
         best_margin = torch.full((count,), -torch.inf, device=device)
-        # What a value has beyond the lead that is wanted: at the edit's own prompt, and in the worst
-        # of its other contexts.
+        # What a value has beyond the lead that is wanted: at the prompt, and in the worst context.
         best_spare, best_elsewhere = best_margin.clone(), best_margin.clone()
         met_at = torch.full_like(best_margin, config.max_steps + 1, dtype=torch.long)
         best_loss = torch.full_like(best_margin, torch.inf)
