@@ -131,3 +131,60 @@ def test_models_agree_about_what_fires(tmp_path: Path) -> None:
             explained = [kit.explain(one) for one in (PROMPT, REWORDED, OTHER, "tree")]
             found.append([[c.distance for c in one.candidates] for one in explained])
     assert found[0] == found[1]
+
+
+def test_what_was_said_of_a_reach_counts_like_what_came_with_the_edit(kit: Kit) -> None:
+    edit = kit.add(PROMPT, "Canberra", scope="broad").edit
+    near = "What is the capital of Australia?"
+    assert (kit.explain(near).fired, kit.explain(OTHER).fired) == (edit.id, None)
+    kit.adjust(edit, also=[OTHER], exclude=[near], on_failure="keep")
+    assert kit.explain("Tall TREE!").fired == edit.id, "far from its prompt, and said to be meant"
+    assert kit.explain(near.lower()).fired is None
+    assert kit.explain("What's the capital of Australia, please?").fired is None, "reworded"
+    assert kit.explain(PROMPT).fired == edit.id
+    assert kit.generate(OTHER, max_new_tokens=2).fired == (edit.id,)
+    kit.undo()
+    assert (kit.explain(near).fired, kit.explain(OTHER).fired) == (edit.id, None)
+
+
+def test_an_edits_own_prompt_goes_before_what_was_said_of_another(kit: Kit) -> None:
+    first = kit.add(OTHER, "blue").edit
+    second = kit.add(PROMPT, "Canberra").edit
+    assert kit.explain(OTHER).fired == first.id
+    kit.add("milk and bread", "blue")
+    kit.adjust(second, also=["milk bread"], on_failure="keep")
+    assert kit.explain("milk and bread").fired not in (None, second.id)
+    assert kit.explain("milk bread").fired == second.id
+
+
+def test_a_mixture_of_loras_fires_by_the_same_rule(tmp_path: Path) -> None:
+    model = (tiny_llama(), tiny_tokenizer())
+    settings = {"r": 2, "num_experts": 4, "train": {"learning_rate": 2e-2, "steps": 80}}
+    with editkit.open(
+        tmp_path / "h.db", model=model, judge="encoder", methods={"elder": settings}
+    ) as kit:
+        added = kit.add(PROMPT, "Canberra", method="elder", on_failure="keep")
+        beside = kit.add(OTHER, "blue")
+        for prompt in (PROMPT, PROMPT.upper(), f" {PROMPT.lower()}!"):
+            assert kit.explain(prompt).fired == added.edit.id, prompt
+            assert kit.generate(prompt, max_new_tokens=2).fired == (added.edit.id,)
+        assert kit.generate([OTHER, "milk"], max_new_tokens=2)[0].fired == (beside.edit.id,)
+        # It does for them what it does for its own prompt: it is routed as that is.
+        part = next(one for one in kit._running.engine.view.parts if one.method == "elder")
+        selection = part.firing([part.number(added.edit.id)])
+        assert selection.fired == [part.number(added.edit.id)]
+
+
+def test_add_says_what_an_edit_answers_and_what_it_leaves_alone(kit: Kit) -> None:
+    reach = kit.add(PROMPT, "Canberra").reach
+    assert reach is not None
+    assert reach.answers
+    assert reach.leaves
+    for prompt in reach.answers:
+        assert kit.explain(prompt).fired is not None
+    for prompt in reach.leaves:
+        assert kit.explain(prompt).fired is None
+    assert reach.near == ()
+    again = kit.add(f"{PROMPT} not", "blue").reach
+    assert again is not None
+    assert set(again.near) <= {one.edit_id for one in kit.explain(f"{PROMPT} not", k=9).candidates}
