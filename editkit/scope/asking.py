@@ -20,6 +20,17 @@ _MEANT = frozenset("$€£¥₹%‰°+#&@/<>=*^~§№")
 _END = re.compile(r"(?<=[.!?。！？…])\s+|\n+|(?<=[。！？])")
 _STOPS = frozenset(".!?…。！？؟।;\n")
 _INVISIBLE = ("Cf", "Cc", "Co", "Cn", "Cs")
+_PAUSE = r"(?:\s*[,!.;:]+\s*|\s+[-\u2013]+\s+)"
+_GREETING = re.compile(
+    r"^\s*(?:(?:hi+|hello|hey|hiya|good (?:morning|afternoon|evening))"
+    rf"(?: (?:there|all|again|team|everyone|folks))?{_PAUSE}|(?:a )?quick (?:q|question){_PAUSE})+",
+    re.IGNORECASE,
+)
+_THANKS = re.compile(
+    r"(?<=[?!.,;])\s*(?:many )?(?:thanks|thank you|thx|cheers)"
+    r"(?: (?:in advance|a lot|so much|a bunch))?[!.]*\s*$",
+    re.IGNORECASE,
+)
 _KEPT_BEFORE = 5  # turns before the one that asks: further back hardly anything refers
 
 
@@ -40,12 +51,20 @@ class Question(NamedTuple):
 
 
 def question(said: Text) -> Question:
-    """Returns a text, or a conversation's turns with the asking one last, as a question."""
+    """Returns a text, or a conversation's turns with the asking one last, as a question.
+
+    A greeting in front and thanks behind ask for nothing, and are left out.
+    """
     if isinstance(said, str):
-        return Question(said)
+        return Question(_without_courtesies(said))
     if not said:
         return Question("")
-    return Question(said[-1], tuple(said[:-1][-_KEPT_BEFORE:]))
+    return Question(_without_courtesies(said[-1]), tuple(said[:-1][-_KEPT_BEFORE:]))
+
+
+def _without_courtesies(text: str) -> str:
+    kept = _THANKS.sub("", _GREETING.sub("", text, count=1), count=1)
+    return kept if plain(kept) else text
 
 
 def plain(text: str) -> str:

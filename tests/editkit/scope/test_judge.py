@@ -65,6 +65,26 @@ def test_a_conversation_is_its_last_turn_and_what_was_said_before() -> None:
     assert question([str(turn) for turn in range(20)]) == ("19", ("14", "15", "16", "17", "18"))
 
 
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        ("Hello! What is it?", "What is it?"),
+        ("hi, quick question: how much is it", "how much is it"),
+        ("Good morning! hey, when do you open? thx", "when do you open?"),
+        ("Hi there, what does it cost? Thanks in advance!", "what does it cost?"),
+        ("Hello", "Hello"),
+        ("thanks", "thanks"),
+        ("hello world program in c", "hello world program in c"),
+        ("Hi-fi systems: who makes them?", "Hi-fi systems: who makes them?"),
+        ("How do I say thank you in Polish?", "How do I say thank you in Polish?"),
+        ("what is thx", "what is thx"),
+    ],
+)
+def test_a_greeting_and_thanks_ask_for_nothing(said: str, asked: str) -> None:
+    assert question(said).asking == asked
+    assert question(("What is new?", "Nothing.", said)).asking == asked
+
+
 def test_sentences_end_with_their_marks() -> None:
     assert sentences("Hello there. Is it 3.5?\nYes！ 好。吗？") == [
         "Hello there.", "Is it 3.5?", "Yes！", "好。", "吗？",
