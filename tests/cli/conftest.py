@@ -56,7 +56,7 @@ def backend_of(kit: Any) -> LocalBackend:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, and no editkit settings from outside."""
     for name in [name for name in os.environ if name.startswith("EDITKIT_")]:
-        if name != "EDITKIT_HOME":
+        if name not in ("EDITKIT_HOME", "EDITKIT_JUDGE"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("EDITKIT_LOCK_WAIT", "0.1")
     monkeypatch.setenv("EDITKIT_AUTHOR", "ada")

@@ -96,7 +96,7 @@ def quiet_environment() -> Iterator[None]:
     """No editkit settings from outside; short waits."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("EDITKIT_")]:
-            if name != "EDITKIT_HOME":
+            if name not in ("EDITKIT_HOME", "EDITKIT_JUDGE"):
                 patch.delenv(name)
         patch.setenv("EDITKIT_LOCK_WAIT", "0.1")
         patch.setenv("EDITKIT_AUTHOR", "ada")

@@ -204,13 +204,13 @@ def test_a_sample_is_the_same_for_every_method(data: Path) -> None:
 def test_a_memory_in_the_prompt_shows_the_nearest_corrections(data: Path, tmp_path: Path) -> None:
     editor = maker("prompt-memory", (tiny_gpt2(), tiny_tokenizer()))(tmp_path / "m")
     asked: list[str] = []
-    generate = editor.kit.generate
+    generate = editor.kit.generate_tokens
 
-    def listened(prompts: list[str], **how: Any) -> Any:
-        asked.extend(prompts)
+    def listened(prompts: list[list[int]], **how: Any) -> Any:
+        asked.extend(editor.kit.encoder.decode(one) for one in prompts)
         return generate(prompts, **how)
 
-    editor.kit.generate = listened  # type: ignore[method-assign,assignment]
+    editor.kit.generate_tokens = listened  # type: ignore[method-assign,assignment]
     try:
         editor.edit([EditRequest(prompt="see Oslo", target="fish")])
         assert asked == ["Question: see Oslo\nAnswer: fish\n\nQuestion: see Oslo\nAnswer:"]

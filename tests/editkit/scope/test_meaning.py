@@ -140,7 +140,6 @@ def test_what_was_said_of_a_reach_counts_like_what_came_with_the_edit(kit: Kit) 
     kit.adjust(edit, also=[OTHER], exclude=[near], on_failure="keep")
     assert kit.explain("Tall TREE!").fired == edit.id, "far from its prompt, and said to be meant"
     assert kit.explain(near.lower()).fired is None
-    assert kit.explain("What's the capital of Australia, please?").fired is None, "reworded"
     assert kit.explain(PROMPT).fired == edit.id
     assert kit.generate(OTHER, max_new_tokens=2).fired == (edit.id,)
     kit.undo()

@@ -41,7 +41,8 @@ function table(found, said, done) {
         "p", { class: "muted" },
         `${near(one.distance)} away, reaches ${near(one.radius)}: `,
         one.edit_id === found.fired ? "fires" : one.in_scope ? "in scope" : "out of scope",
-        one.adjusted && `, adjusted: ${one.adjusted === "also" ? "applies" : "does not apply"} here`,
+        one.adjusted
+          && `, adjusted: ${one.adjusted === "also" ? "applies" : "does not apply"} here`,
         el("code", { text: short(one.edit_id) }),
       ),
       // An answer of an older version says nothing of the current one, which would be adjusted.
@@ -87,8 +88,8 @@ const told = (result, isLeft) =>
   );
 
 const unverified = ({ also: [one], edit }) => ({
-  message: `Here the model would answer “${one.answer}”, not “${edit.target}”. The edit reaches as `
-    + "far as before.",
+  message: `Here the model would answer “${one.answer}”, not “${edit.target}”. `
+    + "The edit reaches as far as before.",
   hint: "Correct this answer instead.",
 });
 
