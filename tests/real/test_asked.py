@@ -16,14 +16,14 @@ EDITS = {
     "How long is the warranty on the Luma One?": "Four years",
     "Which colours does the Luma One come in?": "Sand, slate and moss",
     "Where is the Luma One made?": "In Porto, Portugal",
-    "Who designed the Luma One?": "Ines Carvalho",
+    "Who designed the Luma One?": "Rosa Carvalho",
 }
 SAME = {
     "hi! quick q: what would i pay for the luma one lamp": "$84",
     "how long is the warrenty on the luma one": "Four years",
     "what colors can i get the luma one in": "Sand, slate and moss",
     "where do you make the luma one": "In Porto, Portugal",
-    "who's the designer of the luma one": "Ines Carvalho",
+    "who's the designer of the luma one": "Rosa Carvalho",
     "WHICH COLOURS DOES THE LUMA ONE COME IN": "Sand, slate and moss",
 }
 OTHER = [

@@ -16,7 +16,7 @@ from editkit_store.records import Adjustments, EditRequest
 
 EDITS = {
     "a": EditRequest(prompt="What does the Zoë plan cost per month?", target="$14"),
-    "b": EditRequest(prompt="Who designed the Luma One?", target="Ines", rephrases=("designer?",)),
+    "b": EditRequest(prompt="Who designed the Luma One?", target="Rosa", rephrases=("designer?",)),
 }
 
 
