@@ -26,7 +26,7 @@ from editkit.scope.judge import Judge, JudgeCard
 __all__ = ["card_of", "found_at", "judged", "table"]
 
 HERE = Path(__file__).parent
-RATES = {"strict": 0.01, "balanced": 0.03, "broad": 0.10}
+RATES = {"strict": 0.01, "balanced": 0.05, "broad": 0.10}
 """Share of other questions that may fire, by how far edits reach."""
 
 Row = dict[str, Any]

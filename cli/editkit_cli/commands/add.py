@@ -75,7 +75,8 @@ __all__ = ["add"]
 )  # fmt: skip
 @click.option(
     "--scope", type=click.Choice(["strict", "balanced", "broad"]),
-    help="How far it reaches, if it is looked up by its words  [default: balanced]",
+    help="How far it reaches. By the judge, about .01, .05 and .10 of questions that are hard to "
+    "tell from its own fire it  [default: balanced]",
 )  # fmt: skip
 @click.option(
     "--on-failure", type=click.Choice(["record", "keep"]), default="record", show_default=True,

@@ -278,7 +278,9 @@ class _Optimization:
                 if len(lost):
                     continue
             # Gradients of the values only: the model's parameters get none, whatever their flags.
-            (moved.grad,) = torch.autograd.grad(losses.sum(), [moved])
+            # Other contexts count once the own prompt is well: they could keep it from that.
+            counted = losses * (own | (best_spare > 0)[theirs]).to(losses)
+            (moved.grad,) = torch.autograd.grad(counted.sum(), [moved])
             left = 1 - config.decay * step / config.max_steps
             optimizer.param_groups[0]["lr"] = config.learning_rate * left
             optimizer.step()
