@@ -153,5 +153,5 @@ def test_what_decides_can_be_chosen_and_is_told(data: Path) -> None:
     assert report.settings["grace"]["judge"] == "none"
     with pytest.raises(InvalidRequest, match="its judge differs"):
         run(data)
-    with pytest.raises(InvalidRequest, match="no judge 'both'; choose among encoder, model, none"):
+    with pytest.raises(InvalidRequest, match="no judge 'both'; choose among encoder, none"):
         run(data, judge="both")
