@@ -1,6 +1,8 @@
 """Which edit prompts ask for, all edits of a file in one store: recall and judge, without a model.
 
-    python benchmarks/judge/store.py FILE
+    python benchmarks/judge/store.py FILE [--system]
+
+With ``--system`` what a block's system prompt says counts as said before each of its lines.
 
 Decisions depend on no model, so none is loaded. Printed are totals at the thresholds that ship, and
 never a line of the file.
@@ -12,6 +14,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +23,25 @@ from editkit.scope.meaning import MeaningScope, Verdict
 from editkit_store.records import EditRequest
 
 
+def asked(line: Any) -> tuple[str, ...]:
+    """Returns a prompt, or the turns of a conversation without those of the system."""
+    if isinstance(line, dict) and line.get("role") is None:
+        line = line.get("chat") or line.get("turns") or line["prompt"]
+    if isinstance(line, str):
+        return (line,)
+    return tuple(
+        one if isinstance(one, str) else one["content"]
+        for one in line
+        if isinstance(one, str) or one["role"] != "system"
+    )
+
+
 def main() -> None:
     """Prints how many prompts ask for their edit, and how many other questions for any."""
     lines = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
     blocks = [json.loads(line) for line in lines if line.strip()]
     edits = {
-        f"{at:06}": EditRequest(prompt=block["prompt"], target=block["target"])
+        f"{at:06}": EditRequest(prompt=asked(block)[-1], target=block["target"])
         for at, block in enumerate(blocks)
     }
 
@@ -35,18 +51,22 @@ def main() -> None:
     judge = Judge.load()
     scope = MeaningScope(judge, requests, "balanced")
 
-    def first(text: str) -> Verdict | None:
+    def first(block: Any, line: Any) -> Verdict | None:
+        chat = block.get("chat", ()) if "--system" in sys.argv else ()
+        before = [one["content"] for one in chat if one["role"] == "system"]
+        turns = (*before, *asked(line))
+        text = turns if len(turns) > 1 else turns[0]
         return next(iter(scope.verdicts(text, lambda _: True)), None)
 
     same = [
         0.0 if found is None or edits[found.edit_id].target != block["target"] else found[1]
         for block in blocks
-        for found in map(first, block["same"])
+        for found in (first(block, line) for line in block["same"])
     ]
     other = [
         0.0 if found is None else found.probability
         for block in blocks
-        for found in map(first, block["other"])
+        for found in (first(block, line) for line in block["other"])
     ]
     print(f"{Path(sys.argv[1]).name}: {len(edits)} edits, {len(same)} same, {len(other)} other")
     for name, least in judge.thresholds.items():

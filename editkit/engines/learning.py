@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from editkit.models.layout import Layout
+    from editkit.scope.keys import PromptKeys
     from editkit.scope.pooled import PooledKeys
 
 __all__ = ["Change", "Forced", "LearningEngine", "Site"]
@@ -95,6 +96,15 @@ class LearningEngine(Engine):
     @abstractmethod
     def pooled(self) -> PooledKeys:
         """Computes prompt keys from words. Methods that share them can be compared."""
+
+    def prepare(self, keys: PromptKeys) -> None:
+        """Takes in what keys need to know, so that no prompt waits for it.
+
+        Where the text of prompts decides there is nothing to prepare: keys are for learning then.
+        """
+        if self.reader is None:
+            with self.paused():
+                keys.prepare()
 
     @abstractmethod
     def site(self, path: str) -> Site:

@@ -82,6 +82,8 @@ def plain(text: str) -> str:
         elif letter in ".,:" and 0 < at < last and folded[at - 1].isdigit():
             # 3.11 and 1,000 and 10:30 are one thing each; a full stop behind a number is not.
             kept.append(letter if folded[at + 1].isdigit() else " . " if letter == "." else " ")
+        elif letter == "-" and f" {folded} "[at].isspace() and f"{folded} "[at + 1].isdigit():
+            kept.append(letter)  # of a negative number
         elif letter in _STOPS:
             kept.append(" . ")
         elif kind not in _INVISIBLE or letter.isspace():

@@ -137,6 +137,7 @@ class MeaningScope:
         with self._lock:
             self._table: KeyTable | None = None
             self._owners: list[str] = []
+            self._radii = np.empty(0, np.float32)
             self._places: dict[str, int] = {}  # of edits in their order, oldest first
             self._said: set[tuple[str, str]] = set()  # adjustments that recall knows
             self._wordings: dict[str, _Wordings] = {}
@@ -222,10 +223,11 @@ class MeaningScope:
         key = self._judge.key(text)
         if not key.any():
             return []
-        radii = np.full(len(table), _RADIUS, np.float32)
+        if len(self._radii) != len(table):
+            self._radii = np.full(len(table), _RADIUS, np.float32)
         wanted = 2 * _CANDIDATES
         while True:
-            rows, _ = table.around(key, wanted, radii, _RADIUS)
+            rows, _ = table.around(key, wanted, self._radii, _RADIUS)
             near = dict.fromkeys(self._owners[row] for row in rows.tolist())
             found = [one for one in near if holds(one)][:_CANDIDATES]
             # Edits that are not active take places, so more are asked for until enough are left.

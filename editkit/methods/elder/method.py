@@ -105,8 +105,7 @@ class ElderMethod(EditMethod):
                 self._examples.clear()
         settings = self._adaptors.settings
         if settings is not None and settings["query"] == "pooled":
-            with self.engine.paused():
-                self.engine.pooled.prepare()
+            self.engine.prepare(self.engine.pooled)
 
     def __contains__(self, edit_id: str) -> bool:
         return edit_id in self._adaptors
@@ -143,7 +142,8 @@ class ElderMethod(EditMethod):
     def query(self, prompt: Sequence[int]) -> torch.Tensor:
         """Returns the routers' input for a prompt, given as token ids, ``(d,)`` float32."""
         if self.keys is not None:
-            return torch.from_numpy(np.array(self.engine.pooled.key(prompt)))
+            with self.engine.paused():
+                return torch.from_numpy(np.array(self.engine.pooled.key(prompt)))
         one = Encoded(tuple(prompt), self._ending, "")
         return self._learner()[1].examples([("", [one])])[0].queries[0]
 

@@ -155,8 +155,7 @@ class GraceMethod(EditMethod):
         if len(self._memory):
             self._check_widths()
             if self._keys is not None:
-                with self.engine.paused():
-                    self._keys.prepare()
+                self.engine.prepare(self._keys)
 
     def __contains__(self, edit_id: str) -> bool:
         return edit_id in self._memory

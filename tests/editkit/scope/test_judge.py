@@ -47,6 +47,7 @@ WORDS = "how long is the warranty on a brewmaster 300 500 does it cost much and 
         ("3.11, 1,000 and 10:30.", "3.11 1,000 and 10:30"),
         ("C++ or C# for $5?", "c++ or c# for $5"),
         ("check-out | ____", "check out"),
+        ("What is -5, and 5 - 3?", "what is -5 and 5 3"),
         ("Straße", "strasse"),
         ("屏幕是多大的？", "屏幕是多大的"),
         ("?!", ""),

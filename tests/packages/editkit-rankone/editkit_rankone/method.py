@@ -136,8 +136,7 @@ class RankOneMethod(EditMethod):
                 elsewhere[edit_id] = f"'{payload.site}'"
         self._rows, self.elsewhere = rows, elsewhere
         if learned:
-            with self.engine.paused():
-                self.engine.pooled.prepare()
+            self.engine.prepare(self.engine.pooled)
 
     def __contains__(self, edit_id: str) -> bool:
         return edit_id in self._rows
